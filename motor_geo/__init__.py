@@ -1,0 +1,3 @@
+r"""ID-free multimodal recommendation on graphs."""
+
+__version__ = '0.1.0'

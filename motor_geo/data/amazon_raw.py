@@ -1,0 +1,209 @@
+r"""Reading the raw files of the Amazon product data: reviews, metadata and
+image features.
+"""
+
+from __future__ import annotations
+
+import ast
+import gzip
+import json
+import os.path as osp
+import re
+import zlib
+from array import array
+from typing import Any, Iterator
+
+import numpy as np
+from tqdm import tqdm
+
+IMAGE = np.dtype([('asin', 'S10'), ('x', '<f4', (4096,))])
+
+
+def _read_lines(path: str) -> Iterator[tuple[int, bytes]]:
+    r"""Numbered lines (from 1) of a text or gzip file, with a progress bar."""
+    with (
+        open(path, 'rb') as raw,
+        tqdm(total=osp.getsize(path), unit='B', unit_scale=True, desc=osp.basename(path)) as bar,
+    ):
+        file: Any = gzip.GzipFile(fileobj=raw) if path.endswith('.gz') else raw
+        number = 0
+        try:
+            for number, line in enumerate(file, start=1):
+                if number % 10_000 == 0:
+                    bar.update(raw.tell() - bar.n)
+                if not line.isspace():
+                    yield number, line
+            bar.update(raw.tell() - bar.n)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise ValueError(
+                f"'{path}' is truncated or damaged after line {number} ({error}); expected a "
+                f'complete gzip file. Remove it to download it again.'
+            ) from error
+
+
+def _parse(path: str, number: int, line: bytes, keys: tuple[str, ...]) -> dict[str, Any]:
+    r"""A line with a JSON object or a Python dictionary."""
+    entry = None
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        try:
+            entry = ast.literal_eval(line.decode().strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            pass
+    missing = [key for key in keys if not isinstance(entry, dict) or key not in entry]
+    if missing:
+        shown = line.decode(errors='replace').strip()[:60]
+        raise ValueError(
+            f"'{path}', line {number}: expected a JSON object with {list(keys)}, got '{shown}'."
+        )
+    return entry  # type: ignore[return-value]
+
+
+def _rows(path: str) -> Iterator[tuple[str, str, int]]:
+    keys = ('reviewerID', 'asin', 'unixReviewTime')
+    is_csv = path.endswith('.csv')
+    for number, line in _read_lines(path):
+        try:
+            if is_csv:
+                user, item, _, time = line.decode().split(',')
+            else:
+                entry = _parse(path, number, line, keys)
+                user, item, time = (entry[key] for key in keys)
+            if not user or not item or user.split() != [user] or item.split() != [item]:
+                raise ValueError
+            yield user, item, int(time)
+        except (ValueError, TypeError, AttributeError) as error:
+            if str(error).startswith(f"'{path}'"):
+                raise
+            shown = line.decode(errors='replace').strip()[:60]
+            expected = 'user,item,rating,timestamp' if is_csv else f'texts and a time in {keys}'
+            raise ValueError(
+                f"'{path}', line {number}: expected {expected}, got '{shown}'."
+            ) from error
+
+
+def read_interactions(
+    path: str,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    r"""Reads ratings (CSV) or reviews (JSON lines).
+
+    Returns:
+        Raw user ids, raw item ids, and user index, item index and time of each
+        row.
+    """
+    users: dict[str, int] = {}
+    items: dict[str, int] = {}
+    columns = array('q'), array('q'), array('q')
+    for user, item, time in _rows(path):
+        columns[0].append(users.setdefault(user, len(users)))
+        columns[1].append(items.setdefault(item, len(items)))
+        columns[2].append(time)
+    if not users:
+        raise ValueError(f"'{path}' is empty; expected at least one interaction.")
+    rows = [np.frombuffer(column, np.int64) for column in columns]
+    return np.array(list(users)), np.array(list(items)), rows[0], rows[1], rows[2]
+
+
+def distinct_rows(user: np.ndarray, item: np.ndarray, time: np.ndarray) -> np.ndarray:
+    r"""The distinct rows, sorted."""
+    order = np.lexsort((time, item, user))
+    rows = np.stack([user[order], item[order], time[order]])
+    new = np.ones(len(order), bool)
+    new[1:] = (rows[:, 1:] != rows[:, :-1]).any(axis=0)
+    return order[new]
+
+
+def core_mask(user: np.ndarray, item: np.ndarray, core: int) -> np.ndarray:
+    r"""Rows of the largest subset in which each user and each item has at
+    least :obj:`core` rows.
+    """
+    keep = np.arange(len(user))
+    while True:
+        enough = np.bincount(user[keep])[user[keep]] >= core if len(keep) else keep > 0
+        if len(keep):
+            enough &= np.bincount(item[keep])[item[keep]] >= core
+        if enough.all():
+            break
+        keep = keep[enough]
+    mask = np.zeros(len(user), bool)
+    mask[keep] = True
+    return mask
+
+
+def read_metadata(path: str, asins: np.ndarray) -> dict[str, dict[str, Any]]:
+    r"""Entries of the given products; lines of others are not parsed."""
+    wanted = set(asins.tolist())
+    found: dict[str, dict[str, Any]] = {}
+    pattern = re.compile(rb"""['"]asin['"]\s*:\s*(['"])(.*?)\1""")
+    for number, line in _read_lines(path):
+        match = pattern.search(line)
+        if match and match[2].decode(errors='replace') not in wanted:
+            continue
+        entry = _parse(path, number, line, ('asin',))
+        if entry['asin'] in wanted:
+            found.setdefault(entry['asin'], entry)
+    return found
+
+
+def clean(value: Any) -> str:
+    r"""Text in one line; anything but text is missing."""
+    if not isinstance(value, str):
+        return ''
+    value = value.encode('utf-8', 'replace').decode()  # Lone surrogates.
+    return ' '.join(value.replace('\0', ' ').split())
+
+
+def sentence(entry: dict[str, Any]) -> str:
+    r"""Title, brand, first category path and description of a product, in one
+    line; a missing part is a blank.
+    """
+    path = entry.get('categories') or []
+    path = path[0] if isinstance(path, (list, tuple)) else path
+    path = ' '.join(map(str, path)) if isinstance(path, (list, tuple)) else path
+    parts = (entry.get('title'), entry.get('brand'), path, entry.get('description'))
+    return ' '.join(clean(part) or ' ' for part in parts)
+
+
+def write_images(path: str, asins: np.ndarray, folder: str, block: int = 256) -> None:
+    r"""Writes the images of the (sorted) products into :obj:`image_feat.npy`
+    and :obj:`image_mask.npy`, without holding them in memory.
+
+    Raises:
+        ValueError: If the file is truncated, holds NaN or infinite values, or
+            has none of the products.
+    """
+    size = osp.getsize(path)
+    if size == 0 or size % IMAGE.itemsize:
+        raise ValueError(
+            f"'{path}' is truncated: expected a multiple of {IMAGE.itemsize} bytes (an ASIN of 10 "
+            f'bytes and 4096 float32 per record), got {size}. Remove it to download it again.'
+        )
+    names = np.char.encode(asins, 'utf-8')
+    mask, total = np.zeros(len(names), bool), np.zeros(4096)
+    x = np.lib.format.open_memmap(
+        osp.join(folder, 'image_feat.npy'), 'w+', np.float32, (len(names), 4096)
+    )
+    with (
+        open(path, 'rb') as file,
+        tqdm(total=size, unit='B', unit_scale=True, desc=osp.basename(path)) as bar,
+    ):
+        while len(records := np.fromfile(file, IMAGE, block)):
+            bar.update(records.nbytes)
+            row = np.minimum(np.searchsorted(names, records['asin']), len(names) - 1)
+            known = np.flatnonzero((names[row] == records['asin']) & ~mask[row])
+            known = known[np.unique(row[known], return_index=True)[1]]  # The first of its product.
+            row, values = row[known], records['x'][known]
+            finite = np.isfinite(values).all(axis=1)
+            if not finite.all():
+                asin = asins[row[int((~finite).argmax())]]
+                raise ValueError(f"'{path}': the image of '{asin}' holds NaN or infinite values.")
+            x[row], mask[row] = values, True
+            total += values.sum(axis=0, dtype=np.float64)
+    if not mask.any():
+        raise ValueError(f"'{path}': expected an image of at least one of {len(names)} items.")
+    missing = np.flatnonzero(~mask)
+    for start in range(0, len(missing), 4096):
+        x[missing[start : start + 4096]] = total / mask.sum()
+    x.flush()
+    np.save(osp.join(folder, 'image_mask.npy'), mask)

@@ -1,0 +1,348 @@
+r"""Vector quantisers: fitted by :obj:`faiss`, applied by plain matrix
+products.
+"""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Iterator, Optional
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from motor_geo.data.features import as_array, as_block, unique_rows
+
+METHODS = ('opq', 'pq', 'rq')
+INITS = ('pca', 'random')
+
+
+@dataclass(frozen=True)
+class Quantizer:
+    r"""Turns a feature vector into :math:`D` codes.
+
+    The vector is centred and scaled to unit length (if wanted), projected,
+    rotated, and cut into :math:`D` blocks, each of which is replaced by the
+    index of its nearest centroid. A residual quantiser does not cut: its
+    :math:`t`-th centroid is the nearest one to what the first :math:`t - 1`
+    centroids leave over.
+
+    All distances are computed in double precision on the CPU, and centroids
+    that are equally near up to rounding are resolved in favour of the lowest
+    index, such that the codes of a row do not depend on the rows it is
+    encoded with.
+
+    Args:
+        mean: Mean of the rows seen when fitting, **[d]**.
+        centroids: Centroids of each block (or level), **[D, K, c]**.
+        projection: Principal axes, **[p, d]**; :obj:`None` if all are kept.
+        rotation: Rotation, **[D * c, p]**; :obj:`None` if there is none.
+        kept_variance: Share of the variance inside the projection.
+        center: If set to :obj:`True`, subtracts :obj:`mean`.
+        normalize: If set to :obj:`True`, scales rows to unit length.
+        residual: If set to :obj:`True`, quantises residuals level by level.
+    """
+
+    mean: Tensor
+    centroids: Tensor
+    projection: Optional[Tensor] = None
+    rotation: Optional[Tensor] = None
+    kept_variance: float = 1.0
+    center: bool = False
+    normalize: bool = False
+    residual: bool = False
+
+    @property
+    def width(self) -> int:
+        return self.mean.numel()
+
+    @property
+    def num_tokens(self) -> int:
+        return self.centroids.size(0)
+
+    @property
+    def codebook_size(self) -> int:
+        return self.centroids.size(1)
+
+    def prepare(self, x: Tensor) -> Tensor:
+        r"""Centres and normalises rows (zero rows stay zero)."""
+        return _prepare(x, self.mean, self.center, self.normalize)
+
+    def transform(self, x: Tensor) -> Tensor:
+        r"""Projects and rotates prepared rows, **[n, d]** to **[n, p]**."""
+        if self.projection is not None:
+            x = x @ self.projection.double().t()
+        if self.rotation is not None:
+            return x @ self.rotation.double().t()
+        num_blocks, _, size = self.centroids.size()
+        width = size if self.residual else num_blocks * size
+        return F.pad(x, (0, width - x.size(1)))
+
+    def assign(self, z: Tensor) -> Tensor:
+        r"""Codes of transformed rows, **[n, D]**."""
+        size = self.centroids.size(2)
+        codes = []
+        for t, centroid in enumerate(self.centroids.double()):
+            block = z if self.residual else z[:, t * size : (t + 1) * size]
+            codes.append(_nearest(block, centroid))
+            if self.residual:
+                z = z - centroid[codes[-1]]
+        return torch.stack(codes, dim=1)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        r"""Transformed rows that the codes stand for, **[n, p]**."""
+        parts = self.centroids.double()[torch.arange(self.num_tokens), codes.long()]
+        return parts.sum(dim=1) if self.residual else parts.flatten(1)
+
+    def encode(self, x: Tensor | np.ndarray) -> Tensor:
+        r"""Codes of raw feature rows, **[n, d]** to **[n, D]**. Each distinct
+        row is encoded once.
+        """
+        array = as_array(x)
+        first, inverse = unique_rows(array)
+        step = self._chunk_size()
+        codes = [torch.empty(0, self.num_tokens, dtype=torch.long)]
+        for start in range(0, first.size, step):
+            rows = np.ascontiguousarray(array[first[start : start + step]])
+            codes.append(self.assign(self.transform(self.prepare(torch.from_numpy(rows)))))
+        return torch.cat(codes)[torch.from_numpy(inverse)]
+
+    def _chunk_size(self) -> int:
+        return max(1, 2**22 // max(self.codebook_size, self.width))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        r"""The fitted tensors; the three switches are settings."""
+        state = {'mean': self.mean, 'centroids': self.centroids}
+        state['kept_variance'] = torch.tensor(self.kept_variance, dtype=torch.double)
+        if self.projection is not None:
+            state['projection'] = self.projection
+        if self.rotation is not None:
+            state['rotation'] = self.rotation
+        return state
+
+    @classmethod
+    def from_state_dict(
+        cls, state: dict[str, Tensor], center: bool, normalize: bool, residual: bool
+    ) -> Quantizer:
+        kept_variance = float(state['kept_variance'])
+        tensors = {key: value for key, value in state.items() if key != 'kept_variance'}
+        return cls(
+            **tensors,
+            kept_variance=kept_variance,
+            center=center,
+            normalize=normalize,
+            residual=residual,
+        )
+
+
+def _prepare(x: Tensor, mean: Tensor, center: bool, normalize: bool) -> Tensor:
+    x = x.double()
+    if center:
+        x = x - mean.double()
+    return F.normalize(x, dim=-1) if normalize else x
+
+
+def _nearest(z: Tensor, centroid: Tensor) -> Tensor:
+    square = centroid.square().sum(dim=1)
+    distance = square - 2 * (z @ centroid.t())  # Short of |z|^2.
+    slack = 1e-12 * (z.square().sum(dim=1) + square.max())
+    near = distance <= (distance.min(dim=1).values + slack).unsqueeze(1)
+    return near.to(torch.uint8).argmax(dim=1)  # The first one.
+
+
+def check_sizes(
+    name: str,
+    num_rows: int,
+    width: int,
+    num_tokens: int,
+    codebook_size: int,
+    method: str,
+    max_dim: Optional[int] = None,
+    **kwargs: Any,
+) -> None:
+    r"""Raises a :class:`ValueError` if :obj:`num_rows` rows of
+    :obj:`width` columns are too few to fit to.
+    """
+    if num_rows < codebook_size:
+        smaller = 2 ** max(1, int(num_rows).bit_length() - 1)
+        raise ValueError(
+            f"The modality '{name}' has {num_rows} rows to fit {codebook_size} centroids per "
+            f'token to; expected at least as many rows as centroids, for instance '
+            f'codebook_size={smaller}.'
+        )
+    if method != 'rq' and num_tokens > min(width, max_dim or width):
+        raise ValueError(
+            f"The modality '{name}' has {min(width, max_dim or width)} columns to cut into "
+            f"{num_tokens} tokens; expected at least as many columns as tokens (or method='rq')."
+        )
+
+
+def fit_quantizer(
+    x: Tensor | np.ndarray,
+    num_tokens: int,
+    codebook_size: int = 256,
+    method: str = 'opq',
+    init: str = 'pca',
+    center: bool = False,
+    normalize: bool = False,
+    num_iters: int = 10,
+    max_dim: Optional[int] = None,
+    seed: int = 0,
+    name: str = 'features',
+) -> Quantizer:
+    r"""Fits a :class:`Quantizer` to the rows of :obj:`x`; duplicate rows
+    count as often as they occur. The arguments are those of
+    :class:`~motor_geo.data.OPQTokenizer`; :obj:`name` appears in errors.
+
+    Raises:
+        ValueError: If there are fewer rows than centroids, or fewer columns
+            than tokens.
+    """
+    array = as_array(x)
+    num_rows, width = array.shape
+    check_sizes(name, num_rows, width, num_tokens, codebook_size, method, max_dim=max_dim)
+    num_distinct = unique_rows(array)[0].size
+    if num_distinct < codebook_size:
+        warnings.warn(
+            f"The modality '{name}' has only {num_distinct} distinct rows for {codebook_size} "
+            f'centroids per token: some tokens stay unused.',
+            stacklevel=2,
+        )
+
+    step = max(1, 2**22 // width)
+    total = torch.zeros(width, dtype=torch.double)
+    for start in range(0, num_rows, step):
+        total += as_block(array, start, start + step, torch.double).sum(dim=0)
+    mean = (total / num_rows).float()
+    residual = method == 'rq'
+
+    def blocks() -> Iterator[Tensor]:
+        for start in range(0, num_rows, step):
+            block = as_block(array, start, start + step, torch.double)
+            yield _prepare(block, mean, center, normalize)
+
+    projection, kept_variance = None, 1.0
+    if max_dim is not None and width > max_dim:
+        projection, kept_variance = _principal_axes(blocks(), max_dim)
+        axes = projection.double().t()
+        z = torch.cat([(block @ axes).float() for block in blocks()]).numpy()
+    else:
+        z = torch.cat([block.float() for block in blocks()]).numpy()
+
+    rotation = None
+    with _faiss() as faiss:
+        if residual:
+            centroids = _train_residual(faiss, z, num_tokens, codebook_size, seed)
+        else:
+            columns = z.shape[1]
+            z = np.pad(z, ((0, 0), (0, -columns % num_tokens)))
+            if method == 'opq':
+                matrix = _train_rotation(faiss, z, num_tokens, codebook_size, init, num_iters, seed)
+                z = np.ascontiguousarray(z @ matrix.T)
+                rotation = torch.from_numpy(matrix[:, :columns].copy())
+            pq = _product_quantizer(faiss, z.shape[1], num_tokens, codebook_size, seed)
+            pq.train(z)
+            flat = torch.from_numpy(faiss.vector_to_array(pq.centroids).copy())
+            centroids = flat.view(num_tokens, codebook_size, -1)
+    return Quantizer(
+        mean, centroids, projection, rotation, kept_variance, center, normalize, residual
+    )
+
+
+def _principal_axes(blocks: Iterator[Tensor], num_axes: int) -> tuple[Tensor, float]:
+    num_rows, total, square = 0, torch.zeros(1), torch.zeros(1)
+    for block in blocks:
+        num_rows += block.size(0)
+        total = total + block.sum(dim=0)
+        square = square + block.t() @ block
+    mean = total / num_rows
+    value, axis = _eigh(square / num_rows - torch.outer(mean, mean))
+    kept = value[:num_axes].sum() / value.sum().clamp(min=1e-300)
+    return axis[:num_axes].float(), float(kept)
+
+
+def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Eigenvalues in descending order and eigenvectors as rows, of which the
+    entry of largest magnitude is positive.
+    """
+    value, vector = torch.linalg.eigh(matrix)
+    vector = vector.t().flip(0)
+    peak = vector.gather(1, vector.abs().argmax(dim=1, keepdim=True))
+    return value.flip(0).clamp(min=0), vector * torch.where(peak < 0, -1.0, 1.0)
+
+
+@contextmanager
+def _faiss() -> Iterator[Any]:
+    r"""The module, with as many threads as :obj:`torch` uses: two full OpenMP
+    pools side by side slow each other down by an order of magnitude.
+    """
+    try:
+        import faiss
+    except ImportError as error:
+        raise ImportError(
+            "Fitting tokens needs faiss: 'pip install faiss-cpu' (encoding does not)."
+        ) from error
+    num_threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(torch.get_num_threads())
+    try:
+        yield faiss
+    finally:
+        faiss.omp_set_num_threads(num_threads)
+
+
+def _product_quantizer(faiss: Any, width: int, num_tokens: int, size: int, seed: int) -> Any:
+    pq = faiss.ProductQuantizer(width, num_tokens, size.bit_length() - 1)
+    pq.cp.seed = seed
+    pq.cp.min_points_per_centroid = 1  # Below 39, faiss warns at every iteration.
+    return pq
+
+
+def _train_rotation(
+    faiss: Any, z: np.ndarray, num_tokens: int, size: int, init: str, num_iters: int, seed: int
+) -> np.ndarray:
+    width = z.shape[1]
+    opq = faiss.OPQMatrix(width, num_tokens, width)
+    opq.niter = num_iters
+    pq = _product_quantizer(faiss, width, num_tokens, size, seed)
+    opq.pq = pq  # Not owned by `opq`.
+    if init == 'pca':
+        start = _balanced_axes(z, num_tokens)
+        if num_iters == 0:
+            return start
+        faiss.copy_array_to_vector(start.ravel(), opq.A)
+    opq.train(z)
+    return faiss.vector_to_array(opq.A).reshape(width, width).copy()
+
+
+def _balanced_axes(z: np.ndarray, num_tokens: int) -> np.ndarray:
+    r"""Principal axes, dealt out such that the product of the eigenvalues is
+    about the same in each block: the optimum for Gaussian data.
+    """
+    value, axis = _eigh(torch.from_numpy(np.cov(z.T.astype(np.float64)).reshape((z.shape[1],) * 2)))
+    log = (value / value.max().clamp(min=1e-300)).clamp(min=1e-12).log() - np.log(1e-12)
+    blocks: list[list[int]] = [[] for _ in range(num_tokens)]
+    load = [0.0] * num_tokens
+    for i in range(z.shape[1]):
+        free = [t for t in range(num_tokens) if len(blocks[t]) < z.shape[1] // num_tokens]
+        target = min(free, key=lambda t: load[t])
+        blocks[target].append(i)
+        load[target] += float(log[i])
+    return axis[torch.tensor(blocks).flatten()].float().contiguous().numpy()
+
+
+def _train_residual(faiss: Any, z: np.ndarray, num_tokens: int, size: int, seed: int) -> Tensor:
+    residual = torch.from_numpy(z.copy())
+    centroids = []
+    for _ in range(num_tokens):
+        means = faiss.Kmeans(z.shape[1], size, niter=25, seed=seed, min_points_per_centroid=1)
+        means.train(residual.numpy())
+        centroids.append(torch.from_numpy(means.centroids.copy()))
+        step = max(1, 2**22 // size)
+        for start in range(0, z.shape[0], step):
+            block = residual[start : start + step]
+            code = _nearest(block.double(), centroids[-1].double())
+            block -= centroids[-1][code]
+    return torch.stack(centroids)

@@ -1,0 +1,133 @@
+r"""Training triples."""
+
+from __future__ import annotations
+
+from typing import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from motor_geo.typing import Batch
+
+
+class BPRSampler:
+    r"""Mini-batches of users, items they interacted with, and items they did
+    not, as in `"BPR: Bayesian Personalized Ranking from Implicit Feedback"
+    <https://arxiv.org/abs/1205.2618>`_.
+
+    One epoch holds every training interaction once, in random order; the last
+    batch may be short. The negative of a pair :math:`(u, i)` is uniform over
+
+    .. math::
+        \mathcal{I}_{\mathrm{train}} \setminus \mathcal{I}_u,
+
+    the items that occur in the training interactions without those of
+    :math:`u`. It is drawn without rejection: if :math:`p_0 < p_1 < \ldots` are
+    the positions of :math:`\mathcal{I}_u` in
+    :math:`\mathcal{I}_{\mathrm{train}}`, the :math:`r`-th item of the
+    difference has position :math:`r + |\{ j : p_j - j \leq r \}|`, which a
+    binary search finds for the whole epoch at once.
+
+    Args:
+        edge_index: Training interactions (user, item). Batches live on its
+            device.
+        num_users: Number of users.
+        num_items: Number of items.
+        batch_size: Number of interactions per batch.
+        seed: Epoch :obj:`e` depends on :obj:`(seed, e)` and nothing else
+            (CPU and GPU draw different numbers).
+        negatives: If set to :obj:`False`, :obj:`neg` is an empty tensor.
+
+    Shapes:
+        - **input:** edge index :math:`(2, E)`
+        - **output:** user :math:`(B)`, positive :math:`(B)`, negative
+          :math:`(B)`
+
+    Raises:
+        ValueError: If there is no interaction, an index is out of range, or a
+            user interacted with every item so that no negative exists.
+    """
+
+    def __init__(
+        self,
+        edge_index: Tensor,
+        num_users: int,
+        num_items: int,
+        batch_size: int = 2048,
+        seed: int = 0,
+        negatives: bool = True,
+    ):
+        if batch_size < 1:
+            raise ValueError(f"'batch_size' must be at least 1, got {batch_size}.")
+        if seed < 0:
+            raise ValueError(f"'seed' must not be negative, got {seed}.")
+        if edge_index.dim() != 2 or edge_index.size(0) != 2 or edge_index.size(1) == 0:
+            raise ValueError(
+                f"'edge_index' must hold at least one training interaction in the shape "
+                f'[2, E], got {list(edge_index.shape)}.'
+            )
+        for name, index, size in zip(('user', 'item'), edge_index, (num_users, num_items)):
+            low, high = int(index.min()), int(index.max())
+            if low < 0 or high >= size:
+                raise ValueError(
+                    f"'edge_index' holds {name} {low if low < 0 else high}, expected "
+                    f'indices from 0 to {size - 1}.'
+                )
+        self.num_users = num_users
+        self.num_items = num_items
+        self.batch_size = batch_size
+        self.seed = seed
+        self.negatives = negatives
+
+        # Sorted by user, neighbouring searches touch neighbouring memory.
+        key = (edge_index[0].long() * num_items + edge_index[1]).sort().values
+        self.user, self.pos = key // num_items, key % num_items
+        if negatives:
+            self._prepare(key.unique_consecutive())
+
+    def _prepare(self, key: Tensor) -> None:
+        user, item = key // self.num_items, key % self.num_items
+        self._items = item.unique()
+        degree = user.bincount(minlength=self.num_users)
+        self._free = self._items.numel() - degree
+        if int(self._free.min()) == 0:
+            raise ValueError(
+                f'User {int(self._free.argmin())} interacted with all {self._items.numel()} items '
+                f'of the training interactions, so no negative item exists for this user.'
+            )
+        self._start = degree.cumsum(0) - degree
+        rank = torch.arange(key.numel(), device=key.device) - self._start[user]
+        # Within a user, p_j - j lies in [0, free] and does not decrease.
+        self._gap = user * self._items.numel() + torch.searchsorted(self._items, item) - rank
+
+    def _sample(self, generator: torch.Generator) -> Tensor:
+        free = self._free[self.user]
+        uniform = torch.rand(
+            free.numel(), dtype=torch.float64, device=free.device, generator=generator
+        )
+        draw = torch.minimum((uniform * free).long(), free - 1)
+        query = self.user * self._items.numel() + draw
+        skip = torch.searchsorted(self._gap, query, right=True) - self._start[self.user]
+        return self._items[draw + skip]
+
+    def __len__(self) -> int:
+        return -(-self.pos.numel() // self.batch_size)
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        r"""Yields the batches of an epoch."""
+        state = np.random.SeedSequence([self.seed, epoch]).generate_state(1, np.uint64)
+        generator = torch.Generator(self.pos.device).manual_seed(int(state[0]))
+        neg = self._sample(generator) if self.negatives else None
+        perm = torch.randperm(self.pos.numel(), device=self.pos.device, generator=generator)
+        user, pos = self.user[perm], self.pos[perm]
+        neg = pos[:0] if neg is None else neg[perm]
+        for start in range(0, perm.numel(), self.batch_size):
+            batch = slice(start, start + self.batch_size)
+            yield Batch(user[batch], pos[batch], neg[batch])
+
+    def __repr__(self) -> str:
+        return (
+            f'{self.__class__.__name__}({self.pos.numel()} interactions, '
+            f'batch_size={self.batch_size}, seed={self.seed})'
+        )

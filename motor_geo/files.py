@@ -1,0 +1,156 @@
+r"""Writing without leaving halves behind, hashing by content, and the cache
+that is keyed by it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import os.path as osp
+import tempfile
+from contextlib import contextmanager
+from typing import Any, Callable, Iterator
+
+import numpy as np
+import torch
+import torch_geometric
+from torch import Tensor
+
+
+@contextmanager
+def atomic_write(path: str) -> Iterator[str]:
+    r"""Yields a temporary path in the folder of :obj:`path` and renames it to
+    :obj:`path` when the block ends without an exception; otherwise removes
+    it.
+
+    Raises:
+        OSError: If the folder cannot be written to, or the disk is full.
+    """
+    folder = osp.dirname(osp.abspath(path))
+    os.makedirs(folder, exist_ok=True)
+    suffix = osp.splitext(path)[1]  # `np.save` appends one that is missing.
+    handle, temporary = tempfile.mkstemp(suffix=suffix, prefix='.tmp-', dir=folder)
+    os.close(handle)
+    try:
+        yield temporary
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)  # `mkstemp` makes private files.
+        os.replace(temporary, path)
+    except BaseException:
+        if osp.exists(temporary):
+            os.remove(temporary)
+        raise
+
+
+def fingerprint(*parts: Any) -> str:
+    r"""Hash of the contents of arrays, tensors and plain values (nested in
+    lists, tuples and dictionaries), equal across processes.
+    """
+    digest = hashlib.sha256()
+
+    def add(value: Any) -> None:
+        if isinstance(value, Tensor):
+            value = value.detach().cpu().numpy()
+        if isinstance(value, np.ndarray):
+            digest.update(f'array{value.dtype.str}{value.shape}'.encode())
+            if value.dtype.hasobject:
+                add(value.tolist())
+            else:
+                digest.update(np.ascontiguousarray(value).data)
+        elif isinstance(value, dict):
+            digest.update(b'dict')
+            for key in sorted(value):
+                add(key)
+                add(value[key])
+        elif isinstance(value, (list, tuple)):
+            digest.update(f'list{len(value)}'.encode())
+            for entry in value:
+                add(entry)
+        else:
+            digest.update(f'{type(value).__name__}:{value!r};'.encode())
+
+    add(list(parts))
+    return digest.hexdigest()[:16]
+
+
+def cache_dir() -> str:
+    r"""Folder of cached tokens and graphs: :obj:`motor_geo` inside PyG's home
+    (:obj:`torch_geometric.get_home_dir()`).
+    """
+    return osp.join(torch_geometric.get_home_dir(), 'motor_geo')
+
+
+def cached(kind: str, key: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    r"""Returns the tensors stored under :obj:`key`, or computes and stores
+    them. An unreadable entry is computed anew; a folder that cannot be
+    written to disables the cache.
+
+    Args:
+        kind: Readable prefix of the file name.
+        key: :meth:`fingerprint` of everything the result depends on.
+        compute: Called without arguments on a miss.
+    """
+    path = osp.join(cache_dir(), f'{kind}-{key}.pt')
+    if osp.exists(path):
+        try:
+            return torch.load(path, weights_only=True)
+        except Exception:  # Truncated or foreign: replaced below.
+            pass
+    result = compute()
+    try:
+        with atomic_write(path) as temporary:
+            torch.save(result, temporary)
+    except OSError:
+        pass
+    return result
+
+
+def load_array(path: str, num_rows: int | None = None, mmap: bool = False) -> np.ndarray:
+    r"""Loads a feature matrix from a :obj:`.npy` file and checks it.
+
+    Args:
+        path: The file.
+        num_rows: Expected number of rows, if known.
+        mmap: If set to :obj:`True`, the file stays on disk.
+
+    Raises:
+        FileNotFoundError: If the file is missing.
+        ValueError: If it is not a two-dimensional numeric :obj:`.npy`, has
+            another number of rows, or holds NaN or infinite values; the
+            message names the file and the first bad row.
+    """
+    if not osp.isfile(path):
+        raise FileNotFoundError(f"'{path}' does not exist (expected a .npy feature matrix)")
+    try:
+        array = np.load(path, allow_pickle=False, mmap_mode='r' if mmap else None)
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(
+            f"'{path}' cannot be read as a numeric .npy file without pickled objects: {error}"
+        ) from error
+    if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind not in 'fiu':
+        found = (
+            f'{array.ndim} dimensions of {array.dtype}'
+            if isinstance(array, np.ndarray)
+            else 'an archive'
+        )
+        raise ValueError(f"'{path}': expected a numeric matrix [items, width], got {found}")
+    if num_rows is not None and array.shape[0] != num_rows:
+        raise ValueError(f"'{path}': expected {num_rows} rows (one per item), got {array.shape[0]}")
+    if array.shape[1] == 0:
+        raise ValueError(f"'{path}': expected at least one column, got none")
+    check_finite(array, f"'{path}'")
+    return array
+
+
+def check_finite(array: np.ndarray, name: str, block: int = 65_536) -> None:
+    r"""Raises a :class:`ValueError` that names the first row of
+    :obj:`array` with a NaN or infinite value.
+    """
+    for start in range(0, array.shape[0], block):
+        bad = ~np.isfinite(array[start : start + block]).all(axis=1)
+        if bad.any():
+            row = start + int(bad.argmax())
+            raise ValueError(
+                f'{name}: row {row} holds NaN or infinite values; expected finite numbers'
+            )

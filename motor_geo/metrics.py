@@ -1,0 +1,141 @@
+r"""Ranking metrics, per user and per list, in one pass over the hits."""
+
+from __future__ import annotations
+
+from typing import Sequence
+
+import torch
+from torch import Tensor
+
+METRICS = ('recall', 'ndcg', 'precision', 'map', 'mrr', 'hit')
+LIST_METRICS = ('coverage', 'popularity')
+
+
+def ranking_metrics(
+    hits: Tensor,
+    count: Tensor,
+    ks: Sequence[int],
+    metrics: Sequence[str] = METRICS,
+) -> dict[str, Tensor]:
+    r"""Per-user metrics at several cut-offs, equal to
+    :class:`torch_geometric.metrics.LinkPredMetricCollection` but in double
+    precision and from one pass.
+
+    With :math:`h_{u,k} \in \{ 0, 1 \}` the hit at rank :math:`k` and
+    :math:`T_u` the held-out items of :math:`u`,
+
+    .. math::
+        \mathrm{recall}_u@K &= \frac{1}{|T_u|} \sum_{k=1}^K h_{u,k}
+
+        \mathrm{precision}_u@K &= \frac{1}{K} \sum_{k=1}^K h_{u,k}
+
+        \mathrm{ndcg}_u@K &= \sum_{k=1}^K \frac{h_{u,k}}{\log_2(k+1)} \Big/
+        \sum_{k=1}^{\min(K, |T_u|)} \frac{1}{\log_2(k+1)}
+
+        \mathrm{map}_u@K &= \frac{1}{\min(K, |T_u|)} \sum_{k=1}^K h_{u,k}
+        \cdot \mathrm{precision}_u@k
+
+        \mathrm{mrr}_u@K &= \max_{k \leq K} \frac{h_{u,k}}{k}
+
+        \mathrm{hit}_u@K &= \max_{k \leq K} h_{u,k}
+
+    The denominator of recall is not truncated at :math:`K`.
+
+    Args:
+        hits: Whether the :math:`k`-th ranked item is held out.
+        count: Number of held-out items per user. Users without any get zeros.
+        ks: The cut-offs. Ranks beyond the width of :obj:`hits` are misses.
+        metrics: Names from :obj:`METRICS`.
+
+    Shapes:
+        - **input:** hits :math:`(U, K_{\max})`, count :math:`(U)`
+        - **output:** one vector :math:`(U)` for each name, *e.g.*,
+          :obj:`'recall@20'`
+
+    Raises:
+        ValueError: If a metric is unknown or a cut-off below 1.
+    """
+    check_names(ks, metrics, METRICS)
+    width, device = hits.size(1), hits.device
+    rank = torch.arange(1, max(width, *ks) + 1, dtype=torch.float64, device=device)
+    discount = 1.0 / (rank + 1.0).log2()
+    ideal = discount.cumsum(0)
+    cutoff = torch.tensor(list(ks), device=device)
+    truncated = torch.minimum(count.clamp(min=1).view(-1, 1), cutoff)
+
+    # A sum over the first K ranks, at all K together: a product with a step matrix.
+    step = (rank[:width].view(-1, 1) <= cutoff).double()
+    hits = hits.double()
+    rank = rank[:width]
+
+    found = hits @ step
+    values = {}
+    if 'recall' in metrics:
+        values['recall'] = found / count.clamp(min=1).view(-1, 1)
+    if 'ndcg' in metrics:
+        values['ndcg'] = hits @ (step * discount[:width].view(-1, 1)) / ideal[truncated - 1]
+    if 'precision' in metrics:
+        values['precision'] = found / cutoff
+    if 'map' in metrics:
+        values['map'] = (hits * hits.cumsum(1) / rank) @ step / truncated
+    if 'mrr' in metrics:
+        best = (hits / rank).amax(1) if width > 0 else hits.sum(1)
+        values['mrr'] = best.view(-1, 1) * (found > 0)
+    if 'hit' in metrics:
+        values['hit'] = (found > 0).double()
+    # Contiguous columns: the table is small, and each vector is kept.
+    return {f'{name}@{k}': values[name][:, i].clone() for name in metrics for i, k in enumerate(ks)}
+
+
+def list_metrics(
+    pred: Tensor,
+    popularity: Tensor,
+    ks: Sequence[int],
+    num_items: int | None = None,
+) -> dict[str, Tensor]:
+    r"""Metrics of the lists themselves.
+
+    :obj:`coverage@K` is the share of items that appear in the first :math:`K`
+    ranks of anybody; :obj:`popularity@K` is the popularity of the first
+    :math:`K` items, averaged over each list and then over lists.
+
+    Args:
+        pred: Ranked items; a negative entry is empty and ignored.
+        popularity: Popularity of every item, *e.g.*, its number of training
+            interactions.
+        ks: The cut-offs.
+        num_items: Number of items that could be recommended.
+            (default: all)
+
+    Shapes:
+        - **input:** pred :math:`(U, K_{\max})`, popularity :math:`(N)`
+        - **output:** scalars
+    """
+    check_names(ks, (), ())
+    filled = pred >= 0
+    item = pred.clamp(min=0)
+    # The best rank at which anybody gets to see an item:
+    rank = torch.arange(pred.size(1), device=pred.device).expand_as(pred)
+    rank = rank.masked_fill(~filled, pred.size(1))
+    first = rank.new_full((popularity.numel(),), pred.size(1))
+    first.scatter_reduce_(0, item.flatten(), rank.flatten(), 'amin')
+    total = popularity.numel() if num_items is None else num_items
+
+    value = popularity.double()[item].masked_fill_(~filled, 0.0)
+    out = {}
+    for k in ks:
+        seen = first < min(k, pred.size(1))
+        length = filled[:, :k].sum(1)
+        mean = value[:, :k].sum(1)[length > 0] / length[length > 0]
+        out[f'coverage@{k}'] = seen.sum().double() / total
+        out[f'popularity@{k}'] = mean.sum() / max(mean.numel(), 1)
+    return out
+
+
+def check_names(ks: Sequence[int], metrics: Sequence[str], known: Sequence[str]) -> None:
+    r"""Raises a :class:`ValueError` on an unknown metric or a bad cut-off."""
+    if len(ks) == 0 or min(ks) < 1:
+        raise ValueError(f'Cut-offs must be positive integers, got {list(ks)}.')
+    for name in metrics:
+        if name not in known:
+            raise ValueError(f"Unknown metric '{name}'; expected one of {', '.join(known)}.")

@@ -1,0 +1,6 @@
+r"""Item encoders, message-passing layers and backbones."""
+
+from .item_encoder import FeatureProjection, IDEmbedding, ItemEncoder
+from .token_cross import TokenCrossEncoder
+
+__all__ = ['FeatureProjection', 'IDEmbedding', 'ItemEncoder', 'TokenCrossEncoder']

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import warnings
+from typing import Any, Optional, Tuple
+
+import torch
+from torch import Tensor
+from torch_geometric import EdgeIndex
+from torch_geometric.nn.conv import MessagePassing
+from torch_geometric.typing import Adj, OptTensor, SparseTensor
+from torch_geometric.utils import spmm
+
+# Said once per process, whatever is done.
+warnings.filterwarnings('ignore', '.*Sparse CSR tensor support is in beta.*')
+
+
+class Propagate(MessagePassing):
+    r"""The weighted sum of neighbours, the base of every propagation here,
+
+    .. math::
+        \mathbf{x}^{\prime}_i = \sum_{j \in \mathcal{N}(i)} e_{j,i} \mathbf{x}_j
+
+    on square and on bipartite graphs. All input formats give the same numbers
+    and gradients; an :class:`~torch_geometric.EdgeIndex` sorted by column with
+    filled caches (see :func:`motor_geo.nn.graph.sorted_edge_index`) is by far the fastest, since
+    its backward pass multiplies with a cached transpose.
+
+    Args:
+        **kwargs (optional): Additional arguments of
+            :class:`torch_geometric.nn.conv.MessagePassing`.
+
+    Shapes:
+        - **input:**
+          source features :math:`(|\mathcal{V}_s|, F)`,
+          edge indices :math:`(2, |\mathcal{E}|)` or the *transposed* sparse
+          adjacency matrix :math:`(|\mathcal{V}_t|, |\mathcal{V}_s|)`,
+          edge weights :math:`(|\mathcal{E}|)` *(optional; part of the matrix
+          if that is sparse)*, sizes
+          :math:`(|\mathcal{V}_s|, |\mathcal{V}_t|)` *(optional; a square graph
+          if missing)*
+        - **output:** target features :math:`(|\mathcal{V}_t|, F)`
+    """
+
+    SUPPORTS_FUSED_EDGE_INDEX = True
+
+    def __init__(self, **kwargs: Any):
+        kwargs.setdefault('aggr', 'add')
+        super().__init__(**kwargs)
+
+    def forward(
+        self,
+        x: Tensor,
+        edge_index: Adj,
+        edge_weight: OptTensor = None,
+        size: Optional[Tuple[int, int]] = None,
+    ) -> Tensor:
+        if isinstance(edge_index, EdgeIndex):
+            rows, cols = size if size is not None else edge_index.sparse_size()
+            rows = x.size(0) if rows is None else rows
+            edge_index.sparse_resize_(rows, rows if cols is None else cols)
+        elif isinstance(edge_index, Tensor) and edge_index.layout == torch.strided:
+            size = (x.size(0), x.size(0)) if size is None else size
+        elif edge_weight is not None:
+            raise ValueError(
+                "'edge_weight' cannot be given together with a sparse matrix: "
+                'its values are the weights'
+            )
+        # propagate_type: (x: OptPairTensor, edge_weight: OptTensor)
+        return self.propagate(edge_index, x=(x, None), edge_weight=edge_weight, size=size)
+
+    def message(self, x_j: Tensor, edge_weight: OptTensor) -> Tensor:
+        return x_j if edge_weight is None else edge_weight.view(-1, 1) * x_j
+
+    def message_and_aggregate(
+        self, edge_index: Adj, x: Tuple[Tensor, OptTensor], edge_weight: OptTensor
+    ) -> Tensor:
+        if isinstance(edge_index, EdgeIndex):
+            return propagate(x[0], edge_index, edge_weight)
+        if isinstance(edge_index, SparseTensor) and edge_index.dtype() != x[0].dtype:
+            edge_index = edge_index.type(x[0].dtype)
+        return spmm(edge_index, x[0], reduce='sum')
+
+
+def propagate(x: Tensor, edge_index: EdgeIndex, edge_weight: OptTensor = None) -> Tensor:
+    r"""The fused form of :class:`Propagate` for an
+    :class:`~torch_geometric.EdgeIndex` sorted by column; differentiable in
+    :obj:`x` and :obj:`edge_weight`.
+
+    Shapes:
+        - **input:** source features :math:`(|\mathcal{V}_s|, F)`,
+          edge indices :math:`(2, |\mathcal{E}|)`,
+          edge weights :math:`(|\mathcal{E}|)` *(optional)*
+        - **output:** target features :math:`(|\mathcal{V}_t|, F)`
+    """
+    (colptr, row), _ = edge_index.get_csc()
+    (rowptr, col), perm = edge_index.get_csr()
+    if edge_weight is None:
+        edge_weight = x.new_ones(row.numel())
+    return _SpMM.apply(x, edge_weight, colptr, row, rowptr, col, perm)
+
+
+class _SpMM(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight, colptr, row, rowptr, col, perm):  # type: ignore
+        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight, rowptr, col, perm)
+        ctx.rows = (colptr, row)
+        return _csr_matmul(colptr, row, weight, x)
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore
+        x, weight, rowptr, col, perm = ctx.saved_tensors
+        grad_x = grad_weight = None
+        if ctx.needs_input_grad[0]:
+            transposed = weight if perm is None else weight[perm]
+            grad_x = _csr_matmul(rowptr, col, transposed, grad.contiguous())
+        if ctx.needs_input_grad[1]:
+            colptr, row = ctx.rows
+            target = torch.arange(grad.size(0), device=grad.device)
+            target = target.repeat_interleave(colptr.diff(), output_size=row.numel())
+            grad_weight = (x[row] * grad[target]).sum(dim=-1)
+        return grad_x, grad_weight, None, None, None, None, None
+
+
+def _csr_matmul(indptr: Tensor, index: Tensor, value: Tensor, x: Tensor) -> Tensor:
+    size = (indptr.numel() - 1, x.size(0))
+    return torch.sparse_csr_tensor(indptr, index, value, size, check_invariants=False) @ x

@@ -1,0 +1,125 @@
+r"""User-item graphs in the form that propagation is fast on, their edge
+weights, and pruning.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Optional, Tuple
+
+import torch
+from torch import Tensor
+from torch_geometric import EdgeIndex
+from torch_geometric.utils import degree
+
+
+def sorted_edge_index(
+    edge_index: Tensor, num_src: int, num_dst: int
+) -> Tuple[EdgeIndex, Optional[Tensor]]:
+    r"""Turns :obj:`edge_index` into the form that :class:`~motor_geo.nn.conv.Propagate` is
+    fastest on: sorted by target, with its transpose cached.
+
+    Args:
+        edge_index: Edges from sources to targets.
+        num_src: Number of source nodes.
+        num_dst: Number of target nodes.
+
+    Shapes:
+        - **input:** edge indices :math:`(2, |\mathcal{E}|)`
+        - **output:** edge indices :math:`(2, |\mathcal{E}|)`, the permutation
+          :math:`(|\mathcal{E}|)` that edge weights must follow, or
+          :obj:`None` if the input was sorted already
+    """
+    perm = None
+    if edge_index.size(1) > 1 and bool((edge_index[1].diff() < 0).any()):
+        perm = edge_index[1].argsort(stable=True)
+        edge_index = edge_index[:, perm]
+    out = EdgeIndex(edge_index.contiguous(), sparse_size=(num_src, num_dst), sort_order='col')
+    return out.fill_cache_(), perm
+
+
+class BipartiteGraph(NamedTuple):
+    r"""Both directions of a user-item graph, each sorted by target with a
+    cached transpose, and their edge weights.
+    """
+
+    to_user: EdgeIndex  # items -> users
+    to_user_weight: Tensor
+    to_item: EdgeIndex  # users -> items
+    to_item_weight: Tensor
+
+    @classmethod
+    def from_edges(
+        cls, edge_index: Tensor, num_users: int, num_items: int, edge_weight: Tensor
+    ) -> BipartiteGraph:
+        r"""Builds both directions from user-item edges **[2, E]** and their
+        weights **[E]**.
+        """
+        to_user, user_perm = sorted_edge_index(edge_index.flip(0), num_items, num_users)
+        to_item, item_perm = sorted_edge_index(edge_index, num_users, num_items)
+        return cls(
+            to_user,
+            edge_weight if user_perm is None else edge_weight[user_perm],
+            to_item,
+            edge_weight if item_perm is None else edge_weight[item_perm],
+        )
+
+
+def bipartite_degree(edge_index: Tensor, num_users: int, num_items: int) -> Tuple[Tensor, Tensor]:
+    r"""Degrees in float64 of both ends of every edge, **[E]** and **[E]**."""
+    user, item = edge_index
+    user_degree = degree(user, num_users, torch.float64)
+    item_degree = degree(item, num_items, torch.float64)
+    return user_degree[user], item_degree[item]
+
+
+def sym_norm(
+    edge_index: Tensor, num_users: int, num_items: int, dtype: Optional[torch.dtype] = None
+) -> Tensor:
+    r"""Symmetric normalisation of a user-item graph without self loops,
+    :math:`1 / \sqrt{\deg(u) \deg(i)}` for every edge.
+
+    Shapes:
+        - **input:** edge indices :math:`(2, |\mathcal{E}|)`
+        - **output:** edge weights :math:`(|\mathcal{E}|)`
+    """
+    user_degree, item_degree = bipartite_degree(edge_index, num_users, num_items)
+    weight = (user_degree * item_degree).rsqrt()
+    return weight.to(dtype or torch.get_default_dtype())
+
+
+def num_kept_edges(num_edges: int, rho: float) -> int:
+    r"""Number of edges that pruning a share :obj:`rho` keeps."""
+    return int(num_edges * (1.0 - rho))
+
+
+def degree_sensitive_pruning(
+    edge_index: Tensor,
+    num_users: int,
+    num_items: int,
+    rho: float,
+    generator: Optional[torch.Generator] = None,
+) -> Tensor:
+    r"""Draws the edges that survive degree-sensitive pruning from the `"A Tale
+    of Two Graphs: Freezing and Denoising Graph Structures for Multimodal
+    Recommendation" <https://arxiv.org/abs/2211.06924>`_ paper: a sample
+    without replacement in which an edge has weight
+    :math:`1 / \sqrt{\deg(u) \deg(i)}`.
+
+    Args:
+        edge_index: User-item edges.
+        num_users: Number of users.
+        num_items: Number of items.
+        rho: Share of edges to remove.
+        generator: Source of randomness, on the device of the edges.
+
+    Shapes:
+        - **input:** edge indices :math:`(2, |\mathcal{E}|)`
+        - **output:** ascending positions of kept edges
+          :math:`(\lfloor (1 - \rho) |\mathcal{E}| \rfloor)`
+    """
+    weight = sym_norm(edge_index, num_users, num_items, torch.float32)
+    # The n largest of w / Exp(1) are a weighted sample without replacement,
+    # for any number of edges (`torch.multinomial` stops at 2^24).
+    noise = torch.empty_like(weight).exponential_(generator=generator)
+    keep = (weight / noise).topk(num_kept_edges(weight.numel(), rho), sorted=False).indices
+    return keep.sort().values

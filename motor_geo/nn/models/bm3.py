@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+from typing import Dict, Optional
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch_geometric.data import HeteroData
+
+from motor_geo.nn.conv import LightPropagation
+from motor_geo.nn.loss import frobenius_reg
+from motor_geo.nn.models.recommender import Recommender, modalities
+from motor_geo.typing import ITEM, USER, Batch, Embeddings
+
+
+class BM3(Recommender):
+    r"""BM3 from the `"Bootstrap Latent Representations for Multi-modal
+    Recommendation" <https://arxiv.org/abs/2207.05969>`_ paper: no negatives,
+    but a predictor :math:`p` that has to find the vector of the other side of
+    an observed pair,
+
+    .. math::
+        s(u, i) = p(\mathbf{u}_u)^{\top} p(\mathbf{i}_i), \qquad
+        \mathbf{I} = \mathbf{G} + \mathbf{Q}
+
+    with :math:`\mathbf{U}` and :math:`\mathbf{G}` from LightGCN. With
+    :math:`\tilde{\mathbf{x}}` a target (dropout, no gradient) and
+    :math:`\mathbf{z}^m_i = \mathbf{W}_m \mathbf{x}^m_i + \mathbf{b}_m`, the
+    loss of an observed pair is
+
+    .. math::
+        2 - \cos(p(\mathbf{u}), \tilde{\mathbf{i}})
+        - \cos(p(\mathbf{i}), \tilde{\mathbf{u}})
+        + \lambda_{cl} \sum_m \left[ 2 - \cos(p(\mathbf{z}^m), \tilde{\mathbf{i}})
+        - \cos(p(\mathbf{z}^m), \tilde{\mathbf{z}}^m) \right] .
+
+    ID-free: :math:`\mathbf{Q}` is computed from tokens, as input of LightGCN
+    and as residual.
+
+    Args:
+        data: The user-item graph with features :obj:`x_<modality>`.
+        item_encoder: What yields item vectors; :obj:`None` is an ID embedding.
+        channels: Size :math:`d` of user and item vectors.
+        num_layers: Number of hops on the user-item graph.
+        dropout: Dropout of targets, with a fresh mask for every row of a
+            batch.
+        cl_weight: Weight :math:`\lambda_{cl}` of the feature terms.
+        reg_weight: Weight of the unsquared Frobenius norms of
+            :math:`\mathbf{U}` and :math:`\mathbf{I}`, all rows of both,
+            divided by :math:`N`.
+        train_features: If set to :obj:`True`, raw features are trained, as in
+            the reference implementation (not ID-free). They are no part of the
+            score.
+
+    Shapes:
+        - **output:** user vectors :math:`(M, d)`, item vectors :math:`(N, d)`
+
+    Raises:
+        ValueError: If the graph has no item features, or an argument is out of
+            range.
+    """
+
+    min_modalities = 1
+
+    def __init__(
+        self,
+        data: HeteroData,
+        item_encoder: Optional[nn.Module] = None,
+        channels: int = 64,
+        num_layers: int = 1,
+        dropout: float = 0.5,
+        cl_weight: float = 2.0,
+        reg_weight: float = 0.1,
+        train_features: bool = False,
+    ):
+        super().__init__(data, item_encoder, channels)
+        if not 0 <= dropout < 1:
+            raise ValueError(f"'dropout' must lie in [0, 1) (got {dropout})")
+        self.dropout = dropout
+        self.cl_weight = cl_weight
+        self.reg_weight = reg_weight
+        self.modalities = modalities(data, 'BM3')
+        self.propagation = LightPropagation(num_layers)
+        self.predictor = nn.Linear(channels, channels)
+        self.lins = nn.ModuleDict(
+            {m: nn.Linear(data[ITEM][f'x_{m}'].size(1), channels) for m in self.modalities}
+        )
+        self.features: Optional[nn.ParameterDict] = None
+        if train_features:
+            tables = {m: data[ITEM][f'x_{m}'].float().clone() for m in self.modalities}
+            self.features = nn.ParameterDict(tables)
+        self._reset_linear()
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        self._reset_linear()
+
+    def _reset_linear(self) -> None:
+        for lin in (self.predictor, *self.lins.children()):
+            lin.reset_parameters()  # type: ignore
+            nn.init.xavier_normal_(lin.weight)  # type: ignore
+
+    def propagate(self, data: HeteroData) -> Embeddings:
+        r"""User and item vectors before the predictor.
+
+        Shapes:
+            - **output:** user vectors :math:`(M, d)`, item vectors
+              :math:`(N, d)`
+        """
+        item = self.encode_items(data)
+        out = self.propagation(self.user_embedding, item, self.graph(data))
+        return Embeddings(out.user, out.item + item)
+
+    def forward(self, data: HeteroData) -> Embeddings:
+        out = self.propagate(data)
+        return Embeddings(self.predictor(out.user), self.predictor(out.item))
+
+    def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
+        out = self.propagate(data)
+        user, item = out.user[batch.user], out.item[batch.pos]
+        user_target = self.drop(user.detach(), USER, batch.user)
+        item_target = self.drop(item.detach(), ITEM, batch.pos)
+        losses = {
+            'rec_user': cosine_loss(self.predictor(user), item_target),
+            'rec_item': cosine_loss(self.predictor(item), user_target),
+        }
+        if self.cl_weight > 0:  # Features are projected for the batch only.
+            for m, lin in self.lins.items():
+                table = data[ITEM][f'x_{m}'] if self.features is None else self.features[m]
+                z = lin(table[batch.pos].to(lin.weight.dtype))
+                online, target = self.predictor(z), self.drop(z.detach(), m, batch.pos)
+                losses[f'inter_{m}'] = self.cl_weight * cosine_loss(online, item_target)
+                losses[f'intra_{m}'] = self.cl_weight * cosine_loss(online, target)
+        if self.reg_weight > 0:
+            losses['reg'] = self.reg_weight * frobenius_reg(out.user, out.item)
+        return losses
+
+    def drop(self, x: Tensor, kind: str, index: Tensor) -> Tensor:
+        r"""Dropout of targets.
+
+        Args:
+            x: Rows of targets.
+            kind: :obj:`"user"`, :obj:`"item"` or a modality.
+            index: The node of every row.
+
+        Shapes:
+            - **input:** targets :math:`(B, d)`, indices :math:`(B)`
+            - **output:** targets :math:`(B, d)`
+        """
+        return F.dropout(x, self.dropout)
+
+
+def cosine_loss(online: Tensor, target: Tensor) -> Tensor:
+    r"""One minus the mean cosine similarity of rows.
+
+    Shapes:
+        - **input:** predictions :math:`(B, F)`, targets :math:`(B, F)`
+        - **output:** a scalar
+    """
+    return 1 - F.cosine_similarity(online, target, dim=-1, eps=1e-8).mean()

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from typing import Dict, Optional
+
+from torch import Tensor, nn
+from torch_geometric.data import HeteroData
+
+from motor_geo.nn.loss import bpr_loss, frobenius_reg
+from motor_geo.nn.models.recommender import Recommender
+from motor_geo.typing import Batch, Embeddings
+
+
+class BPR(Recommender):
+    r"""Matrix factorisation from the `"BPR: Bayesian Personalized Ranking from
+    Implicit Feedback" <https://arxiv.org/abs/1205.2618>`_ paper,
+
+    .. math::
+        s(u, i) = \mathbf{p}_u^{\top} \mathbf{q}_i .
+
+    ID-free: :math:`\mathbf{q}_i` is computed from tokens, for the items of a
+    batch only.
+
+    Args:
+        data: The user-item graph.
+        item_encoder: What yields item vectors; :obj:`None` is an ID embedding.
+        channels: Size :math:`d` of user and item vectors.
+        reg_weight: Weight of the unsquared Frobenius norms of batch rows.
+
+    Shapes:
+        - **output:** user vectors :math:`(M, d)`, item vectors :math:`(N, d)`
+    """
+
+    init = 'normal'
+
+    def __init__(
+        self,
+        data: HeteroData,
+        item_encoder: Optional[nn.Module] = None,
+        channels: int = 64,
+        reg_weight: float = 0.1,
+    ):
+        super().__init__(data, item_encoder, channels)
+        self.reg_weight = reg_weight
+
+    def forward(self, data: HeteroData) -> Embeddings:
+        return Embeddings(self.user_embedding, self.encode_items(data))
+
+    def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
+        user = self.user_embedding[batch.user]
+        pos = self.encode_items(data, batch.pos)
+        neg = self.encode_items(data, batch.neg)
+        bpr = bpr_loss((user * pos).sum(dim=-1), (user * neg).sum(dim=-1), 'eps')
+        return {'bpr': bpr, 'reg': self.reg_weight * frobenius_reg(user, pos, neg)}

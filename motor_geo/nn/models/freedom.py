@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+from typing import Dict, Mapping, Optional
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import HeteroData
+
+from motor_geo.nn.conv import LightPropagation, Propagate
+from motor_geo.nn.graph import BipartiteGraph, degree_sensitive_pruning
+from motor_geo.nn.loss import bpr_loss
+from motor_geo.nn.models.item_graph import ItemGraph, modality_weights
+from motor_geo.nn.models.recommender import Recommender, build_graph, modalities, num_nodes
+from motor_geo.typing import ITEM, RATES, USER, Batch, Embeddings
+
+
+class FREEDOM(Recommender):
+    r"""FREEDOM from the `"A Tale of Two Graphs: Freezing and Denoising Graph
+    Structures for Multimodal Recommendation"
+    <https://arxiv.org/abs/2211.06924>`_ paper: LightGCN on a training graph
+    that is pruned anew in every epoch, plus a frozen item-item graph,
+
+    .. math::
+        \mathbf{I} = \mathbf{G} + \mathbf{S}^{L_{ii}} \mathbf{Q}, \qquad
+        \mathbf{S} = \sum_m \alpha_m \mathbf{S}^m .
+
+    ID-free: :math:`\mathbf{Q}` is computed from tokens, in both graphs.
+
+    Args:
+        data: The user-item graph with features :obj:`x_<modality>` and item
+            graphs of :class:`~motor_geo.data.ItemKNN` (binary weighting).
+        item_encoder: What yields item vectors; :obj:`None` is an ID embedding.
+        channels: Size :math:`d` of user and item vectors.
+        num_layers: Number of hops on the user-item graph.
+        num_item_layers: Number of hops :math:`L_{ii}` on the item graph.
+        modality_weight: Weight :math:`\alpha_m` of every modality; by default
+            0.1 for images beside text (or any other modalities, which share
+            the rest), and equal weights without images.
+        rho: Share of training edges removed in every epoch, edges between
+            nodes of high degree first. Ranking uses all edges.
+        reg_weight: Weight of the ranking losses of projected features.
+        train_features: If set to :obj:`True`, raw features are trained, as in
+            the reference implementation (not ID-free).
+
+    Shapes:
+        - **output:** user vectors :math:`(M, d)`, item vectors :math:`(N, d)`
+
+    Raises:
+        ValueError: If the graph has no item features or no item graph, or an
+            argument is out of range.
+    """
+
+    item_graph = 'binary'
+    min_modalities = 1
+
+    def __init__(
+        self,
+        data: HeteroData,
+        item_encoder: Optional[nn.Module] = None,
+        channels: int = 64,
+        num_layers: int = 2,
+        num_item_layers: int = 1,
+        modality_weight: Optional[Mapping[str, float]] = None,
+        rho: float = 0.8,
+        reg_weight: float = 1e-3,
+        train_features: bool = False,
+    ):
+        super().__init__(data, item_encoder, channels)
+        if not 0 <= rho < 1:
+            raise ValueError(f"'rho' must lie in [0, 1) (got {rho})")
+        self.num_item_layers = num_item_layers
+        self.rho = rho
+        self.reg_weight = reg_weight
+        self.modalities = modalities(data, 'FREEDOM')
+        self.item_graphs = ItemGraph(modality_weights(self.modalities, modality_weight))
+        self.propagation = LightPropagation(num_layers)
+        self.conv = Propagate()
+        self.lins = nn.ModuleDict(
+            {m: nn.Linear(data[ITEM][f'x_{m}'].size(1), channels) for m in self.modalities}
+        )
+        self.features: Optional[nn.ParameterDict] = None
+        if train_features:
+            tables = {m: data[ITEM][f'x_{m}'].float().clone() for m in self.modalities}
+            self.features = nn.ParameterDict(tables)
+        self._pruned: Optional[BipartiteGraph] = None
+        self.item_graphs.check(data, 'FREEDOM')
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        for lin in self.lins.values():
+            lin.reset_parameters()
+
+    def begin_epoch(self, data: HeteroData, epoch: int, generator: torch.Generator) -> None:
+        if self.rho > 0:
+            edge_index = data[RATES].edge_index
+            size = num_nodes(data, USER), num_nodes(data, ITEM)
+            self.prune(data, degree_sensitive_pruning(edge_index, *size, self.rho, generator))
+
+    def prune(self, data: HeteroData, keep: Tensor) -> None:
+        r"""Makes the training edges :obj:`keep` the graph of :meth:`loss`.
+
+        Shapes:
+            - **input:** positions of kept edges :math:`(|\mathcal{E}^{\prime}|)`
+        """
+        size = num_nodes(data, USER), num_nodes(data, ITEM)
+        edge_index = data[RATES].edge_index[:, keep]
+        self._pruned = build_graph(edge_index, *size, self.user_embedding.dtype)
+
+    def propagate(self, data: HeteroData, graph: BipartiteGraph) -> Embeddings:
+        r"""Final vectors on the given user-item graph.
+
+        Shapes:
+            - **output:** user vectors :math:`(M, d)`, item vectors
+              :math:`(N, d)`
+        """
+        h = item = self.encode_items(data)
+        edge_index, weight = self.item_graphs(data, item.dtype)
+        for _ in range(self.num_item_layers):
+            h = self.conv(h, edge_index, weight)
+        out = self.propagation(self.user_embedding, item, graph)
+        return Embeddings(out.user, out.item + h)
+
+    def forward(self, data: HeteroData) -> Embeddings:
+        return self.propagate(data, self.graph(data))
+
+    def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
+        graph = self.graph(data) if self._pruned is None else self._pruned
+        out = self.propagate(data, graph)
+        user = out.user[batch.user]
+
+        def bpr(pos: Tensor, neg: Tensor) -> Tensor:
+            return bpr_loss((user * pos).sum(dim=-1), (user * neg).sum(dim=-1))
+
+        losses = {'bpr': bpr(out.item[batch.pos], out.item[batch.neg])}
+        if self.reg_weight > 0:  # Features are projected for the batch only.
+            for modality, lin in self.lins.items():
+                store = data[ITEM] if self.features is None else None
+                table = store[f'x_{modality}'] if store is not None else self.features[modality]  # type: ignore
+                pos, neg = (
+                    lin(table[index].to(lin.weight.dtype)) for index in (batch.pos, batch.neg)
+                )
+                losses[f'bpr_{modality}'] = self.reg_weight * bpr(pos, neg)
+        return losses
+
+    def __getstate__(self) -> dict:
+        return {**super().__getstate__(), '_pruned': None}

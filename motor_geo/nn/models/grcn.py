@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+from typing import Dict, List, Optional, Tuple, Union
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch_geometric.data import HeteroData
+
+from motor_geo.nn.conv import LightPropagation
+from motor_geo.nn.conv.dot_attention import DotAttention
+from motor_geo.nn.graph import BipartiteGraph
+from motor_geo.nn.item_encoder import IDEmbedding
+from motor_geo.nn.loss import bpr_loss
+from motor_geo.nn.models.recommender import Recommender, modalities, num_nodes
+from motor_geo.typing import ITEM, Batch, Embeddings
+
+
+class GRCN(Recommender):
+    r"""GRCN from the `"GRCN: Graph-Refined Convolutional Network for Multimedia
+    Recommendation with Implicit Feedback" <https://arxiv.org/abs/2111.02036>`_
+    paper: attention between user preferences and item features gives content
+    vectors and, by modality, a weight for every edge; the strongest modality
+    decides how much the ID branch passes along it.
+
+    With unit vectors :math:`\mathbf{x}^m` (the preferences of a user, or
+    :math:`\textrm{LeakyReLU}(\mathbf{W}_m \mathbf{f}^m_i + \mathbf{b}_m)` of
+    an item) and :math:`\mathbf{Z}^{(0)}` the normalised rows of user and item
+    vectors,
+
+    .. math::
+        \mathbf{c}^m_t = \mathbf{x}^m_t + \sum_{s \in \mathcal{N}(t)}
+        \alpha^m_{s,t} \mathbf{x}^m_s, \qquad
+        \alpha^m_{s,t} = \textrm{softmax}_{s \in \mathcal{N}(t)} \left(
+        \mathbf{x}_t^{m \top} \mathbf{x}^m_s \right)
+
+    .. math::
+        \mathbf{z}^{(l+1)}_t = \sum_{s \in \mathcal{N}(t)} {\left( \max_m
+        \alpha^m_{s,t} C_{s,m} \right)}_{+} \mathbf{z}^{(l)}_s, \qquad
+        \mathbf{h}_t = \left( \mathbf{z}^{(0)}_t + \mathbf{z}^{(1)}_t +
+        \mathbf{z}^{(2)}_t \right) \Vert \mathbf{c}^1_t \Vert \mathbf{c}^2_t
+        \Vert \cdots
+
+    with modalities in sorted order. Ranking computes all of it anew.
+
+    ID-free: item rows of :math:`\mathbf{Z}^{(0)}` are computed from tokens, and
+    so is the confidence :math:`C_{i,m}` of items, an affine map of the former.
+
+    Args:
+        data: The user-item graph with features :obj:`x_<modality>`.
+        item_encoder: What yields item vectors; :obj:`None` is an ID embedding.
+        channels: Size :math:`d` of every part of a vector.
+        routing: :obj:`"reference"` leaves user preferences as they are: in
+            published implementations routing messages never reach a user, and
+            published numbers are those. :obj:`"paper"` adds the attention over
+            a user's items to the preferences :obj:`num_routings` times.
+        num_routings: Number of routings, without effect for
+            :obj:`"reference"`.
+        item_confidence: :obj:`"token"` computes the confidence of an item from
+            its vector, :obj:`"free"` is a free parameter per item and modality
+            as in the reference implementation (not ID-free), and
+            :obj:`"none"` sets it to one. By default, :obj:`"free"` beside an
+            ID embedding and :obj:`"token"` beside all other item encoders.
+        reg_weight: Weight of the regularisers, mean squared entries of user and
+            item vectors and of user preferences in the batch.
+        table_reg: If set to :obj:`False`, the regulariser of the whole table of
+            image preferences is left out, as in the paper.
+
+    Shapes:
+        - **output:** user vectors :math:`(M, (1 + m) d)`, item vectors
+          :math:`(N, (1 + m) d)` for :math:`m` modalities
+
+    Raises:
+        ValueError: If the graph has no item features, or an argument is
+            unknown or out of range.
+    """
+
+    min_modalities = 1
+    init = 'normal'
+
+    def __init__(
+        self,
+        data: HeteroData,
+        item_encoder: Optional[nn.Module] = None,
+        channels: int = 64,
+        routing: str = 'reference',
+        num_routings: int = 3,
+        item_confidence: Optional[str] = None,
+        reg_weight: float = 1e-5,
+        table_reg: bool = True,
+    ):
+        super().__init__(data, item_encoder, channels)
+        if routing not in ('reference', 'paper'):
+            raise ValueError(f"'routing' must be 'reference' or 'paper' (got '{routing}')")
+        if num_routings < 0:
+            raise ValueError(f"'num_routings' must not be negative (got {num_routings})")
+        if item_confidence not in (None, 'token', 'free', 'none'):
+            raise ValueError(
+                f"'item_confidence' must be 'token', 'free' or 'none' (got '{item_confidence}')"
+            )
+        self.num_routings = num_routings if routing == 'paper' else 0
+        self.reg_weight = reg_weight
+        self.table_reg = table_reg
+        self.modalities = modalities(data, 'GRCN')
+        self.lins = nn.ModuleDict(
+            {m: nn.Linear(data[ITEM][f'x_{m}'].size(1), channels) for m in self.modalities}
+        )
+        num_users, num_items = self.user_embedding.size(0), num_nodes(data, ITEM)
+        self.preferences = nn.ParameterDict(
+            {m: nn.Parameter(torch.empty(num_users, channels)) for m in self.modalities}
+        )
+        self.user_confidence = nn.Parameter(torch.empty(num_users, len(self.modalities)))
+        if item_confidence is None:
+            has_ids = isinstance(self.item_encoder, (IDEmbedding, nn.Embedding))
+            item_confidence = 'free' if has_ids else 'token'
+        self.item_confidence: Union[nn.Parameter, nn.Linear, None] = None
+        if item_confidence == 'free':
+            self.item_confidence = nn.Parameter(torch.empty(num_items, len(self.modalities)))
+        elif item_confidence == 'token':
+            self.item_confidence = nn.Linear(channels, len(self.modalities))
+        self.attention = DotAttention()
+        self.propagation = LightPropagation(2, readout='sum')
+        self._num_rows = num_users + num_items
+        self._one_table = item_encoder is None
+        self._reset_tables()
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        self._reset_tables()
+
+    def _reset_tables(self) -> None:
+        # ID vectors and confidences are one table each of users and items, with
+        # the scale of its height; after normalisation that scale still sets how
+        # far a step of Adam turns a vector.
+        std = (2 / (self._num_rows + self.channels)) ** 0.5
+        nn.init.normal_(self.user_embedding, std=std)
+        if self._one_table:
+            nn.init.normal_(self.item_encoder.weight, std=std)  # type: ignore
+        std = (2 / (self._num_rows + len(self.modalities))) ** 0.5
+        nn.init.normal_(self.user_confidence, std=std)
+        if isinstance(self.item_confidence, nn.Linear):
+            # Item vectors can point in similar directions, which one weight
+            # vector could silence all at once, for good: start above zero.
+            nn.init.normal_(self.item_confidence.weight, std=std)
+            nn.init.constant_(self.item_confidence.bias, 2 * std)
+        elif self.item_confidence is not None:
+            nn.init.normal_(self.item_confidence, std=std)
+        for m, lin in self.lins.items():
+            nn.init.xavier_normal_(self.preferences[m])
+            lin.reset_parameters()  # type: ignore
+            nn.init.xavier_normal_(lin.weight)  # type: ignore
+
+    def refine(self, data: HeteroData, item: Tensor) -> Tuple[List[Embeddings], BipartiteGraph]:
+        r"""Content vectors of every modality, and the graph with the edge
+        weights of the ID branch.
+
+        Shapes:
+            - **input:** normalised item vectors :math:`(N, d)`
+            - **output:** user vectors :math:`(M, d)` and item vectors
+              :math:`(N, d)` by modality
+        """
+        graph = self.graph(data)
+        contents, to_user, to_item = [], [], []
+        for m, lin in self.lins.items():
+            x_item = F.normalize(F.leaky_relu(lin(data[ITEM][f'x_{m}'].to(lin.weight.dtype))))
+            x_user = F.normalize(self.preferences[m])
+            for _ in range(self.num_routings):
+                out = self.attention((x_item, x_user), graph.to_user)[0]
+                x_user = F.normalize(x_user + out)
+            out_user, alpha_user = self.attention((x_item, x_user), graph.to_user)
+            out_item, alpha_item = self.attention((x_user, x_item), graph.to_item)
+            contents.append(Embeddings(x_user + out_user, x_item + out_item))
+            to_user.append(alpha_user)
+            to_item.append(alpha_item)
+
+        weights = []
+        for edge_index, alphas, confidence in (
+            (graph.to_user, to_user, self.confidence(item)),
+            (graph.to_item, to_item, self.user_confidence),
+        ):
+            confidence = confidence.index_select(0, edge_index.as_tensor()[0])
+            weights.append((torch.stack(alphas, dim=-1) * confidence).amax(dim=-1).relu())
+        return contents, graph._replace(to_user_weight=weights[0], to_item_weight=weights[1])
+
+    def confidence(self, item: Tensor) -> Tensor:
+        r"""Confidence of items as senders.
+
+        Shapes:
+            - **input:** normalised item vectors :math:`(N, d)`
+            - **output:** confidence by modality :math:`(N, m)`
+        """
+        if isinstance(self.item_confidence, nn.Linear):
+            return self.item_confidence(item)
+        if self.item_confidence is None:
+            return item.new_ones(item.size(0), len(self.modalities))
+        if len(self.item_confidence) != item.size(0):
+            raise ValueError(
+                f"'GRCN' has a free confidence for {len(self.item_confidence)} items but the graph "
+                f"has {item.size(0)}; use item_confidence='token' or 'none'"
+            )
+        return self.item_confidence
+
+    def represent(self, data: HeteroData, item: Tensor) -> Embeddings:
+        r"""Final vectors from the given item vectors.
+
+        Shapes:
+            - **input:** item vectors :math:`(N, d)`
+            - **output:** user vectors :math:`(M, (1 + m) d)`, item vectors
+              :math:`(N, (1 + m) d)`
+        """
+        item = F.normalize(item)
+        contents, graph = self.refine(data, item)
+        out = self.propagation(F.normalize(self.user_embedding), item, graph)
+        return Embeddings(*(torch.cat(parts, dim=-1) for parts in zip(out, *contents)))
+
+    def forward(self, data: HeteroData) -> Embeddings:
+        return self.represent(data, self.encode_items(data))
+
+    def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
+        item = self.encode_items(data)
+        out = self.represent(data, item)
+        user = out.user[batch.user]
+        pos = (user * out.item[batch.pos]).sum(dim=-1)
+        neg = (user * out.item[batch.neg]).sum(dim=-1)
+        losses = {'bpr': bpr_loss(pos, neg)}  # "raw", without its overflow.
+        if self.reg_weight > 0:
+            items = torch.cat([item[batch.pos], item[batch.neg]])
+            reg = self.user_embedding[batch.user].square().mean() + items.square().mean()
+            losses['reg_id'] = self.reg_weight * reg
+            for m in self.modalities:
+                reg = self.preferences[m][batch.user].square().mean()
+                losses[f'reg_{m}'] = self.reg_weight * reg
+            if self.table_reg and 'image' in self.modalities:
+                reg = self.preferences['image'].square().mean()
+                losses['reg_image_table'] = self.reg_weight * reg
+        return losses

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from typing import Dict, List, Mapping, Optional, Tuple
+
+import torch
+from torch import Tensor
+from torch_geometric import EdgeIndex
+from torch_geometric.data import HeteroData
+from torch_geometric.utils import coalesce
+
+from motor_geo.nn.graph import sorted_edge_index
+from motor_geo.nn.models.recommender import num_nodes
+from motor_geo.typing import ITEM, similar
+
+
+def modality_weights(
+    modalities: List[str], weight: Optional[Mapping[str, float]] = None
+) -> Dict[str, float]:
+    r"""Weights of item graphs per modality: the given ones, or 0.1 for images
+    beside other modalities, which share the rest equally.
+
+    Raises:
+        ValueError: If :obj:`weight` names other modalities than the data has.
+    """
+    if weight is not None:
+        if set(weight) != set(modalities):
+            raise ValueError(
+                f"'modality_weight' must name the modalities {modalities} (got {sorted(weight)})"
+            )
+        return {m: float(weight[m]) for m in modalities}
+    others = [m for m in modalities if m != 'image']
+    if len(others) in (0, len(modalities)):
+        return {m: 1 / len(modalities) for m in modalities}
+    return {m: 0.1 if m == 'image' else 0.9 / len(others) for m in modalities}
+
+
+class ItemGraph:
+    r"""The weighted sum of the item-item graphs of a :obj:`HeteroData`,
+    :math:`\mathbf{S} = \sum_m \alpha_m \mathbf{S}^m`, kept for as long as the
+    same graphs come in.
+
+    Args:
+        weights: :math:`\alpha_m` of every modality.
+    """
+
+    def __init__(self, weights: Mapping[str, float]):
+        self.weights = dict(weights)
+        self._cache: Optional[Tuple[list, EdgeIndex, Tensor]] = None
+
+    def check(self, data: HeteroData, model: str) -> None:
+        r"""Raises a :class:`ValueError` if a graph is missing."""
+        for modality in self.weights:
+            if similar(modality) not in data.edge_types:
+                raise ValueError(
+                    f"'{model}' needs the item graph {similar(modality)}: apply 'ItemKNN' to "
+                    'the data first'
+                )
+
+    def __call__(self, data: HeteroData, dtype: torch.dtype) -> Tuple[EdgeIndex, Tensor]:
+        stores = [data[similar(modality)] for modality in self.weights]
+        key = [(s.edge_index, s.edge_index._version, dtype) for s in stores]
+        if self._cache is None or any(
+            old[0] is not new[0] or old[1:] != new[1:] for old, new in zip(self._cache[0], key)
+        ):
+            num_items = num_nodes(data, ITEM)
+            weight = torch.cat([a * s.edge_weight for a, s in zip(self.weights.values(), stores)])
+            edge_index, weight = coalesce(
+                torch.cat([s.edge_index for s in stores], dim=1),
+                weight.to(dtype),
+                num_items,
+                reduce='sum',
+                sort_by_row=False,
+            )
+            self._cache = (key, sorted_edge_index(edge_index, num_items, num_items)[0], weight)
+        return self._cache[1:]
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, '_cache': None}

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from typing import Dict, Optional
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import HeteroData
+
+from motor_geo.nn.models.learned_graph import ItemGraphs, LearnedGraphRecommender
+from motor_geo.nn.models.recommender import num_nodes
+from motor_geo.nn.similarity import merge_edges, neighbour_edges, row_sum_norm
+from motor_geo.typing import ITEM, Batch, Embeddings
+
+
+class LATTICE(LearnedGraphRecommender):
+    r"""LATTICE from the `"Mining Latent Structures for Multimedia
+    Recommendation" <https://arxiv.org/abs/2104.09036>`_ paper: propagation on
+    the training graph with self loops, plus an item-item graph that is learned
+    from projected features :math:`\mathbf{W}_m \mathbf{x}^m + \mathbf{b}_m`,
+
+    .. math::
+        \mathbf{I} = \mathbf{G} + \frac{\mathbf{S} \mathbf{Q}}
+        {\| \mathbf{S} \mathbf{Q} \|}, \qquad
+        \mathbf{S} = (1 - \lambda) \, \mathbf{D}^{-1/2} \Big( \sum_m \beta_m
+        \mathbf{W}^m \Big) \mathbf{D}^{-1/2} + \lambda \sum_m \beta_m
+        \mathbf{S}_0^m ,
+
+    with :math:`\beta` a softmax over modalities, :math:`\mathbf{W}^m` the
+    :math:`k` largest cosine similarities of every item and :math:`\mathbf{D}`
+    the row sums of their mixture. The graph is built in the first batch of
+    every epoch, the only one in which it carries a gradient, and for ranking.
+    No matrix over all pairs of items is ever held.
+
+    ID-free: :math:`\mathbf{Q}` is computed from tokens, in both graphs; raw
+    features shape the item graph and stay as they are.
+
+    Args:
+        data: The user-item graph with features :obj:`x_<modality>` and item
+            graphs of :class:`~motor_geo.data.ItemKNN` (cosine weighting).
+        item_encoder: What yields item vectors; :obj:`None` is an ID embedding.
+        channels: Size :math:`d` of user and item vectors.
+        num_layers: Number of hops on the user-item graph.
+        num_item_layers: Number of hops on the item graph.
+        k: Number of neighbours in the learned graph, the item itself included.
+        initial_weight: Weight :math:`\lambda` of the graphs of raw features;
+            one leaves out the learned graph.
+        reg_weight: Weight of half the sum of squares of final vectors in the
+            batch, divided by :obj:`reg_batch_size`.
+        reg_batch_size: The constant that replaces the size of the batch.
+        train_features: If set to :obj:`True`, raw features are trained, as in
+            the reference implementation (not ID-free).
+
+    Shapes:
+        - **output:** user vectors :math:`(M, d)`, item vectors :math:`(N, d)`
+
+    Raises:
+        ValueError: If the graph has no item features or no item graph, or an
+            argument is out of range.
+    """
+
+    def __init__(
+        self,
+        data: HeteroData,
+        item_encoder: Optional[nn.Module] = None,
+        channels: int = 64,
+        num_layers: int = 2,
+        num_item_layers: int = 1,
+        k: int = 10,
+        initial_weight: float = 0.9,
+        reg_weight: float = 1e-5,
+        reg_batch_size: int = 2048,
+        train_features: bool = False,
+    ):
+        super().__init__(
+            data,
+            item_encoder,
+            channels,
+            num_layers,
+            num_item_layers,
+            k,
+            initial_weight,
+            reg_weight,
+            reg_batch_size,
+            train_features,
+        )
+        self.modal_logits = nn.Parameter(torch.full((len(self.modalities),), 0.5))
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        nn.init.constant_(self.modal_logits, 0.5)
+
+    def item_graphs(self, data: HeteroData) -> ItemGraphs:
+        r"""The item graph of the current parameters, with its gradient."""
+        beta = self.modal_logits.softmax(dim=0).unbind()
+        edge_indices, weights = [], []
+        for b, modality in zip(beta, self.modalities):
+            edge_index, weight = self.initial_graph(data, modality)
+            edge_indices.append(edge_index)
+            weights.append(self.initial_weight * b * weight)
+        if self.initial_weight < 1:
+            learned = self.learned_graphs(data).values()
+            row_sum = torch.stack([b * v.sum(dim=1) for b, (_, v) in zip(beta, learned)]).sum(dim=0)
+            for b, (index, value) in zip(beta, learned):
+                value = row_sum_norm(index, (1 - self.initial_weight) * b * value, row_sum)
+                edge_indices.append(neighbour_edges(index))
+                weights.append(value.flatten())
+        return [merge_edges(edge_indices, weights, num_nodes(data, ITEM))]
+
+    def propagate(self, data: HeteroData, graphs: ItemGraphs) -> Embeddings:
+        r"""Final vectors with the given item graph.
+
+        Shapes:
+            - **output:** user vectors :math:`(M, d)`, item vectors
+              :math:`(N, d)`
+        """
+        item = self.encode_items(data)
+        return self.combine(data, item, self.smooth(item, graphs[0]))
+
+    def forward(self, data: HeteroData) -> Embeddings:
+        return self.propagate(data, self.item_graphs(data))
+
+    def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
+        return self.ranking_loss(self.propagate(data, self.epoch_item_graphs(data)), batch)

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from typing import Dict, Optional
+
+from torch import Tensor, nn
+from torch_geometric.data import HeteroData
+
+from motor_geo.nn.conv import LightPropagation
+from motor_geo.nn.loss import bpr_loss, frobenius_reg
+from motor_geo.nn.models.recommender import Recommender
+from motor_geo.typing import Batch, Embeddings
+
+
+class LightGCN(Recommender):
+    r"""LightGCN from the `"LightGCN: Simplifying and Powering Graph
+    Convolution Network for Recommendation"
+    <https://arxiv.org/abs/2002.02126>`_ paper,
+
+    .. math::
+        \mathbf{X} = \frac{1}{L+1} \sum_{l=0}^{L} \left( \mathbf{D}^{-1/2}
+        \mathbf{A} \mathbf{D}^{-1/2} \right)^l \mathbf{X}^{(0)} .
+
+    ID-free: the item rows of :math:`\mathbf{X}^{(0)}` are computed from
+    tokens.
+
+    Args:
+        data: The user-item graph.
+        item_encoder: What yields item vectors; :obj:`None` is an ID embedding.
+        channels: Size :math:`d` of user and item vectors.
+        num_layers: Number of hops :math:`L`.
+        reg_weight: Weight of the unsquared Frobenius norms of the rows of
+            :math:`\mathbf{X}^{(0)}` in the batch.
+
+    Shapes:
+        - **output:** user vectors :math:`(M, d)`, item vectors :math:`(N, d)`
+    """
+
+    def __init__(
+        self,
+        data: HeteroData,
+        item_encoder: Optional[nn.Module] = None,
+        channels: int = 64,
+        num_layers: int = 2,
+        reg_weight: float = 1e-4,
+    ):
+        super().__init__(data, item_encoder, channels)
+        self.reg_weight = reg_weight
+        self.propagation = LightPropagation(num_layers)
+
+    def forward(self, data: HeteroData) -> Embeddings:
+        return self.propagation(self.user_embedding, self.encode_items(data), self.graph(data))
+
+    def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
+        item = self.encode_items(data)
+        out = self.propagation(self.user_embedding, item, self.graph(data))
+        user = out.user[batch.user]
+        pos = (user * out.item[batch.pos]).sum(dim=-1)
+        neg = (user * out.item[batch.neg]).sum(dim=-1)
+        reg = frobenius_reg(self.user_embedding[batch.user], item[batch.pos], item[batch.neg])
+        return {'bpr': bpr_loss(pos, neg, 'eps'), 'reg': self.reg_weight * reg}

@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import math
+from typing import ClassVar, Dict, List, Mapping, Optional, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch_geometric.data import HeteroData
+
+from motor_geo.nn.conv import LightPropagation, Propagate
+from motor_geo.nn.dct import cosine_transform
+from motor_geo.nn.loss import bpr_loss
+from motor_geo.nn.models.item_graph import ItemGraph, modality_weights
+from motor_geo.nn.models.recommender import Recommender, modalities, num_nodes
+from motor_geo.typing import ITEM, USER, Batch, Embeddings
+
+
+class LIRDRec(Recommender):
+    r"""LIRDRec from the `"Learning Item Representations Directly from
+    Multimodal Features for Effective Recommendation"
+    <https://arxiv.org/abs/2505.04960>`_ paper. Items have a block of
+    :math:`d` channels per modality, and one that is shared,
+
+    .. math::
+        \mathbf{B}_m = \mathbf{W}_2^m \, \phi(\mathbf{W}_1^m \mathbf{x}_m +
+        \mathbf{b}_1^m), \qquad
+        \mathbf{x}_{\textrm{shared}} = \Vert_m \, \textrm{DCT}(\mathbf{x}_m) ,
+
+    all scaled to unit length, concatenated, propagated on the user-item graph
+    and summed over hops to :math:`\mathbf{U}` and :math:`\mathbf{X}`, from
+    which
+
+    .. math::
+        \mathbf{H}_u = \Vert_b \, a_{u,b} \mathbf{U}_{u,b}, \quad
+        \mathbf{a}_u = \textrm{softmax}(w f(\mathbf{U}_u) + (1 - w)
+        \boldsymbol{\theta}_u), \qquad
+        \mathbf{H}_I = \mathbf{X} + \mathbf{S}^{L_{ii}} \mathbf{X} .
+
+    Before the :math:`n`-th epoch, progressive weight copying sets
+    :math:`\boldsymbol{\theta}` to the last :math:`\mathbf{a}` (if there is
+    one), and multiplies :math:`w / (1 - w)` by :math:`\gamma^n`.
+
+    ID-free: as published, since the model has no item embedding. A given
+    :obj:`item_encoder` adds a block (:obj:`item_block`) computed from tokens.
+
+    Args:
+        data: The user-item graph with features :obj:`x_<modality>` and item
+            graphs of :class:`~motor_geo.data.ItemKNN` (binary weighting).
+        item_encoder: What yields the vectors of an additional block;
+            :obj:`None` is the published model, from features alone.
+        channels: Size :math:`d` of a block.
+        num_layers: Number of hops on the user-item graph.
+        num_item_layers: Number of hops :math:`L_{ii}` on the item graph.
+        modality_weight: Weight of the item graph of every modality, by
+            default as in :class:`FREEDOM`.
+        decay_weight: Initial :math:`w`.
+        decay_base: Base :math:`\gamma` of the decay of :math:`w`.
+        reg_weight: Weight of the mean squares of :math:`\mathbf{H}_u` and
+            :math:`\mathbf{H}_I`.
+        dct: :obj:`"1d"` transforms the features of every item, as the
+            published numbers do; :obj:`"2d"` also transforms across items, as
+            the paper writes (every row then depends on all items).
+        residual: The item graph is added to :obj:`"propagated"` vectors
+            :math:`\mathbf{X}`, as the published numbers do, or to
+            :obj:`"initial"` ones, as the paper writes.
+        schedule: Weights are copied once per :obj:`"epoch"`, as the published
+            numbers do, or per :obj:`"step"`, as the paper writes.
+        item_block: What :obj:`item_encoder` yields: an :obj:`"extra"` block,
+            or the :obj:`"shared"` one.
+
+    Shapes:
+        - **output:** user vectors :math:`(M, bd)`, item vectors
+          :math:`(N, bd)` with :math:`b` the number of blocks
+
+    Raises:
+        ValueError: If the graph has no item features or no item graph, or an
+            argument is out of range.
+    """
+
+    item_graph = 'binary'
+    min_modalities = 1
+    init = 'normal'
+    #: Learning rate as published; 1e-3 elsewhere.
+    lr: ClassVar[float] = 1e-4
+
+    fusion: Tensor
+    num_copies: Tensor
+
+    def __init__(
+        self,
+        data: HeteroData,
+        item_encoder: Optional[nn.Module] = None,
+        channels: int = 64,
+        num_layers: int = 2,
+        num_item_layers: int = 1,
+        modality_weight: Optional[Mapping[str, float]] = None,
+        decay_weight: float = 0.9,
+        decay_base: float = 0.9,
+        reg_weight: float = 1e-3,
+        dct: str = '1d',
+        residual: str = 'propagated',
+        schedule: str = 'epoch',
+        item_block: str = 'extra',
+    ):
+        for name, value, allowed in [
+            ('dct', dct, ('1d', '2d')),
+            ('residual', residual, ('propagated', 'initial')),
+            ('schedule', schedule, ('epoch', 'step')),
+            ('item_block', item_block, ('extra', 'shared')),
+        ]:
+            if value not in allowed:
+                raise ValueError(
+                    f"'{name}' must be '{allowed[0]}' or '{allowed[1]}' (got '{value}')"
+                )
+        if not 0 < decay_weight < 1:
+            raise ValueError(f"'decay_weight' must lie in (0, 1) (got {decay_weight})")
+        if not 0 < decay_base <= 1:
+            raise ValueError(f"'decay_base' must lie in (0, 1] (got {decay_base})")
+        # There is no item embedding to fall back to.
+        super().__init__(data, nn.Identity() if item_encoder is None else item_encoder, channels)
+        self.item_encoder = item_encoder  # type: ignore
+        self.num_item_layers = num_item_layers
+        self.decay_weight = decay_weight
+        self.decay_base = decay_base
+        self.reg_weight = reg_weight
+        self.dct = dct
+        self.residual = residual
+        self.schedule = schedule
+        self.modalities = modalities(data, 'LIRDRec')
+        self.item_graphs = ItemGraph(modality_weights(self.modalities, modality_weight))
+        self.item_graphs.check(data, 'LIRDRec')
+        self.propagation = LightPropagation(num_layers, readout='sum')
+        self.conv = Propagate()
+
+        widths = [data[ITEM][f'x_{m}'].size(1) for m in self.modalities]
+        if item_encoder is None or item_block == 'extra':
+            widths.append(sum(widths))
+        self.encoders = nn.ModuleList(
+            nn.Sequential(
+                nn.Linear(width, 4 * channels),
+                nn.LeakyReLU(),
+                nn.Linear(4 * channels, channels, bias=False),
+            )
+            for width in widths
+        )
+        self.num_blocks = len(widths) + (item_encoder is not None)
+        hidden = max(channels // 4, 1)
+        self.gates = nn.ModuleList(
+            nn.Sequential(nn.Linear(channels, hidden), nn.LeakyReLU(), nn.Linear(hidden, 1))
+            for _ in range(self.num_blocks)
+        )
+        num_users = num_nodes(data, USER)
+        self.user_embedding = nn.Parameter(torch.empty(num_users, self.num_blocks * channels))
+        self.theta = nn.Parameter(torch.empty(num_users, self.num_blocks))
+        self.register_buffer('fusion', torch.empty(num_users, self.num_blocks))
+        self.register_buffer('num_copies', torch.tensor(0))
+        self._inputs: Optional[Tuple[list, List[Tensor]]] = None
+        self._reset_tables()
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        for module in [*self.encoders.modules(), *self.gates.modules()]:
+            if isinstance(module, nn.Linear):
+                module.reset_parameters()
+        self._reset_tables()
+
+    def _reset_tables(self) -> None:
+        # Every block is a table of its own.
+        num_users, width = self.user_embedding.size(0), self.channels
+        nn.init.normal_(self.user_embedding, std=math.sqrt(2 / (num_users + width)))
+        nn.init.xavier_normal_(self.theta)
+        self.fusion.zero_()
+        self.num_copies.zero_()
+
+    def begin_epoch(self, data: HeteroData, epoch: int, generator: torch.Generator) -> None:
+        if self.schedule == 'epoch':
+            self.num_copies.fill_(epoch)
+            self.copy_weights()
+
+    @torch.no_grad()
+    def copy_weights(self) -> None:
+        r"""Decays the share of the weight nets, and replaces
+        :math:`\boldsymbol{\theta}` by the weights of the last training step
+        (not the first time, when there are none).
+        """
+        self.num_copies += 1
+        self.theta.copy_(torch.where(self.num_copies > 1, self.fusion, self.theta))
+
+    @property
+    def net_weight(self) -> Tensor:
+        r"""The current share :math:`w` of the weight nets."""
+        n = self.num_copies.to(self.theta.dtype)
+        odds = self.decay_weight * self.decay_base ** (n * (n + 1) / 2)
+        return odds / (odds + 1 - self.decay_weight)
+
+    def inputs(self, data: HeteroData) -> List[Tensor]:
+        r"""What the encoders read: features of every modality and, for the
+        shared block, their transforms; kept for as long as the same features
+        come in.
+
+        Shapes:
+            - **output:** matrices :math:`(N, *)`
+        """
+        store, dtype = data[ITEM], self.theta.dtype
+        tensors = [store[f'x_{m}'] for m in self.modalities]
+        key = [(x, x._version, dtype) for x in tensors]
+        if self._inputs is None or any(
+            old[0] is not new[0] or old[1:] != new[1:] for old, new in zip(self._inputs[0], key)
+        ):
+            inputs = [x.detach().to(dtype) for x in tensors]
+            if len(self.encoders) > len(inputs):
+                shared = [cosine_transform(x) for x in inputs]
+                if self.dct == '2d':
+                    shared = [cosine_transform(x.t()).t() for x in shared]
+                inputs.append(torch.cat(shared, dim=-1))
+            self._inputs = (key, inputs)
+        return self._inputs[1]
+
+    def propagate(self, data: HeteroData) -> Tuple[Embeddings, Tensor]:
+        r"""Final vectors, and the weights of blocks.
+
+        Shapes:
+            - **output:** user vectors :math:`(M, bd)` and item vectors
+              :math:`(N, bd)`, weights :math:`(M, b)`
+        """
+        blocks = [encoder(x) for encoder, x in zip(self.encoders, self.inputs(data))]
+        if self.item_encoder is not None:
+            blocks.append(self.encode_items(data))
+        item = torch.cat([F.normalize(block) for block in blocks], dim=-1)
+        size = (-1, self.num_blocks, self.channels)
+        user = F.normalize(self.user_embedding.view(size), dim=-1).flatten(1)
+        out = self.propagation(user, item, self.graph(data))
+
+        user = out.user.view(size)
+        logits = torch.cat([gate(user[:, b]) for b, gate in enumerate(self.gates)], dim=-1)
+        fusion = self.theta.lerp(logits, self.net_weight).softmax(dim=-1)
+
+        h = out.item
+        edge_index, weight = self.item_graphs(data, h.dtype)
+        for _ in range(self.num_item_layers):
+            h = self.conv(h, edge_index, weight)
+        h = h + (out.item if self.residual == 'propagated' else item)
+        return Embeddings((fusion.unsqueeze(-1) * user).flatten(1), h), fusion
+
+    def forward(self, data: HeteroData) -> Embeddings:
+        return self.propagate(data)[0]
+
+    def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
+        if self.training and self.schedule == 'step':
+            self.copy_weights()
+        out, fusion = self.propagate(data)
+        if self.training:
+            self.fusion.copy_(fusion.detach())
+        user = out.user[batch.user]
+        pos = (user * out.item[batch.pos]).sum(dim=-1)
+        neg = (user * out.item[batch.neg]).sum(dim=-1)
+        return {
+            'bpr': bpr_loss(pos, neg),
+            'reg_user': self.reg_weight * out.user.square().mean(),
+            'reg_item': self.reg_weight * out.item.square().mean(),
+        }
+
+    def __getstate__(self) -> dict:
+        return {**super().__getstate__(), '_inputs': None}

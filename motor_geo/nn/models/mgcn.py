@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+from typing import Dict, NamedTuple, Optional
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import HeteroData
+
+from motor_geo.nn.conv import LightPropagation, Propagate
+from motor_geo.nn.loss import bpr_loss, info_nce, l2_reg
+from motor_geo.nn.models.item_graph import ItemGraph
+from motor_geo.nn.models.recommender import Recommender, modalities
+from motor_geo.typing import ITEM, Batch, Embeddings
+
+
+class Views(NamedTuple):
+    r"""What an :class:`MGCN` fuses, node by node."""
+
+    content: Embeddings  # [M, d], [N, d]: from the training graph
+    modal: Embeddings  # [M, n, d], [N, n, d]: from every modality
+
+
+class MGCN(Recommender):
+    r"""MGCN from the `"Multi-View Graph Convolutional Network for Multimedia
+    Recommendation" <https://arxiv.org/abs/2308.03588>`_ paper.
+
+    Item vectors :math:`\mathbf{Q}` gate every modality, a frozen item graph
+    smooths the result, and users average their items,
+
+    .. math::
+        \mathbf{Z}^m_I = (\mathbf{S}^m)^{L_{ii}} \left( \mathbf{Q} \odot
+        \sigma(\mathbf{G}_m(\mathbf{W}_m \mathbf{X}^m)) \right), \qquad
+        \mathbf{Z}^m_U = \hat{\mathbf{R}} \mathbf{Z}^m_I .
+
+    With :math:`\mathbf{C}` the outcome of LightGCN and attention
+    :math:`a_m` per node, the parts that modalities share and those they do
+    not are added to it,
+
+    .. math::
+        \mathbf{Z} = \sum_m a_m \mathbf{Z}^m, \qquad
+        \tilde{\mathbf{Z}}^m = (\mathbf{Z}^m - \mathbf{Z}) \odot
+        \sigma(\mathbf{H}_m(\mathbf{C})), \qquad
+        \mathbf{X} = \mathbf{C} + \frac{1}{n + 1} \left( \mathbf{Z} +
+        \sum_m \tilde{\mathbf{Z}}^m \right) .
+
+    A single modality has nothing that it does not share:
+    :math:`\tilde{\mathbf{Z}}^m` is zero.
+
+    ID-free: :math:`\mathbf{Q}` is computed from tokens, in LightGCN and
+    behind the gates.
+
+    Args:
+        data: The user-item graph with features :obj:`x_<modality>` and item
+            graphs of :class:`~motor_geo.data.ItemKNN` (cosine weighting).
+        item_encoder: What yields item vectors; :obj:`None` is an ID embedding.
+        channels: Size :math:`d` of user and item vectors.
+        num_layers: Number of hops on the user-item graph.
+        num_item_layers: Number of hops :math:`L_{ii}` on the item graphs.
+        reg_weight: Weight of half the squared entries of final vectors in the
+            batch, divided by :obj:`batch_size`.
+        batch_size: The divisor of the regulariser, which a short last batch
+            does not change.
+        cl_weight: Weight of contrasting modal with content vectors.
+        temperature: Temperature of that contrast.
+        fusion: :obj:`"reference"` divides the shared part together with the
+            others by :math:`n + 1`; :obj:`"paper"` adds it whole to the mean
+            of the others.
+        train_features: If set to :obj:`True`, raw features are trained, as in
+            the reference implementation (not ID-free: they enter the score).
+
+    Shapes:
+        - **output:** user vectors :math:`(M, d)`, item vectors :math:`(N, d)`
+
+    Raises:
+        ValueError: If the graph has no item features or no item graph, or an
+            argument is out of range.
+    """
+
+    item_graph = 'cosine'
+    min_modalities = 1
+    lr_decay = (0.96, 50.0)
+
+    def __init__(
+        self,
+        data: HeteroData,
+        item_encoder: Optional[nn.Module] = None,
+        channels: int = 64,
+        num_layers: int = 2,
+        num_item_layers: int = 1,
+        reg_weight: float = 1e-4,
+        batch_size: int = 2048,
+        cl_weight: float = 0.01,
+        temperature: float = 0.2,
+        fusion: str = 'reference',
+        train_features: bool = False,
+    ):
+        if fusion not in ('reference', 'paper'):
+            raise ValueError(f"'fusion' must be 'reference' or 'paper' (got '{fusion}')")
+        if temperature <= 0:
+            raise ValueError(f"'temperature' must be positive (got {temperature})")
+        super().__init__(data, item_encoder, channels)
+        self.num_item_layers = num_item_layers
+        self.reg_weight = reg_weight
+        self.batch_size = batch_size
+        self.cl_weight = cl_weight
+        self.temperature = temperature
+        self.fusion = fusion
+        self.modalities = modalities(data, 'MGCN')
+        self.item_graphs = {m: ItemGraph({m: 1.0}) for m in self.modalities}
+        for graph in self.item_graphs.values():
+            graph.check(data, 'MGCN')
+        self.propagation = LightPropagation(num_layers)
+        self.conv = Propagate()
+        self.lins = nn.ModuleDict(
+            {m: nn.Linear(data[ITEM][f'x_{m}'].size(1), channels) for m in self.modalities}
+        )
+        self.gates = nn.ModuleDict({m: nn.Linear(channels, channels) for m in self.modalities})
+        self.preference_gates = nn.ModuleDict(
+            {m: nn.Linear(channels, channels) for m in self.modalities}
+        )
+        self.attention = nn.Sequential(
+            nn.Linear(channels, channels), nn.Tanh(), nn.Linear(channels, 1, bias=False)
+        )
+        self.features: Optional[nn.ParameterDict] = None
+        if train_features:
+            tables = {m: data[ITEM][f'x_{m}'].float().clone() for m in self.modalities}
+            self.features = nn.ParameterDict(tables)
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        for block in (self.lins, self.gates, self.preference_gates, self.attention):
+            for lin in block.modules():
+                if isinstance(lin, nn.Linear):
+                    lin.reset_parameters()
+
+    def views(self, data: HeteroData) -> Views:
+        r"""Content and modal vectors of all nodes.
+
+        Shapes:
+            - **output:** content :math:`(M, d)` and :math:`(N, d)`, modal
+              vectors :math:`(M, n, d)` and :math:`(N, n, d)`
+        """
+        item, graph = self.encode_items(data), self.graph(data)
+        modal = []
+        for modality, lin in self.lins.items():
+            table = self.features
+            x = data[ITEM][f'x_{modality}'] if table is None else table[modality]
+            gate = torch.sigmoid(self.gates[modality](lin(x.to(lin.weight.dtype))))
+            z = item * gate
+            edge_index, weight = self.item_graphs[modality](data, item.dtype)
+            for _ in range(self.num_item_layers):
+                z = self.conv(z, edge_index, weight)
+            modal.append(z)
+        modal_item = torch.stack(modal, dim=1)
+        modal_user = self.conv(modal_item.flatten(1), graph.to_user, graph.to_user_weight)
+        return Views(
+            self.propagation(self.user_embedding, item, graph),
+            Embeddings(modal_user.view(-1, *modal_item.shape[1:]), modal_item),
+        )
+
+    def side(self, content: Tensor, modal: Tensor) -> Tensor:
+        r"""What modalities add to content vectors, row by row.
+
+        Shapes:
+            - **input:** content :math:`(*, d)`, modal vectors
+              :math:`(*, n, d)`
+            - **output:** side vectors :math:`(*, d)`
+        """
+        attention = self.attention(modal).softmax(dim=-2)
+        shared = (attention * modal).sum(dim=-2)
+        preference = [torch.sigmoid(gate(content)) for gate in self.preference_gates.values()]
+        specific = ((modal - shared.unsqueeze(-2)) * torch.stack(preference, dim=-2)).sum(dim=-2)
+        if self.fusion == 'paper':
+            return shared + specific / len(preference)
+        return (shared + specific) / (len(preference) + 1)
+
+    def forward(self, data: HeteroData) -> Embeddings:
+        (user, item), modal = self.views(data)
+        return Embeddings(user + self.side(user, modal.user), item + self.side(item, modal.item))
+
+    def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
+        # Fusion is row by row: only the rows of the batch go through it.
+        content, modal = self.views(data)
+        user, pos, neg = content.user[batch.user], content.item[batch.pos], content.item[batch.neg]
+        user_side = self.side(user, modal.user[batch.user])
+        pos_side = self.side(pos, modal.item[batch.pos])
+        neg_side = self.side(neg, modal.item[batch.neg])
+        out, out_pos, out_neg = user + user_side, pos + pos_side, neg + neg_side
+
+        losses = {'bpr': bpr_loss((out * out_pos).sum(dim=-1), (out * out_neg).sum(dim=-1))}
+        if self.reg_weight > 0:
+            reg = l2_reg(out, out_pos, out_neg) / self.batch_size
+            losses['reg'] = self.reg_weight * reg
+        if self.cl_weight > 0:
+            losses['cl_item'] = self.cl_weight * info_nce(pos_side, pos, self.temperature)
+            losses['cl_user'] = self.cl_weight * info_nce(user_side, user, self.temperature)
+        return losses

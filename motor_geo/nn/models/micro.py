@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+from typing import Dict, List, Optional, Tuple
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import HeteroData
+
+from motor_geo.nn.contrast import two_view_contrast
+from motor_geo.nn.models.learned_graph import ItemGraphs, LearnedGraphRecommender
+from motor_geo.nn.models.recommender import num_nodes
+from motor_geo.nn.similarity import merge_edges, neighbour_edges, row_sum_norm
+from motor_geo.typing import ITEM, Batch, Embeddings
+
+
+class MICRO(LearnedGraphRecommender):
+    r"""MICRO from the `"Latent Structure Mining with Contrastive Modality
+    Fusion for Multimedia Recommendation" <https://arxiv.org/abs/2111.00678>`_
+    paper: as :class:`LATTICE`, with an item-item graph per modality, attention
+    over their outputs, and a contrastive loss between each of them and the
+    fusion,
+
+    .. math::
+        \mathbf{h}^m = \left( (1 - \lambda) \, \mathbf{D}_m^{-1/2} \mathbf{W}^m
+        \mathbf{D}_m^{-1/2} + \lambda \mathbf{S}_0^m \right) \mathbf{Q}, \qquad
+        \mathbf{h} = \sum_m \mathrm{softmax}_m \left( \mathbf{a}^{\top} \tanh
+        (\mathbf{V} \mathbf{h}^m + \mathbf{c}) \right) \mathbf{h}^m, \qquad
+        \mathbf{I} = \mathbf{G} + \frac{\mathbf{h}}{\| \mathbf{h} \|} .
+
+    The graphs are built in the first batch of every epoch, the only one in
+    which they carry a gradient, and for ranking. The contrastive loss runs
+    over all items in every batch: its cost is quadratic in their number, its
+    memory is bounded (see :func:`~motor_geo.nn.contrast.two_view_contrast`).
+
+    ID-free: :math:`\mathbf{Q}` is computed from tokens, in all graphs; raw
+    features shape the item graphs and stay as they are.
+
+    Args:
+        data: The user-item graph with features :obj:`x_<modality>` and item
+            graphs of :class:`~motor_geo.data.ItemKNN` (cosine weighting).
+        item_encoder: What yields item vectors; :obj:`None` is an ID embedding.
+        channels: Size :math:`d` of user and item vectors.
+        num_layers: Number of hops on the user-item graph.
+        num_item_layers: Number of hops on the item graphs.
+        k: Number of neighbours in learned graphs, the item itself included.
+        initial_weight: Weight :math:`\lambda` of the graphs of raw features;
+            one leaves out learned graphs.
+        reg_weight: Weight of half the sum of squares of final vectors in the
+            batch, divided by :obj:`reg_batch_size`.
+        reg_batch_size: The constant that replaces the size of the batch.
+        contrast_weight: Weight of the contrastive losses.
+        temperature: Temperature of the contrastive losses.
+        train_features: If set to :obj:`True`, raw features are trained, as in
+            the reference implementation (not ID-free).
+
+    Shapes:
+        - **output:** user vectors :math:`(M, d)`, item vectors :math:`(N, d)`
+
+    Raises:
+        ValueError: If the graph has no item features or no item graph, or an
+            argument is out of range.
+    """
+
+    def __init__(
+        self,
+        data: HeteroData,
+        item_encoder: Optional[nn.Module] = None,
+        channels: int = 64,
+        num_layers: int = 2,
+        num_item_layers: int = 1,
+        k: int = 10,
+        initial_weight: float = 0.9,
+        reg_weight: float = 1e-5,
+        reg_batch_size: int = 1024,
+        contrast_weight: float = 0.03,
+        temperature: float = 0.5,
+        train_features: bool = False,
+    ):
+        super().__init__(
+            data,
+            item_encoder,
+            channels,
+            num_layers,
+            num_item_layers,
+            k,
+            initial_weight,
+            reg_weight,
+            reg_batch_size,
+            train_features,
+        )
+        if temperature <= 0:
+            raise ValueError(f"'temperature' must be positive (got {temperature})")
+        self.contrast_weight = contrast_weight
+        self.temperature = temperature
+        self.attention = nn.Sequential(
+            nn.Linear(channels, channels), nn.Tanh(), nn.Linear(channels, 1, bias=False)
+        )
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        for lin in (self.attention[0], self.attention[2]):
+            lin.reset_parameters()  # type: ignore
+
+    def item_graphs(self, data: HeteroData) -> ItemGraphs:
+        r"""The item graphs of the current parameters in the order of
+        :obj:`modalities`, with their gradient.
+        """
+        learned = self.learned_graphs(data) if self.initial_weight < 1 else {}
+        graphs = []
+        for modality in self.modalities:
+            edge_index, weight = self.initial_graph(data, modality)
+            edge_indices, weights = [edge_index], [self.initial_weight * weight]
+            if modality in learned:
+                index, value = learned[modality]
+                weight = row_sum_norm(index, value, value.sum(dim=1))
+                edge_indices.append(neighbour_edges(index))
+                weights.append((1 - self.initial_weight) * weight.flatten())
+            graphs.append(merge_edges(edge_indices, weights, num_nodes(data, ITEM)))
+        return graphs
+
+    def fuse(self, item: Tensor, graphs: ItemGraphs) -> Tuple[List[Tensor], Tensor]:
+        r"""Item vectors after every item graph, and their fusion.
+
+        Shapes:
+            - **input:** item vectors :math:`(N, d)`
+            - **output:** item vectors :math:`(N, d)` per modality, fused item
+              vectors :math:`(N, d)`
+        """
+        views = [self.smooth(item, graph) for graph in graphs]
+        stacked = torch.stack(views)
+        return views, (self.attention(stacked).softmax(dim=0) * stacked).sum(dim=0)
+
+    def forward(self, data: HeteroData) -> Embeddings:
+        item = self.encode_items(data)
+        _, h = self.fuse(item, self.item_graphs(data))
+        return self.combine(data, item, h)
+
+    def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
+        item = self.encode_items(data)
+        views, h = self.fuse(item, self.epoch_item_graphs(data))
+        losses = self.ranking_loss(self.combine(data, item, h), batch)
+        if self.contrast_weight > 0:
+            for modality, view in zip(self.modalities, views):
+                contrast = two_view_contrast(view, h, self.temperature)
+                losses[f'contrast_{modality}'] = self.contrast_weight * contrast
+        return losses

@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import math
+from typing import Dict, Mapping, Optional, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch_geometric.data import HeteroData
+
+from motor_geo.nn.conv.mmgcn_conv import MMGCNConv
+from motor_geo.nn.graph import BipartiteGraph
+from motor_geo.nn.item_encoder import IDEmbedding
+from motor_geo.nn.loss import bpr_loss
+from motor_geo.nn.models.recommender import Recommender, modalities, num_nodes
+from motor_geo.typing import ITEM, USER, Batch, Embeddings
+
+
+class MMGCN(Recommender):
+    r"""MMGCN from the `"MMGCN: Multi-modal Graph Convolution Network for
+    Personalized Recommendation of Micro-video"
+    <https://doi.org/10.1145/3343031.3351034>`_ paper. Every modality has its
+    own branch, which starts from user preferences :math:`\mathbf{P}^m` and
+    item features, all scaled to unit length, and applies
+    :class:`~motor_geo.nn.conv.mmgcn_conv.MMGCNConv` three times,
+
+    .. math::
+        \mathbf{X} = \frac{1}{|\mathcal{M}|} \sum_m \textrm{conv}_3 \circ
+        \textrm{conv}_2 \circ \textrm{conv}_1 \left( \mathbf{P}^m,
+        \mathbf{F}^m; \mathbf{id} \right) .
+
+    In the published numbers, :math:`\mathbf{id}` and :math:`\mathbf{P}^m` are
+    random constants, which are never trained.
+
+    ID-free: the item rows of :math:`\mathbf{id}` are computed from tokens and
+    trained, also through :obj:`reg_weight`; user rows stay constant unless
+    :obj:`train_embeddings` is set.
+
+    Args:
+        data: The user-item graph with features :obj:`x_<modality>`.
+        item_encoder: What yields item vectors; :obj:`None` is a constant
+            vector per item.
+        channels: Size :math:`d` of user and item vectors.
+        num_layers: Number of layers; the published numbers always use three.
+        latent_channels: Size that the features of a modality are projected to
+            before the first layer; modalities that are not named enter as
+            they are. By default 256 for images.
+        reg_weight: Weight of the mean squares of :math:`\mathbf{id}` in the
+            batch and of the preferences of projected modalities (constants in
+            the published numbers).
+        train_embeddings: If set to :obj:`True`, :math:`\mathbf{id}` and
+            preferences are trained.
+
+    Shapes:
+        - **output:** user vectors :math:`(M, d)`, item vectors :math:`(N, d)`
+
+    Raises:
+        ValueError: If the graph has no item features, or an argument is out of
+            range.
+    """
+
+    min_modalities = 1
+    init = 'normal'
+
+    def __init__(
+        self,
+        data: HeteroData,
+        item_encoder: Optional[nn.Module] = None,
+        channels: int = 64,
+        num_layers: int = 3,
+        latent_channels: Optional[Mapping[str, int]] = None,
+        reg_weight: float = 0.0,
+        train_embeddings: bool = False,
+    ):
+        super().__init__(data, item_encoder, channels)
+        if num_layers < 1:
+            raise ValueError(f"'num_layers' must be positive (got {num_layers})")
+        self.modalities = modalities(data, 'MMGCN')
+        if latent_channels is None:
+            latent_channels = {'image': 256} if 'image' in self.modalities else {}
+        unknown = sorted(set(latent_channels) - set(self.modalities))
+        if len(unknown) > 0:
+            raise ValueError(
+                f"'latent_channels' names {unknown}, expected modalities among {self.modalities}"
+            )
+        self.num_layers = num_layers
+        self.reg_weight = reg_weight
+        self.train_embeddings = train_embeddings
+        self.branches = nn.ModuleList(
+            _Branch(
+                num_nodes(data, USER),
+                data[ITEM][f'x_{m}'].size(1),
+                latent_channels.get(m),
+                channels,
+                num_layers,
+                train_embeddings,
+            )
+            for m in self.modalities
+        )
+        self._own_items = item_encoder is None
+        self._mean: Optional[Tuple[BipartiteGraph, BipartiteGraph]] = None
+        self.user_embedding.requires_grad_(train_embeddings)
+        if self._own_items:
+            self.item_encoder.requires_grad_(train_embeddings)
+        self._reset_id()
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        for branch in self.branches:
+            branch.reset_parameters()  # type: ignore
+        self._reset_id()
+
+    def _reset_id(self) -> None:
+        if isinstance(self.item_encoder, IDEmbedding) and self._own_items:
+            # One table of users and items.
+            tables = [self.user_embedding, self.item_encoder.weight]
+            std = math.sqrt(2 / (sum(t.size(0) for t in tables) + self.channels))
+            for table in tables:
+                nn.init.normal_(table, std=std)
+
+    def mean_graph(self, data: HeteroData) -> BipartiteGraph:
+        r"""The training graph with the weights of a mean over neighbours, kept
+        for as long as the same edges come in.
+        """
+        graph = self.graph(data)
+        if self._mean is None or self._mean[0] is not graph:
+            weights = []
+            for edge_index, weight in [graph[:2], graph[2:]]:
+                degree = edge_index.get_csc()[0][0].diff()
+                inverse = degree.to(weight.dtype).reciprocal()
+                weights.append(inverse.repeat_interleave(degree))
+            mean = graph._replace(to_user_weight=weights[0], to_item_weight=weights[1])
+            self._mean = (graph, mean)
+        return self._mean[1]
+
+    def propagate(self, data: HeteroData) -> Tuple[Embeddings, Embeddings]:
+        r"""Final vectors, and the vectors :math:`\mathbf{id}` that they come
+        from.
+
+        Shapes:
+            - **output:** user vectors :math:`(M, d)` and item vectors
+              :math:`(N, d)`, twice
+        """
+        graph = self.mean_graph(data)
+        ids = Embeddings(self.user_embedding, self.encode_items(data))
+        outs = [
+            branch(data[ITEM][f'x_{modality}'].to(self.user_embedding.dtype), ids, graph)
+            for modality, branch in zip(self.modalities, self.branches)
+        ]
+        user, item = (torch.stack(views).mean(dim=0) for views in zip(*outs))
+        return Embeddings(user, item), ids
+
+    def forward(self, data: HeteroData) -> Embeddings:
+        return self.propagate(data)[0]
+
+    def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
+        out, ids = self.propagate(data)
+        user = out.user[batch.user]
+        pos = (user * out.item[batch.pos]).sum(dim=-1)
+        neg = (user * out.item[batch.neg]).sum(dim=-1)
+        losses = {'bpr': bpr_loss(pos, neg, 'raw')}
+        if self.reg_weight > 0:
+            item = ids.item[torch.cat([batch.pos, batch.neg])]
+            reg = ids.user[batch.user].square().mean() + item.square().mean()
+            losses['reg_id'] = self.reg_weight * reg
+            for modality, branch in zip(self.modalities, self.branches):
+                if branch.lin is not None:
+                    reg = branch.preference.square().mean()  # type: ignore
+                    losses[f'reg_{modality}'] = self.reg_weight * reg
+        return losses
+
+    def __getstate__(self) -> dict:
+        return {**super().__getstate__(), '_mean': None}
+
+
+class _Branch(nn.Module):
+    r"""All layers of a modality."""
+
+    def __init__(
+        self,
+        num_users: int,
+        in_channels: int,
+        latent_channels: Optional[int],
+        out_channels: int,
+        num_layers: int,
+        train_preference: bool,
+    ):
+        super().__init__()
+        self.lin = None if latent_channels is None else nn.Linear(in_channels, latent_channels)
+        width = in_channels if latent_channels is None else latent_channels
+        preference = torch.empty(num_users, width)
+        self.preference = nn.Parameter(preference, requires_grad=train_preference)
+        widths = [width] + [out_channels] * (num_layers - 1)
+        self.convs = nn.ModuleList(MMGCNConv(width, out_channels) for width in widths)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.xavier_normal_(self.preference)
+        if self.lin is not None:
+            self.lin.reset_parameters()
+        for conv in self.convs:
+            conv.reset_parameters()  # type: ignore
+        nn.init.xavier_normal_(self.convs[0].gate.weight)  # type: ignore
+
+    def forward(self, x: Tensor, ids: Embeddings, graph: BipartiteGraph) -> Embeddings:
+        x = x if self.lin is None else self.lin(x)
+        out = Embeddings(F.normalize(self.preference), F.normalize(x))
+        for conv in self.convs:
+            out = conv(out, ids, graph)
+        return out

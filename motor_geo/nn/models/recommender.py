@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+from typing import ClassVar, Dict, List, Optional, Tuple
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import HeteroData
+
+from motor_geo.nn.graph import BipartiteGraph, sym_norm
+from motor_geo.nn.item_encoder import IDEmbedding, encode_items, xavier_
+from motor_geo.ranking import top_k
+from motor_geo.typing import ITEM, RATES, USER, Batch, Embeddings
+
+
+class Recommender(nn.Module):
+    r"""The base of all backbones: a user table, an item encoder in the place
+    of the item table, and the parts that training and ranking call.
+
+    A subclass implements :meth:`forward` and :meth:`loss`. A schedule that
+    belongs to the model (pruning, annealing, rebuilding a graph) goes into
+    :meth:`begin_epoch` and keeps its state in buffers, so that it survives a
+    restart.
+
+    Args:
+        data: The user-item graph. Only its sizes and, where a backbone needs
+            them, its features are read here.
+        item_encoder: A module that yields item vectors, see
+            :func:`~motor_geo.nn.item_encoder.encode_items`;
+            :obj:`None` is the classic ID embedding.
+        channels: Size :math:`d` of user and item vectors.
+
+    Raises:
+        ValueError: If the item encoder yields vectors of another size.
+    """
+
+    #: Item graphs the backbone reads: ``'binary'`` or ``'cosine'`` weighting
+    #: of :class:`~motor_geo.data.ItemKNN`, or ``None``.
+    item_graph: ClassVar[Optional[str]] = None
+    #: Whether raw features are read, and how many modalities are needed.
+    min_modalities: ClassVar[int] = 0
+    #: Form of the Xavier initialisation of ID tables.
+    init: ClassVar[str] = 'uniform'
+    #: Learning rate and weight decay of Adam, and ``(a, b)`` of the
+    #: learning-rate factor ``a ** (epoch / b)``, as published.
+    lr: ClassVar[float] = 1e-3
+    weight_decay: ClassVar[float] = 0.0
+    lr_decay: ClassVar[Tuple[float, float]] = (1.0, 50.0)
+
+    def __init__(
+        self, data: HeteroData, item_encoder: Optional[nn.Module] = None, channels: int = 64
+    ):
+        super().__init__()
+        if item_encoder is None:
+            item_encoder = IDEmbedding(num_nodes(data, ITEM), channels, self.init)
+        size = getattr(item_encoder, 'out_channels', getattr(item_encoder, 'embedding_dim', None))
+        if size is not None and size != channels:
+            raise ValueError(
+                f"The item encoder yields vectors of size {size}, but 'channels' is {channels}"
+            )
+        self.channels = channels
+        self.item_encoder = item_encoder
+        self.user_embedding = nn.Parameter(
+            torch.empty(num_nodes(data, USER), self.user_channels(channels))
+        )
+        self._graph: Optional[Tuple[Tensor, int, torch.dtype, int, BipartiteGraph]] = None
+        xavier_(self.user_embedding, self.init)
+
+    @classmethod
+    def user_channels(cls, channels: int) -> int:
+        r"""Size of user vectors."""
+        return channels
+
+    def reset_parameters(self) -> None:
+        r"""Draws all parameters anew."""
+        xavier_(self.user_embedding, self.init)
+        for module in self.children():
+            if hasattr(module, 'reset_parameters'):
+                module.reset_parameters()
+
+    def forward(self, data: HeteroData) -> Embeddings:
+        r"""Final user and item vectors on the full training graph.
+
+        Shapes:
+            - **output:** user vectors :math:`(M, *)`, item vectors
+              :math:`(N, *)`
+        """
+        raise NotImplementedError
+
+    def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
+        r"""Loss terms of a batch, already weighted: their sum is the loss.
+
+        Shapes:
+            - **input:** users, positive and negative items :math:`(B)`
+            - **output:** scalars
+        """
+        raise NotImplementedError
+
+    def begin_epoch(self, data: HeteroData, epoch: int, generator: torch.Generator) -> None:
+        r"""Called before every epoch, with a generator on the device of the
+        graph that is seeded for this epoch.
+        """
+
+    def encode_items(self, data: HeteroData, index: Optional[Tensor] = None) -> Tensor:
+        r"""What stands where the item embedding stood.
+
+        Shapes:
+            - **input:** item indices :math:`(B)` *(optional)*
+            - **output:** item vectors :math:`(N, d)` or :math:`(B, d)`
+        """
+        return encode_items(self.item_encoder, data[ITEM], index)
+
+    def graph(self, data: HeteroData) -> BipartiteGraph:
+        r"""The symmetrically normalised training graph, kept for as long as
+        the same edges come in.
+        """
+        edge_index = data[RATES].edge_index
+        dtype, size = self.user_embedding.dtype, num_nodes(data, ITEM)
+        cache = self._graph
+        if (
+            cache is None
+            or cache[0] is not edge_index
+            or cache[1:4] != (edge_index._version, dtype, size)
+        ):
+            graph = build_graph(edge_index, num_nodes(data, USER), size, dtype)
+            cache = self._graph = (edge_index, edge_index._version, dtype, size, graph)
+        return cache[4]
+
+    @torch.no_grad()
+    def recommend(
+        self, data: HeteroData, user: Optional[Tensor] = None, k: int = 20
+    ) -> Tuple[Tensor, Tensor]:
+        r"""The best :obj:`k` items that a user has no training edge to.
+
+        Args:
+            data: The user-item graph.
+            user: Users, all of them if :obj:`None`.
+            k: Length of the lists.
+
+        Shapes:
+            - **input:** user indices :math:`(U)` *(optional)*
+            - **output:** scores :math:`(U, k)`, item indices :math:`(U, k)`
+        """
+        training = self.training
+        self.eval()
+        embeddings = self(data)
+        self.train(training)
+        if user is None:
+            user = torch.arange(embeddings.user.size(0), device=embeddings.user.device)
+        return top_k(embeddings, user, k, exclude=data[RATES].edge_index)
+
+    def item_parameters(self, num_items: int) -> List[str]:
+        r"""Names of trainable parameters with a dimension equal to the number
+        of items: none if the model is ID-free.
+        """
+        return [
+            name
+            for name, parameter in self.named_parameters()
+            if parameter.requires_grad and num_items in parameter.shape
+        ]
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, '_graph': None}
+
+    def __repr__(self) -> str:
+        return (
+            f'{self.__class__.__name__}({self.user_embedding.size(0)}, {self.channels}, '
+            f'item_encoder={self.item_encoder})'
+        )
+
+
+def build_graph(
+    edge_index: Tensor, num_users: int, num_items: int, dtype: torch.dtype
+) -> BipartiteGraph:
+    r"""A user-item graph with symmetric normalisation, from its edges
+    **[2, E]**.
+    """
+    weight = sym_norm(edge_index, num_users, num_items, dtype)
+    return BipartiteGraph.from_edges(edge_index, num_users, num_items, weight)
+
+
+def num_nodes(data: HeteroData, node_type: str) -> int:
+    r"""Number of nodes of a type, or an error that says what is missing."""
+    size = data[node_type].num_nodes if node_type in data.node_types else None
+    if size is None:
+        raise ValueError(f"The graph has no data['{node_type}'].num_nodes")
+    return int(size)
+
+
+def modalities(data: HeteroData, model: str, at_least: int = 1) -> List[str]:
+    r"""Names of the item features :obj:`x_<modality>` in sorted order.
+
+    Raises:
+        ValueError: If there are fewer than :obj:`at_least`.
+    """
+    store = data[ITEM]
+    names = sorted(key[2:] for key in store.keys() if key.startswith('x_'))
+    if len(names) < at_least:
+        raise ValueError(
+            f"'{model}' needs item features of at least {at_least} "
+            f"modalit{'y' if at_least == 1 else 'ies'} (data['item'].x_<modality>), found "
+            f'{names or "none"}'
+        )
+    return names

@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+from typing import Dict, List, Optional, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch_geometric import EdgeIndex
+from torch_geometric.data import HeteroData
+
+from motor_geo.nn.conv import Propagate
+from motor_geo.nn.loss import info_nce
+from motor_geo.nn.models.recommender import Recommender, modalities
+from motor_geo.typing import ITEM, Batch, Embeddings
+
+
+class SLMRec(Recommender):
+    r"""SLMRec from the `"Self-Supervised Learning for Multimedia
+    Recommendation" <https://doi.org/10.1109/TMM.2022.3187556>`_ paper, with
+    its task of aligning features in a fine, then in a coarse space (FAC).
+
+    LightGCN runs once on item vectors and once on every projected modality,
+    :math:`\mathbf{W}_m \mathbf{x}^m_i / \| \mathbf{x}^m_i \| + \mathbf{b}_m`,
+    each with the same user table, and linear layers fuse the outcomes,
+
+    .. math::
+        \mathbf{u} = \mathbf{W}_U \left( \mathbf{u}^{\textrm{id}} \Vert
+        \mathbf{u}^{1} \Vert \cdots \Vert \mathbf{u}^{n} \right), \qquad
+        \mathbf{i} = \mathbf{W}_I \left( \mathbf{i}^{\textrm{id}} \Vert
+        \mathbf{i}^{1} \Vert \cdots \Vert \mathbf{i}^{n} \right) .
+
+    The loss is contrastive over the users and positive items of a batch;
+    there are no negatives. FAC contrasts, over the items of a batch and by
+    plain inner products,
+
+    .. math::
+        \mathbf{a}_1 = g_{\textrm{id}}(\mathbf{i}^{\textrm{id}})
+        \;\textrm{with}\; g_1(\mathbf{i}^1), \qquad
+        \mathbf{a}_{k} = h_k(\mathbf{a}_{k-1})
+        \;\textrm{with}\; g_k(\mathbf{i}^{k})
+
+    along modalities (images first, then in sorted order), where the last
+    space is half as wide and all maps are affine. Two modalities keep the maps
+    of the three in the paper: the stage between them has a map and a head, but
+    nothing to compare with.
+
+    Training compares directions, ranking uses plain inner products. (Their
+    sigmoid, which the reference ranks by, is the same order up to ties, where
+    it saturates.)
+
+    ID-free: the item vectors of the first run are computed from tokens.
+
+    Args:
+        data: The user-item graph with features :obj:`x_<modality>`.
+        item_encoder: What yields item vectors; :obj:`None` is an ID embedding.
+        channels: Size :math:`d` of user and item vectors, an even number.
+        num_layers: Number of hops, at least one.
+        temperature: Temperature of the main loss.
+        ssl_weight: Weight of FAC.
+        ssl_temperature: Temperature of FAC.
+
+    Shapes:
+        - **output:** user vectors :math:`(M, d)`, item vectors :math:`(N, d)`
+
+    Raises:
+        ValueError: If the graph has no item features, or an argument is out
+            of range.
+    """
+
+    min_modalities = 1
+    weight_decay = 1e-4
+
+    def __init__(
+        self,
+        data: HeteroData,
+        item_encoder: Optional[nn.Module] = None,
+        channels: int = 64,
+        num_layers: int = 3,
+        temperature: float = 0.2,
+        ssl_weight: float = 0.1,
+        ssl_temperature: float = 0.2,
+    ):
+        if channels % 2 != 0:
+            raise ValueError(f"'channels' must be an even number (got {channels})")
+        if num_layers < 1:
+            raise ValueError(f"'num_layers' must be at least 1 (got {num_layers})")
+        if min(temperature, ssl_temperature) <= 0:
+            raise ValueError(
+                "'temperature' and 'ssl_temperature' must be positive "
+                f'(got {temperature} and {ssl_temperature})'
+            )
+        super().__init__(data, item_encoder, channels)
+        self.num_layers = num_layers
+        self.temperature = temperature
+        self.ssl_weight = ssl_weight
+        self.ssl_temperature = ssl_temperature
+        self.modalities = sorted(modalities(data, 'SLMRec'), key=lambda m: (m != 'image', m))
+        self.conv = Propagate()
+
+        n, d = len(self.modalities), channels
+        self.lins = nn.ModuleDict(
+            {m: nn.Linear(data[ITEM][f'x_{m}'].size(1), d) for m in self.modalities}
+        )
+        self.user_fusion = nn.Linear((n + 1) * d, d)
+        self.item_fusion = nn.Linear((n + 1) * d, d)
+
+        widths = [d] if n == 1 else [d] * (n - 1) + [d // 2]
+        self.head_id = nn.Linear(d, d)
+        self.heads = nn.ModuleDict({m: nn.Linear(d, w) for m, w in zip(self.modalities, widths)})
+        self.chain = nn.ModuleList([nn.Linear(d, w) for w in widths[1:]])
+        self.stage: Optional[nn.ModuleDict] = None
+        if n == 2:  # The head takes no part, as in the reference.
+            self.stage = nn.ModuleDict({'map': nn.Linear(d, d), 'head': nn.Linear(d, d)})
+        self._scales: Dict[str, Tuple[Tensor, int, torch.dtype, Tensor]] = {}
+        self._reset_linears()
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        self._reset_linears()
+
+    def _reset_linears(self) -> None:
+        for name, block in self.named_children():
+            for lin in block.modules():
+                if name != 'item_encoder' and isinstance(lin, nn.Linear):
+                    lin.reset_parameters()  # Xavier weights, but PyTorch's own biases.
+                    nn.init.xavier_uniform_(lin.weight)
+
+    def item_inputs(self, data: HeteroData) -> Tensor:
+        r"""What every run of LightGCN starts from on the item side.
+
+        Shapes:
+            - **output:** item vectors :math:`(N, n + 1, d)`
+        """
+        out, dtype = [self.encode_items(data)], self.user_embedding.dtype
+        for modality, lin in self.lins.items():
+            x = data[ITEM][f'x_{modality}']
+            # Rows are scaled behind the product, so that no scaled copy of
+            # the features is needed.
+            value = F.linear(x.to(dtype), lin.weight)  # type: ignore
+            out.append(value * self._scale(modality, x, dtype) + lin.bias)  # type: ignore
+        return torch.stack(out, dim=1)
+
+    def _scale(self, modality: str, x: Tensor, dtype: torch.dtype) -> Tensor:
+        cache = self._scales.get(modality)
+        if cache is None or cache[0] is not x or cache[1:3] != (x._version, dtype):
+            norm = torch.linalg.vector_norm(x.to(dtype), dim=-1, keepdim=True)
+            cache = (x, x._version, dtype, norm.clamp_(min=1e-12).reciprocal_())
+            self._scales[modality] = cache
+        return cache[3]
+
+    def views(self, data: HeteroData) -> Embeddings:
+        r"""The outcome of every run of LightGCN: item vectors first, then the
+        modalities.
+
+        Shapes:
+            - **output:** user vectors :math:`(M, n + 1, d)`, item vectors
+              :math:`(N, n + 1, d)`
+        """
+        graph = self.graph(data)
+        to_user = (graph.to_user, graph.to_user_weight)
+        to_item = (graph.to_item, graph.to_item_weight)
+        x = self.item_inputs(data)
+        # Propagation is linear and all runs share their users: what comes
+        # from users is propagated once, not once per run.
+        user, item_shared = self._walk(self.user_embedding, to_item, to_user)
+        item, user_shared = self._walk(x.flatten(1), to_user, to_item)
+        user = user.unsqueeze(1) + user_shared.view(-1, *x.shape[1:])
+        item = item.view_as(x) + item_shared.unsqueeze(1)
+        return Embeddings(user / (self.num_layers + 1), item / (self.num_layers + 1))
+
+    def _walk(
+        self, x: Tensor, there: Tuple[EdgeIndex, Tensor], back: Tuple[EdgeIndex, Tensor]
+    ) -> Tuple[Tensor, Tensor]:
+        r"""Sums over hops of what starts as :obj:`x` on one side: what is on
+        this side after an even number of hops, and on the other after an odd
+        one.
+        """
+        h = self.conv(x, *there)
+        sums: List[Tensor] = [x, h]
+        for layer in range(1, self.num_layers):
+            h = self.conv(h, *(there if layer % 2 == 0 else back))
+            sums[(layer + 1) % 2] = sums[(layer + 1) % 2] + h
+        return sums[0], sums[1]
+
+    def forward(self, data: HeteroData) -> Embeddings:
+        user, item = self.views(data)
+        return Embeddings(self.user_fusion(user.flatten(1)), self.item_fusion(item.flatten(1)))
+
+    def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
+        views = self.views(data)
+        user, item = views.user[batch.user], views.item[batch.pos]
+        losses = {
+            'info_nce': info_nce(
+                self.user_fusion(user.flatten(1)),
+                self.item_fusion(item.flatten(1)),
+                self.temperature,
+            )
+        }
+        if self.ssl_weight > 0:
+            target = torch.arange(item.size(0), device=item.device)
+            anchor = self.head_id(item[:, 0])
+            for k, (modality, head) in enumerate(self.heads.items()):
+                if k > 0:
+                    anchor = anchor if self.stage is None else self.stage['map'](anchor)
+                    anchor = self.chain[k - 1](anchor)
+                logits = anchor @ head(item[:, k + 1]).t() / self.ssl_temperature
+                losses[f'fac_{modality}'] = self.ssl_weight * F.cross_entropy(logits, target)
+        return losses
+
+    def __getstate__(self) -> dict:
+        return {**super().__getstate__(), '_scales': {}}

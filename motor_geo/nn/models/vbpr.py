@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from typing import Dict, Optional
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import HeteroData
+
+from motor_geo.nn.loss import bpr_loss, frobenius_reg
+from motor_geo.nn.models.recommender import Recommender, modalities
+from motor_geo.typing import ITEM, Batch, Embeddings
+
+
+class VBPR(Recommender):
+    r"""VBPR from the `"VBPR: Visual Bayesian Personalized Ranking from
+    Implicit Feedback" <https://arxiv.org/abs/1510.01784>`_ paper, over all
+    modalities,
+
+    .. math::
+        s(u, i) = \mathbf{p}_u^{\top} \left( \mathbf{q}_i \Vert
+        \mathbf{W} \mathbf{x}_i + \mathbf{b} \right)
+
+    with :math:`\mathbf{x}_i` the concatenation of raw features, text first
+    (modalities in reverse sorted order), used as they are.
+
+    ID-free: :math:`\mathbf{q}_i` is computed from tokens, for the items of a
+    batch only.
+
+    Args:
+        data: The user-item graph with features :obj:`x_<modality>`.
+        item_encoder: What yields item vectors; :obj:`None` is an ID embedding.
+        channels: Size :math:`d` of each half.
+        reg_weight: Weight of the unsquared Frobenius norms of batch rows, both
+            halves.
+
+    Shapes:
+        - **output:** user vectors :math:`(M, 2d)`, item vectors
+          :math:`(N, 2d)`
+
+    Raises:
+        ValueError: If the graph has no item features.
+    """
+
+    min_modalities = 1
+
+    def __init__(
+        self,
+        data: HeteroData,
+        item_encoder: Optional[nn.Module] = None,
+        channels: int = 64,
+        reg_weight: float = 1e-4,
+    ):
+        super().__init__(data, item_encoder, channels)
+        self.reg_weight = reg_weight
+        self.modalities = modalities(data, 'VBPR')[::-1]
+        width = sum(data[ITEM][f'x_{m}'].size(1) for m in self.modalities)
+        self.lin = nn.Linear(width, channels)
+        self._reset_lin()
+
+    @classmethod
+    def user_channels(cls, channels: int) -> int:
+        return 2 * channels
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        self._reset_lin()
+
+    def _reset_lin(self) -> None:
+        nn.init.xavier_normal_(self.lin.weight)
+        nn.init.zeros_(self.lin.bias)
+
+    def item_vectors(self, data: HeteroData, index: Optional[Tensor] = None) -> Tensor:
+        r"""Both halves of item vectors.
+
+        Shapes:
+            - **input:** item indices :math:`(B)` *(optional)*
+            - **output:** item vectors :math:`(N, 2d)` or :math:`(B, 2d)`
+        """
+        # One product per modality: concatenating all features would copy them.
+        out = self.lin.bias
+        start = 0
+        for modality in self.modalities:
+            x = data[ITEM][f'x_{modality}']
+            x = (x if index is None else x[index]).to(self.lin.weight.dtype)
+            out = out + x @ self.lin.weight[:, start : start + x.size(1)].t()
+            start += x.size(1)
+        return torch.cat([self.encode_items(data, index), out], dim=-1)
+
+    def forward(self, data: HeteroData) -> Embeddings:
+        return Embeddings(self.user_embedding, self.item_vectors(data))
+
+    def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
+        user = self.user_embedding[batch.user]
+        pos = self.item_vectors(data, batch.pos)
+        neg = self.item_vectors(data, batch.neg)
+        bpr = bpr_loss((user * pos).sum(dim=-1), (user * neg).sum(dim=-1), 'eps')
+        return {'bpr': bpr, 'reg': self.reg_weight * frobenius_reg(user, pos, neg)}

@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import itertools
+import weakref
+from typing import List, Mapping, Optional, Tuple, Union
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch_geometric import EdgeIndex
+from torch_geometric.data.storage import NodeStorage
+from torch_geometric.nn.resolver import activation_resolver
+
+from motor_geo.nn.conv.propagate import propagate
+from motor_geo.nn.graph import sorted_edge_index
+from motor_geo.nn.item_encoder import ItemEncoder
+
+MODES = ('specific', 'agnostic', 'mean', 'linear')
+
+
+class TokenCrossEncoder(ItemEncoder):
+    r"""The token cross network from the `"Learning ID-free Item Representation
+    with Token Crossing for Multimodal Recommendation"
+    <https://arxiv.org/abs/2410.19276>`_ paper: turns the token ids of an item
+    into its vector, in the place of an item embedding.
+
+    With :math:`\mathbf{e}_x` the embedding of an item's :math:`x`-th token,
+
+    .. math::
+        \mathbf{r} = \underbrace{\sum_x w_x \mathbf{e}_x}_{\textrm{first order}}
+        + \underbrace{\sum_{x < y} w_x w_y \,
+        \mathbf{e}_x \odot \mathbf{e}_y}_{\textrm{second order}}
+        + \underbrace{\textrm{MLP}(\mathbf{e}_1 \Vert \cdots \Vert
+        \mathbf{e}_T)}_{\textrm{high order}}
+
+    computed once over all tokens (:obj:`"agnostic"`), or for every modality
+    with its own weights and summed over modalities (:obj:`"specific"`). The
+    two ablations of the paper are :obj:`"mean"`, the average of all token
+    embeddings, and :obj:`"linear"`, an affine map of their concatenation.
+
+    Args:
+        num_tokens: Number of tokens of every modality, such as
+            :obj:`{'image': 8, 'text': 8}`. The columns of :obj:`token_id` are
+            grouped by modality in sorted order.
+        codebook_size: Number :math:`K` of different tokens in a slot.
+        out_channels: Size :math:`d` of token embeddings and of item vectors.
+        mode: :obj:`"specific"`, :obj:`"agnostic"`, :obj:`"mean"` or
+            :obj:`"linear"`.
+        num_layers: Number of layers of the MLP, each with its activation;
+            zero leaves the high-order part out. One is what the paper's
+            parameter counts imply.
+        activation: Name of the activation, as PyG resolves it, or
+            :obj:`None`.
+        init: Initialisation of the token tables: :obj:`"xavier"` treats each
+            slot as a table :math:`(K, d)`, :obj:`"xavier_fused"` all slots as
+            one table, and a number is the standard deviation of a normal
+            distribution.
+        weight_init: Initial :math:`w_x`; the default is one over the number
+            of tokens that are summed.
+
+    Shapes:
+        - **input:** token ids :math:`(*, T)` of any integer type, with
+          :math:`T` the total number of tokens
+        - **output:** item vectors :math:`(*, d)`
+
+    Raises:
+        ValueError: If an argument is out of range, or :obj:`token_id` has
+            another number of columns or a token outside the codebook.
+    """
+
+    def __init__(
+        self,
+        num_tokens: Mapping[str, int],
+        codebook_size: int = 256,
+        out_channels: int = 64,
+        mode: str = 'specific',
+        num_layers: int = 1,
+        activation: Optional[str] = 'relu',
+        init: Union[float, str] = 'xavier',
+        weight_init: Optional[float] = None,
+    ):
+        super().__init__()
+        if len(num_tokens) == 0 or any(count < 1 for count in num_tokens.values()):
+            raise ValueError(
+                f"'num_tokens' must map at least one modality to a positive number of tokens "
+                f'(got {dict(num_tokens)})'
+            )
+        if mode not in MODES:
+            raise ValueError(f"'mode' must be one of {', '.join(MODES)} (got '{mode}')")
+        if num_layers < 0:
+            raise ValueError(f"'num_layers' must not be negative (got {num_layers})")
+        if isinstance(init, str) and init not in ('xavier', 'xavier_fused'):
+            raise ValueError(
+                f"'init' must be 'xavier', 'xavier_fused' or a standard deviation (got '{init}')"
+            )
+        self.num_tokens = dict(sorted(num_tokens.items()))
+        self.codebook_size = codebook_size
+        self.out_channels = out_channels
+        self.mode = mode
+        self.num_layers = num_layers
+        self.activation = activation
+        self.init = init
+        self.weight_init = weight_init
+
+        self.total_tokens = sum(self.num_tokens.values())
+        self.groups: List[Tuple[int, int]] = [(0, self.total_tokens)]
+        if mode == 'specific':
+            ends = list(itertools.accumulate(self.num_tokens.values()))
+            self.groups = list(zip([0] + ends[:-1], ends))
+
+        self.table = nn.Parameter(torch.empty(self.total_tokens * codebook_size, out_channels))
+        offset = torch.arange(self.total_tokens) * codebook_size
+        self.register_buffer('offset', offset, persistent=False)
+        self.act = nn.Identity() if activation is None else activation_resolver(activation)
+        self.mlps = nn.ModuleList()
+        self.weight: Optional[nn.Parameter] = None
+        if mode in ('specific', 'agnostic'):
+            self.weight = nn.Parameter(torch.empty(self.total_tokens))
+        if mode == 'mean':
+            num_layers = 0
+        elif mode == 'linear':
+            num_layers = 1
+        for start, end in self.groups:
+            widths = [(end - start) * out_channels] + [out_channels] * num_layers
+            self.mlps.append(
+                nn.ModuleList(nn.Linear(*pair) for pair in zip(widths[:-1], widths[1:]))
+            )
+        self._incidence: List[Tuple[weakref.ref, int, List[EdgeIndex]]] = []
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        if isinstance(self.init, str):
+            rows = self.codebook_size * (1 if self.init == 'xavier' else self.total_tokens)
+            bound = (6 / (rows + self.out_channels)) ** 0.5
+            nn.init.uniform_(self.table, -bound, bound)
+        else:
+            nn.init.normal_(self.table, std=self.init)
+        if self.weight is not None:
+            with torch.no_grad():
+                for start, end in self.groups:
+                    fill = 1 / (end - start) if self.weight_init is None else self.weight_init
+                    self.weight[start:end] = fill
+        for mlp in self.mlps:
+            for lin in mlp:  # type: ignore
+                nn.init.xavier_uniform_(lin.weight)
+                nn.init.zeros_(lin.bias)
+
+    def forward(self, token_id: Tensor) -> Tensor:
+        if token_id.size(-1) != self.total_tokens:
+            raise ValueError(
+                f"'token_id' must have {self.total_tokens} columns, {self.num_tokens} (got "
+                f'{token_id.size(-1)})'
+            )
+        if token_id.dim() == 2 and not torch.compiler.is_compiling():
+            incidence = self._get_incidence(token_id)
+            if incidence is not None:
+                return self._forward_incidence(incidence)
+        self._check_range(token_id)
+        return self._forward_gather(token_id)
+
+    def encode(self, store: NodeStorage, index: Optional[Tensor] = None) -> Tensor:
+        if 'token_id' not in store:
+            raise ValueError(
+                "data['item'].token_id is missing: apply 'OPQTokenizer' to the data first"
+            )
+        return self(store.token_id if index is None else store.token_id[index])
+
+    def _forward_gather(self, token_id: Tensor) -> Tensor:
+        x = F.embedding(token_id.long() + self.offset, self.table)  # [*, T, d]
+        if self.mode == 'mean':
+            return x.mean(dim=-2)
+        if self.mode == 'linear':
+            return self.mlps[0][0](x.flatten(-2))  # type: ignore
+        assert self.weight is not None
+        out = torch.zeros_like(x[..., 0, :])
+        for (start, end), mlp in zip(self.groups, self.mlps):
+            group = x[..., start:end, :]
+            weighted = group * self.weight[start:end, None]
+            first = weighted.sum(dim=-2)
+            # Half of (square of the sum - sum of squares) is the sum over x < y.
+            out = out + first + (first.square() - weighted.square().sum(dim=-2)) / 2
+            if len(mlp) > 0:  # type: ignore
+                hidden = group.flatten(-2)
+                for lin in mlp:  # type: ignore
+                    hidden = self.act(lin(hidden))
+                out = out + hidden
+        return out
+
+    def _forward_incidence(self, incidence: List[EdgeIndex]) -> Tensor:
+        # Every part is a sum over an item's tokens of something computed once
+        # per row of the table, so that items receive it from token nodes.
+        if self.mode == 'mean':
+            return propagate(self.table, incidence[0]) / self.total_tokens
+        if self.mode == 'linear':
+            lin = self.mlps[0][0]  # type: ignore
+            table = self._project(self.table, lin.weight)
+            return propagate(table, incidence[0]) + lin.bias
+        assert self.weight is not None
+        outs = []
+        # Splitting, unlike slicing, has a backward pass without zero-filling.
+        sizes = [end - start for start, end in self.groups]
+        tables = self.table.split([size * self.codebook_size for size in sizes])
+        weights = self.weight.split(sizes)
+        for table, weight, mlp, edge_index in zip(tables, weights, self.mlps, incidence):
+            weighted = table * weight.repeat_interleave(self.codebook_size)[:, None]
+            parts = [weighted, weighted.square()]
+            if len(mlp) > 0:  # type: ignore
+                parts.append(self._project(table, mlp[0].weight))  # type: ignore
+            total = propagate(torch.cat(parts, dim=-1), edge_index)
+            first, squares, *high = total.split(self.out_channels, dim=-1)
+            outs.append(first + (first.square() - squares) / 2)
+            if len(mlp) > 0:  # type: ignore
+                hidden = self.act(high[0] + mlp[0].bias)  # type: ignore
+                for lin in mlp[1:]:  # type: ignore
+                    hidden = self.act(lin(hidden))
+                outs.append(hidden)
+        return sum(outs[1:], outs[0])
+
+    def _project(self, table: Tensor, weight: Tensor) -> Tensor:
+        r"""Products of the rows of every slot with the slot's part of an affine
+        map of the concatenation, of the shape of :obj:`table`.
+        """
+        slots = table.view(-1, self.codebook_size, self.out_channels)
+        weight = weight.view(-1, slots.size(0), self.out_channels)
+        return torch.bmm(slots, weight.permute(1, 2, 0)).flatten(0, 1)
+
+    def _get_incidence(self, token_id: Tensor) -> Optional[List[EdgeIndex]]:
+        r"""The token-item graph of every group, kept for as long as the same
+        :obj:`token_id` comes in; :obj:`None` where gathering is faster.
+        """
+        for reference, version, incidence in self._incidence:
+            if reference() is token_id and version == token_id._version:
+                return incidence
+        if token_id.size(0) < self.codebook_size:
+            return None
+        self._check_range(token_id, force=True)
+        incidence = []
+        item = torch.arange(token_id.size(0), device=token_id.device)
+        for start, end in self.groups:
+            token = token_id[:, start:end].long() + self.offset[: end - start]
+            edge_index = torch.stack([token.flatten(), item.repeat_interleave(end - start)])
+            size = ((end - start) * self.codebook_size, token_id.size(0))
+            incidence.append(sorted_edge_index(edge_index, *size)[0])
+        alive = [entry for entry in self._incidence if entry[0]() is not None]
+        self._incidence = [(weakref.ref(token_id), token_id._version, incidence), *alive[:1]]
+        return incidence
+
+    def _check_range(self, token_id: Tensor, force: bool = False) -> None:
+        # Tables share one tensor: a token outside its codebook would silently
+        # read a row of the next slot. Small types cannot hold such a token.
+        if torch.iinfo(token_id.dtype).max < self.codebook_size and not token_id.is_signed():
+            return
+        if torch.compiler.is_compiling() or (token_id.is_cuda and not force):
+            return
+        if token_id.numel() > 0 and not 0 <= token_id.min() <= token_id.max() < self.codebook_size:
+            raise ValueError(
+                f"'token_id' must lie in 0..{self.codebook_size - 1} (got "
+                f'{int(token_id.min())}..{int(token_id.max())})'
+            )
+
+    def __getstate__(self) -> dict:
+        # Weak references can be neither copied nor pickled.
+        return {**self.__dict__, '_incidence': []}
+
+    def __repr__(self) -> str:
+        return (
+            f'{self.__class__.__name__}({self.num_tokens}, codebook_size={self.codebook_size}, '
+            f'out_channels={self.out_channels}, mode={self.mode})'
+        )

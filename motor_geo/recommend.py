@@ -1,0 +1,261 @@
+r"""Top-k lists from a finished run: :obj:`python -m motor_geo.recommend RUN`."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os.path as osp
+import sys
+from typing import List, NamedTuple, Optional, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch_geometric.data import HeteroData
+
+from motor_geo.checkpoint import load_checkpoint
+from motor_geo.config import (
+    Config,
+    build_dataset,
+    build_device,
+    build_item_graph,
+    build_model,
+    build_tokenizer,
+    read_yaml,
+    run_fingerprint,
+)
+from motor_geo.data import OPQTokenizer, RecommendationDataset
+from motor_geo.data.extend import add_items
+from motor_geo.data.reader import read_table
+from motor_geo.data.table import load_features
+from motor_geo.files import atomic_write
+from motor_geo.nn.models import Recommender
+from motor_geo.ranking import top_k
+from motor_geo.typing import RATES
+
+
+class Run(NamedTuple):
+    r"""A finished run, loaded."""
+
+    config: Config
+    dataset: RecommendationDataset
+    data: HeteroData
+    tokenizer: Optional[OPQTokenizer]
+    model: Recommender
+
+
+class Recommendations(NamedTuple):
+    r"""Lists of raw ids, best first. A list that ran out of items ends in the
+    score :obj:`-inf`.
+    """
+
+    user: np.ndarray  # [U]
+    item: np.ndarray  # [U, k]
+    score: np.ndarray  # [U, k]
+
+
+def load_run(folder: str, device: str = 'auto') -> Run:
+    r"""Loads the best weights of a run, and the data they were trained on.
+
+    Args:
+        folder: The folder of the run.
+        device: Where to put model and graph.
+
+    Raises:
+        FileNotFoundError: If the folder holds no run.
+        ValueError: If the data have changed since.
+    """
+    path = osp.join(folder, 'config.yaml')
+    if not osp.isfile(path):
+        raise FileNotFoundError(f"'{folder}' is not the folder of a run: it has no config.yaml")
+    config = read_yaml(path)
+    dataset = build_dataset(config)
+    data = dataset.data
+    tokenizer = build_tokenizer(config, data)
+    if tokenizer is not None:
+        tokenizer = OPQTokenizer.load(osp.join(folder, 'tokenizer.pt'))
+        data = tokenizer(data)
+    data = build_item_graph(config, data)
+    target = build_device(device)
+    model = build_model(config, data, tokenizer).to(target)
+    state = load_checkpoint(
+        osp.join(folder, 'best.pt'),
+        model=type(model).__name__,
+        fingerprint=run_fingerprint(config, dataset),
+        map_location=target,
+    )
+    model.load_state_dict(state['model'])
+    model.eval()
+    return Run(config, dataset, data.to(target), tokenizer, model)
+
+
+@torch.no_grad()
+def recommend(
+    run: Run,
+    users: Optional[Sequence[str]] = None,
+    k: int = 20,
+    new_items: Optional[str] = None,
+) -> Recommendations:
+    r"""The best items of users, training items of a user excluded.
+
+    Args:
+        run: The run, from :func:`load_run`.
+        users: Raw user ids; all users if :obj:`None`.
+        k: Length of the lists.
+        new_items: A folder with :obj:`<modality>_feat.npy` files of items
+            that were not there in training, and optionally an
+            :obj:`items.tsv` with their ids in a column :obj:`itemID`. Only
+            these items are ranked then.
+
+    Raises:
+        ValueError: If a user is unknown, or new items cannot be scored.
+    """
+    dataset, data, item_ids = run.dataset, run.data, run.dataset.item_ids
+    index = user_index(dataset, users)
+    candidates = None
+    if new_items is not None:
+        data, new_ids = with_new_items(run, new_items)
+        candidates = torch.arange(len(item_ids), len(item_ids) + len(new_ids))
+        item_ids = np.concatenate([item_ids.astype(str), new_ids])
+    embeddings = run.model(data)
+    edge_index = data[RATES].edge_index
+    score, item = top_k(embeddings, index, k, exclude=edge_index, candidates=candidates)
+    return Recommendations(
+        dataset.user_ids[index.numpy()], item_ids[item.cpu().numpy()], score.cpu().numpy()
+    )
+
+
+def user_index(dataset: RecommendationDataset, users: Optional[Sequence[str]]) -> Tensor:
+    r"""Indices of raw user ids, all users if :obj:`None`."""
+    if users is None:
+        return torch.arange(dataset.num_users)
+    known = {str(user): position for position, user in enumerate(dataset.user_ids)}
+    for line, user in enumerate(users, start=1):
+        if str(user) not in known:
+            raise ValueError(f"line {line}: the user '{user}' is not in '{dataset.name}'")
+    return torch.tensor([known[str(user)] for user in users], dtype=torch.long)
+
+
+def with_new_items(run: Run, folder: str) -> tuple[HeteroData, np.ndarray]:
+    r"""The graph with new items appended, and their raw ids."""
+    if run.config['items']['name'] == 'id':
+        raise ValueError(
+            'A model with ID embeddings has no vector for an item that was not there in training; '
+            'train with token-based items (--items specific) or --items features'
+        )
+    expected = run.dataset.modalities
+    arrays, _ = load_features(folder)
+    missing = [name for name in expected if name not in arrays]
+    if missing or not expected:
+        raise ValueError(f"'{folder}' lacks {missing[0]}_feat.npy; expected features of {expected}")
+    features = {name: torch.as_tensor(np.asarray(arrays[name])).float() for name in expected}
+    token_id = None
+    if run.tokenizer is not None:
+        token_id = run.tokenizer.encode({m: features[m] for m in run.tokenizer.num_tokens_dict})
+    data = add_items(
+        run.data, features, token_id, weighting=run.model.item_graph, k=run.config['graph']['k']
+    )
+    num_new = features[expected[0]].size(0)
+    for name in ('items.tsv', 'items.csv'):
+        path = osp.join(folder, name)
+        if osp.exists(path):
+            ids = read_table(path, ids=('itemID',)).ids['itemID']
+            new_ids = np.asarray(ids.values)[ids.codes].astype(str)
+            if len(new_ids) != num_new:
+                raise ValueError(f"'{path}' has {len(new_ids)} rows, the features have {num_new}")
+            return data, new_ids
+    return data, np.array([f'new_{position}' for position in range(num_new)])
+
+
+def write(recommendations: Recommendations, path: str) -> int:
+    r"""Writes one row per user and rank (userID, rank, itemID, score) as
+    :obj:`.csv`, :obj:`.tsv` or :obj:`.parquet`; returns the number of rows.
+
+    Raises:
+        ValueError: If the file has another ending.
+    """
+    valid = np.isfinite(recommendations.score)
+    row, rank = valid.nonzero()
+    user, item = recommendations.user[row], recommendations.item[valid]
+    columns = {
+        'userID': user,
+        'rank': rank + 1,
+        'itemID': item,
+        'score': recommendations.score[valid],
+    }
+    ending = check_ending(path)
+    with atomic_write(path) as temporary:
+        if ending == '.parquet':
+            import pyarrow
+            import pyarrow.parquet
+
+            pyarrow.parquet.write_table(pyarrow.table(columns), temporary)
+        else:
+            with open(temporary, 'w', newline='') as file:
+                writer = csv.writer(file, delimiter='\t' if ending == '.tsv' else ',')
+                writer.writerow(columns)
+                writer.writerows(zip(*(column.tolist() for column in columns.values())))
+    return len(row)
+
+
+def check_ending(path: str) -> str:
+    r"""The ending of an output file, if lists can be written to it."""
+    ending = osp.splitext(path)[1]
+    if ending not in ('.csv', '.tsv', '.parquet'):
+        raise ValueError(f"'{path}' must end in .csv, .tsv or .parquet")
+    if ending == '.parquet':
+        try:
+            import pyarrow  # noqa: F401
+        except ImportError as error:
+            raise ValueError("Writing .parquet needs 'pip install pyarrow'") from error
+    return ending
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog='python -m motor_geo.recommend',
+        description='Writes the best items of every user, from a finished run.',
+    )
+    parser.add_argument('run', metavar='RUN_DIR', help='folder of a run')
+    parser.add_argument('--users', metavar='FILE', help='raw user ids, one per line')
+    parser.add_argument('--k', type=int, default=20, help='length of the lists (default: 20)')
+    parser.add_argument('--out', help='.csv, .tsv or .parquet (default: RUN_DIR/recs.csv)')
+    parser.add_argument(
+        '--new-items', metavar='FOLDER', help='rank new items instead, from their features'
+    )
+    parser.add_argument('--device', default='auto', help='auto, cpu or cuda (default: auto)')
+    options = parser.parse_args(arguments)
+    try:
+        if options.k < 1:
+            raise ValueError(f'--k must be at least 1 (got {options.k})')
+        out = options.out or osp.join(options.run, 'recs.csv')
+        check_ending(out)
+        users = None if options.users is None else read_users(options.users)
+        result = recommend(
+            load_run(options.run, options.device), users, options.k, options.new_items
+        )
+        rows = write(result, out)
+    except (ValueError, OSError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    for user, items, scores in list(zip(result.user, result.item, result.score))[:3]:
+        best = ', '.join(f'{item} ({score:.3f})' for item, score in list(zip(items, scores))[:5])
+        print(f'user {user}: {best}')
+    print(f"{rows} rows for {len(result.user)} users written to '{out}'")
+    return 0
+
+
+def read_users(path: str) -> List[str]:
+    r"""Raw user ids of a file, one per line."""
+    try:
+        with open(path) as file:
+            users = [line.strip() for line in file if line.strip()]
+    except OSError as error:
+        raise ValueError(f"--users: '{path}' cannot be read: {error.strerror}") from error
+    if not users:
+        raise ValueError(f"--users: '{path}' is empty; expected one user id per line")
+    return users
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,300 @@
+r"""Trains a recommender and evaluates it: :obj:`python -m motor_geo.run`."""
+
+from __future__ import annotations
+
+import json
+import os
+import os.path as osp
+import platform
+import sys
+from typing import Any, Callable, Dict, List, Optional, Sequence
+
+import numpy as np
+import torch
+
+from motor_geo.checkpoint import load_checkpoint
+from motor_geo.config import (
+    Config,
+    ConfigError,
+    build_dataset,
+    build_device,
+    build_item_graph,
+    build_model,
+    build_tokenizer,
+    merge,
+    parse_flags,
+    read_yaml,
+    resolve,
+    run_fingerprint,
+    usage,
+    write_yaml,
+)
+from motor_geo.evaluator import Evaluator, popularity_embeddings
+from motor_geo.files import atomic_write, fingerprint
+from motor_geo.trainer import Trainer
+from motor_geo.typing import ITEM, RATES
+
+
+def run(config: Config, progress: bool = True) -> Dict[str, Any]:
+    r"""Trains and evaluates as a configuration says, and writes
+    :obj:`config.yaml`, :obj:`metrics.jsonl`, :obj:`best.pt`, :obj:`last.pt`
+    and :obj:`result.json` into the folder of the run. A run that was
+    interrupted goes on; a finished one is read back.
+
+    Args:
+        config: A configuration, as :func:`~motor_geo.config.resolve` returns
+            it.
+        progress: Whether progress is shown.
+
+    Raises:
+        ConfigError: If the configuration cannot be carried out, or the folder
+            holds another run.
+        OSError: If the folder cannot be written to.
+    """
+    device = build_device(config['device'])
+    if config['threads'] is not None:
+        torch.set_num_threads(config['threads'])
+    out = config['out'] or default_folder(config)
+    config = {**config, 'out': out}
+    claim_folder(config, out)
+
+    dataset = build_dataset(config)
+    data = dataset.data
+    if progress:
+        print(dataset)
+    tokenizer = build_tokenizer(config, data)
+    hashes = {'data': dataset.fingerprint}
+    if tokenizer is not None:
+        data = tokenizer(data)
+        tokenizer.save(osp.join(out, 'tokenizer.pt'))
+        hashes['tokens'] = fingerprint(data[ITEM].token_id)
+    data = build_item_graph(config, data)
+    hashes['graphs'] = fingerprint([data[edge_type].edge_index for edge_type in data.edge_types])
+    hashes['run'] = run_fingerprint(config, dataset)
+
+    path = osp.join(out, 'result.json')
+    result = read_result(path, hashes['run'], config)
+    if result is not None:
+        if progress:
+            print(f"'{out}' is finished; delete it to run anew")
+        return result
+
+    torch.manual_seed(config['seed'])
+    model = build_model(config, data, tokenizer).to(device)
+    data = data.to(device)
+    edge_index, num_items = data[RATES].edge_index, int(data[ITEM].num_nodes)
+    parameters = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
+    num_item_parameters = sum(parameters[name] for name in model.item_parameters(num_items))
+
+    def evaluator(split: str, exclude: Optional[str] = None) -> Evaluator:
+        return Evaluator(
+            dataset.targets(split).to(device),
+            edge_index,
+            num_items,
+            exclude=None if exclude is None else dataset.targets(exclude).to(device),
+            **config['evaluator'],
+        )
+
+    writer = tensorboard_writer(out) if config['tensorboard'] else None
+    options = {key: value for key, value in config['trainer'].items() if key != 'progress'}
+    trainer = Trainer(
+        model,
+        data,
+        evaluator('val'),
+        seed=config['seed'],
+        out=out,
+        fingerprint=hashes['run'],
+        progress=progress and config['trainer']['progress'],
+        callbacks=[] if writer is None else [writer],
+        **options,
+    )
+    fit = trainer.fit()
+
+    best = load_checkpoint(
+        osp.join(out, 'best.pt'),
+        model=type(model).__name__,
+        fingerprint=hashes['run'],
+        map_location=device,
+    )
+    model.load_state_dict(best['model'])
+    model.eval()
+    test = evaluator('test', exclude='val' if config['mask_validation'] else None)
+    with torch.no_grad():
+        measured = test.evaluate(model(data))
+        popularity = test.evaluate(popularity_embeddings(edge_index, *sizes(dataset)))
+    per_user = {key: value.cpu().numpy() for key, value in measured.per_user.items()}
+    with atomic_write(osp.join(out, 'per_user.npz')) as temporary:
+        np.savez_compressed(temporary, user=dataset.targets('test').user.numpy(), **per_user)
+
+    result = {
+        'data': dataset.name,
+        'model': config['model']['name'],
+        'items': config['items']['name'],
+        'seed': config['seed'],
+        'epochs': fit.epochs,
+        'best_epoch': fit.best_epoch,
+        'seconds': round(fit.seconds, 3),
+        'seconds_per_epoch': round(fit.seconds / fit.epochs, 4),
+        'num_parameters': sum(parameters.values()),
+        'num_item_parameters': num_item_parameters,
+        'val': fit.best,
+        'test': measured.metrics,
+        'slices': measured.slices(),
+        'popularity': popularity.metrics,
+        'hashes': hashes,
+        'versions': versions(),
+        'machine': {'device': str(device), 'threads': torch.get_num_threads()},
+    }
+    with atomic_write(path) as temporary, open(temporary, 'w') as file:
+        json.dump(result, file, indent=1)
+    return result
+
+
+def default_folder(config: Config) -> str:
+    r"""Folder of a run, by data, model, items and seed."""
+    data = osp.basename(osp.normpath(config['data']['name']))
+    name = f'{data}-{config["model"]["name"]}-{config["items"]["name"]}-seed{config["seed"]}'
+    return osp.join('runs', name)
+
+
+def claim_folder(config: Config, out: str) -> None:
+    r"""Writes the configuration into the folder of the run, or checks that it
+    is the one that is there.
+    """
+    path = osp.join(out, 'config.yaml')
+    if osp.exists(path):
+        old, new = flatten(read_yaml(path)), flatten(config)
+        free = {'out', 'threads', 'tensorboard', 'device', 'trainer.epochs', 'trainer.progress'}
+        for key in sorted(set(old) | set(new)):
+            if key not in free and old.get(key) != new.get(key):
+                raise ConfigError(
+                    f"'{out}' holds another run ({key} is {old.get(key)} there, "
+                    f'{new.get(key)} here); give another --out or delete it'
+                )
+    try:
+        os.makedirs(out, exist_ok=True)
+        write_yaml(config, path)
+    except OSError as error:
+        raise OSError(f"The output folder '{out}' cannot be written to: {error}") from error
+
+
+def flatten(config: Config) -> Dict[str, Any]:
+    r"""Options by dotted name."""
+    out: Dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            out.update({f'{key}.{inner}': entry for inner, entry in value.items()})
+        else:
+            out[key] = value
+    return out
+
+
+def read_result(path: str, run: str, config: Config) -> Optional[Dict[str, Any]]:
+    r"""The result of a finished run, unless more epochs are wanted now."""
+    if not osp.exists(path):
+        return None
+    with open(path) as file:
+        result = json.load(file)
+    if result['hashes']['run'] != run:
+        raise ConfigError(
+            f"'{path}' was made from other data or settings; give another --out or delete it"
+        )
+    stopped = result['epochs'] - result['best_epoch'] > config['trainer']['patience']
+    return result if stopped or result['epochs'] >= config['trainer']['epochs'] else None
+
+
+def sizes(dataset: Any) -> tuple[int, int]:
+    return dataset.num_users, dataset.num_items
+
+
+def versions() -> Dict[str, str]:
+    r"""What a result depends on beside data and settings."""
+    import faiss
+    import torch_geometric
+
+    from motor_geo import __version__
+
+    return {
+        'motor_geo': __version__,
+        'python': platform.python_version(),
+        'torch': torch.__version__,
+        'torch_geometric': torch_geometric.__version__,
+        'faiss': faiss.__version__,
+        'numpy': np.__version__,
+    }
+
+
+def tensorboard_writer(out: str) -> Callable[[Dict[str, Any]], None]:
+    r"""A callback that writes every epoch for TensorBoard."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ConfigError("--tensorboard needs 'pip install motor-geo[tensorboard]'") from error
+    writer = SummaryWriter(out)
+
+    def write(entry: Dict[str, Any]) -> None:
+        for name, value in {**entry['losses'], **entry['val']}.items():
+            writer.add_scalar(name, value, entry['epoch'])
+        writer.add_scalar('seconds', entry['seconds'], entry['epoch'])
+        writer.flush()
+
+    return write
+
+
+def table(result: Dict[str, Any]) -> str:
+    r"""The closing table."""
+    ks = sorted({int(key.split('@')[1]) for key in result['test'] if '@' in key})
+    names: List[str] = []
+    for key in result['test']:
+        name = key.split('@')[0]
+        if name not in names:
+            names.append(name)
+    lines = [f'{"":18s}' + ''.join(f'{f"@{k}":>10s}' for k in ks)]
+    for name in names:
+        cells = ''.join(f'{result["test"].get(f"{name}@{k}", float("nan")):10.4f}' for k in ks)
+        lines.append(f'test {name:13s}{cells}')
+    for title, source in (('val recall', 'val'), ('popularity recall', 'popularity')):
+        cells = ''.join(f'{result[source].get(f"recall@{k}", float("nan")):10.4f}' for k in ks)
+        lines.append(f'{title:18s}{cells}')
+    share = result['num_item_parameters']
+    lines.append(
+        f'{result["model"]} with {result["items"]} items on {result["data"]}, seed '
+        f'{result["seed"]}: best epoch {result["best_epoch"]} of {result["epochs"]}, '
+        f'{result["seconds"]:.1f} s ({result["seconds_per_epoch"]:.2f} s per epoch)'
+    )
+    lines.append(
+        f'{result["num_parameters"]:,} parameters, '
+        + (f'{share:,} of them in tables with a row per item' if share else 'none of them per item')
+    )
+    return '\n'.join(lines)
+
+
+def load_config(arguments: Sequence[str]) -> Config:
+    r"""The resolved configuration of command-line arguments."""
+    flags = parse_flags(arguments)
+    path = flags.pop('config', None)
+    return resolve(merge(read_yaml(path), flags) if path is not None else flags)
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if '-h' in arguments or '--help' in arguments:
+        print(usage())
+        return 0
+    try:
+        config = load_config(arguments)
+        result = run(config)
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print('\ninterrupted; the same command goes on from the last finished epoch')
+        return 130
+    print()
+    print(table(result))
+    print(f"written to '{config['out'] or default_folder(config)}'")
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,100 @@
+r"""Names of node and edge types, and the few tuples that travel between
+packages.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Optional
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch_geometric.typing import EdgeType
+
+USER = 'user'
+ITEM = 'item'
+RATES: EdgeType = (USER, 'rates', ITEM)
+RATED_BY: EdgeType = (ITEM, 'rated_by', USER)
+
+
+def similar(modality: str) -> EdgeType:
+    r"""Edge type of the item-item graph of a modality."""
+    return (ITEM, f'similar_{modality}', ITEM)
+
+
+class Embeddings(NamedTuple):
+    r"""Final vectors: the score of a pair is their inner product."""
+
+    user: Tensor  # [M, d]
+    item: Tensor  # [N, d]
+
+
+class Batch(NamedTuple):
+    r"""Training triples; models without negatives ignore :obj:`neg`."""
+
+    user: Tensor  # [B]
+    pos: Tensor  # [B]
+    neg: Tensor  # [B]
+
+
+@dataclass(frozen=True)
+class EvalTargets:
+    r"""Held-out interactions in compressed form: the items of
+    :obj:`user[i]` are :obj:`item[ptr[i]:ptr[i + 1]]`.
+
+    Args:
+        user: Distinct users with at least one held-out item, **[U]**.
+        ptr: Row pointer, **[U + 1]**.
+        item: Held-out items, grouped by user, **[n]**.
+        candidates: If given, only these items are ranked (the cold-item
+            protocol), **[C]**; otherwise all items are.
+    """
+
+    user: Tensor
+    ptr: Tensor
+    item: Tensor
+    candidates: Optional[Tensor] = None
+
+    @classmethod
+    def from_pairs(
+        cls,
+        user: np.ndarray,
+        item: np.ndarray,
+        candidates: Optional[np.ndarray] = None,
+    ) -> EvalTargets:
+        r"""Groups user-item pairs by user (ascending user index)."""
+        order = np.argsort(user, kind='stable')
+        users, counts = np.unique(user, return_counts=True)
+        ptr = np.concatenate([[0], np.cumsum(counts)])
+        as_tensor = torch.from_numpy
+        return cls(
+            as_tensor(users.astype(np.int64)),
+            as_tensor(ptr.astype(np.int64)),
+            as_tensor(np.asarray(item)[order].astype(np.int64)),
+            None if candidates is None else as_tensor(candidates.astype(np.int64)),
+        )
+
+    def __len__(self) -> int:
+        return self.user.numel()
+
+    @property
+    def count(self) -> Tensor:
+        r"""Number of held-out items per user, **[U]**."""
+        return self.ptr.diff()
+
+    @property
+    def index(self) -> Tensor:
+        r"""Pairs (position in :obj:`user`, item), **[2, n]**."""
+        row = torch.arange(len(self), device=self.ptr.device)
+        return torch.stack([row.repeat_interleave(self.count), self.item])
+
+    def to(self, device: torch.device | str) -> EvalTargets:
+        candidates = self.candidates
+        return replace(
+            self,
+            user=self.user.to(device),
+            ptr=self.ptr.to(device),
+            item=self.item.to(device),
+            candidates=None if candidates is None else candidates.to(device),
+        )

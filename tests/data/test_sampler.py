@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from motor_geo.data.sampler import BPRSampler
+
+EDGES = torch.tensor([[0, 0, 0, 1, 1, 2, 4], [0, 2, 3, 2, 5, 0, 6]])  # Items 1, 4 are not in train.
+
+
+def gather(sampler, epoch=0):
+    return [torch.cat(part) for part in zip(*sampler.epoch(epoch))]
+
+
+def test_sampler_epoch():
+    sampler = BPRSampler(EDGES, num_users=5, num_items=8, batch_size=3, seed=1)
+    assert str(sampler) == 'BPRSampler(7 interactions, batch_size=3, seed=1)'
+    batches = list(sampler.epoch(0))
+    assert len(sampler) == len(batches) == 3
+    assert [batch.user.numel() for batch in batches] == [3, 3, 1]
+    assert all(batch.neg.dtype == torch.long for batch in batches)
+
+    user, pos, _ = gather(sampler)
+    assert sorted(zip(user.tolist(), pos.tolist())) == sorted(map(tuple, EDGES.t().tolist()))
+    assert len(BPRSampler(EDGES, 5, 8, batch_size=7)) == 1
+    assert len(BPRSampler(EDGES, 5, 8, batch_size=6)) == 2
+
+
+def test_sampler_negatives_are_exact_and_uniform():
+    sampler = BPRSampler(EDGES, num_users=5, num_items=8, seed=0)
+    free = {0: {5, 6}, 1: {0, 3, 6}, 2: {2, 3, 5, 6}, 4: {0, 2, 3, 5}}
+    counts = {user: {} for user in free}
+    for epoch in range(600):
+        for user, _, neg in zip(*(part.tolist() for part in gather(sampler, epoch))):
+            counts[user][neg] = counts[user].get(neg, 0) + 1
+    for user, items in free.items():
+        assert set(counts[user]) == items
+        total, share = sum(counts[user].values()), 1 / len(items)
+        for item in items:  # Six standard deviations.
+            bound = 6 * (total * share * (1 - share)) ** 0.5
+            assert abs(counts[user][item] - total * share) < bound
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 8), st.integers(2, 12), st.floats(0.05, 0.95))
+def test_sampler_never_returns_a_positive_or_unseen_item(seed, num_users, num_items, density):
+    rng = np.random.default_rng(seed)
+    mask = rng.random((num_users, num_items)) < density
+    seen = mask.any(axis=0)
+    mask[mask[:, seen].all(axis=1)] = False  # A user with all items is an error.
+    edge_index = torch.from_numpy(np.stack(mask.nonzero()))
+    seen = mask.any(axis=0)
+    if edge_index.size(1) == 0 or mask[:, seen].all(axis=1).any():
+        return
+    shuffled = edge_index[:, torch.from_numpy(rng.permutation(edge_index.size(1)))]
+    user, pos, neg = gather(BPRSampler(shuffled, num_users, num_items, 4, seed))
+    assert mask[user, pos].all()
+    assert not mask[user, neg].any()
+    assert seen[neg].all()
+
+
+def test_sampler_user_with_all_but_one_item():
+    edge_index = torch.stack([torch.zeros(999, dtype=torch.long), torch.arange(999)])
+    edge_index = torch.cat([edge_index, torch.tensor([[1], [999]])], dim=1)
+    user, _, neg = gather(BPRSampler(edge_index, 2, 1000))
+    assert neg[user == 0].unique().tolist() == [999]
+
+
+def test_sampler_epochs_are_reproducible():
+    sampler = BPRSampler(EDGES, 5, 8, seed=3)
+    first, second = gather(sampler, 5), gather(sampler, 6)
+    again = gather(BPRSampler(EDGES[:, torch.randperm(7)], 5, 8, seed=3), 5)
+    assert all(torch.equal(a, b) for a, b in zip(first, again))
+    assert not all(torch.equal(a, b) for a, b in zip(first, second))
+    other = gather(BPRSampler(EDGES, 5, 8, seed=4), 5)
+    assert not all(torch.equal(a, b) for a, b in zip(first, other))
+
+    state = torch.get_rng_state()
+    gather(sampler, 7)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_sampler_keeps_duplicates():
+    edge_index = torch.tensor([[0, 0, 1], [0, 0, 1]])
+    user, pos, neg = gather(BPRSampler(edge_index, 2, 2))
+    assert sorted(user.tolist()) == [0, 0, 1]
+    assert torch.equal(neg, 1 - pos)
+
+
+def test_sampler_without_negatives():
+    edge_index = torch.tensor([[0, 0, 1], [0, 1, 1]])  # User 0 has every item.
+    user, pos, neg = gather(BPRSampler(edge_index, 2, 2, negatives=False))
+    assert sorted(zip(user.tolist(), pos.tolist())) == [(0, 0), (0, 1), (1, 1)]
+    assert neg.numel() == 0
+
+
+def test_sampler_errors():
+    with pytest.raises(ValueError, match='User 1 interacted with all 2 items'):
+        BPRSampler(torch.tensor([[0, 1, 1], [0, 0, 1]]), 2, 5)
+    with pytest.raises(ValueError, match="'batch_size' must be at least 1, got 0"):
+        BPRSampler(EDGES, 5, 8, batch_size=0)
+    with pytest.raises(ValueError, match="'seed' must not be negative"):
+        BPRSampler(EDGES, 5, 8, seed=-1)
+    with pytest.raises(ValueError, match='at least one training interaction'):
+        BPRSampler(EDGES[:, :0], 5, 8)
+    with pytest.raises(ValueError, match='holds user 4, expected indices from 0 to 3'):
+        BPRSampler(EDGES, 4, 8)
+    with pytest.raises(ValueError, match='holds item 6, expected indices from 0 to 5'):
+        BPRSampler(EDGES, 5, 6)
+    with pytest.raises(ValueError, match='holds user -1'):
+        BPRSampler(EDGES - 1, 5, 8)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+def test_sampler_cuda():
+    sampler = BPRSampler(EDGES.cuda(), 5, 8, batch_size=3)
+    first, again = gather(sampler, 1), gather(sampler, 1)
+    assert all(part.is_cuda for part in first)
+    assert all(torch.equal(a, b) for a, b in zip(first, again))
+    user, _, neg = (part.cpu() for part in first)
+    free = {0: {5, 6}, 1: {0, 3, 6}, 2: {2, 3, 5, 6}, 4: {0, 2, 3, 5}}
+    assert all(int(j) in free[int(u)] for u, j in zip(user, neg))

@@ -1,0 +1,38 @@
+import pytest
+import torch
+
+from motor_geo.nn.conv import LightPropagation
+from motor_geo.nn.graph import BipartiteGraph, sym_norm
+
+
+@pytest.mark.parametrize('readout', ['mean', 'sum'])
+@pytest.mark.parametrize('num_layers', [0, 1, 3])
+def test_light_propagation(num_layers, readout):
+    torch.manual_seed(0)
+    edge_index = torch.tensor([[0, 0, 1, 2, 2], [1, 0, 2, 1, 2]])  # User 3, item 3 isolated.
+    weight = sym_norm(edge_index, 4, 4, torch.float64)
+    graph = BipartiteGraph.from_edges(edge_index, 4, 4, weight)
+    user, item = torch.randn(2, 4, 3, dtype=torch.float64)
+
+    adj = torch.zeros(8, 8, dtype=torch.float64)
+    adj[edge_index[0], edge_index[1] + 4] = 1.0
+    adj = adj + adj.t()
+    scale = adj.sum(dim=0).clamp(min=1).rsqrt()
+    adj = scale[:, None] * adj * scale
+    layers = [torch.cat([user, item])]
+    for _ in range(num_layers):
+        layers.append(adj @ layers[-1])
+    expected = torch.stack(layers).sum(dim=0)
+    if readout == 'mean':
+        expected = expected / (num_layers + 1)
+
+    conv = LightPropagation(num_layers, readout)
+    torch.testing.assert_close(torch.cat(conv(user, item, graph)), expected)
+    assert str(conv) == f'LightPropagation({num_layers}, readout={readout})'
+
+
+def test_light_propagation_rejects_bad_arguments():
+    with pytest.raises(ValueError, match="'num_layers' must not be negative"):
+        LightPropagation(-1)
+    with pytest.raises(ValueError, match="'readout' must be 'mean' or 'sum'"):
+        LightPropagation(1, 'max')

@@ -1,0 +1,113 @@
+import copy
+
+import pytest
+import torch
+import torch_geometric.typing
+from torch_geometric import EdgeIndex
+from torch_geometric.typing import SparseTensor
+
+from motor_geo.nn.conv import Propagate
+from motor_geo.nn.graph import sorted_edge_index
+
+
+def reference(x, edge_index, weight, num_dst):
+    out = x.new_zeros(num_dst, x.size(1))
+    for e, (source, target) in enumerate(edge_index.t().tolist()):
+        out[target] = out[target] + weight[e] * x[source]
+    return out
+
+
+@pytest.mark.parametrize('size', [(6, 6), (7, 4), (3, 8)])
+@pytest.mark.parametrize('weighted', [True, False])
+def test_propagate_formats(size, weighted):
+    generator = torch.Generator().manual_seed(sum(size))
+    num_src, num_dst = size
+    pairs = torch.randperm((num_src - 1) * (num_dst - 1), generator=generator)[:10]
+    # The last source and the last target have no edge.
+    edge_index = torch.stack([pairs // (num_dst - 1), pairs % (num_dst - 1)])
+    x = torch.randn(num_src, 5, generator=generator, dtype=torch.float64)
+    upstream = torch.randn(num_dst, 5, generator=generator, dtype=torch.float64)
+    weight = torch.rand(pairs.numel(), generator=generator, dtype=torch.float64)
+    if not weighted:
+        weight = torch.ones_like(weight)
+    conv = Propagate()
+    assert str(conv) == 'Propagate()'
+
+    def run(function, *leaves):
+        leaves = [leaf.clone().requires_grad_() for leaf in leaves]
+        out = function(*leaves)
+        return out.detach(), torch.autograd.grad((out * upstream).sum(), leaves)
+
+    expected, (grad_x, grad_weight) = run(
+        lambda x, w: reference(x, edge_index, w, num_dst), x, weight
+    )
+    assert not expected[-1].any()
+
+    # Plain `edge_index`, gathered and scattered.
+    out, gradients = run(lambda x, w: conv(x, edge_index, w, size=size), x, weight)
+    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(gradients, (grad_x, grad_weight))
+
+    # `EdgeIndex` sorted by target, fused: weights follow its order.
+    fast, perm = sorted_edge_index(edge_index, *size)
+    perm = torch.arange(pairs.numel()) if perm is None else perm
+    out, gradients = run(lambda x, w: conv(x, fast, w[perm]), x, weight)
+    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(gradients, (grad_x, grad_weight))
+    if not weighted:
+        out, gradients = run(lambda x: conv(x, fast), x)
+        torch.testing.assert_close(out, expected)
+        torch.testing.assert_close(gradients[0], grad_x)
+
+    # `EdgeIndex` without sizes or sort order.
+    by_row = edge_index[0].argsort(stable=True)
+    plain = EdgeIndex(edge_index[:, by_row], sort_order='row')
+    out, gradients = run(lambda x, w: conv(x, plain, w[by_row], size=size), x, weight)
+    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(gradients, (grad_x, grad_weight))
+
+    # A torch CSR matrix, transposed: its values are the weights.
+    dense = torch.zeros(num_dst, num_src, dtype=torch.float64)
+    dense[edge_index[1], edge_index[0]] = weight
+    out, gradients = run(lambda x: conv(x, dense.to_sparse_csr()), x)
+    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(gradients[0], grad_x)
+    with pytest.raises(ValueError, match="'edge_weight' cannot be given together"):
+        conv(x, dense.to_sparse_csr(), weight)
+
+    if torch_geometric.typing.WITH_TORCH_SPARSE:
+
+        def sparse(x, w):
+            adj = SparseTensor(
+                row=edge_index[1], col=edge_index[0], value=w, sparse_sizes=(num_dst, num_src)
+            )
+            return conv(x, adj)
+
+        out, gradients = run(sparse, x, weight)
+        torch.testing.assert_close(out, expected)
+        torch.testing.assert_close(gradients, (grad_x, grad_weight))
+        adj = SparseTensor.from_dense(dense)
+        out, gradients = run(lambda x: conv(x, adj), x)
+        torch.testing.assert_close(out, expected)
+        torch.testing.assert_close(gradients[0], grad_x)
+
+
+def test_propagate_gradcheck():
+    edge_index, _ = sorted_edge_index(torch.tensor([[0, 1, 2, 2], [1, 0, 0, 1]]), 3, 2)
+    x = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
+    weight = torch.rand(4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x, w: Propagate()(x, edge_index, w), (x, weight))
+
+
+def test_propagate_takes_the_fused_path(monkeypatch):
+    conv = Propagate()
+    edge_index, _ = sorted_edge_index(torch.tensor([[0, 1], [1, 0]]), 2, 2)
+    monkeypatch.setattr(conv, 'message', None)  # Would be called by the slow one.
+    x = torch.eye(2)
+    assert torch.equal(conv(x, edge_index), x.flip(0))
+
+
+def test_propagate_copies():
+    conv = copy.deepcopy(Propagate())
+    edge_index = torch.tensor([[0], [1]])
+    assert conv(torch.ones(2, 1), edge_index).flatten().tolist() == [0.0, 1.0]

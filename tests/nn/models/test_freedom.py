@@ -1,0 +1,116 @@
+import copy
+
+import pytest
+import torch
+
+from motor_geo.nn.models import FREEDOM
+from tests.golden_case import GoldenCase
+
+
+def build(case, **kwargs):
+    data, h = case.data(weighting='binary'), case.hyper
+    others = [m for m in case.modalities if m != 'image']
+    weight = {'image': h['w'], **{m: (1 - h['w']) / len(others) for m in others}}
+    kwargs = {'rho': h['rho'], 'reg_weight': h['reg'], 'train_features': True, **kwargs}
+    model = FREEDOM(
+        data,
+        channels=h['d'],
+        num_layers=h['L_ui'],
+        num_item_layers=h['L_ii'],
+        modality_weight=weight,
+        **kwargs,
+    ).to(case.dtype)
+    parameters = {
+        'user_embedding': model.user_embedding,
+        'item_embedding': model.item_encoder.weight,
+    }
+    for modality in case.modalities:
+        if model.features is not None:
+            parameters[f'{modality}_table'] = model.features[modality]
+        parameters[f'{modality}_linear_weight'] = model.lins[modality].weight
+        parameters[f'{modality}_linear_bias'] = model.lins[modality].bias
+    return model, data, case.load(parameters)
+
+
+@pytest.mark.parametrize('dtype', [torch.float64, torch.float32])
+@pytest.mark.parametrize('prefix', ['', 'full_'])
+def test_freedom_golden(prefix, dtype):
+    case = GoldenCase('freedom', dtype)
+    model, data, parameters = build(case)
+    if prefix == '':
+        model.prune(data, case['kept_edge_index'])
+
+    losses = model.loss(data, case.batch)
+    terms = {'bpr': ('loss_bpr', 1)}
+    for m in case.modalities:
+        terms[f'bpr_{m}'] = (f'loss_bpr_{m}', case.hyper['reg'])
+    case.assert_loss(losses, terms, prefix)
+    case.assert_gradients(losses, parameters, prefix)
+
+    out = model(data)  # Ranking uses the full graph, pruned or not.
+    case.assert_close(out.user, 'user_repr')
+    case.assert_close(out.item, 'item_repr')
+    case.assert_close(out.user @ out.item.t(), 'scores')
+    if prefix == '':
+        out = model.propagate(data, model._pruned)
+        case.assert_close(out.user, 'train_user_repr')
+        case.assert_close(out.item, 'train_item_repr')
+
+
+def test_freedom_item_graph_golden():
+    case = GoldenCase('freedom')
+    model, data, _ = build(case)
+    edge_index, weight = model.item_graphs(data, case.dtype)
+    actual = torch.zeros(case.hyper['N'], case.hyper['N'], dtype=case.dtype)
+    actual[edge_index[1], edge_index[0]] = weight
+    expected = torch.zeros_like(actual)
+    expected[case['item_adj_row'], case['item_adj_col']] = case['item_adj_value']
+    torch.testing.assert_close(actual, expected, atol=1e-7, rtol=1e-6)
+
+
+def test_freedom_frozen_features_give_the_same_losses():
+    case = GoldenCase('freedom')
+    trained, data, _ = build(case)
+    frozen, _, _ = build(case, train_features=False)
+    for modality in case.modalities:  # The case's tables differ from its features.
+        data['item'][f'x_{modality}'] = case[f'{modality}_table']
+    expected = trained.loss(data, case.batch)
+    for term, value in frozen.loss(data, case.batch).items():
+        torch.testing.assert_close(value, expected[term])
+    assert all('features' not in name for name, _ in frozen.named_parameters())
+
+
+def test_freedom_without_reg_has_no_feature_gradient():
+    case = GoldenCase('freedom')
+    model, data, _ = build(case, reg_weight=0.0)
+    losses = model.loss(data, case.batch)
+    assert set(losses) == {'bpr'}
+    losses['bpr'].backward()
+    for parameter in [*model.lins.parameters(), *model.features.parameters()]:
+        assert parameter.grad is None or not parameter.grad.any()
+
+
+def test_freedom_pruning_belongs_to_the_epoch():
+    case = GoldenCase('freedom')
+    model, data, _ = build(case)
+
+    def epoch(seed):
+        model.begin_epoch(data, 0, torch.Generator().manual_seed(seed))
+        return model._pruned.to_item
+
+    first, again, other = epoch(0), epoch(0), epoch(1)
+    assert first.size(1) == case.hyper['n_keep']
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    clone = copy.deepcopy(model)
+    assert clone._pruned is None
+
+
+def test_freedom_rejects_bad_arguments():
+    case = GoldenCase('freedom')
+    data = case.data(weighting='binary')
+    with pytest.raises(ValueError, match=r"'rho' must lie in \[0, 1\) \(got 1.0\)"):
+        FREEDOM(data, rho=1.0)
+    with pytest.raises(ValueError, match="'modality_weight' must name the modalities"):
+        FREEDOM(data, modality_weight={'smell': 1.0})
+    with pytest.raises(ValueError, match="needs the item graph .*apply 'ItemKNN'"):
+        FREEDOM(case.data())

@@ -1,0 +1,80 @@
+import pytest
+import torch
+
+from motor_geo.nn.graph import (
+    BipartiteGraph,
+    degree_sensitive_pruning,
+    num_kept_edges,
+    sorted_edge_index,
+    sym_norm,
+)
+from tests.golden_case import GoldenCase
+
+
+def test_sym_norm_by_hand():
+    # User 0 has items 0 and 1, user 1 has item 0.
+    edge_index = torch.tensor([[0, 0, 1], [0, 1, 0]])
+    expected = torch.tensor([1 / 2, 1 / 2**0.5, 1 / 2**0.5])
+    torch.testing.assert_close(sym_norm(edge_index, 3, 3), expected)
+    assert sym_norm(edge_index, 3, 3, torch.float64).dtype == torch.float64
+
+
+def test_sym_norm_golden():
+    case = GoldenCase('freedom')
+    h = case.hyper
+    for edges, key in (('train_edges', 'ui_norm_values'), ('kept_edges', 'kept_norm_values')):
+        case.assert_close(sym_norm(case[edges], h['M'], h['N'], torch.float64), key)
+
+
+def test_sorted_edge_index():
+    edge_index = torch.tensor([[3, 1, 0, 2], [2, 0, 1, 0]])
+    out, perm = sorted_edge_index(edge_index, 4, 5)
+    assert out.is_sorted_by_col and out.sparse_size() == (4, 5)
+    assert torch.equal(out.as_tensor(), edge_index[:, perm])
+    again, perm = sorted_edge_index(out.as_tensor(), 4, 5)
+    assert perm is None and torch.equal(again.as_tensor(), out.as_tensor())
+    empty, perm = sorted_edge_index(edge_index[:, :0], 4, 5)
+    assert perm is None and empty.size(1) == 0
+
+
+def test_bipartite_graph_weights_follow_edges():
+    edge_index = torch.tensor([[1, 0, 2, 1], [1, 2, 0, 0]])
+    weight = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    graph = BipartiteGraph.from_edges(edge_index, 3, 3, weight)
+    expected = torch.zeros(3, 3)
+    expected[edge_index[0], edge_index[1]] = weight
+    for edges, values, transpose in (
+        (graph.to_item, graph.to_item_weight, False),
+        (graph.to_user, graph.to_user_weight, True),
+    ):
+        dense = torch.zeros(3, 3)
+        dense[edges[0], edges[1]] = values
+        assert torch.equal(dense.t() if transpose else dense, expected)
+
+
+def test_num_kept_edges_is_floored_in_double_precision():
+    assert num_kept_edges(450, 0.8) == 89
+    assert num_kept_edges(331, 0.8) == 66
+    assert num_kept_edges(10, 0.0) == 10
+
+
+def test_degree_sensitive_pruning():
+    # A star of 20 users around item 0, and 20 pairs: weights 1/sqrt(20) and 1.
+    user = torch.arange(40)
+    item = torch.cat([torch.zeros(20, dtype=torch.long), torch.arange(1, 21)])
+    edge_index = torch.stack([user, item])
+    generator = torch.Generator().manual_seed(0)
+    counts = torch.zeros(40)
+    rounds = 400
+    for _ in range(rounds):
+        keep = degree_sensitive_pruning(edge_index, 40, 21, 0.75, generator)
+        assert keep.numel() == 10 and keep.unique().numel() == 10
+        counts[keep] += 1
+    star, pairs = counts[:20].sum() / rounds, counts[20:].sum() / rounds
+    # A sequential weighted draw, simulated edge by edge.
+    weight = torch.cat([torch.full((20,), 20**-0.5), torch.ones(20)])
+    expected = 0.0
+    for _ in range(rounds):
+        expected += float((torch.multinomial(weight, 10, generator=generator) < 20).sum()) / rounds
+    assert star + pairs == pytest.approx(10.0)
+    assert float(star) == pytest.approx(expected, abs=0.35)  # About four standard errors.

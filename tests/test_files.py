@@ -1,0 +1,228 @@
+import hashlib
+import os
+import re
+import stat
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from motor_geo import files
+from motor_geo.files import (
+    atomic_write,
+    cache_dir,
+    cached,
+    check_finite,
+    fingerprint,
+    load_array,
+)
+
+
+def test_atomic_write(tmp_path):
+    path = tmp_path / 'new' / 'result.json'
+    with atomic_write(str(path)) as temporary:
+        assert os.path.dirname(temporary) == str(path.parent)
+        assert temporary.endswith('.json')
+        with open(temporary, 'w') as file:
+            file.write('1')
+        assert not path.exists()
+    assert path.read_text() == '1'
+    assert os.listdir(path.parent) == ['result.json']
+    mask = os.umask(0)
+    os.umask(mask)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask
+
+
+@pytest.mark.parametrize('error', [RuntimeError, KeyboardInterrupt])
+def test_atomic_write_failure_keeps_the_old_file(tmp_path, error):
+    path = tmp_path / 'result.json'
+    path.write_text('old')
+    with pytest.raises(error):
+        with atomic_write(str(path)) as temporary:
+            with open(temporary, 'w') as file:
+                file.write('half')
+            raise error
+    assert path.read_text() == 'old'
+    assert os.listdir(tmp_path) == ['result.json']
+
+
+def test_atomic_write_relative_path_and_npy(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with atomic_write('x.npy') as temporary:
+        np.save(temporary, np.arange(3))
+    assert np.load('x.npy').tolist() == [0, 1, 2]
+    assert os.listdir(tmp_path) == ['x.npy']
+
+
+def test_atomic_write_into_a_file(tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(OSError):
+        with atomic_write(str(tmp_path / 'file' / 'x')):
+            pass
+
+
+def test_fingerprint_is_of_contents():
+    x = np.arange(6.0).reshape(2, 3)
+    base = fingerprint(x)
+    assert re.fullmatch('[0-9a-f]{16}', base)
+    assert fingerprint(x.copy()) == base
+    assert fingerprint(np.asfortranarray(x)) == base
+    assert fingerprint(x[:, ::-1][:, ::-1]) == base  # Not contiguous.
+    assert fingerprint(torch.from_numpy(x).requires_grad_()) == base
+
+    others = [
+        (x + 1,),
+        (x.astype(np.float32),),
+        (x.reshape(3, 2),),
+        (x, x),
+        ([x],),
+        ((x[0], x[1]),),
+        (x.tolist(),),
+        (None,),
+        ('',),
+    ]
+    hashes = [base] + [fingerprint(*other) for other in others]
+    assert len(set(hashes)) == len(hashes)
+
+
+def test_fingerprint_of_values():
+    assert fingerprint({'a': 1, 'b': [2, None]}) == fingerprint({'b': [2, None], 'a': 1})
+    values = [1, 1.0, True, '1', None, [1], [[1]], {'1': 1}, {'1': '1'}, [1, 2], [12], ['1', '2']]
+    assert len({fingerprint(value) for value in values}) == len(values)
+    assert fingerprint('a', 'b') != fingerprint('ab')
+    # Two levels: where a list ends matters.
+    assert fingerprint([1], 2) != fingerprint([1, 2])
+    assert fingerprint([[1], 2]) != fingerprint([[1, 2]])
+    names = np.array(['a', 'bc'], dtype=object)
+    assert fingerprint(names) == fingerprint(np.array(['a', 'bc'], dtype=object))
+    assert fingerprint(names) != fingerprint(np.array(['ab', 'c'], dtype=object))
+
+
+def test_fingerprint_is_equal_across_processes():
+    code = (
+        'import numpy as np; from motor_geo.files import fingerprint;'
+        "print(fingerprint({'x': np.arange(5), 'y': 'text', 'z': [0.5, None]}))"
+    )
+    output = subprocess.run(
+        [sys.executable, '-c', code],
+        env={**os.environ, 'PYTHONHASHSEED': '1'},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    assert output == fingerprint({'x': np.arange(5), 'y': 'text', 'z': [0.5, None]})
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setattr(files.torch_geometric, 'get_home_dir', lambda: str(tmp_path))
+    return tmp_path
+
+
+def test_cached(home):
+    calls = []
+
+    def compute():
+        calls.append(1)
+        return {'x': torch.arange(3)}
+
+    assert cache_dir() == str(home / 'motor_geo')
+    for _ in range(2):
+        assert cached('token', 'abc', compute)['x'].tolist() == [0, 1, 2]
+    assert len(calls) == 1
+    assert os.listdir(cache_dir()) == ['token-abc.pt']
+    cached('token', 'def', compute)
+    cached('graph', 'abc', compute)
+    assert len(calls) == 3
+
+    path = os.path.join(cache_dir(), 'token-abc.pt')
+    for content in (b'', b'text', open(path, 'rb').read()[:-100]):
+        with open(path, 'wb') as file:
+            file.write(content)
+        calls.clear()
+        assert cached('token', 'abc', compute)['x'].tolist() == [0, 1, 2]
+        assert cached('token', 'abc', compute)['x'].tolist() == [0, 1, 2]
+        assert len(calls) == 1  # Replaced, then read.
+
+
+def test_cached_without_a_writable_folder(home):
+    (home / 'motor_geo').write_text('a file where the folder should be')
+    for _ in range(2):
+        assert cached('token', 'abc', lambda: {'x': torch.ones(1)})['x'].tolist() == [1]
+
+
+def test_cached_failure_is_not_stored(home):
+    def fail():
+        raise RuntimeError('no')
+
+    with pytest.raises(RuntimeError, match='no'):
+        cached('token', 'abc', fail)
+    assert not os.path.exists(os.path.join(cache_dir(), 'token-abc.pt'))
+
+
+@pytest.mark.parametrize('mmap', [False, True])
+def test_load_array(tmp_path, mmap):
+    path = str(tmp_path / 'text_feat.npy')
+    x = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float16)
+    np.save(path, x)
+    out = load_array(path, num_rows=5, mmap=mmap)
+    np.testing.assert_array_equal(out, x)
+    assert out.dtype == np.float16
+    assert isinstance(out, np.memmap) == mmap
+
+
+def test_load_array_errors(tmp_path):
+    path = tmp_path / 'image_feat.npy'
+    name = re.escape(f"'{path}'")
+    with pytest.raises(FileNotFoundError, match=f'{name} does not exist'):
+        load_array(str(path))
+    for array, message in [
+        (np.ones(3), 'expected a numeric matrix .items, width., got 1 dimensions of float64'),
+        (np.array([['a']]), 'expected a numeric matrix'),
+        (np.ones((2, 2), dtype=complex), 'expected a numeric matrix'),
+        (np.ones((2, 2), dtype=bool), 'expected a numeric matrix'),
+        (np.ones((2, 0)), 'expected at least one column'),
+        (np.ones((3, 2)), r'expected 2 rows \(one per item\), got 3'),
+        (np.array([[1.0], [np.nan]]), 'row 1 holds NaN or infinite values'),
+        (np.array([[-np.inf], [0.0]]), 'row 0 holds NaN or infinite values'),
+    ]:
+        np.save(path, array)
+        with pytest.raises(ValueError, match=f'{name}: {message}'):
+            load_array(str(path), num_rows=2)
+    np.save(path, np.array([[{}]], dtype=object), allow_pickle=True)
+    with pytest.raises(ValueError, match=f'{name} cannot be read'):
+        load_array(str(path))
+    for content in (b'', b'not an array', b'\x93NUMPY\x01\x00'):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=f'{name} cannot be read'):
+            load_array(str(path))
+    with open(path, 'wb') as file:
+        np.savez(file, x=np.ones((2, 2)))
+    with pytest.raises(ValueError, match='got an archive'):
+        load_array(str(path))
+
+
+def test_load_array_truncated(tmp_path):
+    path = tmp_path / 'x.npy'
+    np.save(path, np.ones((100, 10)))
+    path.write_bytes(path.read_bytes()[:-8])
+    for mmap in (False, True):
+        with pytest.raises(ValueError, match='cannot be read'):
+            load_array(str(path), mmap=mmap)
+
+
+def test_check_finite_names_the_first_row():
+    x = np.zeros((10, 2))
+    check_finite(x, 'x')
+    check_finite(x.astype(np.int64), 'x')
+    x[[7, 9], 1] = np.inf
+    for block in (1, 3, 7, 100):
+        with pytest.raises(ValueError, match='x: row 7 holds NaN'):
+            check_finite(x, 'x', block=block)
+
+
+def test_hash_is_sha256():
+    digest = hashlib.sha256(b'list1int:1;').hexdigest()[:16]
+    assert fingerprint(1) == digest  # Caches survive an upgrade.

@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+import torch
+
+from motor_geo.typing import RATED_BY, RATES, Batch, Embeddings, EvalTargets, similar
+
+
+def test_names():
+    assert RATES == ('user', 'rates', 'item')
+    assert RATED_BY == ('item', 'rated_by', 'user')
+    assert similar('text') == ('item', 'similar_text', 'item')
+
+
+def test_tuples():
+    user, item = torch.ones(2, 3), torch.ones(4, 3)
+    emb = Embeddings(user, item)
+    assert emb.user is user and emb.item is item
+    user, pos, neg = Batch(user=1, pos=2, neg=3)
+    assert (user, pos, neg) == (1, 2, 3)
+
+
+def test_eval_targets_from_pairs():
+    user = np.array([7, 2, 7, 0, 2, 7], dtype=np.int32)
+    item = np.array([5, 9, 1, 4, 3, 8], dtype=np.int32)
+    targets = EvalTargets.from_pairs(user, item)
+    assert targets.user.tolist() == [0, 2, 7]
+    assert targets.ptr.tolist() == [0, 1, 3, 6]
+    assert targets.item.tolist() == [4, 9, 3, 5, 1, 8]  # In the order given.
+    assert targets.count.tolist() == [1, 2, 3]
+    assert targets.index.tolist() == [[0, 1, 1, 2, 2, 2], [4, 9, 3, 5, 1, 8]]
+    assert len(targets) == 3
+    assert targets.candidates is None
+    for tensor in (targets.user, targets.ptr, targets.item):
+        assert tensor.dtype == torch.long
+
+    pairs = {(targets.user[r].item(), i.item()) for r, i in targets.index.t()}
+    assert pairs == set(zip(user.tolist(), item.tolist()))
+
+
+def test_eval_targets_empty():
+    targets = EvalTargets.from_pairs(np.array([]), np.array([]))
+    assert len(targets) == 0
+    assert targets.ptr.tolist() == [0]
+    assert targets.index.size() == (2, 0)
+
+
+def test_eval_targets_candidates_and_device():
+    targets = EvalTargets.from_pairs(np.array([1]), np.array([2]), np.array([2, 3]))
+    assert targets.candidates.tolist() == [2, 3]
+    moved = targets.to('meta')
+    for tensor in (moved.user, moved.ptr, moved.item, moved.candidates):
+        assert tensor.device.type == 'meta'
+    assert targets.item.device.type == 'cpu'
+    assert EvalTargets.from_pairs(np.array([1]), np.array([2])).to('meta').candidates is None
+    with pytest.raises(AttributeError):
+        targets.user = torch.ones(1)
