@@ -302,8 +302,10 @@ def build_tokenizer(config: Config, data: HeteroData) -> Optional[OPQTokenizer]:
 
 def build_item_encoder(
     config: Config, data: HeteroData, tokenizer: Optional[OPQTokenizer]
-) -> nn.Module:
-    r"""The module that stands where the item embedding stood."""
+) -> Optional[nn.Module]:
+    r"""The module that stands where the item embedding stood; :obj:`None`
+    leaves the backbone its own.
+    """
     options = dict(config['items'])
     name, channels = options.pop('name'), config['model']['channels']
     if name == 'features':
@@ -315,8 +317,7 @@ def build_item_encoder(
         return TokenCrossEncoder(
             tokenizer.num_tokens_dict, tokenizer.codebook_size, channels, mode=name, **options
         )
-    form = MODELS[config['model']['name']].init
-    return IDEmbedding(int(data[ITEM].num_nodes), channels, form, **options)
+    return None
 
 
 def build_model(config: Config, data: HeteroData, tokenizer: Optional[OPQTokenizer]) -> Recommender:

@@ -32,7 +32,8 @@ class GoldenCase:
 
     @property
     def modalities(self):
-        return sorted(key[:-5] for key in self.arrays if key.endswith('_feat'))
+        names = (key[:-5] for key in self.arrays if key.endswith('_feat'))
+        return sorted(name for name in names if name != 'dct')  # Derived ones.
 
     @property
     def batch(self):

@@ -158,8 +158,8 @@ def sentence(entry: dict[str, Any]) -> str:
     r"""Title, brand, first category path and description of a product, in one
     line; a missing part is a blank.
     """
-    path = entry.get('categories') or []
-    path = path[0] if isinstance(path, (list, tuple)) else path
+    path = entry.get('categories')
+    path = path[0] if path and isinstance(path, (list, tuple)) else path
     path = ' '.join(map(str, path)) if isinstance(path, (list, tuple)) else path
     parts = (entry.get('title'), entry.get('brand'), path, entry.get('description'))
     return ' '.join(clean(part) or ' ' for part in parts)

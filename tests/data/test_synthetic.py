@@ -3,6 +3,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+
 from motor_geo.data.split import SPLITS
 from motor_geo.data.synthetic import SyntheticMultimodal, _activity, sample_interactions
 from motor_geo.typing import RATED_BY, RATES

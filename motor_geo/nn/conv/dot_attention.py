@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch_geometric import EdgeIndex
 from torch_geometric.utils import softmax
 
-from motor_geo.nn.conv.propagate import Propagate, _csr_matmul
+from motor_geo.nn.conv.propagate import Propagate, csr_matmul, sampled_dot
 
 
 class DotAttention(nn.Module):
@@ -76,12 +76,7 @@ class _EdgeDot(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x_src, x_dst, source, target, colptr, rowptr, col, perm):  # type: ignore
         ctx.save_for_backward(x_src, x_dst, source, colptr, rowptr, col, perm)
-        if x_src.is_cuda or torch.backends.mkl.is_available():  # What the kernel needs.
-            size = (x_dst.size(0), x_src.size(0))
-            zero = x_src.new_zeros(source.numel())
-            out = torch.sparse_csr_tensor(colptr, source, zero, size, check_invariants=False)
-            return torch.sparse.sampled_addmm(out, x_dst, x_src.t(), beta=0.0).values()
-        return (x_src.index_select(0, source) * x_dst.index_select(0, target)).sum(dim=-1)
+        return sampled_dot(colptr, source, target, x_src, x_dst)
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore
@@ -89,7 +84,7 @@ class _EdgeDot(torch.autograd.Function):
         grad_src = grad_dst = None
         if ctx.needs_input_grad[0]:
             transposed = grad if perm is None else grad[perm]
-            grad_src = _csr_matmul(rowptr, col, transposed.contiguous(), x_dst)
+            grad_src = csr_matmul(rowptr, col, transposed.contiguous(), x_dst)
         if ctx.needs_input_grad[1]:
-            grad_dst = _csr_matmul(colptr, source, grad.contiguous(), x_src)
+            grad_dst = csr_matmul(colptr, source, grad.contiguous(), x_src)
         return grad_src, grad_dst, None, None, None, None, None, None

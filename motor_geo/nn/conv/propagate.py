@@ -104,7 +104,7 @@ class _SpMM(torch.autograd.Function):
     def forward(ctx, x, weight, colptr, row, rowptr, col, perm):  # type: ignore
         ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight, rowptr, col, perm)
         ctx.rows = (colptr, row)
-        return _csr_matmul(colptr, row, weight, x)
+        return csr_matmul(colptr, row, weight, x)
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore
@@ -112,15 +112,29 @@ class _SpMM(torch.autograd.Function):
         grad_x = grad_weight = None
         if ctx.needs_input_grad[0]:
             transposed = weight if perm is None else weight[perm]
-            grad_x = _csr_matmul(rowptr, col, transposed, grad.contiguous())
+            grad_x = csr_matmul(rowptr, col, transposed, grad.contiguous())
         if ctx.needs_input_grad[1]:
             colptr, row = ctx.rows
             target = torch.arange(grad.size(0), device=grad.device)
             target = target.repeat_interleave(colptr.diff(), output_size=row.numel())
-            grad_weight = (x[row] * grad[target]).sum(dim=-1)
+            grad_weight = sampled_dot(colptr, row, target, x, grad.contiguous())
         return grad_x, grad_weight, None, None, None, None, None
 
 
-def _csr_matmul(indptr: Tensor, index: Tensor, value: Tensor, x: Tensor) -> Tensor:
+def csr_matmul(indptr: Tensor, index: Tensor, value: Tensor, x: Tensor) -> Tensor:
+    r"""Product of a sparse matrix in compressed rows with a dense one."""
     size = (indptr.numel() - 1, x.size(0))
     return torch.sparse_csr_tensor(indptr, index, value, size, check_invariants=False) @ x
+
+
+def sampled_dot(
+    colptr: Tensor, source: Tensor, target: Tensor, x_src: Tensor, x_dst: Tensor
+) -> Tensor:
+    r"""Inner products :math:`\mathbf{x}_j^{\top} \mathbf{y}_i` at the entries
+    :math:`(i, j)` of a sparse matrix in compressed rows.
+    """
+    if x_src.is_cuda or torch.backends.mkl.is_available():  # What the kernel needs.
+        size, zero = (x_dst.size(0), x_src.size(0)), x_src.new_zeros(source.numel())
+        out = torch.sparse_csr_tensor(colptr, source, zero, size, check_invariants=False)
+        return torch.sparse.sampled_addmm(out, x_dst, x_src.t(), beta=0.0).values()
+    return (x_src.index_select(0, source) * x_dst.index_select(0, target)).sum(dim=-1)

@@ -203,7 +203,7 @@ class SLMRec(Recommender):
                 if k > 0:
                     anchor = anchor if self.stage is None else self.stage['map'](anchor)
                     anchor = self.chain[k - 1](anchor)
-                logits = anchor @ head(item[:, k + 1]).t() / self.ssl_temperature
+                logits = (anchor / self.ssl_temperature) @ head(item[:, k + 1]).t()
                 losses[f'fac_{modality}'] = self.ssl_weight * F.cross_entropy(logits, target)
         return losses
 

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from motor_geo.data.graph import ItemKNN
 from motor_geo.nn.models.lattice import LATTICE
 from motor_geo.typing import similar
 from tests.golden_case import GoldenCase
@@ -83,6 +84,17 @@ def test_lattice_graphs_golden():
     torch.testing.assert_close(graph.to_user_weight, case['ui_norm_user_row'])
     _, order = (case['train_edges'][1] * case.hyper['M'] + case['train_edges'][0]).sort()
     torch.testing.assert_close(graph.to_item_weight, case['ui_norm_item_row'][order])
+
+
+def test_lattice_initial_graphs_of_item_knn():
+    case = GoldenCase('lattice')
+    model, data, _ = build(case)
+    expected = model.item_graphs(data)[0]
+    data = ItemKNN(k=case.hyper['k'], weighting=model.item_graph, cache=False)(case.data())
+    actual = model.item_graphs(data)[0]
+    torch.testing.assert_close(
+        dense(*actual, case.hyper['N']), dense(*expected, case.hyper['N']), atol=1e-7, rtol=1e-6
+    )
 
 
 def test_lattice_without_learned_graph():

@@ -15,12 +15,6 @@ from tests.golden_case import GoldenCase
 BLOCKS = ('image', 'text', 'shared')
 
 
-class Case(GoldenCase):
-    @property
-    def modalities(self):  # Without the expected transforms, `dct_feat`.
-        return ['image', 'text']
-
-
 def build(case, **kwargs):
     data, h = case.data(weighting='binary'), case.hyper
     assert h['rho'] == 0  # Nothing is pruned.
@@ -58,7 +52,7 @@ def begin(model, data, epoch, seed=0):
 @pytest.mark.parametrize('dtype', [torch.float64, torch.float32])
 @pytest.mark.parametrize('prefix', ['', 'epoch2_'])
 def test_lirdrec_golden(prefix, dtype):
-    case = Case('lirdrec', dtype)
+    case = GoldenCase('lirdrec', dtype)
     model, data, parameters = build(case)
     begin(model, data, 0)
     if prefix == 'epoch2_':  # Without an update of parameters in between.
@@ -96,7 +90,7 @@ def test_lirdrec_golden(prefix, dtype):
 
 
 def test_lirdrec_graphs_and_transform_golden():
-    case = Case('lirdrec')
+    case = GoldenCase('lirdrec')
     model, data, _ = build(case)
     case.assert_close(model.inputs(data)[-1], 'dct_feat')
     case.assert_close(model.graph(data).to_user_weight, 'ui_norm_values')
@@ -110,7 +104,7 @@ def test_lirdrec_graphs_and_transform_golden():
 
 
 def test_lirdrec_two_dimensional_transform():
-    case = Case('lirdrec')
+    case = GoldenCase('lirdrec')
     model, data, _ = build(case, dct='2d')
     actual = model.inputs(data)[-1]
     expected = case['dct_feat']
@@ -122,7 +116,7 @@ def test_lirdrec_two_dimensional_transform():
 
 
 def test_lirdrec_decay_of_net_weight():
-    case = Case('lirdrec')
+    case = GoldenCase('lirdrec')
     model, data, _ = build(case)
     assert float(model.net_weight) == pytest.approx(0.9)
     w1, w2 = 0.9, 0.1
@@ -139,7 +133,7 @@ def test_lirdrec_decay_of_net_weight():
 
 
 def test_lirdrec_copies_weights_once_per_epoch():
-    case = Case('lirdrec')
+    case = GoldenCase('lirdrec')
     model, data, _ = build(case)
     theta = model.theta.detach().clone()
     begin(model, data, 0)
@@ -159,7 +153,7 @@ def test_lirdrec_copies_weights_once_per_epoch():
 
 
 def test_lirdrec_step_schedule():
-    case = Case('lirdrec')
+    case = GoldenCase('lirdrec')
     epochs, data, _ = build(case)
     steps, _, _ = build(case, schedule='step')
     begin(steps, data, 0)
@@ -172,7 +166,7 @@ def test_lirdrec_step_schedule():
 
 
 def test_lirdrec_initial_residual():
-    case = Case('lirdrec')
+    case = GoldenCase('lirdrec')
     propagated, data, _ = build(case)
     initial, _, _ = build(case, residual='initial')
     blocks = [F.normalize(f(x)) for f, x in zip(initial.encoders, initial.inputs(data))]
@@ -186,7 +180,7 @@ def test_lirdrec_initial_residual():
 
 
 def test_lirdrec_resumes_from_its_state():
-    case = Case('lirdrec')
+    case = GoldenCase('lirdrec')
     model, data, _ = build(case)
     begin(model, data, 0)
     model.loss(data, case.batch)
@@ -200,7 +194,7 @@ def test_lirdrec_resumes_from_its_state():
 
 
 def test_lirdrec_transforms_features_once():
-    case = Case('lirdrec')
+    case = GoldenCase('lirdrec')
     model, data, _ = build(case)
     first = model.inputs(data)
     assert model.inputs(data) is first
@@ -235,7 +229,7 @@ def more_items(case, extra):
 @pytest.mark.parametrize('item_block', ['extra', 'shared'])
 @pytest.mark.parametrize('name', ['tokens', 'features', 'id'])
 def test_lirdrec_item_encoders(name, item_block):
-    case = Case('lirdrec', torch.float32)
+    case = GoldenCase('lirdrec', torch.float32)
     data, d = with_tokens(case.data(weighting='binary')), case.hyper['d']
     num_items = case.hyper['N']
     encoder = {
@@ -255,7 +249,7 @@ def test_lirdrec_item_encoders(name, item_block):
 
 
 def test_lirdrec_is_id_free_as_published():
-    case = Case('lirdrec')
+    case = GoldenCase('lirdrec')
     model, data, _ = build(case)
     assert model.item_encoder is None
     assert model.item_parameters(case.hyper['N']) == []
@@ -267,7 +261,7 @@ def test_lirdrec_is_id_free_as_published():
 
 
 def test_lirdrec_one_modality():
-    case = Case('lirdrec')
+    case = GoldenCase('lirdrec')
     data = case.data(weighting='binary')
     del data[ITEM].x_image, data[similar('image')]
     model = LIRDRec(data, channels=8).double()
@@ -278,7 +272,7 @@ def test_lirdrec_one_modality():
 
 
 def test_lirdrec_reset_parameters():
-    case = Case('lirdrec')
+    case = GoldenCase('lirdrec')
     model, data, _ = build(case)
     begin(model, data, 4)
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -291,7 +285,7 @@ def test_lirdrec_reset_parameters():
 
 
 def test_lirdrec_rejects_bad_arguments():
-    case = Case('lirdrec')
+    case = GoldenCase('lirdrec')
     data = case.data(weighting='binary')
     for name in ['dct', 'residual', 'schedule', 'item_block']:
         with pytest.raises(ValueError, match=f"'{name}' must be '.*' or '.*' \\(got 'no'\\)"):

@@ -1,0 +1,1 @@
+r"""Measurements of motor_geo, each by one command."""

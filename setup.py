@@ -1,0 +1,68 @@
+import os.path as osp
+import re
+
+from setuptools import find_packages, setup
+
+folder = osp.dirname(osp.abspath(__file__))
+
+
+def read(*path):
+    with open(osp.join(folder, *path), encoding='utf-8') as file:
+        return file.read()
+
+
+version = re.search(r"^__version__ = '([^']+)'", read('motor_geo', '__init__.py'), re.M).group(1)
+
+extras = {
+    'tensorboard': ['tensorboard'],
+    'text': ['sentence-transformers'],
+    'parquet': ['pyarrow'],
+    'sweep': ['optuna'],
+    'plot': ['matplotlib'],
+    'docs': ['sphinx>=7', 'myst-parser>=3'],
+}
+
+setup(
+    name='motor-geo',
+    version=version,
+    description='ID-free multimodal recommendation on graphs',
+    long_description=read('README.md'),
+    long_description_content_type='text/markdown',
+    author='motor_geo contributors',
+    license='MIT',
+    keywords=['recommendation', 'graph neural networks', 'multimodal', 'product quantization'],
+    classifiers=[
+        'Development Status :: 3 - Alpha',
+        'Intended Audience :: Science/Research',
+        'Programming Language :: Python :: 3',
+        'Programming Language :: Python :: 3.10',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+    ],
+    packages=find_packages(include=['motor_geo', 'motor_geo.*']),
+    python_requires='>=3.10',
+    install_requires=[
+        'torch>=2.4',  # The fused Adam on CPUs.
+        'torch-geometric>=2.6',  # `EdgeIndex` with caches, in a fused `MessagePassing`.
+        'faiss-cpu>=1.9',  # NumPy 2.
+        'numpy>=1.26',
+        'pyyaml>=6',
+        'jsonargparse>=4.34,<5',
+        'tqdm>=4.60',
+    ],
+    extras_require={
+        **extras,
+        'dev': [
+            'pytest>=8',
+            'hypothesis>=6.100',
+            'ruff',
+            'mypy',
+            'types-PyYAML',
+            'scipy',
+            *extras['tensorboard'],
+            *extras['parquet'],
+            *extras['docs'],
+        ],
+    },
+)
