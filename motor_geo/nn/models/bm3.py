@@ -116,7 +116,7 @@ class BM3(Recommender):
 
     def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
         out = self.propagate(data)
-        user, item = out.user[batch.user], out.item[batch.pos]
+        user, item = out.user.index_select(0, batch.user), out.item.index_select(0, batch.pos)
         user_target = self.drop(user.detach(), USER, batch.user)
         item_target = self.drop(item.detach(), ITEM, batch.pos)
         losses = {
@@ -126,7 +126,7 @@ class BM3(Recommender):
         if self.cl_weight > 0:  # Features are projected for the batch only.
             for m, lin in self.lins.items():
                 table = data[ITEM][f'x_{m}'] if self.features is None else self.features[m]
-                z = lin(table[batch.pos].to(lin.weight.dtype))
+                z = lin(table.index_select(0, batch.pos).to(lin.weight.dtype))
                 online, target = self.predictor(z), self.drop(z.detach(), m, batch.pos)
                 losses[f'inter_{m}'] = self.cl_weight * cosine_loss(online, item_target)
                 losses[f'intra_{m}'] = self.cl_weight * cosine_loss(online, target)

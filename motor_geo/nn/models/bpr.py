@@ -46,7 +46,7 @@ class BPR(Recommender):
         return Embeddings(self.user_embedding, self.encode_items(data))
 
     def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
-        user = self.user_embedding[batch.user]
+        user = self.user_embedding.index_select(0, batch.user)
         pos = self.encode_items(data, batch.pos)
         neg = self.encode_items(data, batch.neg)
         bpr = bpr_loss((user * pos).sum(dim=-1), (user * neg).sum(dim=-1), 'eps')

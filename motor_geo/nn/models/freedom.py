@@ -126,18 +126,21 @@ class FREEDOM(Recommender):
     def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
         graph = self.graph(data) if self._pruned is None else self._pruned
         out = self.propagate(data, graph)
-        user = out.user[batch.user]
+        user = out.user.index_select(0, batch.user)
 
         def bpr(pos: Tensor, neg: Tensor) -> Tensor:
             return bpr_loss((user * pos).sum(dim=-1), (user * neg).sum(dim=-1))
 
-        losses = {'bpr': bpr(out.item[batch.pos], out.item[batch.neg])}
+        losses = {
+            'bpr': bpr(out.item.index_select(0, batch.pos), out.item.index_select(0, batch.neg))
+        }
         if self.reg_weight > 0:  # Features are projected for the batch only.
             for modality, lin in self.lins.items():
                 store = data[ITEM] if self.features is None else None
                 table = store[f'x_{modality}'] if store is not None else self.features[modality]  # type: ignore
                 pos, neg = (
-                    lin(table[index].to(lin.weight.dtype)) for index in (batch.pos, batch.neg)
+                    lin(table.index_select(0, index).to(lin.weight.dtype))
+                    for index in (batch.pos, batch.neg)
                 )
                 losses[f'bpr_{modality}'] = self.reg_weight * bpr(pos, neg)
         return losses

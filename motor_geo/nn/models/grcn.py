@@ -219,16 +219,19 @@ class GRCN(Recommender):
     def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
         item = self.encode_items(data)
         out = self.represent(data, item)
-        user = out.user[batch.user]
-        pos = (user * out.item[batch.pos]).sum(dim=-1)
-        neg = (user * out.item[batch.neg]).sum(dim=-1)
+        user = out.user.index_select(0, batch.user)
+        pos = (user * out.item.index_select(0, batch.pos)).sum(dim=-1)
+        neg = (user * out.item.index_select(0, batch.neg)).sum(dim=-1)
         losses = {'bpr': bpr_loss(pos, neg)}  # "raw", without its overflow.
         if self.reg_weight > 0:
-            items = torch.cat([item[batch.pos], item[batch.neg]])
-            reg = self.user_embedding[batch.user].square().mean() + items.square().mean()
+            items = torch.cat([item.index_select(0, batch.pos), item.index_select(0, batch.neg)])
+            reg = (
+                self.user_embedding.index_select(0, batch.user).square().mean()
+                + items.square().mean()
+            )
             losses['reg_id'] = self.reg_weight * reg
             for m in self.modalities:
-                reg = self.preferences[m][batch.user].square().mean()
+                reg = self.preferences[m].index_select(0, batch.user).square().mean()
                 losses[f'reg_{m}'] = self.reg_weight * reg
             if self.table_reg and 'image' in self.modalities:
                 reg = self.preferences['image'].square().mean()

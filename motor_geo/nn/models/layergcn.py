@@ -131,10 +131,14 @@ class LayerGCN(Recommender):
         item = self.encode_items(data)
         graph = self.graph(data) if self._pruned is None else self._pruned
         out = self.propagate(item, graph)
-        user = out.user[batch.user]
-        pos = (user * out.item[batch.pos]).sum(dim=-1)
-        neg = (user * out.item[batch.neg]).sum(dim=-1)
-        reg = l2_reg(self.user_embedding[batch.user], item[batch.pos], item[batch.neg])
+        user = out.user.index_select(0, batch.user)
+        pos = (user * out.item.index_select(0, batch.pos)).sum(dim=-1)
+        neg = (user * out.item.index_select(0, batch.neg)).sum(dim=-1)
+        reg = l2_reg(
+            self.user_embedding.index_select(0, batch.user),
+            item.index_select(0, batch.pos),
+            item.index_select(0, batch.neg),
+        )
         return {'bpr': bpr_loss(pos, neg, 'sum'), 'reg': self.reg_weight * reg}
 
     def __getstate__(self) -> dict:

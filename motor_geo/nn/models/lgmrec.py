@@ -243,8 +243,10 @@ class LGMRec(Recommender):
         content, modal, hyper = self.parts(data, self.training)
 
         def final(side: int, index: Tensor) -> Tensor:
-            out = torch.stack([h[side][index] for h in hyper]).sum(dim=0)
-            return self.fuse(content[side][index], modal[side][index], out)
+            out = torch.stack([h[side].index_select(0, index) for h in hyper]).sum(dim=0)
+            return self.fuse(
+                content[side].index_select(0, index), modal[side].index_select(0, index), out
+            )
 
         user, pos, neg = final(0, batch.user), final(1, batch.pos), final(1, batch.neg)
         losses = {'bpr': bpr_loss((user * pos).sum(dim=-1), (user * neg).sum(dim=-1))}
@@ -272,9 +274,12 @@ def contrast_all(anchor: Tensor, positive: Tensor, index: Tensor, temperature: f
           :math:`(B)`
         - **output:** a scalar
     """
-    anchor, positive = F.normalize(anchor[index], dim=-1), F.normalize(positive, dim=-1)
+    anchor, positive = (
+        F.normalize(anchor.index_select(0, index), dim=-1),
+        F.normalize(positive, dim=-1),
+    )
     anchor = anchor / temperature
-    return _LogSumExp.apply(anchor, positive) - (anchor * positive[index]).sum()
+    return _LogSumExp.apply(anchor, positive) - (anchor * positive.index_select(0, index)).sum()
 
 
 class _LogSumExp(torch.autograd.Function):

@@ -53,8 +53,12 @@ class LightGCN(Recommender):
     def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
         item = self.encode_items(data)
         out = self.propagation(self.user_embedding, item, self.graph(data))
-        user = out.user[batch.user]
-        pos = (user * out.item[batch.pos]).sum(dim=-1)
-        neg = (user * out.item[batch.neg]).sum(dim=-1)
-        reg = frobenius_reg(self.user_embedding[batch.user], item[batch.pos], item[batch.neg])
+        user = out.user.index_select(0, batch.user)
+        pos = (user * out.item.index_select(0, batch.pos)).sum(dim=-1)
+        neg = (user * out.item.index_select(0, batch.neg)).sum(dim=-1)
+        reg = frobenius_reg(
+            self.user_embedding.index_select(0, batch.user),
+            item.index_select(0, batch.pos),
+            item.index_select(0, batch.neg),
+        )
         return {'bpr': bpr_loss(pos, neg, 'eps'), 'reg': self.reg_weight * reg}

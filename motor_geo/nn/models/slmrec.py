@@ -188,7 +188,7 @@ class SLMRec(Recommender):
 
     def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
         views = self.views(data)
-        user, item = views.user[batch.user], views.item[batch.pos]
+        user, item = views.user.index_select(0, batch.user), views.item.index_select(0, batch.pos)
         losses = {
             'info_nce': info_nce(
                 self.user_fusion(user.flatten(1)),

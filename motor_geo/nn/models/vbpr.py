@@ -81,7 +81,7 @@ class VBPR(Recommender):
         start = 0
         for modality in self.modalities:
             x = data[ITEM][f'x_{modality}']
-            x = (x if index is None else x[index]).to(self.lin.weight.dtype)
+            x = (x if index is None else x.index_select(0, index)).to(self.lin.weight.dtype)
             out = out + x @ self.lin.weight[:, start : start + x.size(1)].t()
             start += x.size(1)
         return torch.cat([self.encode_items(data, index), out], dim=-1)
@@ -90,7 +90,7 @@ class VBPR(Recommender):
         return Embeddings(self.user_embedding, self.item_vectors(data))
 
     def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
-        user = self.user_embedding[batch.user]
+        user = self.user_embedding.index_select(0, batch.user)
         pos = self.item_vectors(data, batch.pos)
         neg = self.item_vectors(data, batch.neg)
         bpr = bpr_loss((user * pos).sum(dim=-1), (user * neg).sum(dim=-1), 'eps')

@@ -1,0 +1,57 @@
+r"""Items that nobody has bought yet.
+
+With the split 'cold_item', a fifth of the items has no training interaction at
+all; validation and test rank those only. An ID embedding has nothing to say
+about them, tokens have.
+
+    python examples/cold_items.py [EPOCHS]
+"""
+
+import sys
+
+import torch
+
+from motor_geo.data import OPQTokenizer, SyntheticMultimodal
+from motor_geo.evaluator import Evaluator, popularity_embeddings
+from motor_geo.nn import TokenCrossEncoder
+from motor_geo.nn.models import LightGCN
+from motor_geo.trainer import Trainer
+from motor_geo.typing import RATES, Embeddings
+
+epochs = int(sys.argv[1]) if len(sys.argv) > 1 else 60
+seeds = range(3) if epochs > 1 else range(1)
+
+
+def measure(name, embeddings, test):
+    recall.setdefault(name, []).append(test.evaluate(embeddings).metrics['recall@20'])
+
+
+recall = {}
+for seed in seeds:
+    dataset = SyntheticMultimodal(split='cold_item', seed=seed)
+    tokenizer = OPQTokenizer(num_tokens=4, seed=seed, verbose=False)
+    data = tokenizer(dataset[0])
+    edge_index, num_items = data[RATES].edge_index, dataset.num_items
+    val = Evaluator(dataset.targets('val'), edge_index, num_items)
+    test = Evaluator(dataset.targets('test'), edge_index, num_items)
+
+    for mode in ('specific', 'agnostic', 'mean', 'id'):
+        torch.manual_seed(seed)
+        encoder = None  # The classic ID embedding.
+        if mode != 'id':
+            encoder = TokenCrossEncoder(tokenizer.num_tokens_dict, mode=mode)
+        model = LightGCN(data, item_encoder=encoder)
+        Trainer(model, data, val, epochs=epochs, seed=seed, progress=False).fit()
+        measure(f'LightGCN, {mode}', model.eval()(data), test)
+
+    # All unseen items are equally popular, so that popularity cannot rank them either.
+    measure('popularity', popularity_embeddings(edge_index, dataset.num_users, num_items), test)
+    generator = torch.Generator().manual_seed(seed)
+    sizes = (dataset.num_users, num_items)
+    noise = [torch.randn(size, 64, generator=generator) for size in sizes]
+    measure('random', Embeddings(*noise), test)
+
+print(f'recall@20 among {test.targets.candidates.numel()} unseen items, {len(seeds)} seeds')
+for name, values in recall.items():
+    values = torch.tensor(values)
+    print(f'{name:20s} {values.mean():.4f} (from {values.min():.4f} to {values.max():.4f})')
