@@ -34,6 +34,14 @@ class SyntheticMultimodal(RecommendationDataset):
     better than the last ones, and texts the opposite. The default has about
     three training interactions per user, few enough for content to matter.
 
+    .. note::
+        The defaults were chosen such that popularity < ID < token embeddings;
+        this order is no evidence for a method. Test Recall@20 of LightGCN with
+        four tokens per modality, mean of five seeds not used in that choice:
+        popularity 0.053, ID 0.111, :obj:`'specific'` 0.198, and
+        :obj:`'mean'` 0.209. It depends on the tokens, too: eight per modality
+        give 0.141 for :obj:`'specific'` (one seed).
+
     Everything is drawn from :obj:`seed`: the same arguments give the same data.
 
     Args:
@@ -179,11 +187,11 @@ def _factors(
     r"""Items are near one cluster center, users near a mixture of two."""
     center = rng.standard_normal((num_clusters, num_factors))
     item = center[rng.integers(num_clusters, size=num_items)]
-    item += 0.8 * rng.standard_normal(item.shape)
+    item += 0.4 * rng.standard_normal(item.shape)
     share = rng.beta(0.5, 0.5, size=(num_users, 1))
     one, other = center[rng.integers(num_clusters, size=(2, num_users))]
     user = share * one + (1.0 - share) * other
-    user += 0.7 * rng.standard_normal(user.shape)
+    user += rng.standard_normal(user.shape)
     user /= np.linalg.norm(user, axis=1, keepdims=True)
     item /= np.linalg.norm(item, axis=1, keepdims=True)
     return user, item
@@ -203,8 +211,8 @@ def _observe(
     rng: np.random.Generator, factors: np.ndarray, channels: int, noise: float
 ) -> np.ndarray:
     num_items, size = factors.shape
-    # Scaled factors have variance 1, distractors 0.16.
-    hidden = 0.4 * rng.standard_normal(factors.shape)
+    # Scaled factors have variance 1, distractors 0.04.
+    hidden = 0.2 * rng.standard_normal(factors.shape)
     hidden = np.concatenate([np.sqrt(size) * factors, hidden], axis=1)
     x = np.tanh(hidden @ rng.standard_normal((2 * size, channels)) / np.sqrt(2 * size))
     x += noise * rng.standard_normal((num_items, channels))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from typing import List, Mapping, Optional, Tuple, Union
+from typing import List, Mapping, NamedTuple, Optional, Tuple, Union
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,13 @@ from torch_geometric.nn.resolver import activation_resolver
 from motor_geo.nn.conv.propagate import propagate
 from motor_geo.nn.graph import sorted_edge_index
 from motor_geo.nn.item_encoder import ItemEncoder
+
+
+class _Incidence(NamedTuple):
+    tokens: weakref.ref
+    version: int
+    graphs: List[EdgeIndex]
+
 
 MODES = ('specific', 'agnostic', 'mean', 'linear')
 
@@ -125,7 +132,7 @@ class TokenCrossEncoder(ItemEncoder):
             self.mlps.append(
                 nn.ModuleList(nn.Linear(*pair) for pair in zip(widths[:-1], widths[1:]))
             )
-        self._incidence: List[Tuple[weakref.ref, int, List[EdgeIndex]]] = []
+        self._incidence: List[_Incidence] = []
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -225,25 +232,32 @@ class TokenCrossEncoder(ItemEncoder):
         return torch.bmm(slots, weight.permute(1, 2, 0)).flatten(0, 1)
 
     def _get_incidence(self, token_id: Tensor) -> Optional[List[EdgeIndex]]:
-        r"""The token-item graph of every group, kept for as long as the same
-        :obj:`token_id` comes in; :obj:`None` where gathering is faster.
+        r"""The token-item graph of every group, built when the same
+        :obj:`token_id` comes in for the second time (a batch comes once) and
+        kept for as long as it lives; :obj:`None` where gathering is faster.
         """
-        for reference, version, incidence in self._incidence:
-            if reference() is token_id and version == token_id._version:
-                return incidence
         if token_id.size(0) < self.codebook_size:
             return None
+        version = token_id._version
+        for entry in self._incidence:
+            if entry.tokens() is token_id and entry.version == version:
+                if not entry.graphs:
+                    entry.graphs.extend(self._build_incidence(token_id))
+                return entry.graphs
+        alive = [entry for entry in self._incidence if entry.tokens() is not None]
+        self._incidence = [_Incidence(weakref.ref(token_id), version, []), *alive[:3]]
+        return None
+
+    def _build_incidence(self, token_id: Tensor) -> List[EdgeIndex]:
         self._check_range(token_id, force=True)
-        incidence = []
+        graphs = []
         item = torch.arange(token_id.size(0), device=token_id.device)
         for start, end in self.groups:
             token = token_id[:, start:end].long() + self.offset[: end - start]
             edge_index = torch.stack([token.flatten(), item.repeat_interleave(end - start)])
             size = ((end - start) * self.codebook_size, token_id.size(0))
-            incidence.append(sorted_edge_index(edge_index, *size)[0])
-        alive = [entry for entry in self._incidence if entry[0]() is not None]
-        self._incidence = [(weakref.ref(token_id), token_id._version, incidence), *alive[:1]]
-        return incidence
+            graphs.append(sorted_edge_index(edge_index, *size)[0])
+        return graphs
 
     def _check_range(self, token_id: Tensor, force: bool = False) -> None:
         # Tables share one tensor: a token outside its codebook would silently

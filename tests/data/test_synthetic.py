@@ -73,8 +73,8 @@ def test_content_predicts_preferences(dataset):
         assert auc > 0.75, (modality, auc)
 
 
-def test_preferences_beat_popularity_oracle():
-    # Without affinity nothing but popularity is left to learn.
+def test_preferences_are_shared():
+    # Without affinity, users agree on popular items only.
     flat = SyntheticMultimodal(affinity=0.0)
     peaked = SyntheticMultimodal()
 
@@ -85,7 +85,7 @@ def test_preferences_beat_popularity_oracle():
         shared = rates @ rates.T
         return int((shared >= 2).sum()) - 2000
 
-    assert repeats(peaked) > 5 * repeats(flat)
+    assert repeats(peaked) > 3 * repeats(flat)
 
 
 def test_deterministic():

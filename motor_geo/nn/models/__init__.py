@@ -6,16 +6,34 @@ from .freedom import FREEDOM
 from .grcn import GRCN
 from .lattice import LATTICE
 from .layergcn import LayerGCN
+from .lgmrec import LGMRec
 from .lightgcn import LightGCN
 from .lirdrec import LIRDRec
+from .mgcn import MGCN
 from .micro import MICRO
 from .mmgcn import MMGCN
 from .recommender import Recommender
+from .slmrec import SLMRec
 from .vbpr import VBPR
 
 MODELS: dict[str, type[Recommender]] = {
     model.__name__: model
-    for model in (BPR, LightGCN, LayerGCN, VBPR, GRCN, BM3, FREEDOM, LIRDRec, LATTICE, MICRO, MMGCN)
+    for model in (
+        BPR,
+        LightGCN,
+        LayerGCN,
+        VBPR,
+        GRCN,
+        SLMRec,
+        BM3,
+        FREEDOM,
+        MGCN,
+        LIRDRec,
+        LATTICE,
+        MICRO,
+        LGMRec,
+        MMGCN,
+    )
 }
 
 __all__ = ['MODELS', 'Recommender', *MODELS]
