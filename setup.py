@@ -43,7 +43,7 @@ setup(
     packages=find_packages(include=['motor_geo', 'motor_geo.*']),
     python_requires='>=3.10',
     install_requires=[
-        # The oldest versions that the tests pass with, all at once; PyTorch is tested from 2.11
+        # The oldest versions that were tested, all at once; PyTorch is tested from 2.11
         # on, and 2.4 is the first with the fused Adam on CPUs.
         'torch>=2.4',
         'torch-geometric>=2.7',

@@ -5,6 +5,10 @@ all; validation and test rank those only. An ID embedding has nothing to say
 about them, tokens have.
 
     python examples/cold_items.py [EPOCHS]
+
+recall@20 among 145 unseen items, mean (and range) of 3 seeds, 60 epochs:
+specific .538 (.513-.566), agnostic .531 (.493-.584), mean .579 (.558-.611),
+ID embedding .133 (.121-.149), popularity .160 (.149-.180), random .133.
 """
 
 import sys

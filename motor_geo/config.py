@@ -261,7 +261,7 @@ def write_yaml(config: Config, path: str) -> None:
 def run_fingerprint(config: Config, dataset: RecommendationDataset) -> str:
     r"""Hash of the data and of every option that changes a result."""
     trainer = {k: v for k, v in config['trainer'].items() if k not in ('epochs', 'progress')}
-    parts = {k: v for k, v in config.items() if k not in ('data', 'out', 'threads', 'tensorboard')}
+    parts = {k: v for k, v in config.items() if k not in ('data', 'out', 'device', 'threads', 'tensorboard')}
     return fingerprint(dataset.fingerprint, {**parts, 'trainer': trainer})
 
 

@@ -17,6 +17,16 @@ import torch_geometric
 from torch import Tensor
 
 
+TEMPORARY = '.tmp-'
+
+
+def remove_temporary(folder: str) -> None:
+    r"""Removes what an :meth:`atomic_write` that was killed left in a folder."""
+    for name in os.listdir(folder):
+        if name.startswith(TEMPORARY):
+            os.remove(osp.join(folder, name))
+
+
 @contextmanager
 def atomic_write(path: str) -> Iterator[str]:
     r"""Yields a temporary path in the folder of :obj:`path` and renames it to
@@ -29,7 +39,7 @@ def atomic_write(path: str) -> Iterator[str]:
     folder = osp.dirname(osp.abspath(path))
     os.makedirs(folder, exist_ok=True)
     suffix = osp.splitext(path)[1]  # `np.save` appends one that is missing.
-    handle, temporary = tempfile.mkstemp(suffix=suffix, prefix='.tmp-', dir=folder)
+    handle, temporary = tempfile.mkstemp(suffix=suffix, prefix=TEMPORARY, dir=folder)
     os.close(handle)
     try:
         yield temporary

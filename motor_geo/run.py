@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import numpy as np
 import torch
+import yaml
 
 from motor_geo.checkpoint import load_checkpoint
 from motor_geo.config import (
@@ -30,7 +31,7 @@ from motor_geo.config import (
     write_yaml,
 )
 from motor_geo.evaluator import Evaluator, popularity_embeddings
-from motor_geo.files import atomic_write, fingerprint
+from motor_geo.files import atomic_write, fingerprint, remove_temporary
 from motor_geo.trainer import Trainer
 from motor_geo.typing import ITEM, RATES
 
@@ -123,8 +124,9 @@ def run(config: Config, progress: bool = True) -> Dict[str, Any]:
         measured = test.evaluate(model(data))
         popularity = test.evaluate(popularity_embeddings(edge_index, *sizes(dataset)))
     per_user = {key: value.cpu().numpy() for key, value in measured.per_user.items()}
+    per_user['user'] = dataset.targets('test').user.numpy()
     with atomic_write(osp.join(out, 'per_user.npz')) as temporary:
-        np.savez_compressed(temporary, user=dataset.targets('test').user.numpy(), **per_user)
+        np.savez_compressed(temporary, **per_user)  # type: ignore
 
     result = {
         'data': dataset.name,
@@ -163,7 +165,7 @@ def claim_folder(config: Config, out: str) -> None:
     """
     path = osp.join(out, 'config.yaml')
     if osp.exists(path):
-        old, new = flatten(read_yaml(path)), flatten(config)
+        old, new = flatten(read_yaml(path)), flatten(yaml.safe_load(yaml.safe_dump(config)))
         free = {'out', 'threads', 'tensorboard', 'device', 'trainer.epochs', 'trainer.progress'}
         for key in sorted(set(old) | set(new)):
             if key not in free and old.get(key) != new.get(key):
@@ -173,6 +175,7 @@ def claim_folder(config: Config, out: str) -> None:
                 )
     try:
         os.makedirs(out, exist_ok=True)
+        remove_temporary(out)
         write_yaml(config, path)
     except OSError as error:
         raise OSError(f"The output folder '{out}' cannot be written to: {error}") from error

@@ -202,9 +202,9 @@ class Trainer:
 
     def _seed_epoch(self, epoch: int) -> torch.Generator:
         state = np.random.SeedSequence((self.seed, epoch)).generate_state(2, np.uint64)
-        torch.manual_seed(int(state[0] >> 1))
+        torch.manual_seed(int(state[0]) >> 1)
         device = self.data[RATES].edge_index.device
-        return torch.Generator(device).manual_seed(int(state[1] >> 1))
+        return torch.Generator(device).manual_seed(int(state[1]) >> 1)
 
     def _cuda_devices(self) -> List[int]:
         device = self.data[RATES].edge_index.device

@@ -313,6 +313,10 @@ def _train_rotation(
         if num_iters == 0:
             return start
         faiss.copy_array_to_vector(start.ravel(), opq.A)
+    if z.shape[0] < width:
+        # With fewer rows than columns, faiss 1.15 writes a width x width matrix
+        # into a buffer of rows x width. Repeating all rows changes no optimum.
+        z = np.tile(z, (-(-width // z.shape[0]), 1))
     opq.train(z)
     return faiss.vector_to_array(opq.A).reshape(width, width).copy()
 

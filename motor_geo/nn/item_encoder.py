@@ -136,7 +136,7 @@ class FeatureProjection(ItemEncoder):
 
     def reset_parameters(self) -> None:
         for lin in self.lin.values():
-            nn.init.xavier_uniform_(lin.weight)
+            nn.init.xavier_uniform_(lin.weight)  # type: ignore
         nn.init.zeros_(self.bias)
 
     def forward(self, x: Mapping[str, Tensor]) -> Tensor:

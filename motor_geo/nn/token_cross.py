@@ -116,6 +116,7 @@ class TokenCrossEncoder(ItemEncoder):
             self.groups = list(zip([0] + ends[:-1], ends))
 
         self.table = nn.Parameter(torch.empty(self.total_tokens * codebook_size, out_channels))
+        self.offset: Tensor
         offset = torch.arange(self.total_tokens) * codebook_size
         self.register_buffer('offset', offset, persistent=False)
         self.act = nn.Identity() if activation is None else activation_resolver(activation)
@@ -158,10 +159,11 @@ class TokenCrossEncoder(ItemEncoder):
                 f"'token_id' must have {self.total_tokens} columns, {self.num_tokens} (got "
                 f'{token_id.size(-1)})'
             )
-        if token_id.dim() == 2 and not torch.compiler.is_compiling():
-            incidence = self._get_incidence(token_id)
-            if incidence is not None:
-                return self._forward_incidence(incidence)
+        # By size alone: the two forms differ in the last bits, and the same
+        # call must give the same bits whatever was called before.
+        all_items = token_id.dim() == 2 and token_id.size(0) >= self.codebook_size
+        if all_items and not torch.compiler.is_compiling():
+            return self._forward_incidence(self._get_incidence(token_id))
         self._check_range(token_id)
         return self._forward_gather(token_id)
 
@@ -170,7 +172,9 @@ class TokenCrossEncoder(ItemEncoder):
             raise ValueError(
                 "data['item'].token_id is missing: apply 'OPQTokenizer' to the data first"
             )
-        return self(store.token_id if index is None else store.token_id[index])
+        if index is None:
+            return self(store.token_id)
+        return self(store.token_id[index].unsqueeze(0)).squeeze(0)  # Gathered: a batch comes once.
 
     def _forward_gather(self, token_id: Tensor) -> Tensor:
         x = F.embedding(token_id.long() + self.offset, self.table)  # [*, T, d]
@@ -231,22 +235,18 @@ class TokenCrossEncoder(ItemEncoder):
         weight = weight.view(-1, slots.size(0), self.out_channels)
         return torch.bmm(slots, weight.permute(1, 2, 0)).flatten(0, 1)
 
-    def _get_incidence(self, token_id: Tensor) -> Optional[List[EdgeIndex]]:
-        r"""The token-item graph of every group, built when the same
-        :obj:`token_id` comes in for the second time (a batch comes once) and
-        kept for as long as it lives; :obj:`None` where gathering is faster.
+    def _get_incidence(self, token_id: Tensor) -> List[EdgeIndex]:
+        r"""The token-item graph of every group, kept for as long as the same
+        :obj:`token_id` comes in.
         """
-        if token_id.size(0) < self.codebook_size:
-            return None
         version = token_id._version
         for entry in self._incidence:
             if entry.tokens() is token_id and entry.version == version:
-                if not entry.graphs:
-                    entry.graphs.extend(self._build_incidence(token_id))
                 return entry.graphs
+        graphs = self._build_incidence(token_id)
         alive = [entry for entry in self._incidence if entry.tokens() is not None]
-        self._incidence = [_Incidence(weakref.ref(token_id), version, []), *alive[:3]]
-        return None
+        self._incidence = [_Incidence(weakref.ref(token_id), version, graphs), *alive[:1]]
+        return graphs
 
     def _build_incidence(self, token_id: Tensor) -> List[EdgeIndex]:
         self._check_range(token_id, force=True)

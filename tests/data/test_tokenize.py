@@ -1,4 +1,5 @@
 import os.path as osp
+import subprocess
 import sys
 
 import numpy as np
@@ -509,3 +510,27 @@ def test_real_data():
     report = tokenizer(4, 256, num_iters=2).report(make_data(image=x))['modalities']['image']
     assert 0.35 < report['error'] < 0.43
     assert min(report['used']) == 256
+
+
+def test_fewer_rows_than_columns():
+    r"""faiss corrupts the heap when it trains a rotation on fewer rows than
+    columns; in a process of its own, since that kills it.
+    """
+    program = """
+import torch
+from motor_geo.data.quantize import fit_quantizer
+torch.manual_seed(0)
+for rows in (20, 60, 100):
+    x = torch.randn(rows, 128).numpy()
+    quantizer = fit_quantizer(
+        x, num_tokens=2, codebook_size=16, method='opq', init='pca', center=False,
+        normalize=False, num_iters=5, max_dim=None, seed=0, name='text',
+    )
+    error = (quantizer.transform(quantizer.prepare(torch.from_numpy(x)))
+             - quantizer.decode(quantizer.encode(x))).square().sum()
+    assert error < 0.9 * torch.from_numpy(x).square().sum(), (rows, float(error))
+print('done')
+"""
+    result = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == 'done'

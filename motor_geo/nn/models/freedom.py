@@ -88,7 +88,7 @@ class FREEDOM(Recommender):
     def reset_parameters(self) -> None:
         super().reset_parameters()
         for lin in self.lins.values():
-            lin.reset_parameters()
+            lin.reset_parameters()  # type: ignore
 
     def begin_epoch(self, data: HeteroData, epoch: int, generator: torch.Generator) -> None:
         if self.rho > 0:

@@ -79,7 +79,7 @@ class Recommender(nn.Module):
         xavier_(self.user_embedding, self.init)
         for module in self.children():
             if hasattr(module, 'reset_parameters'):
-                module.reset_parameters()
+                module.reset_parameters()  # type: ignore
 
     def forward(self, data: HeteroData) -> Embeddings:
         r"""Final user and item vectors on the full training graph.

@@ -1,0 +1,45 @@
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = sorted((ROOT / 'examples').glob('*.py'))
+
+
+def run(name, tmp_path):
+    paths = [str(ROOT), os.environ.get('PYTHONPATH', '')]
+    env = os.environ | {'PYTHONPATH': os.pathsep.join(paths), 'PYG_HOME': str(tmp_path)}
+    command = [sys.executable, str(ROOT / 'examples' / f'{name}.py'), '1']  # One epoch.
+    out = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env)
+    assert out.returncode == 0, out.stderr
+    return out.stdout
+
+
+def test_own_data(tmp_path):
+    out = run('own_data', tmp_path)
+    assert 'users=300, items=400' in out
+    assert 0 < float(re.search(r'test recall@20: (\S+)', out).group(1)) < 1
+    assert out.count('gets the arrival of category') == 2
+
+
+def test_custom_gnn(tmp_path):
+    rows = re.findall(r'^(\w+) +recall@20 (0\.\d+)', run('custom_gnn', tmp_path), re.M)
+    assert [name for name, _ in rows] == ['Embedding', 'TokenCrossEncoder']
+
+
+def test_cold_items(tmp_path):
+    out = run('cold_items', tmp_path)
+    recall = {k: float(v) for k, v in re.findall(r'^(\S.*?) +(0\.\d{4}) \(', out, re.M)}
+    items = int(re.search(r'among (\d+) unseen items', out).group(1))
+    assert len(recall) == 6
+    assert recall['random'] == pytest.approx(20 / items, abs=0.03)
+
+
+@pytest.mark.parametrize('path', EXAMPLES, ids=lambda path: path.name)
+def test_examples_are_short(path):
+    assert len(path.read_text().splitlines()) < 80
+    assert f'def test_{path.stem}(' in Path(__file__).read_text()

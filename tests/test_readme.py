@@ -1,0 +1,61 @@
+r"""The Python of the README and of two pages of the documentation runs."""
+
+import re
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+
+
+def blocks(page):
+    text = (ROOT / page).read_text()
+    if page.endswith('.md'):
+        return re.findall(r'^```python\n(.*?)^```', text, re.M | re.S)
+    found = re.findall(r'^\.\. code-block:: python\n\n((?:    .*\n|\n)+)', text, re.M)
+    return [textwrap.dedent(block) for block in found]
+
+
+@pytest.fixture
+def execute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('PYG_HOME', str(tmp_path))
+
+    def run(page):
+        names = {'__name__': 'page'}
+        for number, block in enumerate(blocks(page), start=1):
+            exec(compile(block, f'{page}, block {number}', 'exec'), names)
+        return names
+
+    return run
+
+
+def test_readme(execute):
+    names = execute('README.md')
+    assert names['score'].shape == (2000, 1500)
+    assert names['unseen'].shape == (1, 64)
+    assert not any(1500 in p.shape for p in names['model'].parameters())
+    assert len([line for line in blocks('README.md')[0].splitlines() if line]) <= 22
+    names['score'].sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in names['model'].parameters())
+
+
+def test_readme_commands():
+    text = (ROOT / 'README.md').read_text()
+    assert text.count('pip install -e . && python -m motor_geo.run\n') == 1
+    assert text.count('pip install -e ".[dev]" && pytest\n') == 1
+
+
+def test_quickstart(execute):
+    names = execute('docs/quickstart.rst')
+    assert 0 < names['measured'].metrics['recall@20'] < 1
+    assert names['item'].shape == (3, 5)
+    assert names['x'].shape == (32, 64)
+    assert names['x_new'].shape == (1, 64)
+
+
+def test_new_backbone(execute):
+    model, data = (execute('docs/backbone.rst')[name] for name in ('model', 'data'))
+    assert model(data).item.shape == (400, 64)
