@@ -17,7 +17,7 @@ extras = {
     'tensorboard': ['tensorboard'],
     'text': ['sentence-transformers'],
     'parquet': ['pyarrow'],
-    'sweep': ['optuna'],
+    'sweep': ['optuna>=4'],
     'plot': ['matplotlib'],
     'docs': ['sphinx>=7', 'myst-parser>=3'],
 }
@@ -64,6 +64,7 @@ setup(
             'scipy',
             *extras['tensorboard'],
             *extras['parquet'],
+            *extras['sweep'],
             *extras['docs'],
         ],
     },

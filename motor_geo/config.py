@@ -9,7 +9,25 @@ import difflib
 import inspect
 import os
 import os.path as osp
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
+import sys
+import textwrap
+import warnings
+from contextlib import contextmanager
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import torch
 import yaml
@@ -39,14 +57,14 @@ FIXED: Dict[str, Callable] = {
     'trainer': Trainer,
     'evaluator': Evaluator,
 }
-#: Options of a run, with type and default.
-GENERAL: Dict[str, Tuple[type, Any]] = {
-    'seed': (int, 0),
-    'out': (str, None),
-    'device': (str, 'auto'),
-    'threads': (int, None),
-    'mask_validation': (bool, False),
-    'tensorboard': (bool, False),
+#: Options of a run, with type, default and meaning.
+GENERAL: Dict[str, Tuple[type, Any, str]] = {
+    'seed': (int, 0, 'seed of initial weights, sampling and losses'),
+    'out': (str, None, 'folder of the run, by default runs/DATA-MODEL-ITEMS-seedSEED'),
+    'device': (str, 'auto', 'auto, cpu or cuda'),
+    'threads': (int, None, 'number of threads'),
+    'mask_validation': (bool, False, 'keep validation items out of the test lists'),
+    'tensorboard': (bool, False, 'write every epoch for TensorBoard'),
 }
 #: Flags without a dot that stand for an option of a section.
 SHORT = {'epochs': 'trainer.epochs', 'batch_size': 'trainer.batch_size', 'lr': 'trainer.lr'}
@@ -105,6 +123,8 @@ def parse_flags(arguments: Sequence[str]) -> Config:
             if position < len(arguments) and not arguments[position].startswith('--'):
                 value = arguments[position]
                 position += 1
+            elif key in ('config', *CHOICES) or GENERAL.get(key, (bool,))[0] is str:
+                raise ConfigError(f'{flag}: expected a value, got none')
         key = key.replace('-', '_')
         _insert(config, SHORT.get(key, key).split('.'), value, flag)
     return config
@@ -114,6 +134,10 @@ def _insert(config: Config, keys: List[str], value: Any, where: str) -> None:
     section, *rest = keys
     if section in CHOICES and not rest:
         rest = ['name']
+    if section in FIXED and not rest:
+        raise ConfigError(f"{where}: '{section}' is a section; expected {section}.<option>")
+    if section in GENERAL and rest:
+        raise ConfigError(f"{where}: '{section}' is an option, not a section; expected {section}")
     if not rest:
         config[section] = value
     elif section not in CHOICES and section not in FIXED:
@@ -131,22 +155,26 @@ def read_yaml(path: str) -> Config:
         ConfigError: If the file is missing or not a mapping of options.
     """
     try:
-        with open(path) as file:
+        with open(path, encoding='utf-8') as file:
             content = yaml.safe_load(file)
     except OSError as error:
         raise ConfigError(f"'{path}' cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"'{path}' is not valid YAML: {error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, 'problem_mark', None)
+        place = '' if mark is None else f', line {mark.line + 1}, column {mark.column + 1}'
+        problem = getattr(error, 'problem', None) or one_line(error)
+        raise ConfigError(f"'{path}'{place}: not valid YAML ({problem})") from error
     if not isinstance(content, dict):
-        raise ConfigError(f"'{path}': expected a mapping of options, got {content!r}")
+        raise ConfigError(
+            f"'{path}': expected a mapping of options, got {textwrap.shorten(repr(content), 60)}"
+        )
     config: Config = {}
     for key, value in content.items():
-        if key in CHOICES and isinstance(value, dict):
-            config[key] = dict(value)
+        if key in (*CHOICES, *FIXED) and isinstance(value, dict):
+            options = {str(option): entry for option, entry in value.items()}
+            config.setdefault(key, {}).update(options)
         elif key in FIXED:
-            if not isinstance(value, dict):
-                raise ConfigError(f"'{path}': '{key}' must be a mapping (got {value!r})")
-            config[key] = dict(value)
+            raise ConfigError(f"'{path}': '{key}' must be a mapping of options (got {value!r})")
         else:
             _insert(config, SHORT.get(str(key), str(key)).split('.'), value, f"'{path}'")
     return config
@@ -185,6 +213,8 @@ def resolve(config: Config) -> Config:
         options = dict(config.get(section, {}))
         name = str(options.pop('name', default))
         target, extra = choose(section, name)
+        if 'path' in extra:  # `recommend` may be called from another folder.
+            name = extra['path']
         out[section] = {'name': name, **check(section, target, {**extra, **options}, name)}
     for section, target in FIXED.items():
         out[section] = check(section, target, config.get(section, {}), section)
@@ -198,10 +228,10 @@ def choose(section: str, name: str) -> Tuple[Callable, Dict[str, Any]]:
     if section == 'data':
         if name in DATASETS:
             return DATASETS[name], {}
-        if osp.isdir(name):
-            return TableDataset, {'path': name}
+        if osp.exists(osp.expanduser(name)):
+            return TableDataset, {'path': osp.abspath(osp.expanduser(name))}
         if os.sep in name:
-            raise ConfigError(f"--data: the folder '{name}' does not exist")
+            raise ConfigError(f"--data: '{name}' does not exist; expected a folder with NAME.inter")
         raise ConfigError(
             f"--data: '{name}' is neither a folder nor a registered name{suggest(name, DATASETS)}"
         )
@@ -218,6 +248,7 @@ def check(section: str, target: Callable, options: Config, name: str) -> Config:
     """
     from jsonargparse import ArgumentParser
 
+    hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
     derived = DERIVED.get(section, set())
     parameters = inspect.signature(target).parameters
     valid = [
@@ -229,27 +260,72 @@ def check(section: str, target: Callable, options: Config, name: str) -> Config:
     for key in options:
         if key not in valid:
             raise ConfigError(f"Unknown option '{section}.{key}' of {name}{suggest(key, valid)}")
+    for key in valid:
+        if parameters[key].default is inspect.Parameter.empty and key not in options:
+            raise ConfigError(f'{section}.{key}: expected {spell(hints[key])}; {name} needs it')
     parser = ArgumentParser(exit_on_error=False)
     skip = {key for key in derived if key in parameters}
     parser.add_class_arguments(target, None, skip=skip)  # type: ignore
     try:
         return parser.parse_object(dict(options)).as_dict()
     except Exception as error:
-        first = ' '.join(line.strip() for line in str(error).splitlines())
-        raise ConfigError(f"In section '{section}' of {name}: {first}") from error
+        for key, value in options.items():
+            _convert(f'{section}.{key}', hints[key], value)
+        raise ConfigError(f"In section '{section}' of {name}: {one_line(error)}") from error
 
 
 def _check_general(options: Config) -> Config:
+    out = {key: default for key, (_, default, _) in GENERAL.items()}
+    out.update({key: _convert(key, GENERAL[key][0], value) for key, value in options.items()})
+    if not 0 <= out['seed'] < 2**63:
+        raise ConfigError(f'seed: expected 0 or more, below 2^63, got {out["seed"]}')
+    if out['threads'] is not None and out['threads'] < 1:
+        raise ConfigError(f'threads: expected at least 1, got {out["threads"]}')
+    return out
+
+
+def _convert(key: str, kind: Any, value: Any) -> Any:
+    r"""A single value as the type that is expected of it."""
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(exit_on_error=False)
-    for key, (kind, default) in GENERAL.items():
-        parser.add_argument(f'--{key}', type=Optional[kind], default=default)  # type: ignore
+    parser.add_argument('--value', type=kind)
     try:
-        return parser.parse_object(options).as_dict()
+        return parser.parse_object({'value': value}).value
     except Exception as error:
-        first = ' '.join(line.strip() for line in str(error).splitlines())
-        raise ConfigError(first) from error
+        raise ConfigError(f'{key}: expected {spell(kind)}, got {value!r}') from error
+
+
+def spell(kind: Any) -> str:
+    r"""A type in words."""
+    if kind is type(None):
+        return 'null'
+    if kind is bool:
+        return 'true or false'
+    inner = [spell(entry) for entry in get_args(kind)]
+    if not inner:
+        return getattr(kind, '__name__', str(kind))
+    origin = get_origin(kind)
+    if not inspect.isclass(origin) or origin.__module__ == 'types':  # A union.
+        return ' or '.join(inner)
+    return f'{"a mapping" if len(inner) == 2 else "a list"} of {" to ".join(inner)}'
+
+
+def one_line(error: BaseException) -> str:
+    r"""The message of an error without line breaks."""
+    return ' '.join(line.strip() for line in str(error).splitlines())
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    r"""Shows warnings as a line each, without the place in the source."""
+
+    def show(message: Any, *args: Any, **kwargs: Any) -> None:
+        print(f'warning: {one_line(message)}', file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
 
 
 def write_yaml(config: Config, path: str) -> None:
@@ -258,10 +334,53 @@ def write_yaml(config: Config, path: str) -> None:
         yaml.safe_dump(config, file, sort_keys=False)
 
 
+def check_writable(folder: str) -> None:
+    r"""Checks that a folder can be written to or made, without making it.
+
+    Raises:
+        ConfigError: If not.
+    """
+    parent = osp.abspath(folder)
+    while not osp.lexists(parent):
+        parent = osp.dirname(parent)
+    if not osp.isdir(parent):
+        raise ConfigError(f"The folder '{folder}' cannot be made: '{parent}' is not a folder")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise ConfigError(f"The folder '{folder}' cannot be written to: '{parent}' is read-only")
+
+
+@contextmanager
+def named(section: str) -> Iterator[None]:
+    r"""Puts the section in front of what a constructor says of an argument."""
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigError(f'{section}: {error}') from error
+
+
+@contextmanager
+def writing(path: str) -> Iterator[str]:
+    r"""Gives errors of writing the name of the file."""
+    try:
+        yield path
+    except (OSError, RuntimeError) as error:  # PyTorch reports a full disk as the latter.
+        reason = getattr(error, 'strerror', None) or f'{one_line(error)} (is the disk full?)'
+        raise OSError(f"'{path}' cannot be written: {reason}") from error
+
+
+def tokenizer_fingerprint(tokenizer: OPQTokenizer) -> str:
+    r"""Hash of the fitted codebooks."""
+    return fingerprint({m: q.state_dict() for m, q in tokenizer.quantizers.items()})
+
+
 def run_fingerprint(config: Config, dataset: RecommendationDataset) -> str:
     r"""Hash of the data and of every option that changes a result."""
     trainer = {k: v for k, v in config['trainer'].items() if k not in ('epochs', 'progress')}
-    parts = {k: v for k, v in config.items() if k not in ('data', 'out', 'device', 'threads', 'tensorboard')}
+    parts = {
+        k: v
+        for k, v in config.items()
+        if k not in ('data', 'out', 'device', 'threads', 'tensorboard')
+    }
     return fingerprint(dataset.fingerprint, {**parts, 'trainer': trainer})
 
 
@@ -275,9 +394,11 @@ def build_device(name: str) -> torch.device:
         return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     try:
         device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"--device: unknown device '{name}'; use auto, cpu or cuda") from error
-    if device.type == 'cuda' and not torch.cuda.is_available():
+    except RuntimeError:
+        device = torch.device('meta')
+    if device.type not in ('cpu', 'cuda'):
+        raise ConfigError(f"--device: unknown device '{name}'; use auto, cpu or cuda")
+    if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(f"--device: there is no '{name}' here; use cpu or auto")
     return device
 
@@ -289,15 +410,34 @@ def build_dataset(config: Config) -> RecommendationDataset:
 
 
 def build_tokenizer(config: Config, data: HeteroData) -> Optional[OPQTokenizer]:
-    r"""A tokenizer if the item encoder reads tokens, else :obj:`None`."""
-    if config['items']['name'] not in MODES:
-        return None
-    if not any(key.startswith('x_') for key in data[ITEM].keys()):
+    r"""A tokenizer if the item encoder reads tokens, else :obj:`None`.
+
+    Raises:
+        ConfigError: If the data lack features that the model or the item
+            encoder reads.
+    """
+    model, items = config['model']['name'], config['items']['name']
+    found = sorted(key[2:] for key in data[ITEM].keys() if key.startswith('x_'))
+    needed = MODELS[model].min_modalities
+    if len(found) < needed:
         raise ConfigError(
-            f'--items {config["items"]["name"]}: the data has no item features to make tokens '
-            'of (expected <modality>_feat.npy files); use --items id'
+            f'--model {model}: expected item features of at least {needed} '
+            f'modalit{"y" if needed == 1 else "ies"} (<modality>_feat.npy files), the data have '
+            f'{", ".join(found) or "none"}'
         )
-    return OPQTokenizer(**config['tokenizer'])
+    if items != 'id' and not found:
+        raise ConfigError(
+            f'--items {items}: expected item features (<modality>_feat.npy files), the data have '
+            'none; use --items id'
+        )
+    if items not in MODES:
+        return None
+    options = dict(config['tokenizer'])
+    # Named here, a model can be built before the tokenizer is fitted.
+    options['modalities'] = options['modalities'] or found
+    options['verbose'] = config['trainer']['progress'] and sys.stderr.isatty()
+    with named('tokenizer'):
+        return OPQTokenizer(**options)
 
 
 def build_item_encoder(
@@ -310,8 +450,6 @@ def build_item_encoder(
     name, channels = options.pop('name'), config['model']['channels']
     if name == 'features':
         widths = {k[2:]: data[ITEM][k].size(1) for k in data[ITEM].keys() if k.startswith('x_')}
-        if not widths:
-            raise ConfigError('--items features: the data has no item features; use --items id')
         return FeatureProjection(widths, channels, **options)
     if tokenizer is not None:
         return TokenCrossEncoder(
@@ -323,8 +461,12 @@ def build_item_encoder(
 def build_model(config: Config, data: HeteroData, tokenizer: Optional[OPQTokenizer]) -> Recommender:
     r"""The backbone, with its item encoder in place."""
     options = {k: v for k, v in config['model'].items() if k != 'name'}
-    encoder = build_item_encoder(config, data, tokenizer)
-    return MODELS[config['model']['name']](data, item_encoder=encoder, **options)
+    if options['channels'] < 1:
+        raise ConfigError(f'model.channels: expected at least 1, got {options["channels"]}')
+    with named('items'):
+        encoder = build_item_encoder(config, data, tokenizer)
+    with named('model'):
+        return MODELS[config['model']['name']](data, item_encoder=encoder, **options)
 
 
 def build_item_graph(config: Config, data: HeteroData) -> HeteroData:
@@ -332,34 +474,66 @@ def build_item_graph(config: Config, data: HeteroData) -> HeteroData:
     weighting = MODELS[config['model']['name']].item_graph
     if weighting is None:
         return data
-    return ItemKNN(weighting=weighting, **config['graph'])(data)
+    with named('graph'):
+        return ItemKNN(weighting=weighting, **config['graph'])(data)
 
 
 def usage() -> str:
     r"""The text of :obj:`--help`."""
-    lines = [
-        'usage: python -m motor_geo.run [--config FILE.yaml] [--option value ...]',
-        '',
-        f'  --data NAME|FOLDER   {", ".join(DATASETS)}, or a folder with NAME.inter (default: '
-        f'{CHOICES["data"]})',
-        f'  --model NAME         {", ".join(MODELS)} (default: {CHOICES["model"]})',
-        f'  --items NAME         {", ".join(ITEMS)} (default: {CHOICES["items"]})',
+    heads = [
+        ('data NAME|FOLDER', f'{", ".join(DATASETS)}, or a folder with NAME.inter', 'data'),
+        ('model NAME', ', '.join(MODELS), 'model'),
+        ('items NAME', ', '.join(ITEMS), 'items'),
     ]
-    for key, (kind, default) in GENERAL.items():
-        lines.append(f'  --{key + " " + kind.__name__.upper():19s}  (default: {default})')
-    lines += ['  --epochs INT          same as --trainer.epochs', '']
-    lines.append('Every argument of a constructor is an option too, such as --model.num_layers 3:')
-    targets: Dict[str, Callable] = {'data (synthetic)': DATASETS['synthetic']}
-    targets.update({f'model ({name})': target for name, target in MODELS.items()})
-    targets.update({f'items ({name})': target for name, target in ITEMS.items()})
+    lines = ['usage: python -m motor_geo.run [--config FILE.yaml] [--option value ...]', '']
+    for flag, text, section in heads:
+        lines.append(_wrap(f'  --{flag:22s}', f'{text} (default: {CHOICES[section]})', 26))
+    for key, (kind, default, text) in GENERAL.items():
+        flag = key if kind is bool else f'{key} {kind.__name__.upper()}'
+        text = text if default is None else f'{text} (default: {_plain(default)})'
+        lines.append(_wrap(f'  --{flag:22s}', text, 26))
+    for short, full in SHORT.items():
+        lines.append(_wrap(f'  --{short:22s}', f'the same as --{full}', 26))
+    lines += [
+        '',
+        'Every argument of a constructor is an option, such as --model.num_layers 3. A file',
+        '(--config) has the same names, and flags override it. Options and defaults:',
+        '',
+    ]
+    targets: Dict[str, Callable] = {f'data ({name})': kind for name, kind in DATASETS.items()}
+    targets['data (FOLDER)'] = TableDataset
+    targets.update({f'model ({name})': kind for name, kind in MODELS.items()})
+    for kind in dict.fromkeys(ITEMS.values()):
+        names = ', '.join(name for name, other in ITEMS.items() if other is kind)
+        targets[f'items ({names})'] = kind
     targets.update(FIXED)
     for title, target in targets.items():
-        section = title.split(' ')[0]
-        words = []
-        for key, parameter in inspect.signature(target).parameters.items():
-            if key in DERIVED.get(section, set()):
-                continue
-            default = '' if parameter.default is parameter.empty else f'={parameter.default}'
-            words.append(f'{key}{default}')
-        lines.append(f'  {title}: {", ".join(words) or "(none)"}')
+        skip = DERIVED.get(title.split(' ')[0], set()) | ({'path'} if 'FOLDER' in title else set())
+        words = [
+            key if p.default is p.empty else f'{key}={_plain(p.default)}'
+            for key, p in inspect.signature(target).parameters.items()
+            if key not in skip
+        ]
+        lines.append(_wrap(f'  {title}: ', ', '.join(words) or 'no options', 6))
     return '\n'.join(lines)
+
+
+def _wrap(head: str, text: str, indent: int) -> str:
+    return textwrap.fill(
+        head + text,
+        width=100,
+        subsequent_indent=' ' * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+        drop_whitespace=True,
+        replace_whitespace=False,
+    )
+
+
+def _plain(value: Any) -> str:
+    r"""A default as it is spelled in a configuration file."""
+    if isinstance(value, (list, tuple)):
+        return f'[{", ".join(map(_plain, value))}]'
+    if value is None or isinstance(value, bool):
+        return {None: 'null', True: 'true', False: 'false'}[value]
+    return str(value)

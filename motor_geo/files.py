@@ -9,13 +9,12 @@ import os
 import os.path as osp
 import tempfile
 from contextlib import contextmanager
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, TextIO
 
 import numpy as np
 import torch
 import torch_geometric
 from torch import Tensor
-
 
 TEMPORARY = '.tmp-'
 
@@ -84,6 +83,29 @@ def fingerprint(*parts: Any) -> str:
     return digest.hexdigest()[:16]
 
 
+def try_lock(path: str, wait: bool = False) -> TextIO | None:
+    r"""Locks a file until it is closed or the process ends, however it ends;
+    :obj:`None` if another process holds it. On systems without :obj:`fcntl`,
+    nothing is locked.
+
+    Args:
+        path: The file, which is made if need be.
+        wait: Whether to wait for the other process.
+    """
+    os.makedirs(osp.dirname(path), exist_ok=True)
+    file = open(path, 'w')
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except ImportError:
+        pass
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
+
+
 def cache_dir() -> str:
     r"""Folder of cached tokens and graphs: :obj:`motor_geo` inside PyG's home
     (:obj:`torch_geometric.get_home_dir()`).
@@ -111,7 +133,7 @@ def cached(kind: str, key: str, compute: Callable[[], dict[str, Tensor]]) -> dic
     try:
         with atomic_write(path) as temporary:
             torch.save(result, temporary)
-    except OSError:
+    except (OSError, RuntimeError):  # PyTorch reports a full disk as the latter.
         pass
     return result
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import os.path as osp
 import sys
-from typing import List, NamedTuple, Optional, Sequence
+from typing import Dict, NamedTuple, Optional, Sequence
 
 import numpy as np
 import torch
@@ -16,13 +17,20 @@ from torch_geometric.data import HeteroData
 from motor_geo.checkpoint import load_checkpoint
 from motor_geo.config import (
     Config,
+    ConfigError,
     build_dataset,
     build_device,
     build_item_graph,
     build_model,
     build_tokenizer,
+    check_writable,
+    one_line,
+    plain_warnings,
     read_yaml,
+    resolve,
     run_fingerprint,
+    tokenizer_fingerprint,
+    writing,
 )
 from motor_geo.data import OPQTokenizer, RecommendationDataset
 from motor_geo.data.extend import add_items
@@ -31,7 +39,7 @@ from motor_geo.data.table import load_features
 from motor_geo.files import atomic_write
 from motor_geo.nn.models import Recommender
 from motor_geo.ranking import top_k
-from motor_geo.typing import RATES
+from motor_geo.typing import ITEM, RATES
 
 
 class Run(NamedTuple):
@@ -69,14 +77,18 @@ def load_run(folder: str, device: str = 'auto') -> Run:
     if not osp.isfile(path):
         raise FileNotFoundError(f"'{folder}' is not the folder of a run: it has no config.yaml")
     config = read_yaml(path)
+    try:
+        config = resolve(config)
+    except ConfigError as error:
+        raise ConfigError(f"'{path}': {error}") from error
+    target = build_device(device)
     dataset = build_dataset(config)
     data = dataset.data
     tokenizer = build_tokenizer(config, data)
     if tokenizer is not None:
-        tokenizer = OPQTokenizer.load(osp.join(folder, 'tokenizer.pt'))
+        tokenizer = load_tokenizer(folder, tokenizer)
         data = tokenizer(data)
     data = build_item_graph(config, data)
-    target = build_device(device)
     model = build_model(config, data, tokenizer).to(target)
     state = load_checkpoint(
         osp.join(folder, 'best.pt'),
@@ -87,6 +99,29 @@ def load_run(folder: str, device: str = 'auto') -> Run:
     model.load_state_dict(state['model'])
     model.eval()
     return Run(config, dataset, data.to(target), tokenizer, model)
+
+
+def load_tokenizer(folder: str, expected: OPQTokenizer) -> OPQTokenizer:
+    r"""The tokenizer of a run, which has the settings of :obj:`expected` and
+    the hash that the result names.
+    """
+    path = osp.join(folder, 'tokenizer.pt')
+    tokenizer = OPQTokenizer.load(path)
+    sizes = tokenizer.num_tokens_dict, tokenizer.codebook_size
+    wanted = expected.num_tokens_dict, expected.codebook_size
+    if sizes != wanted:
+        raise ValueError(
+            f"'{path}' belongs to another run: it has {sizes[0]} tokens of {sizes[1]} values, "
+            f"'config.yaml' {wanted[0]} of {wanted[1]}"
+        )
+    try:
+        with open(osp.join(folder, 'result.json')) as file:
+            known = json.load(file)['hashes'].get('tokenizer')
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        known = None  # Not finished yet: nothing to compare with.
+    if known is not None and known != tokenizer_fingerprint(tokenizer):
+        raise ValueError(f"'{path}' belongs to another run: expected the codebooks of training")
+    return tokenizer
 
 
 @torch.no_grad()
@@ -130,9 +165,12 @@ def user_index(dataset: RecommendationDataset, users: Optional[Sequence[str]]) -
     if users is None:
         return torch.arange(dataset.num_users)
     known = {str(user): position for position, user in enumerate(dataset.user_ids)}
-    for line, user in enumerate(users, start=1):
+    for user in users:
         if str(user) not in known:
-            raise ValueError(f"line {line}: the user '{user}' is not in '{dataset.name}'")
+            raise ValueError(
+                f"The user '{user}' is not in '{dataset.name}'; expected one of its raw ids, such "
+                f"as '{dataset.user_ids[0]}'"
+            )
     return torch.tensor([known[str(user)] for user in users], dtype=torch.long)
 
 
@@ -144,11 +182,26 @@ def with_new_items(run: Run, folder: str) -> tuple[HeteroData, np.ndarray]:
             'train with token-based items (--items specific) or --items features'
         )
     expected = run.dataset.modalities
-    arrays, _ = load_features(folder)
-    missing = [name for name in expected if name not in arrays]
-    if missing or not expected:
-        raise ValueError(f"'{folder}' lacks {missing[0]}_feat.npy; expected features of {expected}")
-    features = {name: torch.as_tensor(np.asarray(arrays[name])).float() for name in expected}
+    if not osp.isdir(folder):
+        raise ValueError(
+            f"--new-items: the folder '{folder}' does not exist; expected one with features of "
+            f'{", ".join(expected)} (<modality>_feat.npy)'
+        )
+    arrays, masks = load_features(folder)
+    features = {}
+    for name in expected:
+        path = osp.join(folder, f'{name}_feat.npy')
+        if name not in arrays:
+            raise ValueError(f"'{path}' is missing; expected features of {', '.join(expected)}")
+        old = run.data[ITEM][f'x_{name}']
+        if arrays[name].shape[1] != old.size(1) or len(arrays[name]) == 0:
+            raise ValueError(
+                f"'{path}': expected at least one row of {old.size(1)} columns as in training, got "
+                f'{list(arrays[name].shape)}'
+            )
+        features[name] = torch.from_numpy(arrays[name].astype(np.float32))
+        if name in masks:  # As in training: items that lack a modality have its mean.
+            features[name][~torch.from_numpy(masks[name])] = old.double().mean(0).float().cpu()
     token_id = None
     if run.tokenizer is not None:
         token_id = run.tokenizer.encode({m: features[m] for m in run.tokenizer.num_tokens_dict})
@@ -156,7 +209,7 @@ def with_new_items(run: Run, folder: str) -> tuple[HeteroData, np.ndarray]:
         run.data, features, token_id, weighting=run.model.item_graph, k=run.config['graph']['k']
     )
     num_new = features[expected[0]].size(0)
-    for name in ('items.tsv', 'items.csv'):
+    for name in ('items.tsv', 'items.csv', 'items.parquet'):
         path = osp.join(folder, name)
         if osp.exists(path):
             ids = read_table(path, ids=('itemID',)).ids['itemID']
@@ -184,15 +237,16 @@ def write(recommendations: Recommendations, path: str) -> int:
         'score': recommendations.score[valid],
     }
     ending = check_ending(path)
-    with atomic_write(path) as temporary:
+    with writing(path), atomic_write(path) as temporary:
         if ending == '.parquet':
             import pyarrow
             import pyarrow.parquet
 
             pyarrow.parquet.write_table(pyarrow.table(columns), temporary)
         else:
-            with open(temporary, 'w', newline='') as file:
-                writer = csv.writer(file, delimiter='\t' if ending == '.tsv' else ',')
+            with open(temporary, 'w', newline='', encoding='utf-8') as file:
+                delimiter = '\t' if ending == '.tsv' else ','
+                writer = csv.writer(file, delimiter=delimiter, lineterminator='\n')
                 writer.writerow(columns)
                 writer.writerows(zip(*(column.tolist() for column in columns.values())))
     return len(row)
@@ -230,31 +284,56 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
             raise ValueError(f'--k must be at least 1 (got {options.k})')
         out = options.out or osp.join(options.run, 'recs.csv')
         check_ending(out)
+        if not osp.isfile(osp.join(options.run, 'config.yaml')):
+            raise ValueError(f"'{options.run}' is not the folder of a run: it has no config.yaml")
+        check_writable(osp.dirname(osp.abspath(out)))
         users = None if options.users is None else read_users(options.users)
-        result = recommend(
-            load_run(options.run, options.device), users, options.k, options.new_items
-        )
-        rows = write(result, out)
-    except (ValueError, OSError) as error:
-        print(f'error: {error}', file=sys.stderr)
+        with plain_warnings():
+            run = load_run(options.run, options.device)
+            if users is not None:
+                check_users(users, run.dataset, options.users)
+            result = recommend(
+                run, None if users is None else list(users), options.k, options.new_items
+            )
+            rows = write(result, out)
+    except (ValueError, OSError, ImportError) as error:
+        print(f'error: {one_line(error)}', file=sys.stderr)
         return 2
     for user, items, scores in list(zip(result.user, result.item, result.score))[:3]:
-        best = ', '.join(f'{item} ({score:.3f})' for item, score in list(zip(items, scores))[:5])
+        found = [(item, score) for item, score in zip(items, scores) if np.isfinite(score)]
+        best = ', '.join(f'{item} ({score:.3f})' for item, score in found[:5])
         print(f'user {user}: {best}')
     print(f"{rows} rows for {len(result.user)} users written to '{out}'")
     return 0
 
 
-def read_users(path: str) -> List[str]:
-    r"""Raw user ids of a file, one per line."""
+def read_users(path: str) -> Dict[str, int]:
+    r"""Distinct raw user ids of a file, one per line, and the first line of
+    each.
+    """
+    users: Dict[str, int] = {}
     try:
-        with open(path) as file:
-            users = [line.strip() for line in file if line.strip()]
-    except OSError as error:
-        raise ValueError(f"--users: '{path}' cannot be read: {error.strerror}") from error
+        with open(path, encoding='utf-8-sig') as file:
+            for line, text in enumerate(file, start=1):
+                if text.strip():
+                    users.setdefault(text.strip(), line)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, 'strerror', None) or 'it is not UTF-8 text'
+        raise ValueError(f"--users: '{path}' cannot be read: {reason}") from error
     if not users:
         raise ValueError(f"--users: '{path}' is empty; expected one user id per line")
     return users
+
+
+def check_users(users: Dict[str, int], dataset: RecommendationDataset, path: str) -> None:
+    r"""Raises a :class:`ValueError` that names the line of an unknown user."""
+    known = set(dataset.user_ids.astype(str))
+    for user, line in users.items():
+        if user not in known:
+            raise ValueError(
+                f"'{path}', line {line}: the user '{user}' is not in '{dataset.name}'; expected "
+                f"raw ids such as '{dataset.user_ids[0]}'"
+            )
 
 
 if __name__ == '__main__':

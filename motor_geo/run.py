@@ -22,13 +22,19 @@ from motor_geo.config import (
     build_item_graph,
     build_model,
     build_tokenizer,
+    check_writable,
     merge,
+    named,
+    one_line,
     parse_flags,
+    plain_warnings,
     read_yaml,
     resolve,
     run_fingerprint,
+    tokenizer_fingerprint,
     usage,
     write_yaml,
+    writing,
 )
 from motor_geo.evaluator import Evaluator, popularity_embeddings
 from motor_geo.files import atomic_write, fingerprint, remove_temporary
@@ -57,22 +63,13 @@ def run(config: Config, progress: bool = True) -> Dict[str, Any]:
         torch.set_num_threads(config['threads'])
     out = config['out'] or default_folder(config)
     config = {**config, 'out': out}
-    claim_folder(config, out)
+    check_folder(config, out)
 
     dataset = build_dataset(config)
     data = dataset.data
     if progress:
         print(dataset)
-    tokenizer = build_tokenizer(config, data)
-    hashes = {'data': dataset.fingerprint}
-    if tokenizer is not None:
-        data = tokenizer(data)
-        tokenizer.save(osp.join(out, 'tokenizer.pt'))
-        hashes['tokens'] = fingerprint(data[ITEM].token_id)
-    data = build_item_graph(config, data)
-    hashes['graphs'] = fingerprint([data[edge_type].edge_index for edge_type in data.edge_types])
-    hashes['run'] = run_fingerprint(config, dataset)
-
+    hashes = {'data': dataset.fingerprint, 'run': run_fingerprint(config, dataset)}
     path = osp.join(out, 'result.json')
     result = read_result(path, hashes['run'], config)
     if result is not None:
@@ -80,6 +77,10 @@ def run(config: Config, progress: bool = True) -> Dict[str, Any]:
             print(f"'{out}' is finished; delete it to run anew")
         return result
 
+    # Every setting is checked before tokens are fitted and anything is written.
+    tokenizer = build_tokenizer(config, data)
+    data = build_item_graph(config, data)
+    hashes['graphs'] = fingerprint([data[edge_type].edge_index for edge_type in data.edge_types])
     torch.manual_seed(config['seed'])
     model = build_model(config, data, tokenizer).to(device)
     data = data.to(device)
@@ -98,17 +99,29 @@ def run(config: Config, progress: bool = True) -> Dict[str, Any]:
 
     writer = tensorboard_writer(out) if config['tensorboard'] else None
     options = {key: value for key, value in config['trainer'].items() if key != 'progress'}
-    trainer = Trainer(
-        model,
-        data,
-        evaluator('val'),
-        seed=config['seed'],
-        out=out,
-        fingerprint=hashes['run'],
-        progress=progress and config['trainer']['progress'],
-        callbacks=[] if writer is None else [writer],
-        **options,
-    )
+    with named('evaluator'):
+        validation = evaluator('val')
+    with named('trainer'):
+        trainer = Trainer(
+            model,
+            data,
+            validation,
+            seed=config['seed'],
+            out=out,
+            fingerprint=hashes['run'],
+            progress=progress and config['trainer']['progress'],
+            callbacks=[] if writer is None else [writer],
+            **options,
+        )
+    if tokenizer is not None:
+        with named('tokenizer'):
+            data = trainer.data = tokenizer(data)
+        hashes['tokens'] = fingerprint(data[ITEM].token_id)
+        hashes['tokenizer'] = tokenizer_fingerprint(tokenizer)
+    claim_folder(config, out)
+    if tokenizer is not None:
+        with writing(osp.join(out, 'tokenizer.pt')) as file:
+            tokenizer.save(file)
     fit = trainer.fit()
 
     best = load_checkpoint(
@@ -125,7 +138,7 @@ def run(config: Config, progress: bool = True) -> Dict[str, Any]:
         popularity = test.evaluate(popularity_embeddings(edge_index, *sizes(dataset)))
     per_user = {key: value.cpu().numpy() for key, value in measured.per_user.items()}
     per_user['user'] = dataset.targets('test').user.numpy()
-    with atomic_write(osp.join(out, 'per_user.npz')) as temporary:
+    with writing(osp.join(out, 'per_user.npz')) as file, atomic_write(file) as temporary:
         np.savez_compressed(temporary, **per_user)  # type: ignore
 
     result = {
@@ -147,8 +160,8 @@ def run(config: Config, progress: bool = True) -> Dict[str, Any]:
         'versions': versions(),
         'machine': {'device': str(device), 'threads': torch.get_num_threads()},
     }
-    with atomic_write(path) as temporary, open(temporary, 'w') as file:
-        json.dump(result, file, indent=1)
+    with writing(path), atomic_write(path) as temporary, open(temporary, 'w') as stream:
+        json.dump(result, stream, indent=1)
     return result
 
 
@@ -159,10 +172,14 @@ def default_folder(config: Config) -> str:
     return osp.join('runs', name)
 
 
-def claim_folder(config: Config, out: str) -> None:
-    r"""Writes the configuration into the folder of the run, or checks that it
-    is the one that is there.
+def check_folder(config: Config, out: str) -> None:
+    r"""Checks that the folder of the run can be written to, and that it holds
+    no other run.
+
+    Raises:
+        ConfigError: If it does or cannot.
     """
+    check_writable(out)
     path = osp.join(out, 'config.yaml')
     if osp.exists(path):
         old, new = flatten(read_yaml(path)), flatten(yaml.safe_load(yaml.safe_dump(config)))
@@ -173,12 +190,14 @@ def claim_folder(config: Config, out: str) -> None:
                     f"'{out}' holds another run ({key} is {old.get(key)} there, "
                     f'{new.get(key)} here); give another --out or delete it'
                 )
-    try:
+
+
+def claim_folder(config: Config, out: str) -> None:
+    r"""Writes the configuration into the folder of the run."""
+    with writing(osp.join(out, 'config.yaml')) as path:
         os.makedirs(out, exist_ok=True)
         remove_temporary(out)
         write_yaml(config, path)
-    except OSError as error:
-        raise OSError(f"The output folder '{out}' cannot be written to: {error}") from error
 
 
 def flatten(config: Config) -> Dict[str, Any]:
@@ -196,14 +215,20 @@ def read_result(path: str, run: str, config: Config) -> Optional[Dict[str, Any]]
     r"""The result of a finished run, unless more epochs are wanted now."""
     if not osp.exists(path):
         return None
-    with open(path) as file:
-        result = json.load(file)
-    if result['hashes']['run'] != run:
+    try:
+        with open(path) as file:
+            result = json.load(file)
+        found, epochs, best_epoch = result['hashes']['run'], result['epochs'], result['best_epoch']
+        stopped = epochs - best_epoch > config['trainer']['patience']
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"'{path}' is damaged: expected the result of a run; delete it to evaluate anew"
+        ) from error
+    if found != run:
         raise ConfigError(
             f"'{path}' was made from other data or settings; give another --out or delete it"
         )
-    stopped = result['epochs'] - result['best_epoch'] > config['trainer']['patience']
-    return result if stopped or result['epochs'] >= config['trainer']['epochs'] else None
+    return result if stopped or epochs >= config['trainer']['epochs'] else None
 
 
 def sizes(dataset: Any) -> tuple[int, int]:
@@ -233,9 +258,11 @@ def tensorboard_writer(out: str) -> Callable[[Dict[str, Any]], None]:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ConfigError("--tensorboard needs 'pip install motor-geo[tensorboard]'") from error
-    writer = SummaryWriter(out)
+    writer: Optional[SummaryWriter] = None
 
     def write(entry: Dict[str, Any]) -> None:
+        nonlocal writer
+        writer = writer or SummaryWriter(out)
         for name, value in {**entry['losses'], **entry['val']}.items():
             writer.add_scalar(name, value, entry['epoch'])
         writer.add_scalar('seconds', entry['seconds'], entry['epoch'])
@@ -285,10 +312,11 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         print(usage())
         return 0
     try:
-        config = load_config(arguments)
-        result = run(config)
-    except (ValueError, OSError, FloatingPointError) as error:
-        print(f'error: {error}', file=sys.stderr)
+        with plain_warnings():
+            config = load_config(arguments)
+            result = run(config)
+    except (ValueError, OSError, FloatingPointError, ImportError) as error:
+        print(f'error: {one_line(error)}', file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print('\ninterrupted; the same command goes on from the last finished epoch')

@@ -17,6 +17,7 @@ from motor_geo.checkpoint import load_checkpoint, save_checkpoint
 from motor_geo.data.sampler import BPRSampler
 from motor_geo.evaluator import Evaluator
 from motor_geo.files import atomic_write
+from motor_geo.metrics import LIST_METRICS
 from motor_geo.nn.models import Recommender
 from motor_geo.typing import ITEM, RATES, USER
 
@@ -88,6 +89,13 @@ class Trainer:
             raise ValueError(f"'epochs' must be positive (got {epochs})")
         if patience < 0:
             raise ValueError(f"'patience' must not be negative (got {patience})")
+        names = (*evaluator.metrics, *LIST_METRICS)
+        if metric not in {f'{name}@{k}' for name in names for k in evaluator.ks}:
+            raise ValueError(
+                f"'metric' must be one of {', '.join(names)} at one of the cut-offs "
+                f"{', '.join(map(str, evaluator.ks))}, such as '{names[0]}@{evaluator.ks[-1]}' "
+                f"(got '{metric}')"
+            )
         self.model = model
         self.data = data
         self.evaluator = evaluator
@@ -186,10 +194,6 @@ class Trainer:
         self.model.eval()
         with torch.no_grad():
             metrics = self.evaluator.evaluate(self.model(self.data)).metrics
-        if self.metric not in metrics:
-            raise ValueError(
-                f"'metric' must be one of {', '.join(sorted(metrics))} (got '{self.metric}')"
-            )
         end = time.perf_counter()
         return {
             'epoch': epoch + 1,
@@ -251,8 +255,12 @@ class Trainer:
             'history': json.dumps(self.history),
         }
         save_checkpoint(osp.join(self.out, 'last.pt'), state, **meta)
-        with open(self._metrics_path(), 'a') as file:
-            file.write(json.dumps(entry) + '\n')
+        path = self._metrics_path()
+        try:
+            with open(path, 'a') as file:
+                file.write(json.dumps(entry) + '\n')
+        except OSError as error:
+            raise OSError(f"cannot write '{path}': {error.strerror}") from error
 
     def _metrics_path(self) -> str:
         assert self.out is not None

@@ -17,6 +17,7 @@ from motor_geo.files import (
     check_finite,
     fingerprint,
     load_array,
+    try_lock,
 )
 
 
@@ -226,3 +227,19 @@ def test_check_finite_names_the_first_row():
 def test_hash_is_sha256():
     digest = hashlib.sha256(b'list1int:1;').hexdigest()[:16]
     assert fingerprint(1) == digest  # Caches survive an upgrade.
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='locks need fcntl')
+def test_a_lock_has_one_holder_and_ends_with_it(tmp_path):
+    path = str(tmp_path / 'new' / '.lock')
+    lock = try_lock(path)
+    assert lock is not None and try_lock(path) is None
+    lock.close()
+    code = (
+        f'from motor_geo.files import try_lock; import os, signal; lock = try_lock({path!r}); '
+        'print(lock is not None, flush=True); os.kill(os.getpid(), signal.SIGKILL)'
+    )
+    out = subprocess.run([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True)
+    assert out.stdout == 'True\n' and out.returncode == -9
+    with try_lock(path, wait=True):
+        assert try_lock(path) is None

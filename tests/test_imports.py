@@ -12,7 +12,7 @@ LEVELS = [
     [{'nn'}, {'data'}, {'metrics', 'evaluator', 'checkpoint'}],
     [{'trainer'}],
     [{'config'}],
-    [{'run', 'recommend', 'sweep', 'reproduce', 'report'}],
+    [{'run', 'recommend', 'space', 'sweep', 'reproduce', 'report'}],
 ]
 LEVEL = {name: i for i, groups in enumerate(LEVELS) for group in groups for name in group}
 GROUP = {name: group for groups in LEVELS for group in groups for name in group}

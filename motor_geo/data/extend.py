@@ -39,6 +39,8 @@ def add_items(
     """
     store = data[ITEM]
     names = sorted(key[2:] for key in store.keys() if key.startswith('x_'))
+    if not names:
+        raise ValueError("The graph has no item features: expected data['item'].x_<modality>")
     missing = [name for name in names if name not in features]
     if missing:
         raise ValueError(f'New items lack features of the modalities {missing}; expected {names}')
@@ -64,6 +66,11 @@ def add_items(
     if 'token_id' in store:
         if token_id is None:
             raise ValueError("The graph holds tokens: expected 'token_id' of the new items")
+        if token_id.shape != (num_new, store.token_id.size(1)):
+            raise ValueError(
+                f"'token_id' of the new items must be [{num_new}, {store.token_id.size(1)}], got "
+                f'{list(token_id.shape)}'
+            )
         out[ITEM].token_id = torch.cat([store.token_id, token_id.to(store.token_id)])
     for name in names:
         if similar(name) in data.edge_types:

@@ -58,7 +58,8 @@ class ItemGraph:
 
     def __call__(self, data: HeteroData, dtype: torch.dtype) -> Tuple[EdgeIndex, Tensor]:
         stores = [data[similar(modality)] for modality in self.weights]
-        key = [(s.edge_index, s.edge_index._version, dtype) for s in stores]
+        tensors = [t for s in stores for t in (s.edge_index, s.edge_weight)]
+        key = [(tensor, tensor._version, dtype) for tensor in tensors]
         if self._cache is None or any(
             old[0] is not new[0] or old[1:] != new[1:] for old, new in zip(self._cache[0], key)
         ):

@@ -80,12 +80,6 @@ def test_slmrec_golden(dtype):
     }
     case.assert_loss(losses, terms)
     assert set(map(id, parameters.values())) == set(map(id, model.parameters()))
-    # The bias of a key moves all logits of a row alike: no gradient but noise.
-    total = torch.stack(list(losses.values())).sum()
-    for name in ('head_g_v_bias', 'head_g_t_bias'):
-        assert case[f'gradnorm_{name}'] < 1e-12
-        (gradient,) = torch.autograd.grad(total, parameters.pop(name), retain_graph=True)
-        assert gradient.norm() < 10 * torch.finfo(dtype).eps
     case.assert_gradients(losses, parameters)
 
 

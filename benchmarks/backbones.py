@@ -1,0 +1,302 @@
+r"""Measures every backbone (agreement with its published implementation, size,
+time and memory) and writes :obj:`docs/backbones.md`:
+
+    python -m benchmarks.backbones --data FOLDER
+
+:obj:`FOLDER` holds one folder per data set in the common layout. The numbers
+are kept next to the page, in :obj:`docs/backbones.json`: with
+:obj:`--skip-time` those of time and memory are taken from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import os.path as osp
+import re
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Any, Dict, Optional, Sequence
+
+import numpy as np
+import torch
+from torch_geometric.data import HeteroData
+from tqdm import tqdm
+
+from benchmarks.results_page import markdown
+from motor_geo.data import ItemKNN, OPQTokenizer, TableDataset
+from motor_geo.evaluator import Evaluator
+from motor_geo.nn import TokenCrossEncoder
+from motor_geo.nn.models import MODELS
+from motor_geo.trainer import Trainer
+from motor_geo.typing import ITEM, RATES, USER, similar
+
+ITEMS = ('id', 'specific')
+NUM_TOKENS, CODEBOOK_SIZE = 4, 256
+#: The Music data of the paper: users, items, widths of features.
+MUSIC = 57202, 25717, {'image': 4096, 'text': 384}
+#: Seconds of training per epoch in the reference framework, on tiktok.
+REFERENCE = {
+    'BPR': '0.24',
+    'LightGCN': '0.94',
+    'VBPR': '0.56',
+    'GRCN': '8.2',
+    'SLMRec': '5.0',
+    'BM3': '1.6',
+    'FREEDOM': '1.0',
+    'MGCN': '3.3',
+    'LATTICE': '28',
+    'LGMRec': '12',
+    'MMGCN': '10',
+}
+
+Numbers = Dict[str, Any]
+
+
+def deviations() -> Numbers:
+    r"""Largest relative deviations from the golden cases, by model, dtype and
+    kind, as the tests see them.
+    """
+    root = osp.join(osp.dirname(osp.abspath(__file__)), '..')
+    with tempfile.TemporaryDirectory() as folder:
+        path = osp.join(folder, 'deviations.json')
+        command = [sys.executable, '-m', 'pytest', '-q', '--disable-warnings', 'tests/nn/models']
+        subprocess.run(
+            [*command, '-k', 'golden'],
+            cwd=root,
+            env={**os.environ, 'GOLDEN_DEVIATIONS': path},
+            check=True,
+        )
+        with open(path) as file:
+            rows = json.load(file)
+    names = {name.lower(): name for name in MODELS}
+    out: Numbers = {name: defaultdict(dict) for name in MODELS}
+    for case, dtype, kind, value in rows:
+        out[names[case]][dtype][kind] = value
+    return out
+
+
+def num_parameters(name: str, items: str) -> int:
+    r"""Trainable parameters on the sizes of Music; nothing is allocated."""
+    num_users, num_items, widths = MUSIC
+    with torch.device('meta'):
+        data = HeteroData()
+        data[USER].num_nodes, data[ITEM].num_nodes = num_users, num_items
+        for modality, width in widths.items():
+            data[ITEM][f'x_{modality}'] = torch.empty(num_items, width)
+            data[similar(modality)].edge_index = torch.empty(2, 10 * num_items, dtype=torch.long)
+            data[similar(modality)].edge_weight = torch.empty(10 * num_items)
+        encoder = None if items == 'id' else token_encoder(list(widths))
+        model = MODELS[name](data, encoder)
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def token_encoder(modalities: Sequence[str]) -> TokenCrossEncoder:
+    return TokenCrossEncoder(dict.fromkeys(modalities, NUM_TOKENS), CODEBOOK_SIZE)
+
+
+def measure_all(folder: str, models: Sequence[str], epochs: int, threads: int) -> Numbers:
+    r"""Time and memory, each backbone in a process of its own, in turns."""
+    dataset = TableDataset(folder)
+    tokenizer = OPQTokenizer(
+        NUM_TOKENS, CODEBOOK_SIZE, center=True, normalize=True, seed=0, verbose=False
+    )
+    tokens = tokenizer(dataset.data)
+    graphs: Dict[Optional[str], HeteroData] = {None: tokens}
+    out: Numbers = defaultdict(dict)
+    jobs = [(name, items) for name in models for items in ITEMS]
+    for name, items in tqdm(jobs, desc='time'):
+        weighting = MODELS[name].item_graph
+        if weighting is not None and weighting not in graphs:
+            graphs[weighting] = ItemKNN(weighting=weighting, cache=False)(tokens)
+        with tempfile.TemporaryDirectory() as scratch:
+            path = osp.join(scratch, 'data.pt')
+            torch.save((graphs[weighting], dataset.targets('val')), path)
+            with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool:
+                job = pool.submit(measure, path, name, items, epochs, threads)
+                out[name][items] = job.result()
+    return out
+
+
+def measure(path: str, name: str, items: str, epochs: int, threads: int) -> Numbers:
+    r"""Median seconds per epoch after the first, and resident memory in MB
+    before there is a model, and at its peak.
+    """
+    torch.set_num_threads(threads)
+    data, targets = torch.load(path, weights_only=False)
+    before = resident('VmRSS')
+    torch.manual_seed(0)
+    found = sorted(key[2:] for key in data[ITEM].keys() if key.startswith('x_'))
+    model = MODELS[name](data, None if items == 'id' else token_encoder(found))
+    evaluator = Evaluator(targets, data[RATES].edge_index, int(data[ITEM].num_nodes))
+    trainer = Trainer(
+        model, data, evaluator, epochs=epochs + 1, patience=epochs + 1, progress=False
+    )
+    history = trainer.fit().history[1:]
+    train = [entry['train_seconds'] for entry in history]
+    evaluation = [entry['seconds'] - entry['train_seconds'] for entry in history]
+    return {
+        'train': round(float(np.median(train)), 4),
+        'evaluation': round(float(np.median(evaluation)), 4),
+        'before': before,
+        'peak': resident('VmHWM'),
+        'epochs': epochs,
+        'threads': threads,
+    }
+
+
+def resident(name: str) -> int:
+    r"""A size of this process in MB (Linux only). The peak of
+    :obj:`getrusage` would be that of the parent.
+    """
+    with open('/proc/self/status') as file:
+        match = re.search(rf'^{name}:\s+(\d+) kB$', file.read(), re.MULTILINE)
+    assert match is not None
+    return round(int(match[1]) * 1024 / 1e6)
+
+
+def render(numbers: Numbers) -> str:
+    r"""The page."""
+    parts = [INTRO, AGREEMENT]
+    kinds = ('outputs', 'losses', 'gradients')
+    header = [
+        'backbone',
+        *(f'{kind}, {dtype}' for dtype in ('float64', 'float32') for kind in kinds),
+    ]
+    lines = []
+    for name, found in numbers['deviations'].items():
+        values = [found[dtype][kind] for dtype in ('float64', 'float32') for kind in kinds]
+        lines.append([link(name), *(f'{value:.0e}' if value else '0' for value in values)])
+    parts += [markdown(header, lines), PARAMETERS]
+
+    lines = []
+    for name, count in numbers['parameters'].items():
+        saved = 100 * (1 - count['specific'] / count['id'])
+        lines.append([link(name), f'{count["id"]:,}', f'{count["specific"]:,}', f'{saved:.2f} %'])
+    parts.append(markdown(['backbone', 'ID', 'tokens', 'saved'], lines))
+
+    if numbers['cost']:
+        parts += [cost_note(numbers['cost']), cost_table(numbers['cost'])]
+    return '\n'.join(parts)
+
+
+def cost_table(cost: Numbers) -> str:
+    lines = []
+    for name, found in cost.items():
+        lines.append(
+            [
+                link(name),
+                *(seconds(found[items]['train']) for items in ITEMS),
+                REFERENCE.get(name, ''),
+                *(seconds(found[items]['evaluation']) for items in ITEMS),
+                *(found[items]['peak'] for items in ITEMS),
+            ]
+        )
+    header = ['backbone', 'training s, ID', 'training s, tokens', 'training s, reference']
+    header += ['evaluation s, ID', 'evaluation s, tokens', 'peak MB, ID', 'peak MB, tokens']
+    return markdown(header, lines)
+
+
+def cost_note(cost: Numbers) -> str:
+    rows = [row for found in cost.values() for row in found.values()]
+
+    def values(name: str) -> str:
+        ordered = sorted({row[name] for row in rows})
+        return ' to '.join(str(value) for value in dict.fromkeys((ordered[0], ordered[-1])))
+
+    return f"""## Time and memory
+
+Seconds per epoch on tiktok (9,308 users, 6,710 items, 59,541 training interactions, image
+and audio features of width 128; batches of 2048, d = 64) with {values('threads')} CPU thread(s):
+medians of {values('epochs')} epoch(s) after one more, training and validation (a full ranking)
+apart, each backbone in a process of its own, one after another. Memory is the largest
+resident size of that process; PyTorch and the data take {values('before')} MB of it before there
+is a model. Reference: the reference framework with ID embeddings on two cores; its
+evaluation takes 0.31 s.
+"""
+
+
+def seconds(value: float) -> str:
+    return f'{value:.2f}' if value < 10 else f'{value:.0f}'
+
+
+def link(name: str) -> str:
+    return f'[{name}](api/models.rst#motor_geo.nn.models.{name})'
+
+
+INTRO = f"""# Backbones
+
+Generated from `docs/backbones.json` by
+
+```
+python -m benchmarks.backbones --data FOLDER
+```
+
+where `FOLDER` holds one folder per data set in the common layout. Names lead to formula,
+paper and arguments. ID is the classic item embedding; tokens are `specific`,
+D = {NUM_TOKENS} per modality, K = {CODEBOOK_SIZE}. Arguments are the defaults.
+"""
+
+AGREEMENT = """## Agreement with published implementations
+
+Largest deviation from float64 results of the published implementation (rounded to float32
+where that is compared) on a small graph with given weights, relative to the largest entry
+of an array: outputs (scores, user and
+item vectors, intermediate vectors), losses (each term and the total) and gradients (of the
+tables; norms where only those are known). Where float64 stops near 1e-8, the published
+code adds a small constant to degrees of nodes.
+"""
+
+PARAMETERS = f"""## Trainable parameters
+
+On the sizes of the Music data of the paper: {MUSIC[0]:,} users, {MUSIC[1]:,} items, d = 64,
+image features of width {MUSIC[2]['image']}, text features of width {MUSIC[2]['text']}. Raw
+features are not trained. Two have no item table to save: the ID embeddings of MMGCN are
+constants, as published, and LIRDRec has none; tokens are one more input there, with its
+share of the user table.
+"""
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    parser = argparse.ArgumentParser(prog='python -m benchmarks.backbones')
+    parser.add_argument('--data', help='folder of data set folders, with tiktok')
+    parser.add_argument('--out', default=osp.join('docs', 'backbones.md'), help='the page')
+    parser.add_argument('--skip-time', action='store_true', help='keep the time and memory')
+    parser.add_argument('--models', nargs='+', default=list(MODELS), help='whose time is taken')
+    parser.add_argument('--epochs', type=int, default=5, help='epochs timed, after one more')
+    parser.add_argument('--threads', type=int, default=max(1, torch.get_num_threads()))
+    options = parser.parse_args(arguments)
+    if options.data is None and not options.skip_time:
+        parser.error('--data is needed, unless --skip-time is given')
+
+    path = osp.splitext(options.out)[0] + '.json'
+    cost: Numbers = {}
+    if osp.exists(path):
+        with open(path) as file:
+            cost = json.load(file)['cost']
+    numbers: Numbers = {
+        'deviations': deviations(),
+        'parameters': {
+            name: {items: num_parameters(name, items) for items in ITEMS} for name in MODELS
+        },
+    }
+    if not options.skip_time:
+        folder = osp.join(options.data, 'tiktok')
+        cost.update(measure_all(folder, options.models, options.epochs, options.threads))
+    numbers['cost'] = {name: cost[name] for name in MODELS if name in cost}
+    with open(path, 'w') as file:
+        json.dump(numbers, file, indent=1)
+        file.write('\n')
+    with open(options.out, 'w') as file:
+        file.write(render(numbers))
+    print(f"numbers written to '{path}', the page is '{options.out}'")
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

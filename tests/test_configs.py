@@ -1,0 +1,43 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from motor_geo.config import parse_flags, read_yaml, resolve
+from motor_geo.nn.models import MODELS
+from motor_geo.run import flatten
+from motor_geo.space import read_space
+
+FOLDER = Path(__file__).parents[1] / 'configs'
+FILES = sorted(FOLDER.rglob('*.yaml'))
+
+
+def name(path):
+    return str(path.relative_to(FOLDER))
+
+
+def test_every_backbone_has_a_sweep():
+    found = {path.stem for path in FILES if path.parent.name == 'sweep'}
+    assert found == {*MODELS, 'tokens'}
+    assert {path.parent.name for path in FILES} == {'model', 'sweep', 'experiment'}
+
+
+@pytest.mark.parametrize('path', [p for p in FILES if p.parent.name != 'sweep'], ids=name)
+def test_files_resolve_and_say_what_differs(path):
+    written = read_yaml(str(path))
+    named = {'name': written['model']['name']}
+    config, plain = flatten(resolve(written)), flatten(resolve({'model': named}))
+    if path.parent.name == 'model':
+        assert path.stem.split('-')[0] == config['model.name']
+        for key in flatten(written):
+            assert key == 'model.name' or config[key] != plain[key], f'{key} is the default'
+
+
+@pytest.mark.parametrize('path', [p for p in FILES if p.parent.name == 'sweep'], ids=name)
+def test_sweeps_search_options_that_exist(path):
+    space = read_space([str(path)], parse_flags([]))  # Every choice is resolved.
+    assert path.stem in (space.base['model']['name'], 'tokens')
+    given = yaml.safe_load(path.read_text())['search']
+    assert list(space.search) == list(given)
+    for key, entry in given.items():  # The published value may be the default, but not unread.
+        assert isinstance(entry, dict) or list(space.search[key]) == entry

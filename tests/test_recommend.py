@@ -1,0 +1,259 @@
+import csv
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from motor_geo import recommend as module
+from motor_geo import run as run_module
+from motor_geo.data import OPQTokenizer
+from motor_geo.recommend import Recommendations, load_run, recommend, write
+from motor_geo.typing import ITEM
+
+NUM_USERS, NUM_ITEMS, NUM_COLD, K = 25, 40, 4, 7
+SMALL = [
+    *('--tokenizer.num_tokens', '2', '--tokenizer.codebook_size', '16', '--graph.k', '4'),
+    *(
+        '--model.channels',
+        '16',
+        '--epochs',
+        '3',
+        '--batch_size',
+        '32',
+        '--trainer.progress',
+        'false',
+    ),
+    *('--tokenizer.cache', 'false', '--graph.cache', 'false', '--threads', '1'),
+]
+RUNS = {
+    'BPR': ('--model', 'BPR'),
+    'LightGCN': ('--model', 'LightGCN', '--items', 'agnostic'),
+    'FREEDOM': ('--model', 'FREEDOM'),
+    'features': ('--model', 'LightGCN', '--items', 'features'),
+    'id': ('--model', 'BPR', '--items', 'id'),
+}
+
+
+@pytest.fixture(scope='module')
+def shop(tmp_path_factory):
+    r"""A folder with string ids; the last items have no interaction."""
+    path = tmp_path_factory.mktemp('data') / 'shop'
+    path.mkdir()
+    rng = np.random.default_rng(0)
+    rows = []
+    for user in range(NUM_USERS):
+        items = rng.permutation(NUM_ITEMS - NUM_COLD)[:8]
+        rows += [(f'00{user}', f'ä {item}', max(0, j - 5)) for j, item in enumerate(items)]
+    rows += [('00greedy', f'ä {item}', 0) for item in range(3, NUM_ITEMS - 3)]
+    with open(path / 'shop.inter', 'w', encoding='utf-8') as file:
+        file.write('userID\titemID\tx_label\n')
+        file.writelines('\t'.join(map(str, row)) + '\n' for row in rows)
+    with open(path / 'items.tsv', 'w', encoding='utf-8') as file:
+        file.write('itemID\n' + ''.join(f'ä {item}\n' for item in range(NUM_ITEMS)))
+    for name, width in (('text', 8), ('image', 12)):
+        x = rng.standard_normal((NUM_ITEMS, width)).astype(np.float32)
+        np.save(path / f'{name}_feat.npy', x)
+    return path
+
+
+@pytest.fixture(scope='module')
+def runs(shop, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('runs')
+    for name, flags in RUNS.items():
+        out = str(folder / name)
+        assert run_module.main(['--data', str(shop), '--out', out, *SMALL, *flags]) == 0
+    return folder
+
+
+@pytest.fixture(scope='module')
+def seen(shop):
+    out = {}
+    with open(shop / 'shop.inter', encoding='utf-8') as file:
+        for row in csv.DictReader(file, delimiter='\t'):
+            if row['x_label'] == '0':
+                out.setdefault(row['userID'], set()).add(row['itemID'])
+    return out
+
+
+def read(path, delimiter=','):
+    with open(path, encoding='utf-8', newline='') as file:
+        return list(csv.DictReader(file, delimiter=delimiter))
+
+
+@torch.no_grad()
+def brute_force(run, user, seen):
+    r"""All items that a user has not seen, best first, with scores."""
+    embeddings = run.model(run.data)
+    row = list(run.dataset.user_ids).index(user)
+    score = embeddings.item.double() @ embeddings.user[row].double()
+    pairs = [(float(s), str(item)) for s, item in zip(score, run.dataset.item_ids)]
+    return sorted((pair for pair in pairs if pair[1] not in seen[user]), reverse=True)
+
+
+@pytest.mark.parametrize('name', list(RUNS))
+def test_lists_equal_brute_force(runs, seen, name, capsys):
+    assert module.main([str(runs / name), '--k', str(K)]) == 0
+    text = capsys.readouterr().out
+    run = load_run(str(runs / name))
+    rows = read(runs / name / 'recs.csv')
+    assert f"{len(rows)} rows for {NUM_USERS + 1} users written to '" in text
+    by_user = {}
+    for row in rows:
+        by_user.setdefault(row['userID'], []).append(row)
+    assert list(by_user) == list(run.dataset.user_ids)  # Raw ids, leading zeros too.
+    for user, found in by_user.items():
+        expected = brute_force(run, user, seen)[:K]
+        assert [int(row['rank']) for row in found] == list(range(1, len(expected) + 1))
+        assert [row['itemID'] for row in found] == [item for _, item in expected]
+        scores = [float(row['score']) for row in found]
+        assert scores == pytest.approx([score for score, _ in expected], abs=1e-5)
+    assert len(by_user['00greedy']) == 6  # Nothing else is left.
+
+
+def test_validation_and_test_items_are_recommended(runs, seen, shop):
+    result = recommend(load_run(str(runs / 'BPR')), ['000'], k=NUM_ITEMS)
+    valid = np.isfinite(result.score[0])
+    assert set(result.item[0][valid]) == {f'ä {i}' for i in range(NUM_ITEMS)} - seen['000']
+
+
+def test_users_of_a_file(runs, tmp_path, capsys):
+    users = tmp_path / 'users.txt'
+    users.write_text('\ufeff007\n\n0011 \n007\n', encoding='utf-8')
+    out = tmp_path / 'new' / 'r.csv'
+    flags = ['--users', str(users), '--k', '2', '--out', str(out)]
+    assert module.main([str(runs / 'BPR'), *flags]) == 0
+    assert [row['userID'] for row in read(out)] == ['007', '007', '0011', '0011']
+    users.write_text('007\n\nnobody\n')
+    assert module.main([str(runs / 'BPR'), *flags]) == 2
+    error = capsys.readouterr().err
+    assert f"'{users}', line 3: the user 'nobody' is not in 'shop'" in error and "'000'" in error
+    with pytest.raises(ValueError, match="'nobody' is not in 'shop'"):
+        recommend(load_run(str(runs / 'BPR')), ['nobody'])
+
+
+def test_formats_are_equal(runs, tmp_path):
+    parquet = pytest.importorskip('pyarrow.parquet')
+    for ending in ('csv', 'tsv', 'parquet'):
+        out = str(tmp_path / f'r.{ending}')
+        assert module.main([str(runs / 'LightGCN'), '--k', '3', '--out', out]) == 0
+    rows = read(tmp_path / 'r.csv')
+    assert rows == read(tmp_path / 'r.tsv', '\t') and len(rows) == 3 * (NUM_USERS + 1)
+    table = parquet.read_table(tmp_path / 'r.parquet').to_pylist()
+    assert [{key: str(value) for key, value in row.items() if key != 'score'} for row in table] == [
+        {key: value for key, value in row.items() if key != 'score'} for row in rows
+    ]
+    assert [row['score'] for row in table] == [np.float32(row['score']) for row in rows]
+    assert b'\r' not in (tmp_path / 'r.csv').read_bytes()
+
+
+def test_awkward_ids_survive(tmp_path):
+    result = Recommendations(
+        np.array(['a,"b"', 'c']),
+        np.array([['x\ty', 'z'], ["'", '']]),
+        np.array([[2.0, 1.0], [0.5, -np.inf]], np.float32),
+    )
+    for ending, delimiter in (('csv', ','), ('tsv', '\t')):
+        path = str(tmp_path / f'r.{ending}')
+        assert write(result, path) == 3
+        found = [(row['userID'], row['itemID'], row['score']) for row in read(path, delimiter)]
+        assert found == [('a,"b"', 'x\ty', '2.0'), ('a,"b"', 'z', '1.0'), ('c', "'", '0.5')]
+
+
+def arrivals(shop, path, rows, ids=None):
+    path.mkdir()
+    for name in ('text', 'image'):
+        np.save(path / f'{name}_feat.npy', np.load(shop / f'{name}_feat.npy')[rows])
+    if ids is not None:
+        (path / 'items.tsv').write_text('itemID\n' + ''.join(f'{i}\n' for i in ids))
+    return str(path)
+
+
+def scores(result):
+    return {
+        (user, item): score
+        for user, items, values in zip(result.user, result.item, result.score)
+        for item, score in zip(items, values)
+    }
+
+
+@pytest.mark.parametrize('name', ['BPR', 'LightGCN', 'features'])
+def test_new_items_score_as_their_twins(runs, shop, tmp_path, name):
+    r"""An item without edges gets the score of a catalogue item with the same
+    features and without edges; in BPR, edges do not matter.
+    """
+    cold = list(range(NUM_ITEMS - NUM_COLD, NUM_ITEMS))
+    cold.remove(NUM_ITEMS - 4)  # The greedy user has an edge to it.
+    twins = [0, 5, *cold] if name == 'BPR' else cold
+    run = load_run(str(runs / name))
+    folder = arrivals(shop, tmp_path / 'new', twins, [f'twin {i}' for i in twins])
+    found = scores(recommend(run, k=100, new_items=folder))
+    assert len(found) == len(twins) * (NUM_USERS + 1)
+    with torch.no_grad():
+        embeddings = run.model(run.data)
+    expected = (embeddings.user.double() @ embeddings.item.double().t()).detach().numpy()
+    for row, user in enumerate(run.dataset.user_ids):
+        for twin in twins:
+            assert found[user, f'twin {twin}'] == pytest.approx(expected[row, twin], abs=1e-6)
+
+
+def test_new_items_of_freedom_have_neighbours(runs, shop, tmp_path):
+    run = load_run(str(runs / 'FREEDOM'))
+    folder = arrivals(shop, tmp_path / 'new', [1, 38])
+    found = recommend(run, ['000'], k=5, new_items=folder)
+    assert sorted(found.item[0]) == ['new_0', 'new_1'] and found.score[0, 0] >= found.score[0, 1]
+    data, _ = module.with_new_items(run, folder)
+    with torch.no_grad():
+        before, after = run.model(run.data), run.model(data)
+    torch.testing.assert_close(after.item[:NUM_ITEMS], before.item)  # Old items stay.
+    torch.testing.assert_close(after.user, before.user)
+    # By hand: a new item is itself and its neighbours, and the first of these is its twin.
+    encoded = run.model.encode_items(data)
+    expected = encoded[41] / 3  # No edges: the mean over three layers.
+    for m in ('image', 'text'):
+        graph = data['item', f'similar_{m}', 'item']
+        mine = graph.edge_index[1] == 41
+        assert 38 in graph.edge_index[0, mine] and int(mine.sum()) == 4
+        part = graph.edge_weight[mine] @ encoded[graph.edge_index[0, mine]]
+        expected = expected + (0.1 if m == 'image' else 0.9) * part
+    torch.testing.assert_close(after.item[41], expected)
+
+
+def test_new_items_without_a_modality_have_its_mean(runs, shop, tmp_path):
+    run = load_run(str(runs / 'features'))
+    folder = arrivals(shop, tmp_path / 'new', [3, 4])
+    np.save(tmp_path / 'new' / 'image_mask.npy', np.array([False, True]))
+    data, ids = module.with_new_items(run, folder)
+    mean = np.load(shop / 'image_feat.npy').astype(float).mean(0)
+    np.testing.assert_allclose(data[ITEM].x_image[40], mean, rtol=1e-5, atol=1e-6)
+    assert torch.equal(data[ITEM].x_image[41], data[ITEM].x_image[4])
+    assert torch.equal(data[ITEM].x_text[40:], data[ITEM].x_text[3:5])
+    assert list(ids) == ['new_0', 'new_1']
+
+
+def test_refused_new_items(runs, shop, tmp_path, capsys):
+    def message(folder, name='BPR'):
+        assert module.main([str(runs / name), '--new-items', str(folder)]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith('error: ') and error.count('\n') == 1
+        return error
+
+    folder = tmp_path / 'new'
+    assert 'the folder' in message(folder) and 'image, text' in message(folder)
+    arrivals(shop, folder, [0, 1], ['a'])
+    assert 'A model with ID embeddings has no vector' in message(folder, 'id')
+    assert "items.tsv' has 1 rows, the features have 2" in message(folder)
+    np.save(folder / 'text_feat.npy', np.ones((2, 3)))
+    assert "text_feat.npy': expected at least one row of 8 columns" in message(folder)
+    np.save(folder / 'text_feat.npy', np.ones((3, 8)))
+    assert "text_feat.npy': expected 2 rows" in message(folder)
+    np.save(folder / 'text_feat.npy', np.full((2, 8), np.nan))
+    assert "text_feat.npy': row 0 holds NaN" in message(folder)
+    os.remove(folder / 'text_feat.npy')
+    assert "text_feat.npy' is missing; expected features of image, text" in message(folder)
+
+
+def test_tokenizer_is_loaded_not_fitted(runs, monkeypatch):
+    monkeypatch.setattr(OPQTokenizer, 'fit', None)
+    run = load_run(str(runs / 'BPR'))
+    assert run.tokenizer.is_fitted and not run.model.training
