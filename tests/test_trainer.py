@@ -9,7 +9,7 @@ import torch
 from motor_geo.data import ItemKNN, OPQTokenizer, SyntheticMultimodal
 from motor_geo.evaluator import Evaluator
 from motor_geo.nn import TokenCrossEncoder
-from motor_geo.nn.models import BPR, FREEDOM, LATTICE, LIRDRec, LayerGCN, LightGCN
+from motor_geo.nn.models import BPR, FREEDOM, LATTICE, LayerGCN, LightGCN, LIRDRec
 from motor_geo.trainer import Trainer
 from motor_geo.typing import RATES, Embeddings
 
