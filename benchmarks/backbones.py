@@ -21,7 +21,7 @@ import tempfile
 from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from typing import Any, Dict, Optional, Sequence
+from typing import Any, Dict, Iterator, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -100,7 +100,9 @@ def token_encoder(modalities: Sequence[str]) -> TokenCrossEncoder:
     return TokenCrossEncoder(dict.fromkeys(modalities, NUM_TOKENS), CODEBOOK_SIZE)
 
 
-def measure_all(folder: str, models: Sequence[str], epochs: int, threads: int) -> Numbers:
+def measure_all(
+    folder: str, models: Sequence[str], epochs: int, threads: int
+) -> Iterator[Tuple[str, Numbers]]:
     r"""Time and memory, each backbone in a process of its own, in turns."""
     dataset = TableDataset(folder)
     tokenizer = OPQTokenizer(
@@ -108,19 +110,19 @@ def measure_all(folder: str, models: Sequence[str], epochs: int, threads: int) -
     )
     tokens = tokenizer(dataset.data)
     graphs: Dict[Optional[str], HeteroData] = {None: tokens}
-    out: Numbers = defaultdict(dict)
-    jobs = [(name, items) for name in models for items in ITEMS]
-    for name, items in tqdm(jobs, desc='time'):
+    for name in tqdm(models, desc='time'):
         weighting = MODELS[name].item_graph
         if weighting is not None and weighting not in graphs:
             graphs[weighting] = ItemKNN(weighting=weighting, cache=False)(tokens)
         with tempfile.TemporaryDirectory() as scratch:
             path = osp.join(scratch, 'data.pt')
             torch.save((graphs[weighting], dataset.targets('val')), path)
-            with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool:
-                job = pool.submit(measure, path, name, items, epochs, threads)
-                out[name][items] = job.result()
-    return out
+            found = {}
+            for items in ITEMS:
+                with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool:
+                    job = pool.submit(measure, path, name, items, epochs, threads)
+                    found[items] = job.result()
+        yield name, found
 
 
 def measure(path: str, name: str, items: str, epochs: int, threads: int) -> Numbers:
@@ -285,17 +287,25 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
             name: {items: num_parameters(name, items) for items in ITEMS} for name in MODELS
         },
     }
+    write({**numbers, 'cost': cost}, options.out)
     if not options.skip_time:
         folder = osp.join(options.data, 'tiktok')
-        cost.update(measure_all(folder, options.models, options.epochs, options.threads))
-    numbers['cost'] = {name: cost[name] for name in MODELS if name in cost}
-    with open(path, 'w') as file:
-        json.dump(numbers, file, indent=1)
-        file.write('\n')
-    with open(options.out, 'w') as file:
-        file.write(render(numbers))
+        for name, found in measure_all(folder, options.models, options.epochs, options.threads):
+            cost[name] = found
+            write({**numbers, 'cost': cost}, options.out)  # What is measured is kept.
     print(f"numbers written to '{path}', the page is '{options.out}'")
     return 0
+
+
+def write(numbers: Numbers, page: str) -> None:
+    r"""Writes the numbers and the page, backbones in the usual order."""
+    cost = numbers['cost']
+    numbers = {**numbers, 'cost': {name: cost[name] for name in MODELS if name in cost}}
+    with open(osp.splitext(page)[0] + '.json', 'w') as file:
+        json.dump(numbers, file, indent=1)
+        file.write('\n')
+    with open(page, 'w') as file:
+        file.write(render(numbers))
 
 
 if __name__ == '__main__':
