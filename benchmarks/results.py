@@ -27,7 +27,8 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.results_page import render
-from motor_geo.config import build_dataset, merge, resolve
+from motor_geo.build import build_dataset
+from motor_geo.config import merge, resolve
 from motor_geo.run import run
 
 Options = Dict[str, Any]

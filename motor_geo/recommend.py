@@ -14,22 +14,24 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from motor_geo.checkpoint import load_checkpoint
-from motor_geo.config import (
-    Config,
-    ConfigError,
+from motor_geo.build import (
     build_dataset,
     build_device,
     build_item_graph,
     build_model,
     build_tokenizer,
+    run_fingerprint,
+    tokenizer_fingerprint,
+)
+from motor_geo.checkpoint import load_checkpoint
+from motor_geo.config import (
+    Config,
+    ConfigError,
     check_writable,
     one_line,
     plain_warnings,
     read_yaml,
     resolve,
-    run_fingerprint,
-    tokenizer_fingerprint,
     writing,
 )
 from motor_geo.data import OPQTokenizer, RecommendationDataset

@@ -13,25 +13,27 @@ import numpy as np
 import torch
 import yaml
 
-from motor_geo.checkpoint import load_checkpoint
-from motor_geo.config import (
-    Config,
-    ConfigError,
+from motor_geo.build import (
     build_dataset,
     build_device,
     build_item_graph,
     build_model,
     build_tokenizer,
+    named,
+    run_fingerprint,
+    tokenizer_fingerprint,
+)
+from motor_geo.checkpoint import load_checkpoint
+from motor_geo.config import (
+    Config,
+    ConfigError,
     check_writable,
     merge,
-    named,
     one_line,
     parse_flags,
     plain_warnings,
     read_yaml,
     resolve,
-    run_fingerprint,
-    tokenizer_fingerprint,
     usage,
     write_yaml,
     writing,

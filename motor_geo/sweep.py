@@ -15,10 +15,10 @@ from typing import Any, Dict, Optional, Sequence, TextIO, Tuple
 
 from tqdm import tqdm
 
+from motor_geo.build import build_dataset
 from motor_geo.config import (
     Config,
     ConfigError,
-    build_dataset,
     check_writable,
     one_line,
     parse_flags,

@@ -4,21 +4,23 @@ import pytest
 import torch
 import yaml
 
-from motor_geo.config import (
-    CHOICES,
-    FIXED,
-    ConfigError,
+from motor_geo.build import (
     build_device,
     build_item_encoder,
     build_model,
     build_tokenizer,
+    run_fingerprint,
+)
+from motor_geo.config import (
+    CHOICES,
+    FIXED,
+    ConfigError,
     check_writable,
     merge,
     parse_flags,
     plain_warnings,
     read_yaml,
     resolve,
-    run_fingerprint,
     spell,
     suggest,
     usage,

@@ -12,6 +12,7 @@ LEVELS = [
     [{'nn'}, {'data'}, {'metrics', 'evaluator', 'checkpoint'}],
     [{'trainer'}],
     [{'config'}],
+    [{'build'}],
     [{'run', 'recommend', 'space', 'sweep', 'reproduce', 'report'}],
 ]
 LEVEL = {name: i for i, groups in enumerate(LEVELS) for group in groups for name in group}
