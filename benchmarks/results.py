@@ -251,19 +251,18 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 
 
 def time_epochs(study: Study, keys: Sequence[Key], chosen: Dict[Key, Options]) -> List[Options]:
-    r"""Median seconds of an epoch (training and validation) per contender, in
-    turns, with nothing else running.
+    r"""Median seconds of three epochs (training and validation) after a first
+    one, per contender, with nothing else running.
     """
     seconds: Dict[Key, List[float]] = defaultdict(list)
-    for _ in range(2):
-        for key in tqdm(keys, desc='time'):
-            with tempfile.TemporaryDirectory() as folder:
-                config = study.config(*key, 0, chosen[key])
-                config = {**config, 'out': osp.join(folder, 'run'), 'device': 'cpu'}
-                config['trainer'] = {**config['trainer'], 'epochs': 4}
-                run(config, progress=False)
-                with open(osp.join(folder, 'run', 'metrics.jsonl')) as file:
-                    seconds[key] += [json.loads(line)['seconds'] for line in file][1:]
+    for key in tqdm(keys, desc='time'):
+        with tempfile.TemporaryDirectory() as folder:
+            config = study.config(*key, 0, chosen[key])
+            config = {**config, 'out': osp.join(folder, 'run'), 'device': 'cpu'}
+            config['trainer'] = {**config['trainer'], 'epochs': 4}
+            run(config, progress=False)
+            with open(osp.join(folder, 'run', 'metrics.jsonl')) as file:
+                seconds[key] = [json.loads(line)['seconds'] for line in file][1:]
     return [
         {
             'stage': 'time',

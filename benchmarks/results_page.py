@@ -57,9 +57,9 @@ def render(rows: Sequence[Row]) -> str:
         threads = by_stage['time'][0]['threads']
         parts.insert(
             1,
-            f'Seconds per epoch (training and validation) are medians on {threads} CPU '
-            'threads, measured in turns with nothing else running; only lastfm and tiktok '
-            'were timed.\n',
+            f'Seconds per epoch (training and validation) are medians of three epochs after a '
+            f'first one, on {threads} CPU threads with nothing else running; only lastfm and '
+            'tiktok were timed.\n',
         )
     if by_stage['parts']:
         parts.append(part_table(by_stage['parts']))
@@ -115,7 +115,9 @@ def short_table(rows: Sequence[Row]) -> str:
         seeds = max(len(entry) for entry in by_items.values())
         popularity = f'{np.mean([row["popularity"] for row in mine]):.4f}'
         lines.append([data, model, seeds, popularity, *cells])
-    return markdown(['data', 'backbone', 'seeds', 'popularity', *(f'`{n}`' for n in names)], lines)
+    return markdown(
+        ['data', 'backbone', 'seeds, at most', 'popularity', *(f'`{n}`' for n in names)], lines
+    )
 
 
 def final_table(rows: Sequence[Row], times: Dict[tuple, float]) -> str:
@@ -161,7 +163,10 @@ def slice_table(rows: Sequence[Row]) -> str:
 
 def part_table(rows: Sequence[Row]) -> str:
     r"""One change at a time to the token encoder."""
-    datasets = unique(rows, 'data')
+    by_data = group(rows, lambda row: row['data'])
+    datasets = [data for data, mine in by_data.items() if len(unique(mine, 'part')) > 1]
+    if not datasets:
+        return ''
     lines = []
     for part, mine in group(rows, lambda row: row['part']).items():
         cells: List[Any] = [part]
