@@ -40,6 +40,7 @@ from motor_geo.config import (
 )
 from motor_geo.evaluator import Evaluator, popularity_embeddings
 from motor_geo.files import atomic_write, fingerprint, remove_temporary
+from motor_geo.memory import keep_freed_memory
 from motor_geo.trainer import Trainer
 from motor_geo.typing import ITEM, RATES
 
@@ -60,6 +61,7 @@ def run(config: Config, progress: bool = True) -> Dict[str, Any]:
             holds another run.
         OSError: If the folder cannot be written to.
     """
+    keep_freed_memory()
     device = build_device(config['device'])
     if config['threads'] is not None:
         torch.set_num_threads(config['threads'])

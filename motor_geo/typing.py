@@ -5,7 +5,7 @@ packages.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, Tuple
 
 import numpy as np
 import torch
@@ -36,6 +36,18 @@ class Batch(NamedTuple):
     user: Tensor  # [B]
     pos: Tensor  # [B]
     neg: Tensor  # [B]
+
+    def rows(self, emb: Embeddings) -> Tuple[Tensor, Tensor, Tensor]:
+        r"""Rows of the users, positive and negative items of the batch.
+
+        They are taken by :meth:`torch.Tensor.index_select`: the backward pass
+        of :obj:`x[index]` is slow on CPUs and sums in an order that changes
+        from call to call. Both kinds of items are taken at once, since every
+        backward pass fills a gradient of the whole size.
+        """
+        item = emb.item.index_select(0, torch.cat([self.pos, self.neg]))
+        pos, neg = item.split([self.pos.numel(), self.neg.numel()])
+        return emb.user.index_select(0, self.user), pos, neg
 
 
 @dataclass(frozen=True)

@@ -54,3 +54,13 @@ def test_eval_targets_candidates_and_device():
     assert EvalTargets.from_pairs(np.array([1]), np.array([2])).to('meta').candidates is None
     with pytest.raises(AttributeError):
         targets.user = torch.ones(1)
+
+
+def test_batch_rows():
+    emb = Embeddings(torch.randn(4, 3, requires_grad=True), torch.randn(5, 2, 3))
+    batch = Batch(torch.tensor([3, 0]), torch.tensor([1, 1]), torch.tensor([4, 0]))
+    user, pos, neg = batch.rows(emb)
+    assert torch.equal(user, emb.user[[3, 0]])
+    assert torch.equal(pos, emb.item[[1, 1]])
+    assert torch.equal(neg, emb.item[[4, 0]])
+    assert batch._replace(neg=batch.neg[:0]).rows(emb)[2].size() == (0, 2, 3)

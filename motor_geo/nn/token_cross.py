@@ -2,24 +2,106 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from typing import List, Mapping, NamedTuple, Optional, Tuple, Union
+from typing import Any, List, Mapping, NamedTuple, Optional, Tuple, Union
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch_geometric import EdgeIndex
+from torch.autograd.function import once_differentiable
 from torch_geometric.data.storage import NodeStorage
 from torch_geometric.nn.resolver import activation_resolver
 
-from motor_geo.nn.conv.propagate import propagate
-from motor_geo.nn.graph import sorted_edge_index
+from motor_geo.nn.conv.propagate import csr_matmul
 from motor_geo.nn.item_encoder import ItemEncoder
 
 
-class _Incidence(NamedTuple):
+class Incidence(NamedTuple):
+    r"""Which items have which tokens, in compressed rows and columns."""
+
+    ptr: Tensor  # [N + 1]: where the tokens of an item start
+    token: Tensor  # [N * T]
+    token_ptr: Tensor  # [T * K + 1]: where the items of a token start
+    item: Tensor  # [N * T]
+
+    @classmethod
+    def from_tokens(cls, token_id: Tensor, codebook_size: int) -> Incidence:
+        r"""From the token ids **[N, T]** of a group."""
+        (num_items, num_tokens), device = token_id.shape, token_id.device
+        offset = torch.arange(num_tokens, device=device) * codebook_size
+        value, item = token_id.t().sort(dim=1, stable=True)
+        value = (value.long() + offset.view(-1, 1)).flatten()
+        bound = torch.arange(num_tokens * codebook_size + 1, device=device)
+        return cls(
+            torch.arange(num_items + 1, device=device) * num_tokens,
+            (token_id.long() + offset).flatten(),
+            torch.searchsorted(value, bound),
+            item.flatten(),
+        )
+
+    def gather(self, table: Tensor) -> Tensor:
+        r"""Sums over the tokens of every item, **[N, d]**."""
+        return csr_matmul(self.ptr, self.token, None, table)
+
+    def scatter(self, x: Tensor) -> Tensor:
+        r"""Sums over the items of every token, **[T * K, d]**."""
+        return csr_matmul(self.token_ptr, self.item, None, x)
+
+
+class _TokenSum(torch.autograd.Function):
+    r"""Sums rows of a table over the tokens of every item."""
+
+    @staticmethod
+    def forward(ctx, incidence: Incidence, table: Tensor) -> Tensor:  # type: ignore
+        ctx.incidence = incidence
+        return incidence.gather(table)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):  # type: ignore
+        return None, ctx.incidence.scatter(grad.contiguous())
+
+
+class _TokenCross(torch.autograd.Function):
+    r"""With :math:`\mathbf{b}, \mathbf{f}, \mathbf{h}` the sums of three
+    tables over the tokens of an item, the sum over groups of
+    :math:`\mathbf{b} + \mathbf{f}^2 / 2 + \textrm{ReLU}(\mathbf{h})`; the last
+    may be missing.
+
+    Nothing with a row per item is kept for the backward pass: the sums are so
+    cheap that they are taken again, and memory is what costs time.
+    """
+
+    @staticmethod
+    def forward(ctx, incidence: List[Incidence], *tables: Any):  # type: ignore
+        ctx.incidence = incidence
+        ctx.save_for_backward(*tables)
+        out = None
+        for graph, base, first, high in zip(incidence, tables[::3], tables[1::3], tables[2::3]):
+            part = graph.gather(base)
+            out = part if out is None else out.add_(part)
+            part = graph.gather(first)
+            out.addcmul_(part, part, value=0.5)
+            if high is not None:
+                out.add_(graph.gather(high).relu_())
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):  # type: ignore
+        grad, tables = grad.contiguous(), ctx.saved_tensors
+        out: List[Optional[Tensor]] = []
+        for graph, first, high in zip(ctx.incidence, tables[1::3], tables[2::3]):
+            out += [graph.scatter(grad), graph.scatter(graph.gather(first).mul_(grad)), None]
+            if high is not None:
+                mask = torch.ops.aten.threshold_backward(grad, graph.gather(high), 0)
+                out[-1] = graph.scatter(mask)
+        return None, *out
+
+
+class _Entry(NamedTuple):
     tokens: weakref.ref
     version: int
-    graphs: List[EdgeIndex]
+    graphs: List[Incidence]
 
 
 MODES = ('specific', 'agnostic', 'mean', 'linear')
@@ -133,7 +215,7 @@ class TokenCrossEncoder(ItemEncoder):
             self.mlps.append(
                 nn.ModuleList(nn.Linear(*pair) for pair in zip(widths[:-1], widths[1:]))
             )
-        self._incidence: List[_Incidence] = []
+        self._incidence: List[_Entry] = []
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -159,10 +241,7 @@ class TokenCrossEncoder(ItemEncoder):
                 f"'token_id' must have {self.total_tokens} columns, {self.num_tokens} (got "
                 f'{token_id.size(-1)})'
             )
-        # By size alone: the two forms differ in the last bits, and the same
-        # call must give the same bits whatever was called before.
-        all_items = token_id.dim() == 2 and token_id.size(0) >= self.codebook_size
-        if all_items and not torch.compiler.is_compiling():
+        if self._sparse(token_id):
             return self._forward_incidence(self._get_incidence(token_id))
         self._check_range(token_id)
         return self._forward_gather(token_id)
@@ -174,7 +253,16 @@ class TokenCrossEncoder(ItemEncoder):
             )
         if index is None:
             return self(store.token_id)
-        return self(store.token_id[index].unsqueeze(0)).squeeze(0)  # Gathered: a batch comes once.
+        token_id = store.token_id.index_select(0, index)
+        if self._sparse(token_id):  # A batch comes once: nothing is kept.
+            return self._forward_incidence(self._build_incidence(token_id))
+        return self(token_id)
+
+    def _sparse(self, token_id: Tensor) -> bool:
+        # By size alone: the two forms differ in the last bits, and the same
+        # call must give the same bits whatever was called before.
+        enough = token_id.dim() == 2 and token_id.size(0) >= self.codebook_size
+        return enough and not torch.compiler.is_compiling()
 
     def _forward_gather(self, token_id: Tensor) -> Tensor:
         x = F.embedding(token_id.long() + self.offset, self.table)  # [*, T, d]
@@ -197,45 +285,43 @@ class TokenCrossEncoder(ItemEncoder):
                 out = out + hidden
         return out
 
-    def _forward_incidence(self, incidence: List[EdgeIndex]) -> Tensor:
+    def _forward_incidence(self, incidence: List[Incidence]) -> Tensor:
         # Every part is a sum over an item's tokens of something computed once
         # per row of the table, so that items receive it from token nodes.
         if self.mode == 'mean':
-            return propagate(self.table, incidence[0]) / self.total_tokens
+            return _TokenSum.apply(incidence[0], self.table / self.total_tokens)
         if self.mode == 'linear':
             lin = self.mlps[0][0]  # type: ignore
-            table = self._project(self.table, lin.weight)
-            return propagate(table, incidence[0]) + lin.bias
+            return _TokenSum.apply(incidence[0], self._project(self.table, lin))
         assert self.weight is not None
-        outs = []
+        fused = self.num_layers == 1 and isinstance(self.act, nn.ReLU)
+        tables, outs = [], []
         # Splitting, unlike slicing, has a backward pass without zero-filling.
         sizes = [end - start for start, end in self.groups]
-        tables = self.table.split([size * self.codebook_size for size in sizes])
-        weights = self.weight.split(sizes)
-        for table, weight, mlp, edge_index in zip(tables, weights, self.mlps, incidence):
+        rows = self.table.split([size * self.codebook_size for size in sizes])
+        for table, weight, mlp, graph in zip(rows, self.weight.split(sizes), self.mlps, incidence):
             weighted = table * weight.repeat_interleave(self.codebook_size)[:, None]
-            parts = [weighted, weighted.square()]
-            if len(mlp) > 0:  # type: ignore
-                parts.append(self._project(table, mlp[0].weight))  # type: ignore
-            total = propagate(torch.cat(parts, dim=-1), edge_index)
-            first, squares, *high = total.split(self.out_channels, dim=-1)
-            outs.append(first + (first.square() - squares) / 2)
-            if len(mlp) > 0:  # type: ignore
-                hidden = self.act(high[0] + mlp[0].bias)  # type: ignore
+            # With f the sum of w e: f + (f^2 - sum of (w e)^2) / 2.
+            tables += [torch.addcmul(weighted, weighted, weighted, value=-0.5), weighted]
+            high = self._project(table, mlp[0]) if len(mlp) > 0 else None  # type: ignore
+            tables.append(high if fused else None)
+            if high is not None and not fused:
+                hidden = self.act(_TokenSum.apply(graph, high))
                 for lin in mlp[1:]:  # type: ignore
                     hidden = self.act(lin(hidden))
                 outs.append(hidden)
-        return sum(outs[1:], outs[0])
+        return sum(outs, _TokenCross.apply(incidence, *tables))
 
-    def _project(self, table: Tensor, weight: Tensor) -> Tensor:
-        r"""Products of the rows of every slot with the slot's part of an affine
-        map of the concatenation, of the shape of :obj:`table`.
+    def _project(self, table: Tensor, lin: nn.Linear) -> Tensor:
+        r"""What the rows of every slot add to an affine map of the
+        concatenation, of the shape of :obj:`table`.
         """
         slots = table.view(-1, self.codebook_size, self.out_channels)
-        weight = weight.view(-1, slots.size(0), self.out_channels)
-        return torch.bmm(slots, weight.permute(1, 2, 0)).flatten(0, 1)
+        weight = lin.weight.view(-1, slots.size(0), self.out_channels).permute(1, 2, 0)
+        bias = (lin.bias / slots.size(0)).expand(slots.size(0), 1, -1)
+        return torch.baddbmm(bias, slots, weight).flatten(0, 1)
 
-    def _get_incidence(self, token_id: Tensor) -> List[EdgeIndex]:
+    def _get_incidence(self, token_id: Tensor) -> List[Incidence]:
         r"""The token-item graph of every group, kept for as long as the same
         :obj:`token_id` comes in.
         """
@@ -245,19 +331,15 @@ class TokenCrossEncoder(ItemEncoder):
                 return entry.graphs
         graphs = self._build_incidence(token_id)
         alive = [entry for entry in self._incidence if entry.tokens() is not None]
-        self._incidence = [_Incidence(weakref.ref(token_id), version, graphs), *alive[:1]]
+        self._incidence = [_Entry(weakref.ref(token_id), version, graphs), *alive[:1]]
         return graphs
 
-    def _build_incidence(self, token_id: Tensor) -> List[EdgeIndex]:
+    def _build_incidence(self, token_id: Tensor) -> List[Incidence]:
         self._check_range(token_id, force=True)
-        graphs = []
-        item = torch.arange(token_id.size(0), device=token_id.device)
-        for start, end in self.groups:
-            token = token_id[:, start:end].long() + self.offset[: end - start]
-            edge_index = torch.stack([token.flatten(), item.repeat_interleave(end - start)])
-            size = ((end - start) * self.codebook_size, token_id.size(0))
-            graphs.append(sorted_edge_index(edge_index, *size)[0])
-        return graphs
+        return [
+            Incidence.from_tokens(token_id[:, start:end], self.codebook_size)
+            for start, end in self.groups
+        ]
 
     def _check_range(self, token_id: Tensor, force: bool = False) -> None:
         # Tables share one tensor: a token outside its codebook would silently

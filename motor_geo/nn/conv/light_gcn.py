@@ -1,8 +1,12 @@
 from __future__ import annotations
 
-from torch import Tensor, nn
+from typing import Tuple
 
-from motor_geo.nn.conv.propagate import Propagate
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from motor_geo.nn.conv.propagate import Propagate, csr_matmul, transposed
 from motor_geo.nn.graph import BipartiteGraph
 from motor_geo.typing import Embeddings
 
@@ -49,6 +53,10 @@ class LightPropagation(nn.Module):
         self.conv = Propagate()
 
     def forward(self, user: Tensor, item: Tensor, graph: BipartiteGraph) -> Embeddings:
+        scale = 1 / (self.num_layers + 1) if self.readout == 'mean' else 1.0
+        learned = graph.to_user_weight.requires_grad or graph.to_item_weight.requires_grad
+        if self.conv.fuse and not learned:
+            return Embeddings(*_LightSum.apply(user, item, graph, self.num_layers, scale))
         x_user, x_item = user, item
         for _ in range(self.num_layers):
             x_user, x_item = (
@@ -56,10 +64,49 @@ class LightPropagation(nn.Module):
                 self.conv(x_user, graph.to_item, graph.to_item_weight),
             )
             user, item = user + x_user, item + x_item
-        if self.readout == 'mean' and self.num_layers > 0:
-            user = user / (self.num_layers + 1)
-            item = item / (self.num_layers + 1)
-        return Embeddings(user, item)
+        return Embeddings(user * scale, item * scale)
 
     def __repr__(self) -> str:
         return f'{self.__class__.__name__}({self.num_layers}, readout={self.readout})'
+
+
+class _LightSum(torch.autograd.Function):
+    r"""The whole sum over layers by Horner's rule,
+    :math:`\mathbf{X} + \mathbf{A} (\mathbf{X} + \mathbf{A} ( \cdots ))`, forward
+    and backward: no layer is kept.
+    """
+
+    @staticmethod
+    def forward(  # type: ignore
+        ctx, user: Tensor, item: Tensor, graph: BipartiteGraph, num_layers: int, scale: float
+    ):
+        ctx.options = graph, num_layers, scale
+        (user_ptr, user_col), _ = graph.to_user.get_csc()
+        (item_ptr, item_col), _ = graph.to_item.get_csc()
+        to_user = user_ptr, user_col, graph.to_user_weight
+        to_item = item_ptr, item_col, graph.to_item_weight
+        return _horner(user, item, to_user, to_item, num_layers, scale)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, user: Tensor, item: Tensor):  # type: ignore
+        graph, num_layers, scale = ctx.options
+        to_user = transposed(graph.to_item, graph.to_item_weight)
+        to_item = transposed(graph.to_user, graph.to_user_weight)
+        return *_horner(user, item, to_user, to_item, num_layers, scale), None, None, None
+
+
+Matrix = Tuple[Tensor, Tensor, Tensor]
+
+
+def _horner(
+    user: Tensor, item: Tensor, to_user: Matrix, to_item: Matrix, num_layers: int, scale: float
+) -> Tuple[Tensor, Tensor]:
+    user, item = user * scale, item * scale
+    x_user, x_item = user, item
+    for _ in range(num_layers):
+        x_user, x_item = (
+            csr_matmul(*to_user, x_item).add_(user),
+            csr_matmul(*to_item, x_user).add_(item),
+        )
+    return x_user, x_item

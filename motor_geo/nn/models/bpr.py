@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Dict, Optional
 
+import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
@@ -47,7 +48,7 @@ class BPR(Recommender):
 
     def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
         user = self.user_embedding.index_select(0, batch.user)
-        pos = self.encode_items(data, batch.pos)
-        neg = self.encode_items(data, batch.neg)
+        item = self.encode_items(data, torch.cat([batch.pos, batch.neg]))
+        pos, neg = item.chunk(2)
         bpr = bpr_loss((user * pos).sum(dim=-1), (user * neg).sum(dim=-1), 'eps')
         return {'bpr': bpr, 'reg': self.reg_weight * frobenius_reg(user, pos, neg)}

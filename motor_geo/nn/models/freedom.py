@@ -126,23 +126,19 @@ class FREEDOM(Recommender):
     def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
         graph = self.graph(data) if self._pruned is None else self._pruned
         out = self.propagate(data, graph)
-        user = out.user.index_select(0, batch.user)
+        user, pos, neg = batch.rows(out)
 
         def bpr(pos: Tensor, neg: Tensor) -> Tensor:
             return bpr_loss((user * pos).sum(dim=-1), (user * neg).sum(dim=-1))
 
-        losses = {
-            'bpr': bpr(out.item.index_select(0, batch.pos), out.item.index_select(0, batch.neg))
-        }
+        losses = {'bpr': bpr(pos, neg)}
         if self.reg_weight > 0:  # Features are projected for the batch only.
             for modality, lin in self.lins.items():
                 store = data[ITEM] if self.features is None else None
                 table = store[f'x_{modality}'] if store is not None else self.features[modality]  # type: ignore
-                pos, neg = (
-                    lin(table.index_select(0, index).to(lin.weight.dtype))
-                    for index in (batch.pos, batch.neg)
-                )
-                losses[f'bpr_{modality}'] = self.reg_weight * bpr(pos, neg)
+                x = table.index_select(0, torch.cat([batch.pos, batch.neg]))
+                value = lin(x.to(lin.weight.dtype))
+                losses[f'bpr_{modality}'] = self.reg_weight * bpr(*value.chunk(2))
         return losses
 
     def __getstate__(self) -> dict:

@@ -219,16 +219,12 @@ class GRCN(Recommender):
     def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
         item = self.encode_items(data)
         out = self.represent(data, item)
-        user = out.user.index_select(0, batch.user)
-        pos = (user * out.item.index_select(0, batch.pos)).sum(dim=-1)
-        neg = (user * out.item.index_select(0, batch.neg)).sum(dim=-1)
+        user, pos, neg = batch.rows(out)
+        pos, neg = (user * pos).sum(dim=-1), (user * neg).sum(dim=-1)
         losses = {'bpr': bpr_loss(pos, neg)}  # "raw", without its overflow.
         if self.reg_weight > 0:
-            items = torch.cat([item.index_select(0, batch.pos), item.index_select(0, batch.neg)])
-            reg = (
-                self.user_embedding.index_select(0, batch.user).square().mean()
-                + items.square().mean()
-            )
+            rows = batch.rows(Embeddings(self.user_embedding, item))
+            reg = rows[0].square().mean() + torch.cat(rows[1:]).square().mean()
             losses['reg_id'] = self.reg_weight * reg
             for m in self.modalities:
                 reg = self.preferences[m].index_select(0, batch.user).square().mean()

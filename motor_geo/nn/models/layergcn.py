@@ -131,14 +131,9 @@ class LayerGCN(Recommender):
         item = self.encode_items(data)
         graph = self.graph(data) if self._pruned is None else self._pruned
         out = self.propagate(item, graph)
-        user = out.user.index_select(0, batch.user)
-        pos = (user * out.item.index_select(0, batch.pos)).sum(dim=-1)
-        neg = (user * out.item.index_select(0, batch.neg)).sum(dim=-1)
-        reg = l2_reg(
-            self.user_embedding.index_select(0, batch.user),
-            item.index_select(0, batch.pos),
-            item.index_select(0, batch.neg),
-        )
+        user, pos, neg = batch.rows(out)
+        pos, neg = (user * pos).sum(dim=-1), (user * neg).sum(dim=-1)
+        reg = l2_reg(*batch.rows(Embeddings(self.user_embedding, item)))
         return {'bpr': bpr_loss(pos, neg, 'sum'), 'reg': self.reg_weight * reg}
 
     def __getstate__(self) -> dict:

@@ -191,10 +191,7 @@ class LearnedGraphRecommender(Recommender):
 
     def ranking_loss(self, out: Embeddings, batch: Batch) -> Dict[str, Tensor]:
         r"""Ranking loss and regularisation of a batch."""
-        # The backward pass of `index_select` sums in a fixed order.
-        user = out.user.index_select(0, batch.user)
-        pos = out.item.index_select(0, batch.pos)
-        neg = out.item.index_select(0, batch.neg)
+        user, pos, neg = batch.rows(out)
         bpr = bpr_loss((user * pos).sum(dim=-1), (user * neg).sum(dim=-1))
         reg = l2_reg(user, pos, neg) / self.reg_batch_size
         return {'bpr': bpr, 'reg': self.reg_weight * reg}

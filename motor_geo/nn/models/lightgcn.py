@@ -53,12 +53,7 @@ class LightGCN(Recommender):
     def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
         item = self.encode_items(data)
         out = self.propagation(self.user_embedding, item, self.graph(data))
-        user = out.user.index_select(0, batch.user)
-        pos = (user * out.item.index_select(0, batch.pos)).sum(dim=-1)
-        neg = (user * out.item.index_select(0, batch.neg)).sum(dim=-1)
-        reg = frobenius_reg(
-            self.user_embedding.index_select(0, batch.user),
-            item.index_select(0, batch.pos),
-            item.index_select(0, batch.neg),
-        )
+        user, pos, neg = batch.rows(out)
+        pos, neg = (user * pos).sum(dim=-1), (user * neg).sum(dim=-1)
+        reg = frobenius_reg(*batch.rows(Embeddings(self.user_embedding, item)))
         return {'bpr': bpr_loss(pos, neg, 'eps'), 'reg': self.reg_weight * reg}

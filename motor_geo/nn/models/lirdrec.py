@@ -252,9 +252,8 @@ class LIRDRec(Recommender):
         out, fusion = self.propagate(data)
         if self.training:
             self.fusion.copy_(fusion.detach())
-        user = out.user.index_select(0, batch.user)
-        pos = (user * out.item.index_select(0, batch.pos)).sum(dim=-1)
-        neg = (user * out.item.index_select(0, batch.neg)).sum(dim=-1)
+        user, pos, neg = batch.rows(out)
+        pos, neg = (user * pos).sum(dim=-1), (user * neg).sum(dim=-1)
         return {
             'bpr': bpr_loss(pos, neg),
             'reg_user': self.reg_weight * out.user.square().mean(),

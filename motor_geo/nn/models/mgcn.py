@@ -181,14 +181,8 @@ class MGCN(Recommender):
     def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
         # Fusion is row by row: only the rows of the batch go through it.
         content, modal = self.views(data)
-        user, pos, neg = (
-            content.user.index_select(0, batch.user),
-            content.item.index_select(0, batch.pos),
-            content.item.index_select(0, batch.neg),
-        )
-        user_side = self.side(user, modal.user.index_select(0, batch.user))
-        pos_side = self.side(pos, modal.item.index_select(0, batch.pos))
-        neg_side = self.side(neg, modal.item.index_select(0, batch.neg))
+        user, pos, neg = batch.rows(content)
+        user_side, pos_side, neg_side = map(self.side, (user, pos, neg), batch.rows(modal))
         out, out_pos, out_neg = user + user_side, pos + pos_side, neg + neg_side
 
         losses = {'bpr': bpr_loss((out * out_pos).sum(dim=-1), (out * out_neg).sum(dim=-1))}

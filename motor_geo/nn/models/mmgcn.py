@@ -155,13 +155,12 @@ class MMGCN(Recommender):
 
     def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
         out, ids = self.propagate(data)
-        user = out.user.index_select(0, batch.user)
-        pos = (user * out.item.index_select(0, batch.pos)).sum(dim=-1)
-        neg = (user * out.item.index_select(0, batch.neg)).sum(dim=-1)
+        user, pos, neg = batch.rows(out)
+        pos, neg = (user * pos).sum(dim=-1), (user * neg).sum(dim=-1)
         losses = {'bpr': bpr_loss(pos, neg, 'raw')}
         if self.reg_weight > 0:
-            item = ids.item.index_select(0, torch.cat([batch.pos, batch.neg]))
-            reg = ids.user.index_select(0, batch.user).square().mean() + item.square().mean()
+            rows = batch.rows(ids)
+            reg = rows[0].square().mean() + torch.cat(rows[1:]).square().mean()
             losses['reg_id'] = self.reg_weight * reg
             for modality, branch in zip(self.modalities, self.branches):
                 if branch.lin is not None:

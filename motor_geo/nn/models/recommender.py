@@ -16,10 +16,6 @@ class Recommender(nn.Module):
     r"""The base of all backbones: a user table, an item encoder in the place
     of the item table, and the parts that training and ranking call.
 
-    Rows of a batch are taken by :meth:`torch.Tensor.index_select`: the
-    backward pass of :obj:`x[index]` is slow on CPUs and sums in an order that
-    changes from call to call.
-
     A subclass implements :meth:`forward` and :meth:`loss`. A schedule that
     belongs to the model (pruning, annealing, rebuilding a graph) goes into
     :meth:`begin_epoch` and keeps its state in buffers, so that it survives a

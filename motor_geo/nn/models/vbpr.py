@@ -91,7 +91,7 @@ class VBPR(Recommender):
 
     def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
         user = self.user_embedding.index_select(0, batch.user)
-        pos = self.item_vectors(data, batch.pos)
-        neg = self.item_vectors(data, batch.neg)
+        item = self.item_vectors(data, torch.cat([batch.pos, batch.neg]))
+        pos, neg = item.chunk(2)
         bpr = bpr_loss((user * pos).sum(dim=-1), (user * neg).sum(dim=-1), 'eps')
         return {'bpr': bpr, 'reg': self.reg_weight * frobenius_reg(user, pos, neg)}

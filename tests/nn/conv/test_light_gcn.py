@@ -28,6 +28,17 @@ def test_light_propagation(num_layers, readout):
 
     conv = LightPropagation(num_layers, readout)
     torch.testing.assert_close(torch.cat(conv(user, item, graph)), expected)
+
+    # Layer by layer, as for weights that are learned: the same gradient.
+    x, upstream = torch.cat([user, item]).requires_grad_(), torch.randn_like(expected)
+    total = (torch.cat(conv(x[:4], x[4:], graph)) * upstream).sum()
+    assert total.requires_grad
+    learned = graph._replace(to_user_weight=graph.to_user_weight.clone().requires_grad_())
+    other = (torch.cat(conv(x[:4], x[4:], learned)) * upstream).sum()
+    (grad,), (other,) = torch.autograd.grad(total, x), torch.autograd.grad(other, x)
+    torch.testing.assert_close(grad, other)
+    slope = sum(torch.linalg.matrix_power(adj, n) @ upstream for n in range(num_layers + 1))
+    torch.testing.assert_close(grad, slope / (num_layers + 1 if readout == 'mean' else 1))
     assert str(conv) == f'LightPropagation({num_layers}, readout={readout})'
 
 

@@ -7,6 +7,7 @@ from torch_geometric import EdgeIndex
 from torch_geometric.typing import SparseTensor
 
 from motor_geo.nn.conv import Propagate
+from motor_geo.nn.conv.propagate import csr_matmul
 from motor_geo.nn.graph import sorted_edge_index
 
 
@@ -111,3 +112,27 @@ def test_propagate_copies():
     conv = copy.deepcopy(Propagate())
     edge_index = torch.tensor([[0], [1]])
     assert conv(torch.ones(2, 1), edge_index).flatten().tolist() == [0.0, 1.0]
+
+
+@pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize('weighted', [True, False])
+def test_csr_matmul(dtype, weighted):
+    torch.manual_seed(0)
+    dense = torch.rand(5, 7) * (torch.rand(5, 7) < 0.4)
+    dense[2] = 0  # A row without entries.
+    sparse = dense.to_sparse_csr()
+    value = sparse.values() if weighted else torch.ones_like(sparse.values())
+    expected = torch.sparse_csr_tensor(
+        sparse.crow_indices(), sparse.col_indices(), value, dense.shape, check_invariants=True
+    )
+    x = torch.randn(7, 3)
+    out = csr_matmul(
+        sparse.crow_indices(),
+        sparse.col_indices(),
+        value.to(dtype) if weighted else None,
+        x.to(dtype),
+    )
+    assert out.dtype == dtype
+    tolerance = 5e-2 if dtype == torch.bfloat16 else 1e-5
+    expected = expected.to_dense() @ x
+    torch.testing.assert_close(out.float(), expected, atol=tolerance, rtol=tolerance)

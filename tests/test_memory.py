@@ -1,0 +1,43 @@
+import subprocess
+import sys
+
+import pytest
+
+from motor_geo.memory import keep_freed_memory
+
+# Page faults of making and freeing an array of 4 MB, again and again.
+SCRIPT = """
+import resource, sys
+import torch
+from motor_geo.memory import keep_freed_memory
+torch.set_num_threads(1)
+if sys.argv[1] == 'keep':
+    assert keep_freed_memory()
+def step():
+    kept = [torch.zeros(2**20) for _ in range(6)]
+    return len(kept)
+for _ in range(5):
+    step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(50):
+    step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='glibc only')
+def test_freed_memory_is_used_again():
+    if not keep_freed_memory():
+        pytest.skip('no glibc')
+    command = [sys.executable, '-c', SCRIPT]
+    keep, plain = (
+        int(subprocess.run([*command, how], capture_output=True, text=True, check=True).stdout)
+        for how in ('keep', 'plain')
+    )
+    assert keep < 100 < plain  # 50 x 6 x 1024 pages would be 307,200.
+
+
+@pytest.mark.parametrize('platform', ['darwin', 'win32'])
+def test_nothing_is_done_elsewhere(monkeypatch, platform):
+    monkeypatch.setattr(sys, 'platform', platform)
+    assert keep_freed_memory() is False
