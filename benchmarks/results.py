@@ -5,8 +5,11 @@ r"""Trains backbones with different item encoders on real data and writes
 
 :obj:`FOLDER` holds one folder per data set in the common layout. Settings are
 chosen on validation by one seed, with the same number of settings for every
-contender; the chosen ones are then trained with several seeds. Finished runs
-are not repeated, and interrupted ones go on.
+contender; the chosen ones are then trained with several seeds.
+
+Results add up in :obj:`docs/results.json`: a run that has a row there is not
+repeated (unless :obj:`--again` is given), and no row is lost when the folder of
+its run is. Finished runs are not repeated, and interrupted ones go on.
 """
 
 from __future__ import annotations
@@ -19,21 +22,27 @@ import os
 import os.path as osp
 import sys
 import tempfile
-from collections import defaultdict
-from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
+from collections import ChainMap, defaultdict
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from benchmarks.results_page import render
+from benchmarks.baselines import item_knn, popularity
+from benchmarks.results_page import chosen, render
 from motor_geo.build import build_dataset
 from motor_geo.config import merge, resolve
+from motor_geo.data import TableDataset
+from motor_geo.files import atomic_write
+from motor_geo.nn.models import MODELS
 from motor_geo.run import run
 
 Options = Dict[str, Any]
-Key = Tuple[str, str, str]
 TOKENS = ('specific', 'agnostic', 'mean')
+DATASETS = ('lastfm', 'tiktok', 'sports', 'ml1m', 'baby')
+#: Of rows, in the order of the file.
+STAGES = ('baseline', 'final', 'parts', 'cold', 'time', 'tune')
 
 
 def product(**choices: Sequence[Any]) -> List[Options]:
@@ -42,12 +51,32 @@ def product(**choices: Sequence[Any]) -> List[Options]:
     return [dict(zip(keys, values)) for values in itertools.product(*choices.values())]
 
 
+#: What is tried of the other backbones, their defaults included.
+OTHERS: Dict[str, List[Options]] = {
+    'LayerGCN': product(model__reg_weight=[1e-2, 1e-3, 1e-4]),
+    'GRCN': product(model__reg_weight=[1e-3, 1e-4, 1e-5]),
+    'SLMRec': product(model__ssl_weight=[0.01, 0.1, 1.0]),
+    'BM3': product(model__reg_weight=[1e-1, 1e-2, 1e-3]),
+    'MGCN': product(model__cl_weight=[1e-3, 1e-2, 1e-1]),
+    'LIRDRec': product(model__reg_weight=[1e-2, 1e-3, 1e-4]),
+    'LATTICE': product(model__reg_weight=[1e-3, 1e-4, 1e-5]),
+    'MICRO': product(model__reg_weight=[1e-3, 1e-4, 1e-5]),
+    'LGMRec': product(model__alpha=[0.1, 0.3, 0.6]),
+    'MMGCN': product(trainer__lr=[1e-2, 1e-3, 1e-4]),
+}
+
+
 def grid(data: str, model: str, items: str) -> List[Options]:
     r"""The settings that are tried on validation, as many for every contender
     of a backbone: six for LightGCN and FREEDOM on the small data sets, three
-    for BPR and VBPR and on sports, two on ml1m and baby.
+    for BPR and VBPR and on sports, two on ml1m and baby. The other backbones
+    have three on lastfm, and on tiktok their defaults alone.
     """
     tokens = items in TOKENS
+    if model in OTHERS:
+        if data == 'tiktok':
+            return product(tokenizer__num_tokens=[4]) if tokens else [{}]
+        return product(tokenizer__num_tokens=[2, 4, 8]) if tokens else OTHERS[model]
     if data not in ('lastfm', 'tiktok'):
         count = 3 if data == 'sports' else 2
         if tokens:
@@ -85,6 +114,8 @@ def plan(datasets: Iterable[str]) -> List[Tuple[str, str, str, int]]:
         if small:
             for model in ('BPR', 'VBPR'):
                 out += [(data, model, name, 2) for name in ('id', *TOKENS)]
+            for model in OTHERS:
+                out += [(data, model, name, 1) for name in ('id', 'specific')]
     return out
 
 
@@ -105,6 +136,26 @@ PARTS: Dict[str, Options] = {
 }
 
 
+class Entry(NamedTuple):
+    r"""What a row of the results is about."""
+
+    stage: str
+    data: str
+    model: str
+    items: str
+    part: str
+    setting: Options
+    seed: int
+
+
+def identity(row: Options) -> str:
+    r"""Rows of equal identity replace each other. A data set has one row for
+    each baseline, and a contender one row of time.
+    """
+    count = {'baseline': 3, 'time': 4}.get(row['stage'])
+    return json.dumps([row[name] for name in Entry._fields[:count]], sort_keys=True)
+
+
 class Study:
     r"""A folder of runs over a folder of data sets."""
 
@@ -112,41 +163,57 @@ class Study:
         self.data, self.runs = data, runs
         self.base = {'device': device, 'threads': threads, 'trainer': {'epochs': epochs}}
 
-    def config(
-        self, data: str, model: str, items: str, seed: int, options: Options, split: str = 'column'
-    ) -> Options:
-        r"""The resolved configuration of a run, its folder included."""
-        flat = {'tokenizer.center': True, 'tokenizer.normalize': True, 'tokenizer.seed': seed}
+    def folder(self, entry: Entry) -> str:
+        r"""The folder of a run."""
+        options = {**entry.setting, **PARTS.get(entry.part, {})}
+        words = [f'{key.split(".")[1]}={value}' for key, value in sorted(options.items())]
+        data = f'{entry.data}-cold_item' if entry.stage == 'cold' else entry.data
+        name = ','.join(words) or 'default'
+        return osp.join(self.runs, data, entry.model, entry.items, name, f'seed{entry.seed}')
+
+    def config(self, entry: Entry) -> Options:
+        r"""The resolved configuration of a run."""
+        flat = {'tokenizer.center': True, 'tokenizer.normalize': True}
+        options = {**flat, 'tokenizer.seed': entry.seed, **entry.setting}
         nested: Options = defaultdict(dict)
-        for key, value in {**flat, **options}.items():
+        for key, value in {**options, **PARTS.get(entry.part, {})}.items():
             section, name = key.split('.')
             nested[section][name] = value
-        words = [f'{key.split(".")[1]}={value}' for key, value in sorted(options.items())]
-        folder = osp.join(data if split == 'column' else f'{data}-{split}', model, items)
-        chosen = {
-            'data': {'name': osp.join(self.data, data), 'split': split},
-            'model': {'name': model},
-            'items': {'name': items},
-            'seed': seed,
-            'out': osp.join(self.runs, folder, ','.join(words) or 'default', f'seed{seed}'),
+        split = 'cold_item' if entry.stage == 'cold' else 'column'
+        fixed = {
+            'data': {'name': osp.join(self.data, entry.data), 'split': split},
+            'model': {'name': entry.model},
+            'items': {'name': entry.items},
+            'seed': entry.seed,
+            'out': self.folder(entry),
         }
-        return resolve(merge(self.base, chosen, dict(nested)))
+        return resolve(merge(self.base, fixed, dict(nested)))
 
-    def result(self, config: Options) -> Optional[Options]:
-        r"""The result of a run, if it is finished."""
-        path = osp.join(config['out'], 'result.json')
-        if not osp.exists(path):
-            return None
-        with open(path) as file:
-            return json.load(file)
+    def is_finished(self, entry: Entry) -> bool:
+        return osp.exists(osp.join(self.folder(entry), 'result.json'))
+
+    def rows(self, entries: Iterable[Entry]) -> Dict[str, Options]:
+        r"""The rows of the runs that are finished, by identity."""
+        out = {}
+        for entry in filter(self.is_finished, entries):
+            with open(osp.join(self.folder(entry), 'result.json')) as file:
+                row = summary(entry, json.load(file))
+            if entry.stage == 'cold':
+                dataset = build_dataset(self.config(entry))
+                row['candidates'] = dataset.targets('test').candidates.numel()
+            out[identity(row)] = row
+        return out
 
 
-def execute(configs: Sequence[Options], jobs: int, title: str) -> None:
-    r"""Carries out the runs that are not finished."""
-    todo = [c for c in configs if not osp.exists(osp.join(c['out'], 'result.json'))]
+def execute(study: Study, entries: Sequence[Entry], jobs: int) -> None:
+    r"""Carries out the runs of a stage that are not finished."""
+    todo = [study.config(entry) for entry in entries if not study.is_finished(entry)]
+    if not todo:
+        return
     context = multiprocessing.get_context('spawn')
     with context.Pool(jobs) as pool:
-        for message in tqdm(pool.imap_unordered(_run, todo), total=len(todo), desc=title):
+        messages = pool.imap_unordered(_run, todo)
+        for message in tqdm(messages, total=len(todo), desc=entries[0].stage):
             if message:
                 tqdm.write(message)
 
@@ -168,128 +235,145 @@ def _run(config: Options) -> str:
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     parser = argparse.ArgumentParser(prog='python -m benchmarks.results')
     parser.add_argument('--data', required=True, help='folder of data set folders')
-    parser.add_argument('--datasets', nargs='+', default=['lastfm', 'tiktok', 'sports', 'ml1m'])
+    parser.add_argument('--datasets', nargs='+', default=DATASETS, help='data sets to work on')
+    parser.add_argument('--models', nargs='+', default=list(MODELS), help='backbones to train')
+    stages = ['baselines', 'tune', 'final', 'parts', 'cold', 'time']
+    parser.add_argument('--stages', nargs='+', default=stages, help='what to carry out')
+    parser.add_argument('--again', action='store_true', help='repeat what has a row in --out')
     parser.add_argument('--runs', default='runs/results', help='folder of the runs')
     parser.add_argument('--out', default='docs/results.json', help='collected results')
-    parser.add_argument('--models', nargs='+', default=['LightGCN', 'FREEDOM', 'BPR', 'VBPR'])
-    parser.add_argument('--stages', nargs='+', default=['tune', 'final', 'parts', 'cold', 'time'])
     parser.add_argument('--jobs', type=int, default=1, help='runs at a time')
     parser.add_argument('--device', default='auto')
     parser.add_argument('--threads', type=int, default=max(1, torch.get_num_threads()))
     parser.add_argument('--epochs', type=int, default=1000)
     options = parser.parse_args(arguments)
     study = Study(options.data, options.runs, options.device, options.threads, options.epochs)
-    contenders = [entry for entry in plan(options.datasets) if entry[1] in options.models]
+    torch.set_num_threads(options.threads)
+    # Rows of this call, in front of those of the file.
+    rows: ChainMap[str, Options] = ChainMap({}, load(options.out))
 
-    tuning = {
-        (data, model, items): [
-            study.config(data, model, items, 0, setting) for setting in grid(data, model, items)
+    def wanted(entries: Iterable[Entry]) -> List[Entry]:
+        return [
+            entry
+            for entry in entries
+            if entry.stage in options.stages
+            and entry.data in options.datasets
+            and entry.model in options.models
+            and (options.again or identity(entry._asdict()) not in rows)
         ]
-        for data, model, items, _ in contenders
-    }
-    if 'tune' in options.stages:
-        execute([c for configs in tuning.values() for c in configs], options.jobs, 'settings')
-    chosen: Dict[Key, Options] = {}
-    for key, configs in tuning.items():
-        values = [(study.result(c) or {}).get('val', {}).get('recall@20', -1) for c in configs]
-        if max(values) >= 0:
-            chosen[key] = grid(*key)[int(np.argmax(values))]
 
+    if 'baselines' in options.stages:
+        for name in options.datasets:
+            known = {'stage': 'baseline', 'data': name, 'model': 'Popularity'}
+            if options.again or identity(known) not in rows:
+                print(f'baselines on {name}')
+                rows.update({identity(row): row for row in baselines(study, name)})
+
+    contenders = plan(dict.fromkeys([*DATASETS, *options.datasets]))
+    tune = [
+        Entry('tune', data, model, items, '', setting, 0)
+        for data, model, items, _ in contenders
+        for setting in grid(data, model, items)
+    ]
+    execute(study, wanted(tune), options.jobs)
+    rows.update(study.rows(tune))
+
+    best = chosen(rows.values())
     final = [
-        ('final', key, '', study.config(*key, seed, chosen[key]))
+        Entry('final', data, model, items, '', best[data, model, items], seed)
         for data, model, items, seeds in contenders
-        for key in [(data, model, items)]
-        if key in chosen
+        if (data, model, items) in best
         for seed in range(seeds)
     ]
+    for entry in final:  # The run of the chosen setting is known by its other name.
+        same = rows.get(identity(entry._replace(stage='tune')._asdict()))
+        if same is not None:
+            rows.setdefault(identity(entry._asdict()), {**same, 'stage': 'final'})
     parts = [
-        ('parts', (data, 'LightGCN', 'specific'), part, config)
-        for data in ('lastfm', 'tiktok')
-        if (key := (data, 'LightGCN', 'specific')) in chosen
-        for part, change in PARTS.items()
+        Entry('parts', *key, part, best[key], seed)
+        for key in [(data, 'LightGCN', 'specific') for data in ('lastfm', 'tiktok')]
+        if key in best
+        for part in PARTS
         for seed in range(2)
-        for config in [study.config(*key, seed, {**chosen[key], **change})]
     ]
     cold = [
-        ('cold', (data, 'LightGCN', items), '', study.config(*key, 0, setting, 'cold_item'))
-        for data in options.datasets
+        Entry('cold', data, 'LightGCN', items, '', best.get((data, 'LightGCN', items), {}), 0)
+        for data in ('sports', 'ml1m')
+        if (data, 'LightGCN', 'id') in best
         for items in ('id', 'features', 'specific', 'mean')
-        if (data, 'LightGCN', 'id') in chosen and data in ('sports', 'ml1m')
-        for key in [(data, 'LightGCN', items)]
-        for setting in [chosen.get(key, {})]
     ]
-    stages = {'final': final, 'parts': parts, 'cold': cold}
-    for stage, entries in stages.items():
-        if stage in options.stages:
-            execute([entry[-1] for entry in entries], options.jobs, stage)
+    for entries in (final, parts, cold):
+        execute(study, wanted(entries), options.jobs)
+    rows.update(study.rows([*tune, *final, *parts, *cold]))
 
-    rows = []
-    for stage, key, part, config in [*final, *parts, *cold]:
-        result = study.result(config)
-        if result is not None:
-            row = summary(stage, key, part, chosen.get(key, {}), result)
-            if stage == 'cold':
-                row['candidates'] = build_dataset(config).targets('test').candidates.numel()
-            rows.append(row)
-    if 'time' in options.stages:
-        rows += time_epochs(
-            study, [key for key in chosen if key[0] in ('lastfm', 'tiktok')], chosen
-        )
-    for key, configs in tuning.items():
-        for setting, config in zip(grid(*key), configs):
-            result = study.result(config)
-            if result is not None:
-                rows.append(summary('tune', key, '', setting, result))
-    with open(options.out, 'w') as file:
-        file.write('[\n' + ',\n'.join(json.dumps(row) for row in rows) + '\n]\n')
-    print(f"{len(rows)} results written to '{options.out}'")
-    page = osp.splitext(options.out)[0] + '.md'
-    with open(page, 'w') as file:
-        file.write(render(rows))
-    print(f"the page is '{page}'")
+    time = [
+        Entry('time', data, model, items, '', setting, 0)
+        for (data, model, items), setting in best.items()
+        if data in ('lastfm', 'tiktok')
+    ]
+    for entry in wanted(time):
+        row = time_epoch(study, entry)
+        rows[identity(row)] = row
+
+    save(options.out, {**load(options.out), **rows.maps[0]})
     return 0
 
 
-def time_epochs(study: Study, keys: Sequence[Key], chosen: Dict[Key, Options]) -> List[Options]:
+def load(path: str) -> Dict[str, Options]:
+    r"""The rows of a file by identity; none if there is no file."""
+    if not osp.exists(path):
+        return {}
+    with open(path) as file:
+        return {identity(row): row for row in json.load(file)}
+
+
+def save(path: str, rows: Dict[str, Options]) -> None:
+    r"""Writes the rows, and the page next to them."""
+    ordered = sorted(rows.values(), key=lambda row: STAGES.index(row['stage']))
+    page = osp.splitext(path)[0] + '.md'
+    with atomic_write(path) as temporary, open(temporary, 'w') as file:
+        file.write('[\n' + ',\n'.join(json.dumps(row) for row in ordered) + '\n]\n')
+    with atomic_write(page) as temporary, open(temporary, 'w') as file:
+        file.write(render(ordered))
+    print(f"{len(ordered)} results written to '{path}', the page is '{page}'")
+
+
+def baselines(study: Study, data: str) -> List[Options]:
+    r"""The rows of popularity and, given features, of item-kNN."""
+    dataset = TableDataset(osp.join(study.data, data), split='column')
+    head = {'stage': 'baseline', 'data': data}
+    out = [{**head, 'model': 'Popularity', **popularity(dataset)}]
+    if dataset.modalities:
+        out.append({**head, 'model': 'ItemKNN', **item_knn(dataset)})
+    return out
+
+
+def time_epoch(study: Study, entry: Entry) -> Options:
     r"""Median seconds of three epochs (training and validation) after a first
-    one, per contender, with nothing else running.
+    one, with nothing else running.
     """
-    seconds: Dict[Key, List[float]] = defaultdict(list)
-    for key in tqdm(keys, desc='time'):
-        with tempfile.TemporaryDirectory() as folder:
-            config = study.config(*key, 0, chosen[key])
-            config = {**config, 'out': osp.join(folder, 'run'), 'device': 'cpu'}
-            config['trainer'] = {**config['trainer'], 'epochs': 4}
-            run(config, progress=False)
-            with open(osp.join(folder, 'run', 'metrics.jsonl')) as file:
-                seconds[key] = [json.loads(line)['seconds'] for line in file][1:]
-    return [
-        {
-            'stage': 'time',
-            'data': data,
-            'model': model,
-            'items': items,
-            'seconds_per_epoch': round(float(np.median(seconds[data, model, items])), 4),
-            'threads': torch.get_num_threads(),
-        }
-        for data, model, items in keys
-    ]
+    with tempfile.TemporaryDirectory() as folder:
+        config = {**study.config(entry), 'out': osp.join(folder, 'run'), 'device': 'cpu'}
+        config['trainer'] = {**config['trainer'], 'epochs': 4}
+        run(config, progress=False)
+        with open(osp.join(folder, 'run', 'metrics.jsonl')) as file:
+            seconds = [json.loads(line)['seconds'] for line in file][1:]
+    return {
+        'stage': 'time',
+        'data': entry.data,
+        'model': entry.model,
+        'items': entry.items,
+        'seconds_per_epoch': round(float(np.median(seconds)), 4),
+        'threads': torch.get_num_threads(),
+    }
 
 
-def summary(
-    stage: str, key: Tuple[str, ...], part: str, setting: Options, result: Options
-) -> Options:
+def summary(entry: Entry, result: Options) -> Options:
     r"""What the tables need of a result."""
     short = {name: round(result['test'][name], 5) for name in ('recall@20', 'ndcg@20')}
     recall = {n: round(s['recall@20'], 5) for n, s in result['slices'].items() if 'recall@20' in s}
     return {
-        'stage': stage,
-        'data': key[0],
-        'model': key[1],
-        'items': key[2],
-        'part': part,
-        'setting': setting,
-        'seed': result['seed'],
+        **entry._asdict(),
         'val': round(result['val']['recall@20'], 5),
         **short,
         'popularity': round(result['popularity']['recall@20'], 5),
