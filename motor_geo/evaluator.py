@@ -125,7 +125,7 @@ class Evaluator:
         exclude: Further interactions that are not ranked, *e.g.*, validation
             when testing.
         batch_size: Number of users per block. (default: as many as fit into
-            64 MB of scores)
+            4 MB of scores on a CPU, 256 MB on a GPU)
         metrics: Names of per-user metrics.
 
     Raises:

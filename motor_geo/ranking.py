@@ -10,7 +10,9 @@ from torch import Tensor
 
 from motor_geo.typing import Embeddings
 
-BLOCK_BYTES = 64 * 2**20
+#: Scores per block of users: what stays in the cache of a CPU between product
+#: and selection, or what keeps a GPU busy.
+CPU_BLOCK, GPU_BLOCK = 4 * 2**20, 256 * 2**20
 
 
 class Ranker:
@@ -26,7 +28,7 @@ class Ranker:
         exclude: Pairs (user, item) that are never recommended, **[2, E]**.
         candidates: Distinct items to rank, **[C]**. (default: all)
         batch_size: Number of users per block. (default: as many as fit into
-            64 MB of scores)
+            4 MB of scores on a CPU, 256 MB on a GPU)
     """
 
     def __init__(
@@ -55,7 +57,8 @@ class Ranker:
         self.candidates = candidates
         self.num_candidates = num_items if candidates is None else candidates.numel()
         self.k = min(k, self.num_candidates)
-        self.batch_size = batch_size or max(1, BLOCK_BYTES // (4 * max(self.num_candidates, 1)))
+        block = CPU_BLOCK if users.device.type == 'cpu' else GPU_BLOCK
+        self.batch_size = batch_size or max(1, block // (4 * max(self.num_candidates, 1)))
         self.batch_size = max(1, min(self.batch_size, users.numel()))
         self._max_user = int(users.max()) if users.numel() > 0 else -1
         self._mask(exclude)
