@@ -32,10 +32,10 @@ class Incidence(NamedTuple):
         value = (value.long() + offset.view(-1, 1)).flatten()
         bound = torch.arange(num_tokens * codebook_size + 1, device=device)
         return cls(
-            torch.arange(num_items + 1, device=device) * num_tokens,
-            (token_id.long() + offset).flatten(),
-            torch.searchsorted(value, bound),
-            item.flatten(),
+            torch.arange(num_items + 1, dtype=torch.int, device=device) * num_tokens,
+            (token_id.int() + offset.int()).flatten(),
+            torch.searchsorted(value, bound, out_int32=True),
+            item.flatten().int(),
         )
 
     def gather(self, table: Tensor) -> Tensor:
@@ -77,10 +77,10 @@ class _TokenCross(torch.autograd.Function):
         ctx.save_for_backward(*tables)
         out = None
         for graph, base, first, high in zip(incidence, tables[::3], tables[1::3], tables[2::3]):
-            part = graph.gather(base)
-            out = part if out is None else out.add_(part)
+            out = graph.gather(base) if out is None else out.add_(graph.gather(base))
             part = graph.gather(first)
             out.addcmul_(part, part, value=0.5)
+            del part  # One at a time.
             if high is not None:
                 out.add_(graph.gather(high).relu_())
         return out
@@ -93,8 +93,7 @@ class _TokenCross(torch.autograd.Function):
         for graph, first, high in zip(ctx.incidence, tables[1::3], tables[2::3]):
             out += [graph.scatter(grad), graph.scatter(graph.gather(first).mul_(grad)), None]
             if high is not None:
-                mask = torch.ops.aten.threshold_backward(grad, graph.gather(high), 0)
-                out[-1] = graph.scatter(mask)
+                out[-1] = graph.scatter(graph.gather(high).gt_(0).mul_(grad))
         return None, *out
 
 
