@@ -215,6 +215,7 @@ class TokenCrossEncoder(ItemEncoder):
                 nn.ModuleList(nn.Linear(*pair) for pair in zip(widths[:-1], widths[1:]))
             )
         self._incidence: List[_Entry] = []
+        self._checked: Optional[Tuple[weakref.ref, int]] = None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -252,10 +253,16 @@ class TokenCrossEncoder(ItemEncoder):
             )
         if index is None:
             return self(store.token_id)
-        token_id = store.token_id.index_select(0, index)
-        if self._sparse(token_id):  # A batch comes once: nothing is kept.
-            return self._forward_incidence(self._build_incidence(token_id))
-        return self(token_id)
+        table: Tensor = store.token_id
+        token_id = table.index_select(0, index)
+        if not self._sparse(token_id):
+            return self(token_id)
+        last, version = self._checked or (lambda: None, None)
+        if last() is not table or version != table._version:
+            self._check_range(table, force=True)  # Once: a GPU has to wait for it.
+            self._checked = (weakref.ref(table), table._version)
+        # A batch comes once: its graph is not kept.
+        return self._forward_incidence(self._build_incidence(token_id))
 
     def _sparse(self, token_id: Tensor) -> bool:
         # By size alone: the two forms differ in the last bits, and the same
@@ -328,13 +335,13 @@ class TokenCrossEncoder(ItemEncoder):
         for entry in self._incidence:
             if entry.tokens() is token_id and entry.version == version:
                 return entry.graphs
+        self._check_range(token_id, force=True)
         graphs = self._build_incidence(token_id)
         alive = [entry for entry in self._incidence if entry.tokens() is not None]
         self._incidence = [_Entry(weakref.ref(token_id), version, graphs), *alive[:1]]
         return graphs
 
     def _build_incidence(self, token_id: Tensor) -> List[Incidence]:
-        self._check_range(token_id, force=True)
         return [
             Incidence.from_tokens(token_id[:, start:end], self.codebook_size)
             for start, end in self.groups
@@ -355,7 +362,7 @@ class TokenCrossEncoder(ItemEncoder):
 
     def __getstate__(self) -> dict:
         # Weak references can be neither copied nor pickled.
-        return {**self.__dict__, '_incidence': []}
+        return {**self.__dict__, '_incidence': [], '_checked': None}
 
     def __repr__(self) -> str:
         return (

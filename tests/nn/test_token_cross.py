@@ -116,6 +116,18 @@ def test_token_cross_integer_types(dtype, rows):
     torch.testing.assert_close(encoder(token_id[:rows].to(dtype)), encoder(token_id)[:rows])
 
 
+def test_token_cross_batches():
+    encoder, token_id = make()
+    store = HeteroData()['item']
+    store.token_id = token_id
+    index = torch.randint(40, (25,), generator=torch.Generator().manual_seed(2))
+    for rows in (index, index[:3]):  # Sums over a graph, and gathered.
+        torch.testing.assert_close(encoder.encode(store, rows), encoder(token_id)[rows])
+    token_id[7, 0] = 8
+    with pytest.raises(ValueError, match=r"'token_id' must lie in 0..7"):
+        encoder.encode(store, index)
+
+
 def test_token_cross_sees_changed_tokens():
     encoder, token_id = make()
     before = encoder(token_id)

@@ -6,6 +6,7 @@ import io
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from motor_geo.data import ItemKNN, OPQTokenizer, SyntheticMultimodal
 from motor_geo.data.extend import add_items
@@ -61,6 +62,32 @@ def step(model, data, batch, epoch=0):
     losses = model.loss(data, batch)
     sum(losses.values()).backward()
     return losses
+
+
+class NoWait(TorchDispatchMode):
+    r"""Fails where a GPU would have to finish before Python can go on."""
+
+    waits = {
+        '_local_scalar_dense',
+        'equal',
+        'is_nonzero',
+        'nonzero',
+        'masked_select',
+        'unique_dim',
+        '_unique2',
+        'unique_consecutive',
+        'bincount',
+    }
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        assert name not in self.waits, f'{name} waits for its result'
+        if name == 'index' or name == 'index_put_':
+            for index in args[1]:
+                assert index is None or index.dtype != torch.bool, 'a mask as index'
+        if name == 'repeat_interleave':
+            assert kwargs and kwargs.get('output_size') is not None, 'an unknown size'
+        return function(*args, **(kwargs or {}))
 
 
 @pytest.fixture(params=sorted(MODELS))
@@ -120,6 +147,19 @@ def test_same_seed_same_numbers(name, data):
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         results.append([*losses.values(), *gradients])
     assert all(torch.equal(a, b) for a, b in zip(*results))
+
+
+@pytest.mark.parametrize('encoder', ['id', 'specific'])
+def test_nothing_waits_inside_a_step(name, data, encoder):
+    model = build(name, data, encoder)
+    batch = make_batch(data)
+    optimizer = torch.optim.Adam(model.parameters(), fused=True)
+    step(model, data, batch)  # What is kept from step to step is made here.
+    with NoWait():
+        sum(model.loss(data, batch).values()).backward()
+        optimizer.step()
+    with pytest.raises(AssertionError, match='waits for its result'), NoWait():
+        bool(model.user_embedding.sum() > 0)
 
 
 def test_ranking_is_deterministic(name, data):
