@@ -1,0 +1,112 @@
+r"""Measures how fast motor_geo is, prints a table, and writes it:
+
+    python -m benchmarks --data FOLDER
+
+:obj:`FOLDER` holds one folder per data set in the common layout; without it,
+only generated data is used. Rows go into :obj:`docs/performance.jsonl`, with
+the machine and the versions, and replace older ones of the same name; the page
+:obj:`docs/performance.md` is made from them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import os.path as osp
+import platform
+import sys
+from typing import Any, Callable, Dict, Iterable, Optional, Sequence
+
+import torch
+from tqdm import tqdm
+
+from benchmarks import features, loading, speed
+from benchmarks.performance_page import GROWTH, line, plot_growth, render
+from motor_geo.files import atomic_write
+from motor_geo.memory import keep_freed_memory
+from motor_geo.nn.models import MODELS
+from motor_geo.run import versions
+
+Row = Dict[str, Any]
+NEED_DATA = ('price', 'evaluation', 'quantiser')
+PARTS = ('tokens', 'price', 'evaluation', 'baby', 'electronics', 'growth', 'loading', 'features')
+
+
+def machine(threads: int) -> Row:
+    r"""What a measurement depends on beside the code."""
+    name = platform.processor() or platform.machine()
+    if osp.exists('/proc/cpuinfo'):
+        with open('/proc/cpuinfo') as file:
+            models = [text.split(':')[1].strip() for text in file if text.startswith('model name')]
+        name = models[0] if models else name
+    return {'cpu': name, 'cores': os.cpu_count(), 'threads': threads, **versions()}
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    parser = argparse.ArgumentParser(prog='python -m benchmarks')
+    parser.add_argument('--data', help='folder of data set folders')
+    parser.add_argument('--only', nargs='+', choices=[*PARTS, 'quantiser'], help='what to measure')
+    parser.add_argument('--models', nargs='+', default=list(MODELS), help='of whole epochs')
+    parser.add_argument('--out', default=osp.join('docs', 'performance.jsonl'))
+    parser.add_argument('--threads', type=int, default=max(1, torch.get_num_threads()))
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    keep_freed_memory()
+    parts: Dict[str, Callable[[], Iterable[Row]]] = {
+        'tokens': speed.token_network,
+        'price': lambda: speed.prices(options.data),
+        'evaluation': lambda: speed.evaluation(options.data),
+        'baby': lambda: speed.baby(options.models, options.threads),
+        'electronics': lambda: speed.electronics(options.models, options.threads),
+        'growth': speed.growth,
+        'loading': loading.rows,
+        'features': features.rows,
+        'quantiser': lambda: features.curve(options.data),
+    }
+    names = options.only or [*PARTS, 'quantiser']
+    if options.data is None:
+        if options.only and set(names) & set(NEED_DATA):
+            parser.error(f'--data is needed to measure {", ".join(set(names) & set(NEED_DATA))}')
+        names = [name for name in names if name not in NEED_DATA]
+
+    rows = load(options.out)
+    about = machine(options.threads)
+    for name in tqdm(names, desc='benchmarks', disable=not sys.stderr.isatty()):
+        for row in parts[name]():
+            row = {'part': name, **row, 'machine': about}
+            tqdm.write(line(row))
+            rows[identity(row)] = row
+            save(options.out, rows)  # What is measured is kept.
+    growth = [row for row in rows.values() if row['part'] == 'growth']
+    if 'growth' in names:
+        plot_growth(growth, osp.join(osp.dirname(options.out), GROWTH))
+    page = osp.splitext(options.out)[0] + '.md'
+    print(f"{len(rows)} rows in '{options.out}', the page is '{page}'")
+    return 0
+
+
+def identity(row: Row) -> str:
+    keys = ('part', 'what', 'setting', 'interactions')
+    return json.dumps([row.get(key) for key in keys], sort_keys=True)
+
+
+def load(path: str) -> Dict[str, Row]:
+    if not osp.exists(path):
+        return {}
+    with open(path) as file:
+        return {identity(row): row for row in map(json.loads, file)}
+
+
+def save(path: str, rows: Dict[str, Row]) -> None:
+    order = [*PARTS, 'quantiser']
+    ordered = sorted(rows.values(), key=lambda row: order.index(row['part']))
+    with atomic_write(path) as temporary, open(temporary, 'w') as file:
+        file.writelines(json.dumps(row) + '\n' for row in ordered)
+    page = osp.splitext(path)[0] + '.md'
+    with atomic_write(page) as temporary, open(temporary, 'w') as file:
+        file.write(render(ordered))
+
+
+if __name__ == '__main__':
+    sys.exit(main())

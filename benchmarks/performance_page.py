@@ -1,0 +1,207 @@
+r"""Renders measurements as a page of Markdown."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, List, Sequence
+
+import numpy as np
+
+from benchmarks.results_page import group, markdown
+
+Row = Dict[str, Any]
+GROWTH = 'performance-growth.svg'
+
+
+def number(value: Any) -> str:
+    return '' if value is None else f'{value:.3g}' if value < 100 else f'{value:,.0f}'
+
+
+def ratio(row: Row) -> str:
+    return '' if not row.get('plain') else f'{row["ours"] / row["plain"]:.2f}'
+
+
+def line(row: Row) -> str:
+    r"""A measurement, for the terminal."""
+    setting = ' '.join(f'{key}={value}' for key, value in row.get('setting', {}).items())
+    more = f'{row["interactions"]:,} interactions' if 'interactions' in row else setting
+    peak = f'  peak {row["peak_mb"]:,} MB' if 'peak_mb' in row else ''
+    plain = f'  plain {number(row["plain"])}  ratio {ratio(row)}' if row.get('plain') else ''
+    error = f'  error {row["error"]:.4f}' if 'error' in row else ''
+    what = f'{row["what"]} {more}'.strip()
+    return f'{what:62s} {number(row["ours"]):>8s} {row["unit"]}{plain}{peak}{error}'
+
+
+def render(rows: Sequence[Row]) -> str:
+    r"""The page for the rows that :mod:`benchmarks` collects."""
+    by_part = group(rows, lambda row: row['part'])
+    sections: Dict[str, Callable[[Sequence[Row]], str]] = {
+        'tokens': pairs,
+        'price': pairs,
+        'evaluation': pairs,
+        'baby': epochs,
+        'electronics': pairs,
+        'growth': growth,
+        'loading': pairs,
+        'features': pairs,
+        'quantiser': curve,
+    }
+    parts = [INTRO, machines(rows)]
+    for name, table in sections.items():
+        if by_part[name]:
+            parts += [TEXT[name], table(by_part[name])]
+    return '\n'.join([*parts, TRIED])
+
+
+def machines(rows: Sequence[Row]) -> str:
+    names = {
+        f'{m["cpu"]} with {m["cores"]} cores, {m["threads"]} thread(s), torch {m["torch"]}, '
+        f'torch-geometric {m["torch_geometric"]}, faiss {m["faiss"]}, Python {m["python"]}'
+        for m in (row['machine'] for row in rows)
+    }
+    return 'Measured on: ' + '; '.join(sorted(names)) + '.\n'
+
+
+def pairs(rows: Sequence[Row]) -> str:
+    r"""Ours beside the plain form."""
+    header = ['what', 'ours', 'plain', 'ours / plain', 'remark']
+    lines = []
+    for row in rows:
+        unit = f' {row["unit"]}'
+        remarks = [row.get('size', ''), row.get('note', '')]
+        if 'step_s' in row:
+            remarks.insert(0, f'{row["step_s"]} s per step')
+        if 'peak_mb' in row:
+            remarks.insert(0, f'peak {row["peak_mb"]:,} MB')
+        lines.append(
+            [
+                row['what'],
+                number(row['ours']) + unit,
+                number(row['plain']) + unit if row['plain'] is not None else '',
+                ratio(row),
+                '; '.join(filter(None, remarks)),
+            ]
+        )
+    return markdown(header, lines)
+
+
+def epochs(rows: Sequence[Row]) -> str:
+    r"""Whole epochs beside those of the reference framework."""
+    text = pairs(rows)
+    known = [row for row in rows if row['plain'] and 'epoch (id)' in row['what']]
+    if known:
+        mean = float(np.exp(np.mean([np.log(row['ours'] / row['plain']) for row in known])))
+        text += f'\nGeometric mean of the ratios with IDs: {mean:.2f}.\n'
+    return text
+
+
+def growth(rows: Sequence[Row]) -> str:
+    r"""Against the number of interactions, as a table and a plot."""
+    counts = sorted({row['interactions'] for row in rows})
+    lines: List[List[str]] = []
+    for what, mine in group(rows, lambda row: row['what']).items():
+        seconds = {row['interactions']: row['ours'] for row in mine}
+        per_million = [seconds.get(count) and seconds[count] / count * 1e6 for count in counts]
+        cells = [f'{number(seconds.get(c))} ({number(p)})' for c, p in zip(counts, per_million)]
+        lines.append([what.removeprefix('growth: '), *cells])
+    header = ['seconds (per million interactions)', *(f'{count:,}' for count in counts)]
+    return f'![Seconds against interactions]({GROWTH})\n\n' + markdown(header, lines)
+
+
+def plot_growth(rows: Sequence[Row], path: str) -> None:
+    r"""Draws seconds against interactions."""
+    import matplotlib
+
+    matplotlib.use('Agg')
+    matplotlib.rcParams['svg.hashsalt'] = 'motor_geo'
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6, 4), layout='constrained')
+    for what, mine in group(rows, lambda row: row['what']).items():
+        mine = sorted(mine, key=lambda row: row['interactions'])
+        x, y = [row['interactions'] for row in mine], [row['ours'] for row in mine]
+        axes.plot(x, y, marker='o', label=what.removeprefix('growth: '))
+        axes.plot(x, [y[-1] * count / x[-1] for count in x], color='0.8', zorder=0)
+    axes.set(xscale='log', yscale='log', xlabel='training interactions', ylabel='seconds per epoch')
+    figure.legend(loc='outside right upper', frameon=False)
+    figure.savefig(path, metadata={'Date': None})
+    plt.close(figure)
+
+
+def curve(rows: Sequence[Row]) -> str:
+    r"""Error of the quantiser against its time."""
+    lines = []
+    for row in rows:
+        setting = ', '.join(f'{key} {value}' for key, value in row['setting'].items())
+        lines.append([row['what'], setting, f'{row["ours"]:.2f}', f'{row["error"]:.4f}'])
+    return markdown(['features', 'setting', 'seconds', 'relative error'], lines)
+
+
+INTRO = """# Performance
+
+Generated from `docs/performance.jsonl` by
+
+```
+python -m benchmarks --data FOLDER
+```
+
+Medians; the two sides of a comparison take turns in one run. "Plain" is the
+straightforward form named in the remark. Times are float32, batches of 2,048 and d = 64
+where nothing else is said.
+"""
+
+TEXT = {
+    'tokens': """## Token network
+
+`TokenCrossEncoder` sums precomputed table rows over the token-item graph; the plain form
+gathers the embeddings of every item and multiplies.
+""",
+    'price': """## What tokens cost
+
+An epoch with `specific` tokens (D = 4 per modality, K = 256) and one with IDs, steps of
+both in turns.
+""",
+    'evaluation': """## Evaluation
+""",
+    'baby': """## Epochs at the sizes of Baby
+
+19,445 users, 7,050 items, 118,551 training interactions, features of width 4,096 and 384
+(generated, half precision). The reference framework trains the raw features of BM3,
+FREEDOM and MGCN, which are frozen here.
+""",
+    'electronics': """## Memory at the sizes of Electronics
+
+192,403 users, 63,001 items, 1.69 million interactions, features of width 4,096 and 384
+(generated, half precision, memory-mapped; the item graph is random): three steps of
+training and a ranking for 2,000 users, in a process of its own. Pages of mapped features
+that are in memory are counted.
+""",
+    'growth': """## Growth
+
+Users (an eighth of the interactions) and items (a twentieth) grow along, and so do
+batches: an epoch has 50 steps. Grey lines are proportional. With batches of a fixed size,
+steps grow in number and, wherever they go over all edges or all rows of a table, in size:
+such an epoch grows with the square.
+""",
+    'loading': """## Loading
+""",
+    'features': """## Item graphs and tokens
+""",
+    'quantiser': """## Settings of the quantiser
+
+Relative reconstruction error against the time of fitting.
+""",
+}
+
+TRIED = """## Tried, and not kept
+
+- MKL's sparse product (`torch.sparse_csr_tensor @ x`) on CPUs, 64-bit or 32-bit indices:
+  1.5 to 3.5 times slower than `embedding_bag` on the graphs of tiktok, sports and ml1m
+  (float32, one thread). It remains the form on GPUs.
+- One product of triple width for the three sums of the token network: at 63,001 items its
+  result is larger than what the allocator keeps, and clearing fresh pages costs more than
+  the sums. Three products of width 64 are six times faster.
+- Keeping those sums for the backward pass: taking them again is cheaper than the memory.
+- Scores in blocks of 64 MB: 1.3 to 1.5 times slower than blocks of 4 MB, which stay in the
+  cache between the product and the selection.
+- 32-bit indices in `embedding_bag`: within noise.
+"""

@@ -1,0 +1,314 @@
+r"""What :mod:`benchmarks` measures of models: the token network, whole epochs,
+evaluation, memory and growth. Every function yields rows: what was measured,
+our seconds (or MB) and those of the plain form beside it.
+"""
+
+from __future__ import annotations
+
+import os.path as osp
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch_geometric.data import HeteroData
+
+from benchmarks.backbones import ITEMS, measure, resident, token_encoder
+from motor_geo.data import BPRSampler, ItemKNN, OPQTokenizer, TableDataset
+from motor_geo.data.graph import knn_weights
+from motor_geo.evaluator import Evaluator
+from motor_geo.memory import keep_freed_memory
+from motor_geo.nn import TokenCrossEncoder
+from motor_geo.nn.models import MODELS, LightGCN, Recommender
+from motor_geo.typing import ITEM, RATED_BY, RATES, USER, Embeddings, EvalTargets, similar
+
+Row = Dict[str, Any]
+#: Users, items, training interactions and widths of features.
+BABY = 19445, 7050, 118551, {'image': 4096, 'text': 384}
+ELECTRONICS = 192403, 63001, 1690000, {'image': 4096, 'text': 384}
+#: Seconds of training per epoch in the reference framework at these sizes, on
+#: two cores; BM3, FREEDOM and MGCN train their raw features there.
+REFERENCE_BABY = {
+    'BPR': 0.5,
+    'LightGCN': 2.9,
+    'VBPR': 3.5,
+    'GRCN': 55.0,
+    'SLMRec': 18.0,
+    'BM3': 26.0,
+    'FREEDOM': 15.0,
+    'MGCN': 23.0,
+}
+
+
+def row(what: str, ours: float, plain: Optional[float], unit: str = 's', **more: Any) -> Row:
+    return {'what': what, 'ours': float(f'{ours:.4g}'), 'plain': plain, 'unit': unit, **more}
+
+
+def interleave(
+    functions: Sequence[Callable[[], Any]], repeats: int, warmup: int = 1
+) -> List[float]:
+    r"""Median seconds of functions that take turns."""
+    seconds: List[List[float]] = [[] for _ in functions]
+    for repeat in range(warmup + repeats):
+        for function, values in zip(functions, seconds):
+            start = time.perf_counter()
+            function()
+            if repeat >= warmup:
+                values.append(time.perf_counter() - start)
+    return [float(np.median(values)) for values in seconds]
+
+
+def generate(sizes: Tuple[int, int, int, Dict[str, int]], weighting: Optional[str]) -> HeteroData:
+    r"""A random graph with popular items, half-precision features, tokens
+    and, if a model asks for them, item graphs of random neighbours: their time
+    and memory are those of real ones.
+    """
+    num_users, num_items, num_edges, widths = sizes
+    generator = torch.Generator().manual_seed(0)
+    data = HeteroData()
+    data[USER].num_nodes, data[ITEM].num_nodes = num_users, num_items
+    key = torch.empty(0, dtype=torch.long)
+    while key.numel() < num_edges:  # Distinct pairs.
+        user = torch.randint(num_users, (num_edges,), generator=generator)
+        item = (num_items * torch.rand(num_edges, generator=generator) ** 3).long()
+        key = torch.cat([key, user * num_items + item]).unique()
+    key = key[torch.randperm(key.numel(), generator=generator)[:num_edges]].sort().values
+    data[RATES].edge_index = torch.stack([key // num_items, key % num_items])
+    data[RATED_BY].edge_index = data[RATES].edge_index.flip(0)
+    for modality, width in widths.items():
+        x = torch.empty(num_items, width, dtype=torch.float16)
+        for rows in x.split(4096):
+            rows.copy_(torch.randn(rows.shape, generator=generator))
+        data[ITEM][f'x_{modality}'] = x
+        if weighting is not None:
+            own = torch.arange(num_items).view(-1, 1)
+            index = torch.randint(num_items, (num_items, 9), generator=generator)
+            near = torch.cat([own, index], dim=1)
+            weights = torch.ones(num_items, 10)
+            edge_index, weight = knn_weights(near, weights, 'binary')
+            data[similar(modality)].edge_index = edge_index
+            data[similar(modality)].edge_weight = weight
+    tokens = 4 * len(widths)
+    data[ITEM].token_id = torch.randint(
+        256, (num_items, tokens), generator=generator, dtype=torch.uint8
+    )
+    return data
+
+
+def held_out(num_users: int, num_items: int) -> EvalTargets:
+    r"""One random item per user."""
+    item = torch.randint(num_items, (num_users,), generator=torch.Generator().manual_seed(1))
+    return EvalTargets(torch.arange(num_users), torch.arange(num_users + 1), item)
+
+
+def token_network(num_items: int = 63001, num_tokens: int = 8) -> Iterator[Row]:
+    r"""The token network over all items, against gathering the embeddings of
+    every item and multiplying.
+    """
+    torch.manual_seed(0)
+    counts = {'image': num_tokens, 'text': num_tokens}
+    token_id = torch.randint(256, (num_items, 2 * num_tokens), dtype=torch.uint8)
+    upstream = torch.randn(num_items, 64)
+    for mode in ('specific', 'agnostic'):
+        encoder = TokenCrossEncoder(counts, 256, 64, mode=mode)
+
+        def step(forward: Callable[[Tensor], Tensor], encoder: TokenCrossEncoder = encoder) -> None:
+            encoder.zero_grad()
+            forward(token_id).backward(upstream)
+
+        ours, plain = interleave(
+            [partial(step, encoder), partial(step, encoder._forward_gather)], repeats=5
+        )
+        what = f'token network ({mode}), forward and backward'
+        yield row(what, ours, plain, size=f'{num_items:,} items, {2 * num_tokens} tokens')
+    with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool:
+        before, after = pool.submit(_token_memory, counts, token_id, upstream).result()
+    rows = num_items * 64 * 4 / 1e6
+    yield row(
+        'token network (specific), memory beyond input and output',
+        after - before,
+        3 * rows,
+        'MB',
+        note='plain: three vectors per item',
+    )
+
+
+def _token_memory(counts: Dict[str, int], token_id: Tensor, upstream: Tensor) -> Tuple[int, int]:
+    encoder = TokenCrossEncoder(counts, 256, 64)
+    encoder(token_id[:300]).sum().backward()
+    upstream = upstream.clone()
+    out = torch.zeros_like(upstream)  # What is returned.
+    before = resident('VmHWM')
+    del out
+    encoder(token_id).backward(upstream)
+    return before, resident('VmHWM')
+
+
+def prices(folder: str) -> Iterator[Row]:
+    r"""Steps of training with tokens against the same with IDs, in turns."""
+    for name in ('tiktok', 'sports', 'ml1m'):
+        dataset = TableDataset(osp.join(folder, name))
+        tokenizer = OPQTokenizer(4, center=True, normalize=True, seed=0, verbose=False)
+        data = ItemKNN(cache=False)(tokenizer(dataset.data))
+        sizes = dataset.num_users, dataset.num_items
+        batches = list(BPRSampler(data[RATES].edge_index, *sizes).epoch(0))
+        for model in ('LightGCN', 'FREEDOM', 'BPR'):
+            steps = []
+            for items in ITEMS:
+                torch.manual_seed(0)
+                encoder = None if items == 'id' else token_encoder(dataset.modalities)
+                steps.append(training_steps(MODELS[model](data, encoder), data, batches, 10))
+            plain, ours = interleave(steps, repeats=7, warmup=2)
+            count = len(batches) / 10
+            yield row(
+                f'{model} on {name}, an epoch with tokens',
+                ours * count,
+                plain * count,
+                note='plain: the same with IDs',
+            )
+
+
+def training_steps(
+    model: Recommender, data: HeteroData, batches: Sequence[Any], count: int
+) -> Callable[[], None]:
+    r"""A function that takes the next :obj:`count` steps of training."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+    model.begin_epoch(data, 0, torch.Generator().manual_seed(0))
+    position = 0
+
+    def advance() -> None:
+        nonlocal position
+        for _ in range(count):
+            losses = model.loss(data, batches[position % len(batches)])
+            optimizer.zero_grad()
+            torch.stack(list(losses.values())).sum().backward()
+            optimizer.step()
+            position += 1
+
+    return advance
+
+
+def evaluation(folder: str, name: str = 'sports') -> Iterator[Row]:
+    r"""Full ranking with all metrics, against products of blocks of users and
+    all items, and the selection of the best of each.
+    """
+    dataset = TableDataset(osp.join(folder, name))
+    targets, num_items = dataset.targets('val'), dataset.num_items
+    torch.manual_seed(0)
+    emb = Embeddings(torch.randn(dataset.num_users, 64), torch.randn(num_items, 64))
+    evaluator = Evaluator(targets, dataset.data[RATES].edge_index, num_items)
+
+    def bare(size: int) -> None:
+        for users in targets.user.split(max(1, size // (4 * num_items))):
+            (emb.user[users] @ emb.item.t()).topk(50, dim=1)
+
+    ours, large, small = interleave(
+        [lambda: evaluator.evaluate(emb), lambda: bare(64 * 2**20), lambda: bare(4 * 2**20)],
+        repeats=3,
+    )
+    what, size = f'evaluation of {name}', f'{len(targets):,} users x {num_items:,} items'
+    yield row(what, ours, min(large, small), size=size, note='plain: product and top 50 alone')
+
+
+def baby(models: Sequence[str], threads: int, epochs: int = 2) -> Iterator[Row]:
+    r"""Epochs of all backbones at the sizes of Baby (generated)."""
+    for name, items, found in in_processes(BABY, models, ITEMS, measure, epochs, threads):
+        reference = REFERENCE_BABY.get(name)
+        yield row(
+            f'{name} at Baby sizes, an epoch ({items})',
+            found['train'],
+            reference,
+            peak_mb=found['peak'],
+            note='plain: reference framework' if reference else '',
+        )
+        if name == 'LightGCN':
+            what = f'evaluation at Baby sizes ({items})'
+            yield row(what, found['evaluation'], 2.0, note='plain: reference framework')
+
+
+def electronics(models: Sequence[str], threads: int) -> Iterator[Row]:
+    r"""Peak memory of steps of training and of ranking at the sizes of
+    Electronics (generated), features half precision and memory-mapped.
+    """
+    found = in_processes(ELECTRONICS, models, ['specific'], memory, threads)
+    for name, items, (seconds, peak) in found:
+        what = f'{name} at Electronics sizes, peak memory ({items})'
+        yield row(what, peak, 4000.0, 'MB', step_s=seconds, note='plain: the bound to keep')
+
+
+def memory(path: str, name: str, items: str, threads: int) -> Tuple[float, int]:
+    r"""Seconds of a step of training, and resident memory in MB."""
+    torch.set_num_threads(threads)
+    keep_freed_memory()
+    data, targets = torch.load(path, weights_only=False, mmap=True)
+    found = sorted(key[2:] for key in data[ITEM].keys() if key.startswith('x_'))
+    model = MODELS[name](data, None if items == 'id' else token_encoder(found))
+    sizes = int(data[USER].num_nodes), int(data[ITEM].num_nodes)
+    sampler = BPRSampler(data[RATES].edge_index, *sizes)
+    batches = [batch for batch, _ in zip(sampler.epoch(0), range(3))]
+    advance = training_steps(model, data, batches, 1)
+    advance()
+    (seconds,) = interleave([advance], repeats=2, warmup=0)
+    model.eval()
+    targets = EvalTargets(targets.user[:2000], targets.ptr[:2001], targets.item[:2000])
+    with torch.no_grad():
+        Evaluator(targets, data[RATES].edge_index, sizes[1]).evaluate(model(data))
+    return round(seconds, 3), resident('VmHWM')
+
+
+def in_processes(
+    sizes: Tuple[int, int, int, Dict[str, int]],
+    models: Sequence[str],
+    items: Sequence[str],
+    function: Callable[..., Any],
+    *arguments: Any,
+) -> Iterator[Tuple[str, str, Any]]:
+    r"""Measures every model on a generated graph in a process of its own."""
+    for weighting in (None, 'binary'):
+        names = [m for m in models if (MODELS[m].item_graph is None) == (weighting is None)]
+        if not names:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            path = osp.join(folder, 'data.pt')
+            torch.save((generate(sizes, weighting), held_out(*sizes[:2])), path)
+            for name in names:
+                for how in items:
+                    with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool:
+                        job = pool.submit(function, path, name, how, *arguments)
+                        yield name, how, job.result()
+
+
+def consume(sampler: BPRSampler) -> None:
+    for _ in sampler.epoch(1):
+        pass
+
+
+def growth(counts: Sequence[int] = (100_000, 1_000_000, 10_000_000)) -> Iterator[Row]:
+    r"""Seconds per epoch against the number of interactions. Users and items
+    grow along, and so do batches: an epoch has 50 steps.
+
+    (With batches of a fixed size, steps grow in number and, where they go over
+    all nodes or edges, in size: such an epoch grows with the square.)
+    """
+    for count in counts:
+        data = generate((count // 8, count // 20, count, {}), None)
+        sizes = int(data[USER].num_nodes), int(data[ITEM].num_nodes)
+        sampler = BPRSampler(data[RATES].edge_index, *sizes, batch_size=count // 50)
+        (seconds,) = interleave([partial(consume, sampler)], repeats=3)
+        yield row('growth: sampling', seconds, None, interactions=count)
+        batches = [batch for batch, _ in zip(sampler.epoch(0), range(4))]
+        for name in ('BPR', 'LightGCN'):
+            torch.manual_seed(0)
+            advance = training_steps(MODELS[name](data), data, batches, 1)
+            (seconds,) = interleave([advance], repeats=5, warmup=2)
+            yield row(f'growth: {name}', 50 * seconds, None, interactions=count)
+        with torch.no_grad():
+            emb = LightGCN(data)(data)
+        evaluator = Evaluator(held_out(1000, sizes[1]), data[RATES].edge_index, sizes[1])
+        (seconds,) = interleave([partial(evaluator.evaluate, emb)], repeats=3)
+        yield row('growth: ranking for 1,000 users', seconds, None, interactions=count)
