@@ -18,6 +18,7 @@ extras = {
     'text': ['sentence-transformers'],
     'parquet': ['pyarrow'],
     'sweep': ['optuna>=4'],
+    'svd': ['scipy>=1.13'],
     'plot': ['matplotlib'],
     'docs': ['sphinx>=7', 'myst-parser>=3'],
 }
@@ -41,6 +42,7 @@ setup(
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
     ],
     packages=find_packages(include=['motor_geo', 'motor_geo.*']),
+    package_data={'motor_geo': ['published.yaml']},
     python_requires='>=3.10',
     install_requires=[
         # The oldest versions that were tested, all at once; PyTorch is tested from 2.11
@@ -61,7 +63,7 @@ setup(
             'ruff',
             'mypy',
             'types-PyYAML',
-            'scipy',
+            *extras['svd'],
             *extras['tensorboard'],
             *extras['parquet'],
             *extras['sweep'],

@@ -3,6 +3,7 @@ r"""Data sets, splits, tokens, item graphs and sampling."""
 from .amazon import AmazonReviews
 from .dataset import RecommendationDataset
 from .graph import ItemKNN
+from .interaction import InteractionSVD
 from .sampler import BPRSampler
 from .split import SPLITS, split_interactions
 from .synthetic import SyntheticMultimodal
@@ -17,6 +18,7 @@ __all__ = [
     'SPLITS',
     'AmazonReviews',
     'BPRSampler',
+    'InteractionSVD',
     'ItemKNN',
     'OPQTokenizer',
     'RecommendationDataset',
