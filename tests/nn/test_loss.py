@@ -2,8 +2,18 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from motor_geo.nn.loss import bpr_loss, frobenius_reg, info_nce, l2_reg
+from motor_geo.nn import loss
+from motor_geo.nn.loss import (
+    batch_contrast,
+    bpr_loss,
+    distinct,
+    frobenius_reg,
+    info_nce,
+    l2_reg,
+    log_sum_exp,
+)
 
 
 def test_bpr_loss_by_hand():
@@ -42,3 +52,114 @@ def test_info_nce_by_hand():
         weights = [math.exp(c / 0.2) for c in cos[b]]
         expected -= math.log(weights[b] / sum(weights)) / 2
     assert float(info_nce(anchor, positive, 0.2)) == pytest.approx(expected, rel=1e-5)
+
+
+def random(*size, seed=0, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*size, generator=generator, dtype=dtype)
+
+
+def plain_log_sum_exp(a, p, row_count=None, count=None, skip_diagonal=False):
+    logits = a @ p.t()
+    if count is not None:
+        logits = logits + count.log()
+    if skip_diagonal:
+        logits = logits.masked_fill(torch.eye(*logits.shape, dtype=torch.bool), -torch.inf)
+    out = logits.logsumexp(dim=1)
+    return (out if row_count is None else out * row_count).sum()
+
+
+@pytest.mark.parametrize('entries', [1, 7 * 41, 10**9, None])
+@pytest.mark.parametrize('bound', [50.0, math.inf])
+@pytest.mark.parametrize('counts', [True, False])
+@pytest.mark.parametrize('skip_diagonal', [True, False])
+def test_log_sum_exp_equals_the_plain_form(entries, bound, counts, skip_diagonal):
+    a, p = random(30, 5).requires_grad_(), random(41, 5, seed=1).requires_grad_()
+    kwargs = {'skip_diagonal': skip_diagonal}
+    if counts:
+        generator = torch.Generator().manual_seed(0)
+        kwargs['row_count'] = torch.randint(1, 5, (30,), generator=generator)
+        kwargs['count'] = torch.randint(1, 5, (41,), generator=generator)
+    actual = log_sum_exp(a, p, bound=bound, entries=entries, **kwargs)
+    expected = plain_log_sum_exp(a, p, **kwargs)
+    torch.testing.assert_close(actual, expected)
+    # Scaled, as the gradient is computed before the scale is known.
+    for x, y in zip(
+        torch.autograd.grad(3 * actual, (a, p)), torch.autograd.grad(3 * expected, (a, p))
+    ):
+        torch.testing.assert_close(x, y)
+    with torch.no_grad():
+        value = log_sum_exp(a, p, bound=bound, entries=entries, **kwargs)
+    torch.testing.assert_close(value, expected)
+
+
+@pytest.mark.parametrize('bound', [50.0, math.inf])
+def test_log_sum_exp_gradient_of_one_side(bound):
+    a, p, count = random(6, 4), random(9, 4, seed=1), torch.arange(1, 7)
+
+    def value(a, p):
+        return log_sum_exp(a, p, count, bound=bound, entries=20)
+
+    assert torch.autograd.gradcheck(lambda a: value(a, p), a.clone().requires_grad_())
+    assert torch.autograd.gradcheck(lambda p: value(a, p), p.clone().requires_grad_())
+
+
+def test_log_sum_exp_far_from_zero():
+    # Nothing is finite in float32 without the maximum of a row, and what is
+    # far below it is no subnormal number.
+    a, p = 40 * random(30, 5, dtype=torch.float32), random(41, 5, seed=1, dtype=torch.float32)
+    a, p = a.requires_grad_(), p.requires_grad_()
+    actual, expected = log_sum_exp(a, p), plain_log_sum_exp(a.double(), p.double())
+    torch.testing.assert_close(actual.double(), expected, rtol=1e-6, atol=0)
+    for x, y in zip(torch.autograd.grad(actual, (a, p)), torch.autograd.grad(expected, (a, p))):
+        torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5)
+
+
+def test_log_sum_exp_at_the_bound():
+    # The largest bound without a maximum, on both ends, for many vectors.
+    for sign in (1.0, -1.0):
+        a = torch.full((2, 1), 60 * sign, requires_grad=True)
+        p = torch.ones(100_000, 1, requires_grad=True)
+        actual = log_sum_exp(a, p, bound=60)
+        assert float(actual.detach()) == pytest.approx(2 * (60 * sign + math.log(100_000)))
+        grad_a, grad_p = torch.autograd.grad(actual, (a, p))
+        torch.testing.assert_close(grad_a, torch.ones_like(a))
+        torch.testing.assert_close(grad_p, torch.full_like(p, 120 * sign / 100_000))
+
+
+def test_distinct(monkeypatch):
+    index = torch.tensor([5, 2, 5, 9, 2, 5])
+    nodes = distinct(index)
+    assert torch.equal(nodes.node[nodes.inverse], index)
+    assert nodes.node.tolist() == [2, 5, 9] and nodes.times.tolist() == [2, 3, 1]
+    monkeypatch.setattr(loss, 'SYNCHRONOUS', ())  # As on an accelerator.
+    nodes = distinct(index)
+    assert torch.equal(nodes.node, index) and nodes.times.tolist() == [1] * 6
+    assert nodes.inverse.tolist() == list(range(6))
+
+
+@pytest.mark.parametrize('devices', [('cpu',), ()])
+@pytest.mark.parametrize('temperature', [0.2, 0.01])
+def test_info_nce_of_distinct_rows(temperature, devices, monkeypatch):
+    monkeypatch.setattr(loss, 'SYNCHRONOUS', devices)
+    user, item = torch.tensor([4, 0, 4, 4, 1]), torch.tensor([2, 2, 6, 2, 3])
+    a, p = random(5, 4).requires_grad_(), random(7, 4, seed=1).requires_grad_()
+    users, items = distinct(user), distinct(item)
+    losses = [
+        info_nce(a[user], p[item], temperature),
+        info_nce(a[users.node], p[items.node], temperature, (users, items)),
+        F.cross_entropy(
+            F.normalize(a[user]) @ F.normalize(p[item]).t() / temperature, torch.arange(5)
+        ),
+    ]
+    gradients = [torch.autograd.grad(value, (a, p)) for value in losses]
+    for value, gradient in zip(losses[:2], gradients[:2]):
+        torch.testing.assert_close(value, losses[2])
+        for x, y in zip(gradient, gradients[2]):
+            torch.testing.assert_close(x, y)
+
+
+def test_batch_contrast():
+    a, p = random(6, 4), random(6, 4, seed=1)
+    expected = F.cross_entropy(a @ p.t(), torch.arange(6))
+    torch.testing.assert_close(batch_contrast(a, p), expected)

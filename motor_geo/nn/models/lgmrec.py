@@ -9,9 +9,18 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from motor_geo.nn.conv import LightPropagation, Propagate
-from motor_geo.nn.loss import bpr_loss, frobenius_reg
+from motor_geo.nn.loss import Distinct, bpr_loss, distinct, frobenius_reg, log_sum_exp
 from motor_geo.nn.models.recommender import Recommender, modalities
 from motor_geo.typing import ITEM, USER, Batch, Embeddings
+
+
+class Hypergraph(NamedTuple):
+    r"""What a hypergraph says of a node is its shares times the vectors of
+    hyperedges.
+    """
+
+    share: Embeddings  # [M, K_h], [N, K_h]: in hyperedges
+    lat: Tensor  # [K_h, d]: vectors of hyperedges
 
 
 class Parts(NamedTuple):
@@ -19,7 +28,7 @@ class Parts(NamedTuple):
 
     content: Embeddings  # [M, d], [N, d]: from the training graph
     modal: Embeddings  # [M, n, d], [N, n, d]: from every modality
-    hyper: List[Embeddings]  # n times [M, d], [N, d]: from its hypergraph
+    hyper: List[Hypergraph]  # n of them
 
 
 class LGMRec(Recommender):
@@ -177,7 +186,10 @@ class LGMRec(Recommender):
         """
         noise, factor = self.draw(logits.detach(), modality, node_type, training)
         logits = logits if noise is None else logits + noise
-        share = (logits / self.temperature).softmax(dim=-1)
+        # Softmax over few columns is slow, over few rows it is not. Subnormal
+        # shares do not count, but every product with them would be slow.
+        share = (logits / self.temperature).t().contiguous().softmax(dim=0).t()
+        share = F.threshold(share, 1e-20, 0.0)
         return share if factor is None else share * factor
 
     def parts(self, data: HeteroData, training: bool = False) -> Parts:
@@ -196,14 +208,14 @@ class LGMRec(Recommender):
             x = data[ITEM][f'x_{modality}'].to(projection.dtype)
             # One pass over the features yields modal vectors and logits.
             out = x @ torch.cat([projection, self.hyperedges[modality]], dim=1)
-            item.append(out[:, : self.channels])
-            logits.append(out[:, self.channels :])
-        total = self.conv(torch.cat([*item, *logits], dim=1), graph.to_user)
-        x_user, *user_logits = total.split(
-            [len(item) * self.channels] + len(item) * [self.num_hyperedges], dim=1
-        )
+            value, logit = out.split([self.channels, self.num_hyperedges], dim=1)
+            item.append(value)
+            logits.append(logit)
+        user_logits = self.conv(torch.cat(logits, dim=1), graph.to_user).chunk(len(item), dim=1)
         (colptr, _), _ = graph.to_user.get_csc()
-        x_item, x_user = torch.cat(item, dim=1), x_user / colptr.diff().clamp(min=1).view(-1, 1)
+        x_item = torch.cat(item, dim=1)
+        mean = colptr.diff().clamp(min=1).to(x_item.dtype).reciprocal().view(-1, 1)
+        x_user = self.conv(x_item, graph.to_user).mul_(mean)
         for _ in range(self.num_modal_layers):
             x_user, x_item = (
                 self.conv(x_item, graph.to_user, graph.to_user_weight),
@@ -216,97 +228,88 @@ class LGMRec(Recommender):
             g_item = self.membership(of_item, modality, ITEM, training)
             g_user = self.membership(of_user, modality, USER, training)
             lat = g_item.t() @ content.item
-            for _ in range(1, self.num_hyper_layers):
-                lat = g_item.t() @ (g_item @ lat)
-            hyper.append(Embeddings(g_user @ lat, g_item @ lat))
+            if self.num_hyper_layers > 1:
+                overlap = g_item.t() @ g_item
+                for _ in range(1, self.num_hyper_layers):
+                    lat = overlap @ lat
+            hyper.append(Hypergraph(Embeddings(g_user, g_item), lat))
         return Parts(content, Embeddings(x_user.view(shape), x_item.view(shape)), hyper)
 
-    def fuse(self, content: Tensor, modal: Tensor, hyper: Tensor) -> Tensor:
+    def fuse(self, content: Tensor, modal: Tensor, share: Tensor, lat: Tensor) -> Tensor:
         r"""Final vectors, row by row.
 
         Shapes:
             - **input:** content :math:`(*, d)`, modal vectors
-              :math:`(*, n, d)`, sums of global vectors :math:`(*, d)`
+              :math:`(*, n, d)`, shares in the hyperedges of all modalities
+              :math:`(*, n K_h)`, vectors of these :math:`(n K_h, d)`
             - **output:** final vectors :math:`(*, d)`
         """
         local = content + F.normalize(modal, dim=-1).sum(dim=-2)
-        return local + self.alpha * F.normalize(hyper, dim=-1)
+        return local + self.alpha * F.normalize(share @ lat, dim=-1)
 
     def forward(self, data: HeteroData) -> Embeddings:
         content, modal, hyper = self.parts(data)
-        user, item = (torch.stack(side).sum(dim=0) for side in zip(*hyper))
-        return Embeddings(
-            self.fuse(content.user, modal.user, user), self.fuse(content.item, modal.item, item)
-        )
+        share, lat = merge(hyper)
+        return Embeddings(*(self.fuse(*part, lat) for part in zip(content, modal, share)))
 
     def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
         content, modal, hyper = self.parts(data, self.training)
-
-        def final(side: int, index: Tensor) -> Tensor:
-            out = torch.stack([h[side].index_select(0, index) for h in hyper]).sum(dim=0)
-            return self.fuse(
-                content[side].index_select(0, index), modal[side].index_select(0, index), out
-            )
-
-        user, pos, neg = final(0, batch.user), final(1, batch.pos), final(1, batch.neg)
+        share, lat = merge(hyper)
+        rows = zip(batch.rows(content), batch.rows(modal), batch.rows(share))
+        user, pos, neg = (self.fuse(*part, lat) for part in rows)
         losses = {'bpr': bpr_loss((user * pos).sum(dim=-1), (user * neg).sum(dim=-1))}
         pairs = list(combinations(hyper, 2))
         if self.cl_weight > 0 and len(pairs) > 0:
             for side, name, index in ((0, 'user', batch.user), (1, 'item', batch.pos)):
-                terms = [contrast_all(a[side], b[side], index, self.temperature) for a, b in pairs]
-                weight = self.cl_weight / len(pairs)
-                losses[f'hcl_{name}'] = weight * torch.stack(terms).sum()
+                nodes, total = distinct(index), user.new_zeros(())
+                for a, b in pairs:
+                    anchor = a.share[side].index_select(0, nodes.node) @ a.lat
+                    total = total + contrast_all(
+                        anchor, b.share[side], b.lat, nodes, self.temperature
+                    )
+                losses[f'hcl_{name}'] = self.cl_weight / len(pairs) * total
         if self.reg_weight > 0:
             losses['reg'] = self.reg_weight * frobenius_reg(user, pos, neg)
         return losses
 
 
-def contrast_all(anchor: Tensor, positive: Tensor, index: Tensor, temperature: float) -> Tensor:
-    r"""Contrastive loss of some rows against all rows, by cosine similarity
-    and summed,
+def merge(hyper: List[Hypergraph]) -> Tuple[Embeddings, Tensor]:
+    r"""One hypergraph with the hyperedges of all.
+
+    Shapes:
+        - **output:** shares :math:`(M, n K_h)` and :math:`(N, n K_h)`,
+          vectors of hyperedges :math:`(n K_h, d)`
+    """
+    user, item = (torch.cat(side, dim=1) for side in zip(*(h.share for h in hyper)))
+    return Embeddings(user, item), torch.cat([h.lat for h in hyper])
+
+
+def contrast_all(
+    anchor: Tensor, share: Tensor, lat: Tensor, nodes: Distinct, temperature: float
+) -> Tensor:
+    r"""Contrastive loss of the nodes of a batch against all nodes, by cosine
+    similarity and summed,
 
     .. math::
         - \sum_{b} \log \frac{\exp(\cos(\mathbf{a}_b, \mathbf{p}_b) / \tau)}
         {\sum_{k=1}^{n} \exp(\cos(\mathbf{a}_b, \mathbf{p}_k) / \tau)} .
 
+    Positives are shares in hyperedges times vectors of these. Anchors are
+    compared with the latter if they are few,
+    :math:`\mathbf{a}_b^{\top} (\mathbf{L}^{\top} \mathbf{g}_k) =
+    (\mathbf{L} \mathbf{a}_b)^{\top} \mathbf{g}_k`.
+
     Shapes:
-        - **input:** anchors :math:`(n, F)`, positives :math:`(n, F)`, rows
-          :math:`(B)`
+        - **input:** anchors :math:`(D, d)`, shares of positives
+          :math:`(n, K_h)`, vectors of hyperedges :math:`(K_h, d)`
         - **output:** a scalar
     """
-    anchor, positive = (
-        F.normalize(anchor.index_select(0, index), dim=-1),
-        F.normalize(positive, dim=-1),
-    )
-    anchor = anchor / temperature
-    return _LogSumExp.apply(anchor, positive) - (anchor * positive.index_select(0, index)).sum()
-
-
-class _LogSumExp(torch.autograd.Function):
-    r"""Sum over rows of the log-sum-exp of :math:`\mathbf{A} \mathbf{P}^{\top}`.
-    The gradient is worked out beside the value, a block of rows at a time:
-    the product is never held as a whole.
-    """
-
-    block = 2**24
-
-    @staticmethod
-    def forward(ctx, a: Tensor, p: Tensor) -> Tensor:  # type: ignore
-        grad_a, grad_p = torch.empty_like(a), torch.zeros_like(p)
-        value = a.new_zeros(())
-        rows = max(1, _LogSumExp.block // max(p.size(0), 1))
-        for start in range(0, a.size(0), rows):
-            part = a[start : start + rows]
-            logits = part @ p.t()
-            lse = logits.logsumexp(dim=-1, keepdim=True)
-            value += lse.sum()
-            share = logits.sub_(lse).exp_()
-            grad_a[start : start + rows] = share @ p
-            grad_p += share.t() @ part
-        ctx.save_for_backward(grad_a, grad_p)
-        return value
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> Tuple[Tensor, Tensor]:  # type: ignore
-        grad_a, grad_p = ctx.saved_tensors
-        return grad * grad_a, grad * grad_p
+    anchor = F.normalize(anchor, dim=-1) / temperature
+    vectors = share @ lat
+    norm = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True).clamp_min(1e-12)
+    if lat.size(0) < lat.size(1):
+        anchor, vectors = anchor @ lat.t(), share
+    vectors = vectors / norm
+    total = log_sum_exp(anchor, vectors, nodes.times, bound=1 / temperature)
+    own = (anchor * vectors.index_select(0, nodes.node)).sum(dim=-1)
+    return total - own @ nodes.times.to(own.dtype)

@@ -3,11 +3,12 @@ from __future__ import annotations
 from typing import Dict, NamedTuple, Optional
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from motor_geo.nn.conv import LightPropagation, Propagate
-from motor_geo.nn.loss import bpr_loss, info_nce, l2_reg
+from motor_geo.nn.loss import bpr_loss, distinct, info_nce, l2_reg
 from motor_geo.nn.models.item_graph import ItemGraph
 from motor_geo.nn.models.recommender import Recommender, modalities
 from motor_geo.typing import ITEM, Batch, Embeddings
@@ -145,8 +146,10 @@ class MGCN(Recommender):
         for modality, lin in self.lins.items():
             table = self.features
             x = data[ITEM][f'x_{modality}'] if table is None else table[modality]
-            gate = torch.sigmoid(self.gates[modality](lin(x.to(lin.weight.dtype))))
-            z = item * gate
+            # Two linear maps in a row are one.
+            gate = self.gates[modality]
+            weight, bias = gate.weight @ lin.weight, gate(lin.bias)  # type: ignore
+            z = item * torch.sigmoid(F.linear(x.to(weight.dtype), weight, bias))
             edge_index, weight = self.item_graphs[modality](data, item.dtype)
             for _ in range(self.num_item_layers):
                 z = self.conv(z, edge_index, weight)
@@ -179,17 +182,24 @@ class MGCN(Recommender):
         return Embeddings(user + self.side(user, modal.user), item + self.side(item, modal.item))
 
     def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
-        # Fusion is row by row: only the rows of the batch go through it.
+        # Fusion is row by row: only the rows of the batch go through it, those
+        # of users and positive items once however often they occur.
+        users, items = distinct(batch.user), distinct(batch.pos)
+        rows = Batch(users.node, items.node, batch.neg)
         content, modal = self.views(data)
-        user, pos, neg = batch.rows(content)
-        user_side, pos_side, neg_side = map(self.side, (user, pos, neg), batch.rows(modal))
-        out, out_pos, out_neg = user + user_side, pos + pos_side, neg + neg_side
+        user, pos, neg = rows.rows(content)
+        user_side, pos_side, neg_side = map(self.side, (user, pos, neg), rows.rows(modal))
+        out = (user + user_side).index_select(0, users.inverse)
+        out_pos = (pos + pos_side).index_select(0, items.inverse)
+        out_neg = neg + neg_side
 
         losses = {'bpr': bpr_loss((out * out_pos).sum(dim=-1), (out * out_neg).sum(dim=-1))}
         if self.reg_weight > 0:
             reg = l2_reg(out, out_pos, out_neg) / self.batch_size
             losses['reg'] = self.reg_weight * reg
         if self.cl_weight > 0:
-            losses['cl_item'] = self.cl_weight * info_nce(pos_side, pos, self.temperature)
-            losses['cl_user'] = self.cl_weight * info_nce(user_side, user, self.temperature)
+            cl_item = info_nce(pos_side, pos, self.temperature, (items, items))
+            cl_user = info_nce(user_side, user, self.temperature, (users, users))
+            losses['cl_item'] = self.cl_weight * cl_item
+            losses['cl_user'] = self.cl_weight * cl_user
         return losses

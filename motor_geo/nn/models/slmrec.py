@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,7 @@ from torch_geometric import EdgeIndex
 from torch_geometric.data import HeteroData
 
 from motor_geo.nn.conv import Propagate
-from motor_geo.nn.loss import info_nce
+from motor_geo.nn.loss import batch_contrast, distinct, info_nce
 from motor_geo.nn.models.recommender import Recommender, modalities
 from motor_geo.typing import ITEM, Batch, Embeddings
 
@@ -129,7 +129,7 @@ class SLMRec(Recommender):
         r"""What every run of LightGCN starts from on the item side.
 
         Shapes:
-            - **output:** item vectors :math:`(N, n + 1, d)`
+            - **output:** item vectors :math:`(N, (n + 1) d)`
         """
         out, dtype = [self.encode_items(data)], self.user_embedding.dtype
         for modality, lin in self.lins.items():
@@ -137,8 +137,8 @@ class SLMRec(Recommender):
             # Rows are scaled behind the product, so that no scaled copy of
             # the features is needed.
             value = F.linear(x.to(dtype), lin.weight)  # type: ignore
-            out.append(value * self._scale(modality, x, dtype) + lin.bias)  # type: ignore
-        return torch.stack(out, dim=1)
+            out.append(torch.addcmul(lin.bias, value, self._scale(modality, x, dtype)))  # type: ignore
+        return torch.cat(out, dim=1)
 
     def _scale(self, modality: str, x: Tensor, dtype: torch.dtype) -> Tensor:
         cache = self._scales.get(modality)
@@ -148,63 +148,81 @@ class SLMRec(Recommender):
             self._scales[modality] = cache
         return cache[3]
 
-    def views(self, data: HeteroData) -> Embeddings:
+    def views(
+        self, data: HeteroData, user: Optional[Tensor] = None, item: Optional[Tensor] = None
+    ) -> Embeddings:
         r"""The outcome of every run of LightGCN: item vectors first, then the
         modalities.
 
+        Args:
+            data: The user-item graph.
+            user: Users, all of them if :obj:`None`.
+            item: Items, all of them if :obj:`None`.
+
         Shapes:
-            - **output:** user vectors :math:`(M, n + 1, d)`, item vectors
-              :math:`(N, n + 1, d)`
+            - **input:** user indices :math:`(U)` *(optional)*, item indices
+              :math:`(I)` *(optional)*
+            - **output:** user vectors :math:`(M, n + 1, d)` or
+              :math:`(U, n + 1, d)`, item vectors :math:`(N, n + 1, d)` or
+              :math:`(I, n + 1, d)`
         """
         graph = self.graph(data)
         to_user = (graph.to_user, graph.to_user_weight)
         to_item = (graph.to_item, graph.to_item_weight)
-        x = self.item_inputs(data)
         # Propagation is linear and all runs share their users: what comes
         # from users is propagated once, not once per run.
-        user, item_shared = self._walk(self.user_embedding, to_item, to_user)
-        item, user_shared = self._walk(x.flatten(1), to_user, to_item)
-        user = user.unsqueeze(1) + user_shared.view(-1, *x.shape[1:])
-        item = item.view_as(x) + item_shared.unsqueeze(1)
-        return Embeddings(user / (self.num_layers + 1), item / (self.num_layers + 1))
+        of_user = self._walk(self.user_embedding, to_item, to_user)
+        of_item = self._walk(self.item_inputs(data), to_user, to_item)
+        return Embeddings(
+            self._join(of_item[1], of_user[0], user), self._join(of_item[0], of_user[1], item)
+        )
 
     def _walk(
         self, x: Tensor, there: Tuple[EdgeIndex, Tensor], back: Tuple[EdgeIndex, Tensor]
     ) -> Tuple[Tensor, Tensor]:
         r"""Sums over hops of what starts as :obj:`x` on one side: what is on
         this side after an even number of hops, and on the other after an odd
-        one.
+        one. They are computed by Horner's rule: no hop is kept.
         """
-        h = self.conv(x, *there)
-        sums: List[Tensor] = [x, h]
+        here, other = x, self.conv(x, *there)
         for layer in range(1, self.num_layers):
-            h = self.conv(h, *(there if layer % 2 == 0 else back))
-            sums[(layer + 1) % 2] = sums[(layer + 1) % 2] + h
-        return sums[0], sums[1]
+            if layer % 2 == 1:
+                here = self.conv(other, *back).add_(x)
+            else:
+                other = self.conv(here, *there)
+        return here, other
+
+    def _join(self, wide: Tensor, narrow: Tensor, index: Optional[Tensor]) -> Tensor:
+        if index is not None:
+            wide, narrow = wide.index_select(0, index), narrow.index_select(0, index)
+        wide = wide.view(wide.size(0), -1, self.channels)
+        return (wide + narrow.unsqueeze(1)) / (self.num_layers + 1)
 
     def forward(self, data: HeteroData) -> Embeddings:
         user, item = self.views(data)
         return Embeddings(self.user_fusion(user.flatten(1)), self.item_fusion(item.flatten(1)))
 
     def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
-        views = self.views(data)
-        user, item = views.user.index_select(0, batch.user), views.item.index_select(0, batch.pos)
+        users, items = distinct(batch.user), distinct(batch.pos)
+        user, item = self.views(data, users.node, items.node)
         losses = {
             'info_nce': info_nce(
                 self.user_fusion(user.flatten(1)),
                 self.item_fusion(item.flatten(1)),
                 self.temperature,
+                (users, items),
             )
         }
         if self.ssl_weight > 0:
-            target = torch.arange(item.size(0), device=item.device)
             anchor = self.head_id(item[:, 0])
             for k, (modality, head) in enumerate(self.heads.items()):
                 if k > 0:
                     anchor = anchor if self.stage is None else self.stage['map'](anchor)
                     anchor = self.chain[k - 1](anchor)
-                logits = (anchor / self.ssl_temperature) @ head(item[:, k + 1]).t()
-                losses[f'fac_{modality}'] = self.ssl_weight * F.cross_entropy(logits, target)
+                value = batch_contrast(
+                    anchor / self.ssl_temperature, head(item[:, k + 1]), pairs=(items, items)
+                )
+                losses[f'fac_{modality}'] = self.ssl_weight * value
         return losses
 
     def __getstate__(self) -> dict:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from motor_geo.nn import FeatureProjection, TokenCrossEncoder
-from motor_geo.nn.models import lgmrec
+from motor_geo.nn.loss import distinct
 from motor_geo.nn.models.lgmrec import LGMRec, contrast_all
 from motor_geo.typing import RATES
 from tests.golden_case import GoldenCase
@@ -72,8 +72,8 @@ def test_lgmrec_golden(prefix, dtype):
     if prefix == '':
         model.draw = generic
         for m, hyper in zip(model.modalities, model.parts(data).hyper):
-            case.assert_close(hyper.user, f'hyper_user_{m}')
-            case.assert_close(hyper.item, f'hyper_item_{m}')
+            case.assert_close(hyper.share.user @ hyper.lat, f'hyper_user_{m}')
+            case.assert_close(hyper.share.item @ hyper.lat, f'hyper_item_{m}')
         out = model(data)
         case.assert_close(out.user, 'user_repr')
         case.assert_close(out.item, 'item_repr')
@@ -121,21 +121,26 @@ def test_lgmrec_draw():
     assert noise is not None and factor is None
 
 
-@pytest.mark.parametrize('block', [1, 100, 2**24])
-def test_contrast_all_against_a_plain_formula(block, monkeypatch):
-    monkeypatch.setattr(lgmrec._LogSumExp, 'block', block)
-    torch.manual_seed(0)
-    a, p = torch.randn(2, 23, 5, dtype=torch.float64).unbind()
-    p[4] = 0.0
-    a, p = a.requires_grad_(), p.requires_grad_()
-    index = torch.tensor([3, 3, 0, 22, 7, 4])
-    loss = contrast_all(a, p, index, 0.2)
+def plain_contrast(a, p, index, temperature):
+    logits = F.normalize(a) @ F.normalize(p).t() / temperature
+    return -(logits.softmax(dim=1)[index, index].log()).sum()
 
-    logits = F.normalize(a) @ F.normalize(p).t() / 0.2
-    expected = -(logits.softmax(dim=1)[index, index].log()).sum()
+
+@pytest.mark.parametrize('num_hyperedges', [3, 5, 9])  # Fewer than channels, and more.
+def test_contrast_all_against_a_plain_formula(num_hyperedges):
+    torch.manual_seed(0)
+    a = torch.randn(23, 5, dtype=torch.float64).requires_grad_()
+    share = torch.rand(23, num_hyperedges, dtype=torch.float64)
+    share[4] = 0.0
+    share.requires_grad_()
+    lat = torch.randn(num_hyperedges, 5, dtype=torch.float64).requires_grad_()
+    index = torch.tensor([3, 3, 0, 22, 7, 4])
+    nodes = distinct(index)
+    loss = contrast_all(a[nodes.node], share, lat, nodes, 0.2)
+    expected = plain_contrast(a, share @ lat, index, 0.2)
     torch.testing.assert_close(loss, expected)
-    actual = torch.autograd.grad(3 * loss, [a, p])
-    for x, y in zip(actual, torch.autograd.grad(3 * expected, [a, p])):
+    actual = torch.autograd.grad(3 * loss, [a, share, lat])
+    for x, y in zip(actual, torch.autograd.grad(3 * expected, [a, share, lat])):
         torch.testing.assert_close(x, y)
 
 
@@ -185,8 +190,18 @@ def test_lgmrec_against_dense_matrices():
     for side, name, index in ((0, 'user', case.batch.user), (1, 'item', case.batch.pos)):
         expected = 0.0  # The mean over the three pairs.
         for a, b in ((0, 1), (0, 2), (1, 2)):
-            expected += contrast_all(hypers[a][side], hypers[b][side], index, h['tau']) / 3
+            expected += plain_contrast(hypers[a][side], hypers[b][side], index, h['tau']) / 3
         torch.testing.assert_close(losses[f'hcl_{name}'], h['cl_weight'] * expected)
+
+
+def test_lgmrec_shares_are_never_subnormal():
+    model = build(GoldenCase('lgmrec', torch.float32))
+    logits = torch.tensor([[0.0, -18.0, -10.0, -8.0]], requires_grad=True)
+    share = model.membership(logits, 'image', 'item', training=False)
+    # exp(-90) is subnormal; of exp(-50) at least products would be.
+    assert share.tolist()[0] == [1.0, 0.0, 0.0, pytest.approx(math.exp(-40), rel=1e-5, abs=0)]
+    share.sum().backward()
+    assert logits.grad.isfinite().all()
 
 
 def test_lgmrec_one_modality():
@@ -225,7 +240,8 @@ def test_lgmrec_is_id_free():
     torch.testing.assert_close(after.content.user, before.content.user)
     torch.testing.assert_close(after.modal.item[:n], before.modal.item)
     torch.testing.assert_close(after.content.item[n], model.encode_items(data)[4] / 3)
-    torch.testing.assert_close(after.hyper[0].item[n], after.hyper[0].item[4])
+    share = after.hyper[0].share.item
+    torch.testing.assert_close(share[n], share[4])
     assert not after.modal.item[n].any()
 
 
