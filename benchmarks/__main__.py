@@ -61,8 +61,11 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         'electronics': lambda: speed.electronics(options.models, options.threads),
         'growth': speed.growth,
         'loading': loading.rows,
-        'features': features.rows,
-        'quantiser': lambda: features.curve(options.data),
+        'features': lambda: speed.wide_features(threads=options.threads),
+        'quantiser': lambda: [
+            {**row, 'ours': round(row.pop('seconds'), 3), 'plain': None, 'unit': 's'}
+            for row in features.rows(options.data)
+        ],
     }
     names = options.only or [*PARTS, 'quantiser']
     if options.data is None:

@@ -20,7 +20,8 @@ from torch_geometric.data import HeteroData
 
 from benchmarks.backbones import ITEMS, measure, resident, token_encoder
 from motor_geo.data import BPRSampler, ItemKNN, OPQTokenizer, TableDataset
-from motor_geo.data.graph import knn_weights
+from motor_geo.data.graph import knn_graph_cosine, knn_weights
+from motor_geo.data.quantize import fit_quantizer
 from motor_geo.evaluator import Evaluator
 from motor_geo.memory import keep_freed_memory
 from motor_geo.nn import TokenCrossEncoder
@@ -259,6 +260,43 @@ def memory(path: str, name: str, items: str, threads: int) -> Tuple[float, int]:
     with torch.no_grad():
         Evaluator(targets, data[RATES].edge_index, sizes[1]).evaluate(model(data))
     return round(seconds, 3), resident('VmHWM')
+
+
+def wide_features(num_items: int = 63001, width: int = 4096, threads: int = 2) -> Iterator[Row]:
+    r"""Item graph and tokens of wide features, half precision on disk and
+    memory-mapped.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = osp.join(folder, 'image_feat.npy')
+        out = np.lib.format.open_memmap(path, 'w+', np.float16, (num_items, width))
+        generator = np.random.default_rng(0)
+        basis = generator.standard_normal((width // 8, width), np.float32)
+        for start in range(0, num_items, 4096):  # Of low rank, with noise.
+            rows = out[start : start + 4096]
+            code = generator.standard_normal((len(rows), width // 8), np.float32)
+            rows[:] = code @ basis / 8 + generator.standard_normal(rows.shape, np.float32)
+        out.flush()
+        del out
+        for what, function in (('nearest neighbours', _neighbors), ('OPQ, 8 tokens', _tokens)):
+            with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool:
+                seconds, peak = pool.submit(function, path, threads).result()
+            size = f'{num_items:,} x {width:,}'
+            yield row(what, seconds, None, peak_mb=peak, size=size)
+
+
+def _neighbors(path: str, threads: int) -> Tuple[float, int]:
+    torch.set_num_threads(threads)
+    start = time.perf_counter()
+    knn_graph_cosine(np.load(path, mmap_mode='r'), 10)
+    return time.perf_counter() - start, resident('VmHWM')
+
+
+def _tokens(path: str, threads: int) -> Tuple[float, int]:
+    torch.set_num_threads(threads)
+    start = time.perf_counter()
+    x = np.load(path, mmap_mode='r')
+    fit_quantizer(x, 8, 256).encode(x)
+    return time.perf_counter() - start, resident('VmHWM')
 
 
 def in_processes(

@@ -24,11 +24,13 @@ def unique_pairs(
     r"""Rows of the distinct pairs, sorted by user and item. Of equal pairs the
     row of lowest :obj:`priority` is kept, and the first among those.
     """
-    keys = (item, user) if priority is None else (priority, item, user)
-    order = np.lexsort(keys)
-    user, item = user[order], item[order]
+    pair = user.astype(np.int64) * (int(item.max(initial=0)) + 1) + item
+    if (pair[1:] > pair[:-1]).all():  # The usual order of a file.
+        return np.arange(len(pair))
+    order = np.argsort(pair, kind='stable') if priority is None else np.lexsort((priority, pair))
+    pair = pair[order]
     new = np.ones(len(order), bool)
-    new[1:] = (user[1:] != user[:-1]) | (item[1:] != item[:-1])
+    new[1:] = pair[1:] != pair[:-1]
     return order[new]
 
 
@@ -137,14 +139,14 @@ class RecommendationDataset(torch.utils.data.Dataset):
         user, item, label = user[keep], item[keep], label[keep]
         known = np.zeros(len(user_ids), bool)
         known[user[label == 0]] = True
-        dropped = int((~known[user]).sum())
-        if dropped:
+        rows = known[user]
+        if not rows.all():
             warnings.warn(
-                f"'{name}': dropped {dropped} held-out interactions of "
-                f'{len(np.unique(user[~known[user]]))} users without a training interaction.',
+                f"'{name}': dropped {np.sum(~rows)} held-out interactions of "
+                f'{len(np.unique(user[~rows]))} users without a training interaction.',
                 stacklevel=3,
             )
-        user, item, label = user[known[user]], item[known[user]], label[known[user]]
+            user, item, label = user[rows], item[rows], label[rows]
         for split, count in enumerate(np.bincount(label, minlength=3)):
             if count == 0:
                 raise ValueError(
@@ -163,8 +165,8 @@ class RecommendationDataset(torch.utils.data.Dataset):
                 x = _fill_missing(modality, x, mask)
                 data[ITEM][f'mask_{modality}'] = mask
             data[ITEM][f'x_{modality}'] = x
-        train = label == 0
-        pairs = np.stack([user[train], item[train]]).astype(np.int64)
+        train = np.flatnonzero(label == 0)
+        pairs = np.stack([user[train], item[train]]).astype(np.int64, copy=False)
         data[RATES].edge_index = torch.from_numpy(pairs)
         data[RATED_BY].edge_index = data[RATES].edge_index.flip(0)
         self._targets = {

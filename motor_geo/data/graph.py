@@ -22,6 +22,7 @@ from motor_geo.files import cached, fingerprint
 from motor_geo.typing import ITEM, similar
 
 WEIGHTINGS = ('binary', 'cosine')
+MAX_VALUES = 2**26  # Of rows that stay in memory in single precision.
 
 
 def knn_graph_cosine(
@@ -245,31 +246,43 @@ def _nearest(
     own: bool = False,
 ) -> tuple[Tensor, Tensor]:
     r"""Positions in :obj:`base_rows` and similarities of the nearest rows.
-    Zero rows come last; with :obj:`own`, the rows are the same and each
-    comes first in its own list.
+    Zero rows come last; with :obj:`own`, the rows are the same, each comes
+    first in its own list, and each pair of blocks is multiplied once.
     """
     dtype = _dtype(query)
     zero = _is_zero(base)[torch.from_numpy(base_rows)]
     value = torch.full((query_rows.size, k), -torch.inf, dtype=dtype)
     index = torch.zeros(query_rows.size, k, dtype=torch.long)
-    large = max(block_size, 2**26 // max(1, base.shape[1]))
+
+    def merge(rows: slice, block: Tensor, begin: int) -> None:
+        nearest, chosen = _top(block, min(k, block.size(1)))
+        nearest = torch.cat([value[rows], nearest], dim=1)
+        chosen = torch.cat([index[rows], chosen + begin], dim=1)
+        value[rows], order = _top(nearest, k)
+        index[rows] = chosen.gather(1, order)
+
+    wide = 8 * block_size
+    large = wide * max(1, MAX_VALUES // (wide * max(1, base.shape[1])))
     for left in range(0, base_rows.size, large):
         unit = _unit_rows(base, base_rows[left : left + large], dtype)
-        for start in range(0, query_rows.size, block_size):
+        last = left + unit.size(0) if own else query_rows.size
+        for start in range(0, last, block_size):
             rows = slice(start, start + block_size)
             x = _unit_rows(query, query_rows[rows], dtype)
-            for begin in range(left, left + unit.size(0), 8 * block_size):
-                block = x @ unit[begin - left : begin - left + 8 * block_size].t()
-                position = torch.arange(begin, begin + block.size(1))
+            # What lies left of the diagonal has come from the transposed block.
+            first = max(left, start // wide * wide) if own else left
+            for begin in range(first, left + unit.size(0), wide):
+                block = x @ unit[begin - left : begin - left + wide].t()
+                columns = slice(begin, begin + block.size(1))
                 # Outside of [-1, 1]: decides the order and is replaced below.
-                block[:, zero[position]] = -2
-                if own:
-                    block[torch.arange(start, start + x.size(0)).view(-1, 1) == position] = 2
-                nearest, chosen = _top(block, min(k, block.size(1)))
-                nearest = torch.cat([value[rows], nearest], dim=1)
-                chosen = torch.cat([index[rows], chosen + begin], dim=1)
-                value[rows], order = _top(nearest, k)
-                index[rows] = chosen.gather(1, order)
+                block[:, zero[columns]] = -2
+                if own and start >= begin:
+                    number = torch.arange(x.size(0))
+                    block[number, number + start - begin] = 2
+                merge(rows, block, begin)
+                if own and start < begin:
+                    block[zero[rows]] = -2
+                    merge(columns, block.t().contiguous(), start)
     value = value.masked_fill(value == -2, 0.0).masked_fill(value == 2, 1.0)
     return index, value
 

@@ -4,6 +4,7 @@ products.
 
 from __future__ import annotations
 
+import os
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from motor_geo.data.features import as_array, as_block, unique_rows
 
 METHODS = ('opq', 'pq', 'rq')
 INITS = ('pca', 'random')
+EXACT_WIDTH = 2048  # Beyond it, a few principal axes are found by iteration.
 
 
 @dataclass(frozen=True)
@@ -238,7 +240,8 @@ def fit_quantizer(
             centroids = _train_residual(faiss, z, num_tokens, codebook_size, seed)
         else:
             columns = z.shape[1]
-            z = np.pad(z, ((0, 0), (0, -columns % num_tokens)))
+            if columns % num_tokens:
+                z = np.pad(z, ((0, 0), (0, -columns % num_tokens)))
             if method == 'opq':
                 matrix = _train_rotation(faiss, z, num_tokens, codebook_size, init, num_iters, seed)
                 z = np.ascontiguousarray(z @ matrix.T)
@@ -253,25 +256,60 @@ def fit_quantizer(
 
 
 def _principal_axes(blocks: Iterator[Tensor], num_axes: int) -> tuple[Tensor, float]:
-    num_rows, total, square = 0, torch.zeros(1), torch.zeros(1)
+    num_rows, total, square = 0, torch.zeros(1).double(), torch.zeros(1).double()
     for block in blocks:
         num_rows += block.size(0)
         total = total + block.sum(dim=0)
+        if block.size(1) > EXACT_WIDTH:  # Sums stay in double precision.
+            block = block.float()
         square = square + block.t() @ block
     mean = total / num_rows
-    value, axis = _eigh(square / num_rows - torch.outer(mean, mean))
-    kept = value[:num_axes].sum() / value.sum().clamp(min=1e-300)
+    matrix = square / num_rows - torch.outer(mean, mean)
+    if matrix.size(0) <= EXACT_WIDTH or matrix.size(0) < 4 * num_axes:
+        value, axis = _eigh(matrix)
+        kept = value[:num_axes].sum() / value.sum().clamp(min=1e-300)
+    else:
+        axis = _leading_axes(matrix, num_axes)
+        kept = ((axis @ matrix) * axis).sum() / matrix.trace().clamp(min=1e-300)
     return axis[:num_axes].float(), float(kept)
 
 
 def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Eigenvalues in descending order and eigenvectors as rows, of which the
-    entry of largest magnitude is positive.
-    """
+    r"""Eigenvalues in descending order and eigenvectors as rows."""
     value, vector = torch.linalg.eigh(matrix)
-    vector = vector.t().flip(0)
+    return value.flip(0).clamp(min=0), _with_signs(vector.t().flip(0))
+
+
+def _leading_axes(matrix: Tensor, num_axes: int) -> Tensor:
+    r"""The leading eigenvectors of a covariance as rows, by subspace
+    iteration: those next to the last one are mixed with what follows, which
+    holds about the same variance.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        vector = torch.svd_lowrank(matrix, q=num_axes + num_axes // 2, niter=4)[2]
+    return _with_signs(vector[:, :num_axes].t())
+
+
+def _with_signs(vector: Tensor) -> Tensor:
+    r"""Rows of which the entry of largest magnitude is positive."""
     peak = vector.gather(1, vector.abs().argmax(dim=1, keepdim=True))
-    return value.flip(0).clamp(min=0), vector * torch.where(peak < 0, -1.0, 1.0)
+    return vector * torch.where(peak < 0, -1.0, 1.0)
+
+
+def import_faiss() -> Any:
+    r"""The module :obj:`faiss`. Its threads meet after each of the many short
+    steps of k-means: they sleep until all are there, since waiting in a loop
+    for one whose core another process uses makes fitting several times slower.
+    """
+    policy = os.environ.get('OMP_WAIT_POLICY')
+    os.environ['OMP_WAIT_POLICY'] = policy or 'PASSIVE'  # Read by the first import.
+    try:
+        import faiss
+    finally:
+        if policy is None:
+            del os.environ['OMP_WAIT_POLICY']
+    return faiss
 
 
 @contextmanager
@@ -280,7 +318,7 @@ def _faiss() -> Iterator[Any]:
     pools side by side slow each other down by an order of magnitude.
     """
     try:
-        import faiss
+        faiss = import_faiss()
     except ImportError as error:
         raise ImportError(
             "Fitting tokens needs faiss: 'pip install faiss-cpu' (encoding does not)."

@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Optional
 
 import numpy as np
+import torch
+from torch import Tensor
+
+from motor_geo.files import cached, fingerprint
 
 NEWLINE, RETURN, MINUS, ZERO = 10, 13, 45, 48
 MAX_DIGITS = 18  # Fits into 64 bits.
+CACHED_SIZE = 2**22  # Text files of fewer bytes are read in no time.
 
 
 class Ids(NamedTuple):
@@ -44,6 +50,28 @@ class Table:
         elif self.unit == 'line':
             row = row + 2
         return f"'{self.path}', {self.unit} {row}"
+
+    def state_dict(self) -> dict[str, Tensor]:
+        r"""The columns as tensors, texts as their code points."""
+        state = {f'numbers.{name}': torch.from_numpy(x) for name, x in self.numbers.items()}
+        for name, (values, codes) in self.ids.items():
+            if values.dtype.kind == 'U':
+                values = values.view(np.int32).reshape(len(values), -1)
+            state[f'values.{name}'] = torch.from_numpy(values)
+            state[f'codes.{name}'] = torch.from_numpy(codes)
+        return state if self.lines is None else {**state, 'lines': torch.from_numpy(self.lines)}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        for key, tensor in state.items():
+            kind, _, name = key.partition('.')
+            x = tensor.numpy()
+            if kind == 'numbers':
+                self.numbers[name] = x
+            elif kind == 'values':
+                values = x.view(f'U{x.shape[1]}').ravel() if x.ndim == 2 else x
+                self.ids[name] = Ids(values, state[f'codes.{name}'].numpy())
+            elif kind == 'lines':
+                self.lines = x
 
 
 class _Fields(NamedTuple):
@@ -74,19 +102,27 @@ class _Fields(NamedTuple):
         r"""Values, and where a field is an integer in its usual spelling: a
         leading zero, a sign, a blank or more than 18 digits are text.
         """
-        negative = self.byte(0) == MINUS
-        digits = self.length - negative
-        valid = (digits > 0) & (digits <= MAX_DIGITS)
         value = np.zeros(len(self.start), np.int64)
-        for position in range(min(int(self.length.max(initial=0)), MAX_DIGITS + 1)):
-            digit = self.byte(position) - np.uint8(ZERO)  # Wraps around: <= 9 is a digit.
-            inside = position < self.length
-            inside &= ~negative if position == 0 else True
-            valid &= ~inside | (digit <= 9)
-            value = np.where(inside, value * 10 + digit, value)
-        first = np.where(negative, self.byte(1), self.byte(0))
-        valid &= (first != ZERO) | ((digits == 1) & ~negative)
-        return np.where(negative, -value, value), valid
+        valid = np.zeros(len(self.start), bool)
+        for length in range(1, min(int(self.length.max(initial=0)), MAX_DIGITS + 1) + 1):
+            rows = np.flatnonzero(self.length == length)
+            start = self.start[rows]
+            digit = self.buffer[start] - np.uint8(ZERO)  # Wraps around: <= 9 is a digit.
+            negative = self.buffer[start] == MINUS
+            good = negative | (digit <= 9)
+            number = np.where(negative, 0, digit).astype(np.int64)
+            if length == 1:
+                good &= ~negative
+            else:
+                good &= (digit > 0) & ~(negative & (self.buffer[start + 1] == ZERO))
+            if length > MAX_DIGITS:
+                good &= negative
+            for position in range(1, length):
+                digit = self.buffer[start + position] - np.uint8(ZERO)
+                good &= digit <= 9
+                number = number * 10 + digit
+            value[rows], valid[rows] = np.where(negative, -number, number), good
+        return value, valid
 
     def strings(self) -> np.ndarray:
         r"""The fields as a fixed-width array of bytes."""
@@ -107,7 +143,8 @@ def read_table(
     optional: Sequence[str] = (),
 ) -> Table:
     r"""Reads columns of a comma- or tab-separated file with a header, or of a
-    Parquet file.
+    Parquet file. What was read from a large text file is kept on disk, keyed by
+    the content of the file.
 
     An id column is integer if every id is spelled as one (:obj:`7`, but not
     :obj:`007`), and text otherwise. Double quotes have a meaning in
@@ -125,7 +162,26 @@ def read_table(
             file, the line and what was expected.
     """
     table = Table(path)
-    read = _read_parquet if path.endswith('.parquet') else _read_text
+    if path.endswith('.parquet') or os.path.getsize(path) < CACHED_SIZE:
+        return _read(table, ids, integers, numbers, optional)
+
+    def compute() -> dict[str, Tensor]:
+        return _read(Table(path), ids, integers, numbers, optional).state_dict()
+
+    content = np.fromfile(path, np.uint8)
+    key = fingerprint('read_table.1', content, ids, integers, numbers, optional)
+    table.load_state_dict(cached('table', key, compute))
+    return table
+
+
+def _read(
+    table: Table,
+    ids: Sequence[str],
+    integers: Sequence[str],
+    numbers: Sequence[str],
+    optional: Sequence[str],
+) -> Table:
+    read = _read_parquet if table.path.endswith('.parquet') else _read_text
     columns = read(table, [*ids, *integers, *numbers], optional)
     for name in ids:
         if name in columns:
@@ -265,13 +321,13 @@ def _as_ids(table: Table, name: str, column: _Fields | np.ndarray) -> Ids:
             raise ValueError(
                 f"'{table.path}': ids '{name}' are {column.dtype}; expected integers or text"
             )
-        return Ids(*np.unique(column.astype(np.int64), return_inverse=True))
+        return _distinct(column.astype(np.int64))
     if (column.length == 0).any():
         row = int((column.length == 0).argmax())
         raise ValueError(f"{table.locate(row)}: expected an id in column '{name}', found nothing")
     value, valid = column.integers()
     if valid.all():
-        return Ids(*np.unique(value, return_inverse=True))
+        return _distinct(value)
     try:
         values, codes = np.unique(column.strings(), return_inverse=True)
         return Ids(np.char.decode(values, 'utf-8'), codes)
@@ -279,6 +335,16 @@ def _as_ids(table: Table, name: str, column: _Fields | np.ndarray) -> Ids:
         raise ValueError(f"'{table.path}': ids '{name}' are not UTF-8: {error}") from error
     except ValueError as error:
         raise ValueError(f"'{table.path}': column '{name}': {error}") from error
+
+
+def _distinct(value: np.ndarray) -> Ids:
+    low = int(value.min())
+    size = int(value.max()) - low + 1
+    if size > 4 * len(value):
+        return Ids(*np.unique(value, return_inverse=True))
+    seen = np.zeros(size, bool)  # Without sorting.
+    seen[value - low] = True
+    return Ids(np.flatnonzero(seen) + low, (np.cumsum(seen) - 1)[value - low])
 
 
 def _as_numbers(table: Table, name: str, column: _Fields | np.ndarray, integer: bool) -> np.ndarray:

@@ -81,14 +81,17 @@ class BPRSampler:
         self.negatives = negatives
 
         # Sorted by user, neighbouring searches touch neighbouring memory.
-        key = (edge_index[0].long() * num_items + edge_index[1]).sort().values
+        key = edge_index[0].long() * num_items + edge_index[1]
+        if bool((key[1:] < key[:-1]).any()):
+            key = key.sort().values
         self.user, self.pos = key // num_items, key % num_items
         if negatives:
             self._prepare(key.unique_consecutive())
 
     def _prepare(self, key: Tensor) -> None:
         user, item = key // self.num_items, key % self.num_items
-        self._items = item.unique()
+        seen = item.bincount(minlength=self.num_items) > 0
+        self._items = seen.nonzero().view(-1)
         degree = user.bincount(minlength=self.num_users)
         self._free = self._items.numel() - degree
         if int(self._free.min()) == 0:
@@ -99,7 +102,8 @@ class BPRSampler:
         self._start = degree.cumsum(0) - degree
         rank = torch.arange(key.numel(), device=key.device) - self._start[user]
         # Within a user, p_j - j lies in [0, free] and does not decrease.
-        self._gap = user * self._items.numel() + torch.searchsorted(self._items, item) - rank
+        position = seen.cumsum(0) - 1  # Of an item among those with interactions.
+        self._gap = user * self._items.numel() + position[item] - rank
 
     def _sample(self, generator: torch.Generator) -> Tensor:
         free = self._free[self.user]

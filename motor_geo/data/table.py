@@ -86,8 +86,8 @@ class TableDataset(RecommendationDataset):
             optional={None: [LABEL], 'leave_one_out': [TIME]}.get(split, []),
         )
         label = table.numbers.get(LABEL)
-        if label is not None and not np.isin(label, (0, 1, 2)).all():
-            row = int((~np.isin(label, (0, 1, 2))).argmax())
+        if label is not None and ((label < 0) | (label > 2)).any():
+            row = int(((label < 0) | (label > 2)).argmax())
             raise ValueError(
                 f"{table.locate(row)}: expected 0 (train), 1 (val) or 2 (test) in column '{LABEL}',"
                 f' got {label[row]}.'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Optional
 
 import numpy as np
@@ -21,12 +22,14 @@ from motor_geo.data.quantize import (
     as_array,
     check_sizes,
     fit_quantizer,
+    import_faiss,
 )
 from motor_geo.data.token_report import format_report, token_report
 from motor_geo.files import atomic_write, cached, fingerprint
 from motor_geo.typing import ITEM, RATES
 
 FORMAT = 'motor_geo.OPQTokenizer.1'
+CACHE = 'motor_geo.OPQTokenizer.2'  # Changes with what is fitted to the same features.
 
 
 class OPQTokenizer(BaseTransform):
@@ -228,7 +231,7 @@ class OPQTokenizer(BaseTransform):
             return fit_quantizer(x, **settings, name=modality).state_dict()
 
         if self.cache:
-            key = fingerprint(FORMAT, x, settings, _faiss_version())
+            key = fingerprint(CACHE, x, settings, _faiss_version())
             state = cached('tokens', key, compute)
         else:
             state = compute()
@@ -243,7 +246,17 @@ class OPQTokenizer(BaseTransform):
             self.fit(data)
         features = self._features(data, sorted(self.quantizers))
         device = data[ITEM][f'x_{next(iter(features))}'].device
-        data[ITEM].token_id = self._encode(features).to(device)
+
+        def compute() -> dict[str, Tensor]:
+            return {'token_id': self._encode(features)}
+
+        if self.cache:
+            states = {m: quantizer.state_dict() for m, quantizer in self.quantizers.items()}
+            settings = [self.center, self.normalize, self.method]
+            token_id = cached('codes', fingerprint(CACHE, features, states, settings), compute)
+        else:
+            token_id = compute()
+        data[ITEM].token_id = token_id['token_id'].to(device)
         return data
 
     def encode(
@@ -390,7 +403,10 @@ _SETTINGS = (
 
 def _faiss_version() -> str:
     try:
-        import faiss
+        return version('faiss-cpu')  # Importing takes longer.
+    except PackageNotFoundError:
+        pass
+    try:
+        return import_faiss().__version__
     except ImportError:
         return 'none'
-    return faiss.__version__

@@ -142,6 +142,22 @@ def test_chunked_equals_dense():
         assert torch.allclose(out[1], value, atol=1e-12)
 
 
+@pytest.mark.parametrize('max_values', [0, 1300, 10**6])
+def test_parts_in_memory(monkeypatch, max_values):
+    r"""Blocks left of the diagonal come from transposed ones, whatever part of
+    the rows is in memory.
+    """
+    x = torch.randn(150, 8, generator=torch.Generator().manual_seed(2)).double()
+    x[[3, 90]] = 0
+    x[77] = 2 * x[5]
+    expected = naive_neighbors(x, 6)
+    monkeypatch.setattr('motor_geo.data.graph.MAX_VALUES', max_values)
+    for block_size in [3, 8, 50]:
+        index, similarity = knn_graph_cosine(x, 6, block_size)
+        assert torch.equal(index, expected[0])
+        assert torch.allclose(similarity, expected[1], atol=1e-12)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 30), st.integers(1, 4), st.integers(1, 8))
 def test_naive(seed, num_rows, width, block_size):

@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+import torch_geometric
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -171,6 +172,46 @@ def test_parquet_errors(tmp_path):
     write(tmp_path / 'a.parquet', 'not parquet')
     with pytest.raises(ValueError, match="a.parquet' cannot be read as Parquet"):
         read_table(path, ['u'], ['n'])
+
+
+@pytest.mark.parametrize('quote', ['', '"'])
+def test_large_files_are_kept(tmp_path, monkeypatch, quote):
+    monkeypatch.setattr(torch_geometric, 'get_home_dir', lambda: str(tmp_path / 'home'))
+    text = f'u,i,n,t\n{quote}\u00e9{quote},7,0,1.5\nabc,-3,1,2\n\u00e9,7,0,-1\n'
+    path = write(tmp_path / 'a.csv', text)
+    arguments = (path, ['u', 'i'], ['n', 'm'], ['t'], ['m'])
+    expected = read_table(*arguments)
+    assert not (tmp_path / 'home').exists()
+    monkeypatch.setattr('motor_geo.data.reader.CACHED_SIZE', 0)
+    tables = [read_table(*arguments)]
+    (entry,) = (tmp_path / 'home' / 'motor_geo').iterdir()
+
+    def broken(*args):
+        raise AssertionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr('motor_geo.data.reader._read_text', broken)
+        tables.append(read_table(*arguments))
+        with pytest.raises(AssertionError):
+            read_table(path, ['u'])
+    entry.write_bytes(b'')
+    tables.append(read_table(*arguments))
+    for table in tables:
+        assert [table.locate(row) for row in range(3)] == [expected.locate(row) for row in range(3)]
+        for name, (values, codes) in expected.ids.items():
+            assert table.ids[name].values.dtype == values.dtype
+            assert (table.ids[name].values == values).all()
+            assert table.ids[name].codes.dtype == codes.dtype
+            assert (table.ids[name].codes == codes).all()
+        for name, numbers in expected.numbers.items():
+            assert table.numbers[name].dtype == numbers.dtype
+            assert (table.numbers[name] == numbers).all()
+        assert set(table.numbers) == {'n', 't'}
+    write(tmp_path / 'a.csv', text.replace('abc', 'abd'))
+    assert 'abd' in column(read_table(*arguments), 'u')
+    write(tmp_path / 'a.csv', text.replace(',0,', ',x,'))
+    with pytest.raises(ValueError, match='line 2: expected an integer'):
+        read_table(*arguments)
 
 
 def test_optional_column(tmp_path):

@@ -1,3 +1,4 @@
+import os
 import os.path as osp
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from torch_geometric.data import HeteroData
 
 from motor_geo.data.features import unique_rows
-from motor_geo.data.quantize import Quantizer, fit_quantizer
+from motor_geo.data.quantize import Quantizer, fit_quantizer, import_faiss
 from motor_geo.data.tokenize import OPQTokenizer
 
 faiss = pytest.importorskip('faiss')
@@ -314,6 +315,32 @@ def test_reduction():
     assert tokenizer(max_dim=None).fit(make_data(text=x)).quantizers['text'].projection is None
 
 
+def test_leading_axes(monkeypatch):
+    x = features(200, 40, rank=8)
+    exact = tokenizer(max_dim=6).report(make_data(text=x))['modalities']['text']
+    monkeypatch.setattr('motor_geo.data.quantize.EXACT_WIDTH', 20)
+    state = torch.get_rng_state()
+    transforms = [tokenizer(max_dim=6, seed=seed) for seed in (0, 0, 1)]
+    out = [transform(make_data(text=x))['item'].token_id for transform in transforms]
+    assert torch.equal(torch.get_rng_state(), state) and torch.equal(out[0], out[1])
+    axes = [transform.quantizers['text'].projection for transform in transforms]
+    assert torch.equal(axes[0], axes[2])  # The seed is that of k-means.
+    assert torch.allclose(axes[0] @ axes[0].t(), torch.eye(6), atol=1e-5)
+    report = transforms[0].report(make_data(text=x))['modalities']['text']
+    assert report['kept_variance'] == pytest.approx(exact['kept_variance'], rel=1e-4)
+    assert report['kept_variance'] <= exact['kept_variance'] + 1e-9
+    z = torch.cov(transforms[0].quantizers['text'].projection @ x.t()).trace()
+    assert report['kept_variance'] == pytest.approx(float(z / torch.cov(x.t()).trace()), rel=1e-4)
+    assert report['error'] == pytest.approx(exact['error'], rel=0.05)
+
+
+def test_import_of_faiss_leaves_the_environment(monkeypatch):
+    monkeypatch.delenv('OMP_WAIT_POLICY', raising=False)
+    assert import_faiss() is faiss and 'OMP_WAIT_POLICY' not in os.environ
+    monkeypatch.setenv('OMP_WAIT_POLICY', 'ACTIVE')
+    assert import_faiss() is faiss and os.environ['OMP_WAIT_POLICY'] == 'ACTIVE'
+
+
 def test_mask():
     image, text = features(50, 6, seed=1), features(50, 8, seed=2)
     transform = tokenizer(modalities=['image', 'text']).fit(make_data(image=image, text=text))
@@ -401,6 +428,22 @@ def test_cache(monkeypatch):
     assert len(calls) == 6
     tokenizer(cache=False)(data)
     assert len(calls) == 7
+
+    # Tokens of features that were seen before are not computed again.
+    def broken(*args):
+        raise AssertionError
+
+    other = make_data(text=features(60, 10).flip(0))
+    with monkeypatch.context() as patch:
+        patch.setattr('motor_geo.data.tokenize.Quantizer.encode', broken)
+        assert torch.equal(tokenizer(cache=True)(data)['item'].token_id, expected)
+        for graph, kwargs in [(other, {}), (data, {'cache': False})]:
+            with pytest.raises(AssertionError):
+                tokenizer(**{'cache': True, **kwargs}).fit(data)(graph)
+        transform = tokenizer(cache=True).fit(data)
+        transform.quantizers['text'].centroids.add_(1)
+        with pytest.raises(AssertionError):
+            transform(data)
 
 
 def test_report():

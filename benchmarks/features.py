@@ -1,0 +1,138 @@
+r"""Measures what the iterations of OPQ, its start and the reduction to
+principal axes cost and bring:
+
+    python -m benchmarks.features --data FOLDER
+
+:obj:`FOLDER` holds one folder per data set in the common layout. Seconds are
+processor time of one thread; the error is the squared error of the decoded
+tokens relative to the variance of the features, what a reduction leaves out
+included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os.path as osp
+import sys
+import time
+from contextlib import contextmanager
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+
+import numpy as np
+import torch
+
+from motor_geo.data import quantize
+from motor_geo.data.quantize import fit_quantizer
+from motor_geo.data.token_report import token_report
+
+#: Data set and modality.
+FEATURES = (('ml1m', 'image'), ('sports', 'text'))
+ITERATIONS = (1, 2, 5, 10, 20, 50)
+DIMENSIONS = (64, 128, 256, 512, None)
+NUM_TOKENS, CODEBOOK_SIZE = 4, 256
+
+Row = Dict[str, Any]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def timed(function: Callable[[], Any]) -> Tuple[Any, float]:
+    r"""Result and seconds of processor time."""
+    start = time.process_time()
+    return function(), time.process_time() - start
+
+
+def load(folder: str) -> Dict[str, np.ndarray]:
+    r"""The features :obj:`FEATURES` that the folder holds."""
+    paths = {f'{data} {m}': osp.join(folder, data, f'{m}_feat.npy') for data, m in FEATURES}
+    return {what: np.load(path) for what, path in paths.items() if osp.exists(path)}
+
+
+def fit_row(what: str, x: np.ndarray, **setting: Any) -> Row:
+    r"""Fits tokens with one setting."""
+    quantizer, seconds = timed(lambda: fit_quantizer(x, NUM_TOKENS, CODEBOOK_SIZE, **setting))
+    report = token_report({what: quantizer}, {what: x}, k=0)['modalities'][what]
+    return {'what': what, 'setting': setting, 'seconds': seconds, 'error': report['error']}
+
+
+def iteration_rows(
+    features: Dict[str, np.ndarray], iterations: Sequence[int] = ITERATIONS, max_dim: int = 512
+) -> List[Row]:
+    r"""Error against time for numbers of iterations, from both starts."""
+    with one_thread():
+        return [
+            fit_row(what, x, num_iters=num_iters, init=init, max_dim=max_dim)
+            for what, x in features.items()
+            for init in ('pca', 'random')
+            for num_iters in iterations
+        ]
+
+
+def dimension_rows(
+    features: Dict[str, np.ndarray],
+    dimensions: Sequence[Optional[int]] = DIMENSIONS,
+    num_iters: int = 10,
+) -> List[Row]:
+    r"""Error against time for numbers of principal axes (:obj:`None` keeps
+    all; numbers that reduce nothing are left out).
+    """
+    with one_thread():
+        return [
+            fit_row(what, x, num_iters=num_iters, init='pca', max_dim=max_dim)
+            for what, x in features.items()
+            for max_dim in dimensions
+            if max_dim is None or max_dim < x.shape[1]
+        ]
+
+
+def axes_rows(width: int = 4096, num_rows: int = 8192, num_axes: int = 512) -> List[Row]:
+    r"""All eigenvectors of a covariance against the iteration for the leading
+    ones, on generated features whose spectrum decays; the error is the share
+    of the variance outside of the axes.
+    """
+    generator = torch.Generator().manual_seed(0)
+    rank = width // 4
+    scale = torch.arange(1, rank + 1) ** -0.5
+    basis = torch.randn(rank, width, generator=generator) * scale.view(-1, 1)
+    x = torch.randn(num_rows, rank, generator=generator) @ basis
+    x += 0.3 * torch.randn(num_rows, width, generator=generator)
+    matrix = torch.cov(x.relu().t()).double()
+
+    def row(method: str, function: Callable[[], torch.Tensor]) -> Row:
+        axes, seconds = timed(function)
+        outside = 1 - float(((axes @ matrix) * axes).sum() / matrix.trace())
+        setting = {'method': method, 'width': width, 'num_axes': num_axes}
+        return {'what': 'principal axes', 'setting': setting, 'seconds': seconds, 'error': outside}
+
+    with one_thread():
+        return [
+            row('exact', lambda: quantize._eigh(matrix)[1][:num_axes]),
+            row('iteration', lambda: quantize._leading_axes(matrix, num_axes)),
+        ]
+
+
+def rows(folder: str) -> List[Row]:
+    r"""Everything that is measured here."""
+    features = load(folder)
+    return [*iteration_rows(features), *dimension_rows(features), *axes_rows()]
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    parser = argparse.ArgumentParser(prog='python -m benchmarks.features')
+    parser.add_argument('--data', required=True, help='folder of data set folders')
+    for row in rows(parser.parse_args(arguments).data):
+        setting = ', '.join(f'{key}={value}' for key, value in row['setting'].items())
+        print(f'{row["what"]:<16}{setting:<46}{row["seconds"]:>8.2f} s{row["error"]:>9.4f}')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
