@@ -16,6 +16,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tupl
 import numpy as np
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 from torch_geometric.data import HeteroData
 
 from benchmarks.backbones import ITEMS, measure, resident, token_encoder
@@ -47,6 +48,7 @@ REFERENCE_BABY = {
 
 
 def row(what: str, ours: float, plain: Optional[float], unit: str = 's', **more: Any) -> Row:
+    plain = None if plain is None else float(f'{plain:.4g}')
     return {'what': what, 'ours': float(f'{ours:.4g}'), 'plain': plain, 'unit': unit, **more}
 
 
@@ -127,27 +129,24 @@ def token_network(num_items: int = 63001, num_tokens: int = 8) -> Iterator[Row]:
         )
         what = f'token network ({mode}), forward and backward'
         yield row(what, ours, plain, size=f'{num_items:,} items, {2 * num_tokens} tokens')
-    with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool:
-        before, after = pool.submit(_token_memory, counts, token_id, upstream).result()
-    rows = num_items * 64 * 4 / 1e6
-    yield row(
-        'token network (specific), memory beyond input and output',
-        after - before,
-        3 * rows,
-        'MB',
-        note='plain: three vectors per item',
-    )
+        encoder.zero_grad()
+        vectors = num_items * 64 * 4 / 1e6
+        yield row(
+            f'token network ({mode}), memory beyond input and output',
+            allocated(partial(step, encoder)) - vectors,
+            3 * vectors,
+            'MB',
+            note='plain: three vectors per item',
+        )
 
 
-def _token_memory(counts: Dict[str, int], token_id: Tensor, upstream: Tensor) -> Tuple[int, int]:
-    encoder = TokenCrossEncoder(counts, 256, 64)
-    encoder(token_id[:300]).sum().backward()
-    upstream = upstream.clone()
-    out = torch.zeros_like(upstream)  # What is returned.
-    before = resident('VmHWM')
-    del out
-    encoder(token_id).backward(upstream)
-    return before, resident('VmHWM')
+def allocated(function: Callable[[], Any]) -> float:
+    r"""Peak MB of tensors that a function allocates."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        function()
+    events = profiler.profiler.kineto_results.events()  # type: ignore
+    sizes = [(e.start_ns(), e.nbytes()) for e in events if e.name() == '[memory]']
+    return float(np.cumsum([size for _, size in sorted(sizes)]).max() / 1e6)
 
 
 def prices(folder: str) -> Iterator[Row]:

@@ -64,6 +64,21 @@ class BipartiteGraph(NamedTuple):
         )
 
 
+def opposite_edges(graph: BipartiteGraph) -> Tensor:
+    r"""Where the edges to items are among the edges to users.
+
+    Shapes:
+        - **output:** positions :math:`(|\mathcal{E}|)`
+    """
+    item, user = graph.to_user.as_tensor()
+    num_items = graph.to_user.sparse_size(0)
+    order = (user * num_items + item).argsort()
+    user, item = graph.to_item.as_tensor()
+    rank = torch.empty_like(order)
+    rank[(user * num_items + item).argsort()] = torch.arange(order.numel(), device=order.device)
+    return order[rank]
+
+
 def bipartite_degree(edge_index: Tensor, num_users: int, num_items: int) -> Tuple[Tensor, Tensor]:
     r"""Degrees in float64 of both ends of every edge, **[E]** and **[E]**."""
     user, item = edge_index

@@ -5,6 +5,7 @@ from motor_geo.nn.graph import (
     BipartiteGraph,
     degree_sensitive_pruning,
     num_kept_edges,
+    opposite_edges,
     sorted_edge_index,
     sym_norm,
 )
@@ -78,3 +79,19 @@ def test_degree_sensitive_pruning():
         expected += float((torch.multinomial(weight, 10, generator=generator) < 20).sum()) / rounds
     assert star + pairs == pytest.approx(10.0)
     assert float(star) == pytest.approx(expected, abs=0.35)  # About four standard errors.
+
+
+@pytest.mark.parametrize('duplicates', [False, True])
+def test_opposite_edges(duplicates):
+    generator = torch.Generator().manual_seed(0)
+    pairs = torch.randperm(35, generator=generator)[:20]  # In no order.
+    if duplicates:
+        pairs[:4] = pairs[4:8]
+    edge_index = torch.stack([pairs // 7, pairs % 7])
+    graph = BipartiteGraph.from_edges(edge_index, 5, 7, torch.arange(20.0))
+    order = opposite_edges(graph)
+    assert torch.equal(order.sort().values, torch.arange(20))
+    to_user, to_item = graph.to_user.as_tensor(), graph.to_item.as_tensor()
+    assert torch.equal(to_user.flip(0)[:, order], to_item)
+    if not duplicates:
+        assert torch.equal(graph.to_user_weight[order], graph.to_item_weight)

@@ -4,7 +4,9 @@ from typing import Tuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch_geometric import EdgeIndex
+from torch_geometric.typing import OptTensor
 from torch_geometric.utils import softmax
 
 from motor_geo.nn.conv.propagate import Propagate, csr_matmul, sampled_dot
@@ -30,7 +32,9 @@ class DotAttention(nn.Module):
     Shapes:
         - **input:** source and target features
           :math:`((|\mathcal{V}_s|, F), (|\mathcal{V}_t|, F))`,
-          edge indices :math:`(2, |\mathcal{E}|)`
+          edge indices :math:`(2, |\mathcal{E}|)`,
+          inner products :math:`(|\mathcal{E}|)` *(optional; computed if
+          missing)*
         - **output:** target features :math:`(|\mathcal{V}_t|, F)`,
           attention :math:`(|\mathcal{E}|)`
     """
@@ -39,16 +43,21 @@ class DotAttention(nn.Module):
         super().__init__()
         self.conv = Propagate()
 
-    def forward(self, x: Tuple[Tensor, Tensor], edge_index: Tensor) -> Tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tuple[Tensor, Tensor], edge_index: Tensor, logit: OptTensor = None
+    ) -> Tuple[Tensor, Tensor]:
         x_src, x_dst = x
         size = (x_src.size(0), x_dst.size(0))
         if isinstance(edge_index, EdgeIndex):
-            target = edge_index.as_tensor()[1]
-            logit = edge_dot(x_src, x_dst, edge_index)
+            if logit is None:
+                logit = edge_dot(x_src, x_dst, edge_index)
+            (colptr, _), _ = edge_index.get_csc()
+            alpha = _Softmax.apply(logit, edge_index.as_tensor()[1], colptr)
         else:
             source, target = edge_index
-            logit = (x_src[source] * x_dst[target]).sum(dim=-1)
-        alpha = softmax(logit, target, num_nodes=size[1])
+            if logit is None:
+                logit = (x_src[source] * x_dst[target]).sum(dim=-1)
+            alpha = softmax(logit, target, num_nodes=size[1])
         return self.conv(x_src, edge_index, alpha, size), alpha
 
     def __repr__(self) -> str:
@@ -83,8 +92,28 @@ class _EdgeDot(torch.autograd.Function):
         x_src, x_dst, source, colptr, rowptr, col, perm = ctx.saved_tensors
         grad_src = grad_dst = None
         if ctx.needs_input_grad[0]:
-            transposed = grad if perm is None else grad[perm]
-            grad_src = csr_matmul(rowptr, col, transposed.contiguous(), x_dst)
+            transposed = grad.contiguous() if perm is None else grad.index_select(0, perm)
+            grad_src = csr_matmul(rowptr, col, transposed, x_dst)
         if ctx.needs_input_grad[1]:
             grad_dst = csr_matmul(colptr, source, grad.contiguous(), x_src)
         return grad_src, grad_dst, None, None, None, None, None, None
+
+
+class _Softmax(torch.autograd.Function):
+    r"""The softmax over in-neighbours, for edges sorted by target."""
+
+    @staticmethod
+    def forward(ctx, logit, target, ptr):  # type: ignore
+        largest = torch.segment_reduce(logit, 'max', offsets=ptr)
+        out = (logit - largest.index_select(0, target)).exp_()
+        total = torch.segment_reduce(out, 'sum', offsets=ptr)
+        out /= total.index_select(0, target)
+        ctx.save_for_backward(out, target, ptr)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):  # type: ignore
+        out, target, ptr = ctx.saved_tensors
+        total = torch.segment_reduce(grad * out, 'sum', offsets=ptr)
+        return (grad - total.index_select(0, target)).mul_(out), None, None

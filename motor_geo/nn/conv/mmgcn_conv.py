@@ -1,8 +1,11 @@
 from __future__ import annotations
 
-import torch
+from typing import Optional, Tuple
+
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch_geometric import EdgeIndex
+from torch_geometric.typing import OptTensor
 
 from motor_geo.nn.conv.propagate import Propagate
 from motor_geo.nn.graph import BipartiteGraph
@@ -31,9 +34,13 @@ class MMGCNConv(nn.Module):
     Shapes:
         - **input:** features :math:`(M, F_{in})` and :math:`(N, F_{in})`,
           :math:`\mathbf{id}` vectors :math:`(M, F_{out})` and
-          :math:`(N, F_{out})`, a :class:`~motor_geo.nn.graph.BipartiteGraph`
-        - **output:** user features :math:`(M, F_{out})`, item features
-          :math:`(N, F_{out})`
+          :math:`(N, F_{out})`, a :class:`~motor_geo.nn.graph.BipartiteGraph`,
+          means over neighbours of the shapes of features *(optional; computed
+          where* :obj:`None` *)*, the users :math:`(B_u)` and items
+          :math:`(B_i)` that output is needed for *(optional)*
+        - **output:** user features :math:`(M, F_{out})` or
+          :math:`(B_u, F_{out})`, item features :math:`(N, F_{out})` or
+          :math:`(B_i, F_{out})`
     """
 
     def __init__(self, in_channels: int, out_channels: int):
@@ -52,19 +59,49 @@ class MMGCNConv(nn.Module):
         for lin in [self.lin_neighbor, self.lin_self]:
             nn.init.xavier_normal_(lin.weight)
 
-    def forward(self, x: Embeddings, ids: Embeddings, graph: BipartiteGraph) -> Embeddings:
-        # Projecting after the mean costs the same, and constant inputs of the
-        # first layer then need no backward pass through the graph.
-        user = self.conv(x.item, graph.to_user, graph.to_user_weight)
-        item = self.conv(x.user, graph.to_item, graph.to_item_weight)
-        return Embeddings(
-            self._update(user, x.user, ids.user), self._update(item, x.item, ids.item)
-        )
+    def forward(
+        self,
+        x: Embeddings,
+        ids: Embeddings,
+        graph: BipartiteGraph,
+        mean: Tuple[OptTensor, OptTensor] = (None, None),
+        rows: Optional[Embeddings] = None,
+    ) -> Embeddings:
+        user = x.item, graph.to_user, graph.to_user_weight, mean[0]
+        item = x.user, graph.to_item, graph.to_item_weight, mean[1]
+        if rows is None:
+            return Embeddings(
+                self._update(self._neighbors(*user), x.user, ids.user),
+                self._update(self._neighbors(*item), x.item, ids.item),
+            )
+        outs = []
+        for args, index, x_dst, id_dst in zip((user, item), rows, x, ids):
+            h = self._neighbors(*args, index=index)
+            x_dst, id_dst = x_dst.index_select(0, index), id_dst.index_select(0, index)
+            outs.append(self._update(h, x_dst, id_dst))
+        return Embeddings(*outs)
 
-    def _update(self, neighbors: Tensor, x: Tensor, ids: Tensor) -> Tensor:
-        h = F.leaky_relu(self.lin_neighbor(neighbors))
-        x = F.leaky_relu(self.lin_self(x)) + ids
-        return F.leaky_relu(self.gate(torch.cat([h, x], dim=-1)))
+    def _neighbors(
+        self,
+        x: Tensor,
+        edge_index: EdgeIndex,
+        weight: Tensor,
+        mean: OptTensor = None,
+        index: OptTensor = None,
+    ) -> Tensor:
+        # Projection and mean commute: the smaller table is projected.
+        if mean is None and index is None and x.size(0) < edge_index.sparse_size(1):
+            return self.conv(self.lin_neighbor(x), edge_index, weight)
+        mean = self.conv(x, edge_index, weight) if mean is None else mean
+        return self.lin_neighbor(mean if index is None else mean.index_select(0, index))
+
+    def _update(self, h: Tensor, x: Tensor, ids: Tensor) -> Tensor:
+        h = F.leaky_relu_(h)
+        x = F.leaky_relu_(self.lin_self(x)) + ids
+        # The product with a concatenation, without one.
+        weight = self.gate.weight.split([self.in_channels, self.out_channels], dim=1)
+        out = F.linear(h, weight[0], self.gate.bias).addmm_(x, weight[1].t())
+        return F.leaky_relu_(out)
 
     def __repr__(self) -> str:
         return f'{self.__class__.__name__}({self.in_channels}, {self.out_channels})'

@@ -95,31 +95,30 @@ def propagate(x: Tensor, edge_index: EdgeIndex, edge_weight: OptTensor = None) -
     """
     (colptr, row), _ = edge_index.get_csc()
     (rowptr, col), perm = edge_index.get_csr()
-    return _SpMM.apply(x, edge_weight, colptr, row, rowptr, col, perm)
+    target = edge_index.as_tensor()[1]
+    return _SpMM.apply(x, edge_weight, colptr, row, target, rowptr, col, perm)
 
 
 class _SpMM(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, weight, colptr, row, rowptr, col, perm):  # type: ignore
+    def forward(ctx, x, weight, colptr, row, target, rowptr, col, perm):  # type: ignore
         ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight, rowptr, col, perm)
-        ctx.rows = (colptr, row)
+        ctx.edges = (colptr, row, target)
         return csr_matmul(colptr, row, weight, x)
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore
         x, weight, rowptr, col, perm = ctx.saved_tensors
-        grad_x = grad_weight = None
+        grad, grad_x, grad_weight = grad.contiguous(), None, None
         if ctx.needs_input_grad[0]:
             transposed = weight
             if weight is not None and perm is not None:
                 transposed = weight.index_select(0, perm)
-            grad_x = csr_matmul(rowptr, col, transposed, grad.contiguous())
+            grad_x = csr_matmul(rowptr, col, transposed, grad)
         if ctx.needs_input_grad[1]:
-            colptr, row = ctx.rows
-            target = torch.arange(grad.size(0), device=grad.device)
-            target = target.repeat_interleave(colptr.diff(), output_size=row.numel())
-            grad_weight = sampled_dot(colptr, row, target, x, grad.contiguous())
-        return grad_x, grad_weight, None, None, None, None, None
+            colptr, row, target = ctx.edges
+            grad_weight = sampled_dot(colptr, row, target, x, grad)
+        return grad_x, grad_weight, None, None, None, None, None, None
 
 
 def transposed(edge_index: EdgeIndex, edge_weight: Tensor) -> Tuple[Tensor, Tensor, Tensor]:

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 from typing import Dict, Optional
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from motor_geo.nn.conv import LightPropagation
-from motor_geo.nn.loss import frobenius_reg
 from motor_geo.nn.models.recommender import Recommender, modalities
+from motor_geo.nn.rows import row_norm
 from motor_geo.typing import ITEM, USER, Batch, Embeddings
 
 
@@ -116,22 +117,34 @@ class BM3(Recommender):
 
     def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
         out = self.propagate(data)
-        user, item = out.user.index_select(0, batch.user), out.item.index_select(0, batch.pos)
-        user_target = self.drop(user.detach(), USER, batch.user)
-        item_target = self.drop(item.detach(), ITEM, batch.pos)
-        losses = {
-            'rec_user': cosine_loss(self.predictor(user), item_target),
-            'rec_item': cosine_loss(self.predictor(item), user_target),
+        rows = {
+            USER: out.user.index_select(0, batch.user),
+            ITEM: out.item.index_select(0, batch.pos),
         }
+        index = {USER: batch.user}
         if self.cl_weight > 0:  # Features are projected for the batch only.
             for m, lin in self.lins.items():
                 table = data[ITEM][f'x_{m}'] if self.features is None else self.features[m]
-                z = lin(table.index_select(0, batch.pos).to(lin.weight.dtype))
-                online, target = self.predictor(z), self.drop(z.detach(), m, batch.pos)
-                losses[f'inter_{m}'] = self.cl_weight * cosine_loss(online, item_target)
-                losses[f'intra_{m}'] = self.cl_weight * cosine_loss(online, target)
+                rows[m] = lin(table.index_select(0, batch.pos).to(lin.weight.dtype))
+        target = {
+            kind: F.normalize(self.drop(x.detach(), kind, index.get(kind, batch.pos)), eps=1e-8)
+            for kind, x in rows.items()
+        }
+        # All kinds of rows pass the predictor at once.
+        predicted = F.normalize(self.predictor(torch.cat(list(rows.values()))), eps=1e-8)
+        online = dict(zip(rows, predicted.split(batch.user.numel())))
+
+        def distance(kind: str, other: str) -> Tensor:
+            r"""One minus the mean cosine similarity of rows."""
+            return 1 - (online[kind] * target[other]).sum(dim=-1).mean()
+
+        losses = {'rec_user': distance(USER, ITEM), 'rec_item': distance(ITEM, USER)}
+        for m in self.lins if self.cl_weight > 0 else ():
+            losses[f'inter_{m}'] = self.cl_weight * distance(m, ITEM)
+            losses[f'intra_{m}'] = self.cl_weight * distance(m, m)
         if self.reg_weight > 0:
-            losses['reg'] = self.reg_weight * frobenius_reg(out.user, out.item)
+            norm = sum(torch.linalg.vector_norm(row_norm(x)) for x in out)
+            losses['reg'] = self.reg_weight * norm / out.item.size(0)
         return losses
 
     def drop(self, x: Tensor, kind: str, index: Tensor) -> Tensor:
@@ -146,14 +159,7 @@ class BM3(Recommender):
             - **input:** targets :math:`(B, d)`, indices :math:`(B)`
             - **output:** targets :math:`(B, d)`
         """
-        return F.dropout(x, self.dropout)
-
-
-def cosine_loss(online: Tensor, target: Tensor) -> Tensor:
-    r"""One minus the mean cosine similarity of rows.
-
-    Shapes:
-        - **input:** predictions :math:`(B, F)`, targets :math:`(B, F)`
-        - **output:** a scalar
-    """
-    return 1 - F.cosine_similarity(online, target, dim=-1, eps=1e-8).mean()
+        if x.is_cuda:
+            return F.dropout(x, self.dropout)
+        # Uniform numbers are drawn several times faster than Bernoulli's.
+        return x * (torch.rand_like(x) >= self.dropout) / (1 - self.dropout)

@@ -1,18 +1,20 @@
 from __future__ import annotations
 
-from typing import Dict, List, Optional, Tuple, Union
+from typing import ClassVar, Dict, List, Optional, Tuple, Union
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch_geometric.data import HeteroData
 
-from motor_geo.nn.conv import LightPropagation
-from motor_geo.nn.conv.dot_attention import DotAttention
-from motor_geo.nn.graph import BipartiteGraph
+from motor_geo.nn.conv.dot_attention import DotAttention, edge_dot
+from motor_geo.nn.conv.propagate import csr_matmul, transposed
+from motor_geo.nn.graph import BipartiteGraph, opposite_edges
 from motor_geo.nn.item_encoder import IDEmbedding
 from motor_geo.nn.loss import bpr_loss
 from motor_geo.nn.models.recommender import Recommender, modalities, num_nodes
+from motor_geo.nn.rows import mean_square, normalize_rows
 from motor_geo.typing import ITEM, Batch, Embeddings
 
 
@@ -77,6 +79,8 @@ class GRCN(Recommender):
 
     min_modalities = 1
     init = 'normal'
+    #: Hops of the ID branch.
+    num_hops: ClassVar[int] = 2
 
     def __init__(
         self,
@@ -119,7 +123,7 @@ class GRCN(Recommender):
         elif item_confidence == 'token':
             self.item_confidence = nn.Linear(channels, len(self.modalities))
         self.attention = DotAttention()
-        self.propagation = LightPropagation(2, readout='sum')
+        self._edges: Optional[Tuple[BipartiteGraph, Tensor]] = None
         self._num_rows = num_users + num_items
         self._one_table = item_encoder is None
         self._reset_tables()
@@ -159,17 +163,19 @@ class GRCN(Recommender):
             - **output:** user vectors :math:`(M, d)` and item vectors
               :math:`(N, d)` by modality
         """
-        graph = self.graph(data)
+        graph, order = self.edges(data)
         contents, to_user, to_item = [], [], []
         for m, lin in self.lins.items():
-            x_item = F.normalize(F.leaky_relu(lin(data[ITEM][f'x_{m}'].to(lin.weight.dtype))))
-            x_user = F.normalize(self.preferences[m])
+            x_item = F.leaky_relu_(lin(data[ITEM][f'x_{m}'].to(lin.weight.dtype)))
+            x_item, x_user = normalize_rows(x_item), normalize_rows(self.preferences[m])
             for _ in range(self.num_routings):
                 out = self.attention((x_item, x_user), graph.to_user)[0]
-                x_user = F.normalize(x_user + out)
-            out_user, alpha_user = self.attention((x_item, x_user), graph.to_user)
-            out_item, alpha_item = self.attention((x_user, x_item), graph.to_item)
-            contents.append(Embeddings(x_user + out_user, x_item + out_item))
+                x_user = normalize_rows(out.add_(x_user))
+            logit = edge_dot(x_item, x_user, graph.to_user)  # The same in both directions.
+            out_user, alpha_user = self.attention((x_item, x_user), graph.to_user, logit)
+            logit = logit.index_select(0, order)
+            out_item, alpha_item = self.attention((x_user, x_item), graph.to_item, logit)
+            contents.append(Embeddings(out_user.add_(x_user), out_item.add_(x_item)))
             to_user.append(alpha_user)
             to_item.append(alpha_item)
 
@@ -200,26 +206,38 @@ class GRCN(Recommender):
             )
         return self.item_confidence
 
-    def represent(self, data: HeteroData, item: Tensor) -> Embeddings:
-        r"""Final vectors from the given item vectors.
+    def represent(self, data: HeteroData, item: Tensor) -> List[Embeddings]:
+        r"""Final vectors from the given item vectors, part by part.
 
         Shapes:
             - **input:** item vectors :math:`(N, d)`
-            - **output:** user vectors :math:`(M, (1 + m) d)`, item vectors
-              :math:`(N, (1 + m) d)`
+            - **output:** :math:`1 + m` times user vectors :math:`(M, d)` and
+              item vectors :math:`(N, d)`
         """
-        item = F.normalize(item)
+        item = normalize_rows(item)
         contents, graph = self.refine(data, item)
-        out = self.propagation(F.normalize(self.user_embedding), item, graph)
-        return Embeddings(*(torch.cat(parts, dim=-1) for parts in zip(out, *contents)))
+        user = normalize_rows(self.user_embedding)
+        weights = graph.to_user_weight, graph.to_item_weight
+        out = _WeightedSum.apply(user, item, *weights, graph, self.num_hops)
+        return [Embeddings(*out), *contents]
+
+    def edges(self, data: HeteroData) -> Tuple[BipartiteGraph, Tensor]:
+        r"""The training graph, and where its edges to items are among those
+        to users; kept for as long as the same edges come in.
+        """
+        graph = self.graph(data)
+        if self._edges is None or self._edges[0] is not graph:
+            self._edges = graph, opposite_edges(graph)
+        return self._edges
 
     def forward(self, data: HeteroData) -> Embeddings:
-        return self.represent(data, self.encode_items(data))
+        parts = self.represent(data, self.encode_items(data))
+        return Embeddings(*(torch.cat(views, dim=-1) for views in zip(*parts)))
 
     def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
         item = self.encode_items(data)
-        out = self.represent(data, item)
-        user, pos, neg = batch.rows(out)
+        parts = [batch.rows(part) for part in self.represent(data, item)]
+        user, pos, neg = (torch.cat(views, dim=-1) for views in zip(*parts))
         pos, neg = (user * pos).sum(dim=-1), (user * neg).sum(dim=-1)
         losses = {'bpr': bpr_loss(pos, neg)}  # "raw", without its overflow.
         if self.reg_weight > 0:
@@ -230,6 +248,52 @@ class GRCN(Recommender):
                 reg = self.preferences[m].index_select(0, batch.user).square().mean()
                 losses[f'reg_{m}'] = self.reg_weight * reg
             if self.table_reg and 'image' in self.modalities:
-                reg = self.preferences['image'].square().mean()
+                reg = mean_square(self.preferences['image'])
                 losses['reg_image_table'] = self.reg_weight * reg
         return losses
+
+    def __getstate__(self) -> dict:
+        return {**super().__getstate__(), '_edges': None}
+
+
+class _WeightedSum(torch.autograd.Function):
+    r"""The sum over hops by Horner's rule, as in
+    :class:`~motor_geo.nn.conv.LightPropagation`, with a gradient of weights.
+    """
+
+    @staticmethod
+    def forward(ctx, user, item, to_user, to_item, graph, num_hops):  # type: ignore
+        (user_ptr, user_col), _ = graph.to_user.get_csc()
+        (item_ptr, item_col), _ = graph.to_item.get_csc()
+        hops = [(user, item)]
+        for _ in range(num_hops):
+            x_user, x_item = hops[-1]
+            hops.append(
+                (
+                    csr_matmul(user_ptr, user_col, to_user, x_item).add_(user),
+                    csr_matmul(item_ptr, item_col, to_item, x_user).add_(item),
+                )
+            )
+        ctx.graph = graph
+        ctx.save_for_backward(to_user, to_item, *sum(hops[:-1], ()))
+        return hops[-1]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_user, grad_item):  # type: ignore
+        to_user, to_item, *hops = ctx.saved_tensors
+        graph = ctx.graph
+        from_user, from_item = (
+            transposed(graph.to_user, to_user),
+            transposed(graph.to_item, to_item),
+        )
+        grad_to_user, grad_to_item = torch.zeros_like(to_user), torch.zeros_like(to_item)
+        x_user, x_item = grad_user.contiguous(), grad_item.contiguous()
+        grad_user, grad_item = x_user.clone(), x_item.clone()
+        while hops:
+            *hops, user, item = hops
+            grad_to_user += edge_dot(item, x_user, graph.to_user)
+            grad_to_item += edge_dot(user, x_item, graph.to_item)
+            x_user, x_item = csr_matmul(*from_item, x_item), csr_matmul(*from_user, x_user)
+            grad_user, grad_item = grad_user.add_(x_user), grad_item.add_(x_item)
+        return grad_user, grad_item, grad_to_user, grad_to_item, None, None

@@ -13,6 +13,7 @@ from motor_geo.nn.dct import cosine_transform
 from motor_geo.nn.loss import bpr_loss
 from motor_geo.nn.models.item_graph import ItemGraph, modality_weights
 from motor_geo.nn.models.recommender import Recommender, modalities, num_nodes
+from motor_geo.nn.rows import mean_square, normalize_rows, row_norm
 from motor_geo.typing import ITEM, USER, Batch, Embeddings
 
 
@@ -139,7 +140,7 @@ class LIRDRec(Recommender):
         self.encoders = nn.ModuleList(
             nn.Sequential(
                 nn.Linear(width, 4 * channels),
-                nn.LeakyReLU(),
+                nn.LeakyReLU(inplace=True),
                 nn.Linear(4 * channels, channels, bias=False),
             )
             for width in widths
@@ -217,48 +218,60 @@ class LIRDRec(Recommender):
             self._inputs = (key, inputs)
         return self._inputs[1]
 
-    def propagate(self, data: HeteroData) -> Tuple[Embeddings, Tensor]:
-        r"""Final vectors, and the weights of blocks.
+    def propagate(self, data: HeteroData) -> Tuple[Tensor, Tensor, Tensor]:
+        r"""Blocks of users, their weights, and final vectors of items.
 
         Shapes:
-            - **output:** user vectors :math:`(M, bd)` and item vectors
-              :math:`(N, bd)`, weights :math:`(M, b)`
+            - **output:** blocks :math:`(M, b, d)`, weights :math:`(M, b)`,
+              item vectors :math:`(N, bd)`
         """
         blocks = [encoder(x) for encoder, x in zip(self.encoders, self.inputs(data))]
         if self.item_encoder is not None:
             blocks.append(self.encode_items(data))
-        item = torch.cat([F.normalize(block) for block in blocks], dim=-1)
+        item = normalize_rows(torch.stack(blocks, dim=1)).flatten(1)
         size = (-1, self.num_blocks, self.channels)
-        user = F.normalize(self.user_embedding.view(size), dim=-1).flatten(1)
+        user = normalize_rows(self.user_embedding.view(size)).flatten(1)
         out = self.propagation(user, item, self.graph(data))
 
         user = out.user.view(size)
-        logits = torch.cat([gate(user[:, b]) for b, gate in enumerate(self.gates)], dim=-1)
+        # All gates at once, as layers that are zero between blocks.
+        hidden, final = ([gate[i] for gate in self.gates] for i in (0, 2))  # type: ignore
+        logits = F.linear(F.leaky_relu_(F.linear(out.user, *_join(hidden))), *_join(final))
         fusion = self.theta.lerp(logits, self.net_weight).softmax(dim=-1)
 
         h = out.item
         edge_index, weight = self.item_graphs(data, h.dtype)
         for _ in range(self.num_item_layers):
             h = self.conv(h, edge_index, weight)
-        h = h + (out.item if self.residual == 'propagated' else item)
-        return Embeddings((fusion.unsqueeze(-1) * user).flatten(1), h), fusion
+        return user, fusion, h + (out.item if self.residual == 'propagated' else item)
 
     def forward(self, data: HeteroData) -> Embeddings:
-        return self.propagate(data)[0]
+        user, fusion, item = self.propagate(data)
+        return Embeddings((fusion.unsqueeze(-1) * user).flatten(1), item)
 
     def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
         if self.training and self.schedule == 'step':
             self.copy_weights()
-        out, fusion = self.propagate(data)
+        blocks, fusion, item = self.propagate(data)
         if self.training:
             self.fusion.copy_(fusion.detach())
-        user, pos, neg = batch.rows(out)
+        user, pos, neg = batch.rows(Embeddings(blocks.flatten(1), item))
+        user = fusion.index_select(0, batch.user).unsqueeze(-1) * user.view(-1, *blocks.shape[1:])
+        user = user.flatten(1)
         pos, neg = (user * pos).sum(dim=-1), (user * neg).sum(dim=-1)
+        # Mean squares by way of norms: weighted users exist in the batch only.
+        norm = fusion * row_norm(blocks)
         return {
             'bpr': bpr_loss(pos, neg),
-            'reg_user': self.reg_weight * out.user.square().mean(),
-            'reg_item': self.reg_weight * out.item.square().mean(),
+            'reg_user': self.reg_weight * norm.square().sum() / blocks.numel(),
+            'reg_item': self.reg_weight * mean_square(item),
         }
 
     def __getstate__(self) -> dict:
         return {**super().__getstate__(), '_inputs': None}
+
+
+def _join(layers: List[nn.Linear]) -> Tuple[Tensor, Tensor]:
+    r"""Weight and bias of linear layers side by side, each on its own block."""
+    weights, biases = zip(*((layer.weight, layer.bias) for layer in layers))
+    return torch.block_diag(*weights), torch.cat(biases)

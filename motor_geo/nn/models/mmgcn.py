@@ -4,8 +4,8 @@ import math
 from typing import Dict, Mapping, Optional, Tuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch_geometric import EdgeIndex
 from torch_geometric.data import HeteroData
 
 from motor_geo.nn.conv.mmgcn_conv import MMGCNConv
@@ -13,6 +13,7 @@ from motor_geo.nn.graph import BipartiteGraph
 from motor_geo.nn.item_encoder import IDEmbedding
 from motor_geo.nn.loss import bpr_loss
 from motor_geo.nn.models.recommender import Recommender, modalities, num_nodes
+from motor_geo.nn.rows import normalize_rows
 from motor_geo.typing import ITEM, USER, Batch, Embeddings
 
 
@@ -133,29 +134,33 @@ class MMGCN(Recommender):
             self._mean = (graph, mean)
         return self._mean[1]
 
-    def propagate(self, data: HeteroData) -> Tuple[Embeddings, Embeddings]:
-        r"""Final vectors, and the vectors :math:`\mathbf{id}` that they come
-        from.
+    def propagate(
+        self, data: HeteroData, ids: Embeddings, rows: Optional[Embeddings] = None
+    ) -> Embeddings:
+        r"""Final vectors of the given :math:`\mathbf{id}` vectors.
 
         Shapes:
-            - **output:** user vectors :math:`(M, d)` and item vectors
-              :math:`(N, d)`, twice
+            - **input:** user vectors :math:`(M, d)` and item vectors
+              :math:`(N, d)`, the users :math:`(B_u)` and items :math:`(B_i)`
+              that are needed *(optional)*
+            - **output:** user vectors :math:`(M, d)` or :math:`(B_u, d)`, item
+              vectors :math:`(N, d)` or :math:`(B_i, d)`
         """
         graph = self.mean_graph(data)
-        ids = Embeddings(self.user_embedding, self.encode_items(data))
         outs = [
-            branch(data[ITEM][f'x_{modality}'].to(self.user_embedding.dtype), ids, graph)
+            branch(data[ITEM][f'x_{modality}'], ids, graph, rows)
             for modality, branch in zip(self.modalities, self.branches)
         ]
-        user, item = (torch.stack(views).mean(dim=0) for views in zip(*outs))
-        return Embeddings(user, item), ids
+        return Embeddings(*(sum(views[1:], views[0]) / len(outs) for views in zip(*outs)))
 
     def forward(self, data: HeteroData) -> Embeddings:
-        return self.propagate(data)[0]
+        return self.propagate(data, Embeddings(self.user_embedding, self.encode_items(data)))
 
     def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
-        out, ids = self.propagate(data)
-        user, pos, neg = batch.rows(out)
+        ids = Embeddings(self.user_embedding, self.encode_items(data))
+        index = Embeddings(batch.user, torch.cat([batch.pos, batch.neg]))
+        user, item = self.propagate(data, ids, index)
+        pos, neg = item.split([batch.pos.numel(), batch.neg.numel()])
         pos, neg = (user * pos).sum(dim=-1), (user * neg).sum(dim=-1)
         losses = {'bpr': bpr_loss(pos, neg, 'raw')}
         if self.reg_weight > 0:
@@ -191,6 +196,7 @@ class _Branch(nn.Module):
         self.preference = nn.Parameter(preference, requires_grad=train_preference)
         widths = [width] + [out_channels] * (num_layers - 1)
         self.convs = nn.ModuleList(MMGCNConv(width, out_channels) for width in widths)
+        self._kept: Dict[str, tuple] = {}
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -201,9 +207,46 @@ class _Branch(nn.Module):
             conv.reset_parameters()  # type: ignore
         nn.init.xavier_normal_(self.convs[0].gate.weight)  # type: ignore
 
-    def forward(self, x: Tensor, ids: Embeddings, graph: BipartiteGraph) -> Embeddings:
-        x = x if self.lin is None else self.lin(x)
-        out = Embeddings(F.normalize(self.preference), F.normalize(x))
-        for conv in self.convs:
-            out = conv(out, ids, graph)
+    def forward(
+        self,
+        x: Tensor,
+        ids: Embeddings,
+        graph: BipartiteGraph,
+        rows: Optional[Embeddings] = None,
+    ) -> Embeddings:
+        user_mean = item_mean = None
+        if self.preference.requires_grad:
+            user = normalize_rows(self.preference)
+        else:
+            user, item_mean = self._constant(self.preference, graph.to_item, graph.to_item_weight)
+        if self.lin is not None:
+            item = normalize_rows(self.lin(x.to(self.lin.weight.dtype)))
+        elif x.requires_grad:
+            item = normalize_rows(x.to(self.preference.dtype))
+        else:
+            item, user_mean = self._constant(x, graph.to_user, graph.to_user_weight)
+
+        out, mean, last = Embeddings(user, item), (user_mean, item_mean), len(self.convs) - 1
+        for layer, conv in enumerate(self.convs):
+            out = conv(out, ids, graph, mean, rows if layer == last else None)
+            mean = None, None
         return out
+
+    def _constant(
+        self, table: Tensor, edge_index: EdgeIndex, weight: Tensor
+    ) -> Tuple[Tensor, Tensor]:
+        r"""Unit rows of a table that is not trained, and their means over
+        neighbours, kept for as long as the same table and graph come in.
+        """
+        name = 'user' if table is self.preference else 'item'
+        key = (table._version, table.data_ptr())
+        kept = self._kept.get(name)
+        if kept is None or kept[0] is not table or kept[1] is not weight or kept[2] != key:
+            with torch.no_grad():
+                x = normalize_rows(table.to(weight.dtype))
+                mean = self.convs[0].conv(x, edge_index, weight)  # type: ignore
+            kept = self._kept[name] = (table, weight, key, x, mean)
+        return kept[3:]
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, '_kept': {}}

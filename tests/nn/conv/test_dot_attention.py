@@ -81,3 +81,20 @@ def test_dot_attention_without_edges(case):
         assert alpha.shape == (0,) and torch.equal(out, torch.zeros(7, 3, dtype=torch.float64))
         out.sum().backward()
         assert not leaves[0].grad.any()
+
+
+def test_dot_attention_gradcheck(case):
+    x, edge_index = case
+    edge_index, _ = sorted_edge_index(edge_index, 5, 7)
+    leaves = [value.clone().requires_grad_() for value in x]
+    assert torch.autograd.gradcheck(lambda *x: DotAttention()(x, edge_index), leaves)
+
+
+def test_dot_attention_of_given_products(case):
+    x, edge_index = case
+    for edges in (edge_index, sorted_edge_index(edge_index, 5, 7)[0]):
+        source, target = edges.as_tensor() if hasattr(edges, 'as_tensor') else edges
+        logit = 1000 + (x[0][source] * x[1][target]).sum(dim=-1)  # The shift cancels out.
+        expected = DotAttention()(x, edges)
+        for a, b in zip(DotAttention()(x, edges, logit), expected):
+            torch.testing.assert_close(a, b)

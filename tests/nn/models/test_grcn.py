@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from motor_geo.nn import FeatureProjection, TokenCrossEncoder
-from motor_geo.nn.models.grcn import GRCN
+from motor_geo.nn.models.grcn import GRCN, _WeightedSum
 from motor_geo.typing import RATES
 from tests.golden_case import GoldenCase
 
@@ -249,3 +249,41 @@ def test_grcn_rejects_bad_arguments():
         del data['item'][f'x_{m}']
     with pytest.raises(ValueError, match="'GRCN' needs item features of at least 1 modality"):
         GRCN(data)
+
+
+@pytest.mark.parametrize('num_hops', [1, 2, 3])
+def test_grcn_weighted_sum(num_hops):
+    case = GoldenCase('grcn')
+    model, data, _ = build(case)
+    graph, order = model.edges(data)
+    assert model.edges(data)[1] is order and copy.deepcopy(model)._edges is None
+    generator = torch.Generator().manual_seed(0)
+    sizes = [(case.hyper['M'], 2), (case.hyper['N'], 2), order.shape, order.shape]
+    leaves = [torch.rand(size, generator=generator).double().requires_grad_() for size in sizes]
+    user, item, to_user, to_item = leaves
+
+    adj = torch.zeros(2, case.hyper['M'], case.hyper['N'], dtype=torch.float64)
+    adj[0][graph.to_user.flip(0).as_tensor().unbind()] = to_user
+    adj[1][graph.to_item.as_tensor().unbind()] = to_item
+    x_user, x_item = user, item
+    for _ in range(num_hops):
+        x_user, x_item = user + adj[0] @ x_item, item + adj[1].t() @ x_user
+    out = _WeightedSum.apply(*leaves, graph, num_hops)
+    torch.testing.assert_close(out, (x_user, x_item))
+    weight = torch.randn_like(torch.cat(out))
+    for a, b in zip(
+        torch.autograd.grad((torch.cat(out) * weight).sum(), leaves),
+        torch.autograd.grad((torch.cat([x_user, x_item]) * weight).sum(), leaves),
+    ):
+        torch.testing.assert_close(a, b)
+
+
+def test_grcn_edges_in_any_order():
+    case = GoldenCase('grcn')
+    model, data, _ = build(case)
+    expected = model(data)
+    edge_index = data[RATES].edge_index
+    order = torch.randperm(edge_index.size(1), generator=torch.Generator().manual_seed(0))
+    data[RATES].edge_index = edge_index[:, order]
+    for a, b in zip(model(data), expected):
+        torch.testing.assert_close(a, b)

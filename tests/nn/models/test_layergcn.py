@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from motor_geo.nn import TokenCrossEncoder
-from motor_geo.nn.models.layergcn import LayerGCN
+from motor_geo.nn.conv import Propagate
+from motor_geo.nn.models.layergcn import LayerGCN, _Refined
 from motor_geo.typing import RATES
 from tests.golden_case import GoldenCase
 
@@ -165,3 +166,43 @@ def test_layergcn_rejects_bad_arguments():
         LayerGCN(data, num_layers=0)
     with pytest.raises(ValueError, match="'pruning' must be 'alternating' or 'degree'"):
         LayerGCN(data, pruning='random')
+
+
+def test_layergcn_gradcheck():
+    case = GoldenCase('layergcn')
+    model, data, _ = build(case, num_layers=3)
+    # An item without edges, and a user of no direction.
+    edge_index = data[RATES].edge_index
+    data[RATES].edge_index = edge_index[:, edge_index[1] != 3]
+    graph = model.graph(data)
+    generator = torch.Generator().manual_seed(0)
+    sizes = case.hyper['M'], case.hyper['N']
+    leaves = [torch.randn(n, 2, generator=generator).double().requires_grad_() for n in sizes]
+    assert torch.autograd.gradcheck(lambda u, i: _Refined.apply(u, i, graph, 3), leaves)
+
+
+def test_layergcn_short_vectors_are_not_blown_up():
+    case = GoldenCase('layergcn')
+    model, data, parameters = build(case, num_layers=2)
+    with torch.no_grad():
+        for parameter in parameters.values():
+            parameter.mul_(1e-9)  # Shorter than what has a direction.
+    graph = model.graph(data)
+    x = [model.user_embedding, model.encode_items(data)]
+    ego, out = [F.normalize(value, eps=1e-8) for value in x], 0
+    for _ in range(2):
+        x = [
+            Propagate()(x[1], graph.to_user, graph.to_user_weight),
+            Propagate()(x[0], graph.to_item, graph.to_item_weight),
+        ]
+        x = [(F.normalize(y, eps=1e-8) * e).sum(-1, keepdim=True) * y for y, e in zip(x, ego)]
+        out = out + torch.cat(x)
+    weight = torch.randn_like(out)
+    actual = torch.cat(model(data))
+    torch.testing.assert_close(actual * 1e9, out * 1e9)
+    leaves = list(parameters.values())
+    for a, b in zip(
+        torch.autograd.grad((actual * weight).sum(), leaves),
+        torch.autograd.grad((out * weight).sum(), leaves),
+    ):
+        torch.testing.assert_close(a, b)

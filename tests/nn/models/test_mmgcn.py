@@ -233,3 +233,79 @@ def test_mmgcn_rejects_bad_arguments():
         MMGCN(data, latent_channels={'smell': 4})
     with pytest.raises(ValueError, match="'MMGCN' needs item features of at least 1 modality"):
         MMGCN(GoldenCase('bpr').data())
+
+
+@pytest.mark.parametrize('train_embeddings', [False, True])
+@pytest.mark.parametrize('num_layers', [1, 3])
+def test_mmgcn_loss_takes_rows_of_the_whole(train_embeddings, num_layers):
+    case = GoldenCase('mmgcn')
+    data, batch = case.data(), case.batch
+    model = MMGCN(
+        data, channels=8, num_layers=num_layers, train_embeddings=train_embeddings
+    ).double()
+    user, pos, neg = batch.rows(model(data))
+    expected = -torch.log(torch.sigmoid((user * pos - user * neg).sum(dim=1))).mean()
+    actual = model.loss(data, batch)['bpr']
+    torch.testing.assert_close(actual, expected)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    for a, b in zip(
+        torch.autograd.grad(actual, trained, allow_unused=True),
+        torch.autograd.grad(expected, trained, allow_unused=True),
+    ):
+        assert (a is None) == (b is None)
+        if a is not None:
+            torch.testing.assert_close(a, b)
+
+
+def test_mmgcn_keeps_what_is_constant():
+    case = GoldenCase('mmgcn')
+    model, data, *_ = build(case)
+    image, text = model.branches
+
+    def check():
+        # A copy has computed nothing yet.
+        clone = copy.deepcopy(model)
+        assert all(len(branch._kept) == 0 for branch in clone.branches)
+        torch.testing.assert_close(model(data), clone(data), atol=0, rtol=0)
+
+    model(data)
+    assert set(image._kept) == {'user'} and set(text._kept) == {'user', 'item'}
+    first = text._kept['item']
+    model.loss(data, case.batch)
+    assert text._kept['item'] is first
+    assert not any('_kept' in name for name in model.state_dict())
+
+    data[ITEM].x_text.mul_(2).add_(1)  # In place.
+    check()
+    data[ITEM].x_text = data[ITEM].x_text + torch.randn_like(data[ITEM].x_text)
+    check()
+    data[RATES].edge_index = data[RATES].edge_index[:, 5:]
+    check()
+    model.reset_parameters()
+    check()
+    state = {name: torch.randn_like(value) for name, value in model.state_dict().items()}
+    model.load_state_dict(state)
+    check()
+    model.load_state_dict({name: value + 1 for name, value in state.items()}, assign=True)
+    check()
+    for branch in model.branches:
+        branch.preference.requires_grad_()  # Trained from here on.
+    model(data)
+    with torch.no_grad():
+        text.preference.data.mul_(-1)  # Behind the back of autograd.
+    check()
+    model.float()
+    for m in case.modalities:
+        data[ITEM][f'x_{m}'] = data[ITEM][f'x_{m}'].float()
+    check()
+
+
+def test_mmgcn_features_with_gradient():
+    case = GoldenCase('mmgcn')
+    model, data, *_ = build(case)
+    expected = model(data)
+    data[ITEM].x_text.requires_grad_()
+    out = model(data)
+    torch.testing.assert_close(out, expected)
+    (gradient,) = torch.autograd.grad(out.item.sum(), data[ITEM].x_text)
+    assert gradient.any()

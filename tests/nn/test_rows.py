@@ -1,0 +1,58 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from motor_geo.nn.rows import mean_square, normalize_rows, row_norm
+
+
+@pytest.fixture
+def x():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(6, 3, 4, generator=generator, dtype=torch.float64)
+    x[1, 2] = 0
+    x[2, 0] *= 1e-5
+    return x
+
+
+def gradients(f, x, weight):
+    x = x.clone().requires_grad_()
+    out = f(x)
+    return out.detach(), torch.autograd.grad((out * weight).sum(), x)[0]
+
+
+@pytest.mark.parametrize('eps', [1e-12, 1e-3])
+def test_normalize_rows_equals_normalize(x, eps):
+    weight = torch.randn_like(x)
+    actual = gradients(lambda x: normalize_rows(x, eps), x, weight)
+    expected = gradients(lambda x: F.normalize(x, dim=-1, eps=eps), x, weight)
+    for a, b in zip(actual, expected):
+        torch.testing.assert_close(a, b)
+
+
+def test_row_norm_equals_vector_norm(x):
+    weight = torch.randn(6, 3, dtype=torch.float64)
+    actual = gradients(row_norm, x, weight)
+    expected = gradients(lambda x: torch.linalg.vector_norm(x, dim=-1), x, weight)
+    for a, b in zip(actual, expected):
+        torch.testing.assert_close(a, b)
+    assert not actual[1][1, 2].any()
+
+
+def test_mean_square(x):
+    weight = torch.tensor(2.0, dtype=torch.float64)
+    actual = gradients(mean_square, x, weight)
+    expected = gradients(lambda x: x.square().mean(), x, weight)
+    for a, b in zip(actual, expected):
+        torch.testing.assert_close(a, b)
+
+
+def test_mean_square_of_many_rows_in_single_precision():
+    x = torch.rand(30000, 64, generator=torch.Generator().manual_seed(0))
+    expected = x.double().square().mean().float()
+    torch.testing.assert_close(mean_square(x), expected, atol=0, rtol=2e-6)
+
+
+def test_row_functions_have_first_derivatives(x):
+    x = x[3:].clone().requires_grad_()
+    for f in (normalize_rows, row_norm, mean_square):
+        assert torch.autograd.gradcheck(f, (x,))
