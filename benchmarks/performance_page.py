@@ -144,8 +144,9 @@ Generated from `docs/performance.jsonl` by
 python -m benchmarks --data FOLDER
 ```
 
-Medians; the two sides of a comparison take turns in one run. "Plain" is the
-straightforward form named in the remark. Times are float32, batches of 2,048 and d = 64
+Medians; the two sides of a comparison take turns in one run, so that ratios say more than
+seconds, which depend on what else the machine does. "Plain" is the straightforward form
+named in the remark; loading and quantisers are in seconds of processor time. Times are float32, batches of 2,048 and d = 64
 where nothing else is said.
 """
 
@@ -195,13 +196,16 @@ Relative reconstruction error against the time of fitting.
 TRIED = """## Tried, and not kept
 
 - MKL's sparse product (`torch.sparse_csr_tensor @ x`) on CPUs, 64-bit or 32-bit indices:
-  1.5 to 3.5 times slower than `embedding_bag` on the graphs of tiktok, sports and ml1m
+  1.4 to 3.6 times slower than `embedding_bag` on the graphs of tiktok, sports and ml1m
   (float32, one thread). It remains the form on GPUs.
 - One product of triple width for the three sums of the token network: at 63,001 items its
   result is larger than what the allocator keeps, and clearing fresh pages costs more than
-  the sums. Three products of width 64 are six times faster.
+  the sums. Three products of width 64 are five to six times faster.
 - Keeping those sums for the backward pass: taking them again is cheaper than the memory.
 - Scores in blocks of 64 MB: 1.3 to 1.5 times slower than blocks of 4 MB, which stay in the
   cache between the product and the selection.
-- 32-bit indices in `embedding_bag`: within noise.
+- 32-bit indices in `embedding_bag`: no faster (the token-item graph has them for its size).
+- Contrastive losses in tiles of columns as well as of rows: 5 to 8 %.
+- `scipy.sparse.linalg.eigsh` for 512 of 4,096 principal axes: 50 s of processor time,
+  against 11 s for all axes by LAPACK and 7 s by subspace iteration.
 """
