@@ -146,8 +146,8 @@ python -m benchmarks --data FOLDER
 
 Medians; the two sides of a comparison take turns in one run, so that ratios say more than
 seconds, which depend on what else the machine does. "Plain" is the straightforward form
-named in the remark; loading and quantisers are in seconds of processor time. Times are float32, batches of 2,048 and d = 64
-where nothing else is said.
+named in the remark; loading and quantisers are in seconds of processor time. Times are
+for float32, batches of 2,048 and d = 64 where nothing else is said.
 """
 
 TEXT = {
