@@ -69,16 +69,17 @@ class MMGCNConv(nn.Module):
     ) -> Embeddings:
         user = x.item, graph.to_user, graph.to_user_weight, mean[0]
         item = x.user, graph.to_item, graph.to_item_weight, mean[1]
-        if rows is None:
-            return Embeddings(
-                self._update(self._neighbors(*user), x.user, ids.user),
-                self._update(self._neighbors(*item), x.item, ids.item),
-            )
         outs = []
-        for args, index, x_dst, id_dst in zip((user, item), rows, x, ids):
-            h = self._neighbors(*args, index=index)
-            x_dst, id_dst = x_dst.index_select(0, index), id_dst.index_select(0, index)
-            outs.append(self._update(h, x_dst, id_dst))
+        for args, x_dst, id_dst, index in zip((user, item), x, ids, rows or (None, None)):
+            if index is None:
+                outs.append(self._update(self._neighbors(*args), x_dst, id_dst))
+            elif index.numel() > x_dst.size(0):  # Nothing would be spared.
+                out = self._update(self._neighbors(*args), x_dst, id_dst)
+                outs.append(out.index_select(0, index))
+            else:
+                h = self._neighbors(*args, index=index)
+                x_dst, id_dst = x_dst.index_select(0, index), id_dst.index_select(0, index)
+                outs.append(self._update(h, x_dst, id_dst))
         return Embeddings(*outs)
 
     def _neighbors(

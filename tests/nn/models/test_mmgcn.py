@@ -237,9 +237,11 @@ def test_mmgcn_rejects_bad_arguments():
 
 @pytest.mark.parametrize('train_embeddings', [False, True])
 @pytest.mark.parametrize('num_layers', [1, 3])
-def test_mmgcn_loss_takes_rows_of_the_whole(train_embeddings, num_layers):
+@pytest.mark.parametrize('size', [5, 100])  # Less, and more than there are nodes.
+def test_mmgcn_loss_takes_rows_of_the_whole(train_embeddings, num_layers, size):
     case = GoldenCase('mmgcn')
-    data, batch = case.data(), case.batch
+    data = case.data()
+    batch = Batch(*(nodes.repeat(100)[:size] for nodes in case.batch))
     model = MMGCN(
         data, channels=8, num_layers=num_layers, train_embeddings=train_embeddings
     ).double()
