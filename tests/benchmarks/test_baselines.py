@@ -43,6 +43,10 @@ def test_evaluate_by_hand():
     assert metrics['recall@2'] == pytest.approx((1 + 0.5) / 2)
     second = 1 / np.log2(3)
     assert metrics['ndcg@2'] == pytest.approx((second + 1 / (1 + second)) / 2)
+    # Training items are behind everything, also behind negative scores.
+    negative = csr_matrix(-np.ones((4, 4), np.float32))
+    only = EvalTargets(torch.tensor([0]), torch.tensor([0, 2]), torch.tensor([1, 2]))
+    assert evaluate(train, negative, only, k=2)['recall@2'] == 1
 
 
 def naive_scores(dataset, k):

@@ -102,7 +102,8 @@ Matrix = Tuple[Tensor, Tensor, Tensor]
 def _horner(
     user: Tensor, item: Tensor, to_user: Matrix, to_item: Matrix, num_layers: int, scale: float
 ) -> Tuple[Tensor, Tensor]:
-    user, item = user * scale, item * scale
+    if scale != 1 or num_layers == 0:  # What is returned must not be an input.
+        user, item = user * scale, item * scale
     x_user, x_item = user, item
     for _ in range(num_layers):
         x_user, x_item = (
