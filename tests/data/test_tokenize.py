@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch_geometric.data import HeteroData
 
+from motor_geo.data import quantize
 from motor_geo.data.features import unique_rows
 from motor_geo.data.quantize import Quantizer, fit_quantizer, import_faiss
 from motor_geo.data.tokenize import OPQTokenizer
@@ -332,6 +333,16 @@ def test_leading_axes(monkeypatch):
     z = torch.cov(transforms[0].quantizers['text'].projection @ x.t()).trace()
     assert report['kept_variance'] == pytest.approx(float(z / torch.cov(x.t()).trace()), rel=1e-4)
     assert report['error'] == pytest.approx(exact['error'], rel=0.05)
+
+
+def test_leading_axes_of_a_slow_decay():
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.linalg.qr(torch.randn(80, 80, dtype=torch.float64, generator=generator)).Q
+    value = torch.arange(1, 81, dtype=torch.float64) ** -0.5
+    matrix = basis * value @ basis.t()
+    axes = quantize._leading_axes(matrix, 8)
+    kept = float(((axes @ matrix) * axes).sum() / value[:8].sum())
+    assert 0.97 < kept < 1 + 1e-9
 
 
 def test_import_of_faiss_leaves_the_environment(monkeypatch):
