@@ -2,16 +2,17 @@ r"""From a resolved configuration to objects."""
 
 from __future__ import annotations
 
+import copy
 import sys
 from contextlib import contextmanager
-from typing import Iterator, Optional
+from typing import Iterator, Mapping, Optional
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from motor_geo.config import Config, ConfigError, choose
-from motor_geo.data import ItemKNN, OPQTokenizer, RecommendationDataset
+from motor_geo.data import InteractionSVD, ItemKNN, OPQTokenizer, RecommendationDataset
 from motor_geo.files import fingerprint
 from motor_geo.nn import FeatureProjection, TokenCrossEncoder
 from motor_geo.nn.models import MODELS, Recommender
@@ -24,6 +25,8 @@ def named(section: str) -> Iterator[None]:
     r"""Puts the section in front of what a constructor says of an argument."""
     try:
         yield
+    except ConfigError:
+        raise
     except ValueError as error:
         raise ConfigError(f'{section}: {error}') from error
 
@@ -85,19 +88,63 @@ def build_tokenizer(config: Config, data: HeteroData) -> Optional[OPQTokenizer]:
             f'modalit{"y" if needed == 1 else "ies"} (<modality>_feat.npy files), the data have '
             f'{", ".join(found) or "none"}'
         )
-    if items != 'id' and not found:
+    if items != 'id' and not found and not (config['behavior'] and items in MODES):
         raise ConfigError(
             f'--items {items}: expected item features (<modality>_feat.npy files), the data have '
             'none; use --items id'
         )
     if items not in MODES:
+        if config['behavior']:
+            raise ConfigError(f'--behavior: expected items with tokens, got --items {items}')
         return None
     options = dict(config['tokenizer'])
     # Named here, a model can be built before the tokenizer is fitted.
     options['modalities'] = options['modalities'] or found
+    if config['behavior']:
+        options['modalities'] = [*options['modalities'], build_behavior(config, data).modality]
     options['verbose'] = config['trainer']['progress'] and sys.stderr.isatty()
     with named('tokenizer'):
         return OPQTokenizer(**options)
+
+
+def build_behavior(config: Config, data: HeteroData) -> InteractionSVD:
+    r"""The transform behind the tokens of behavior.
+
+    Raises:
+        ConfigError: If the data have a modality of its name.
+    """
+    with named('svd'):
+        transform = InteractionSVD(**config['svd'])
+    if f'x_{transform.modality}' in data[ITEM]:
+        raise ConfigError(f"--behavior: the data have a modality '{transform.modality}' already")
+    return transform
+
+
+def add_tokens(config: Config, data: HeteroData, tokenizer: OPQTokenizer) -> HeteroData:
+    r"""Adds the tokens of all items. Vectors of behavior are no features:
+    models do not get to see them.
+    """
+    out = copy.copy(data)
+    if config['behavior']:
+        with named('svd'):
+            data = build_behavior(config, data)(data)
+    out[ITEM].token_id = tokenizer(data)[ITEM].token_id
+    return out
+
+
+def encode_items(
+    config: Config,
+    data: HeteroData,
+    tokenizer: OPQTokenizer,
+    features: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor],
+) -> Tensor:
+    r"""Tokens of items that are not in the graph, from their features."""
+    features = dict(features)
+    if config['behavior']:
+        transform = build_behavior(config, data)
+        features[transform.modality] = transform.encode(transform(data), features, masks)
+    return tokenizer.encode({m: features[m] for m in tokenizer.num_tokens_dict})
 
 
 def build_item_encoder(

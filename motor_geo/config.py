@@ -30,7 +30,7 @@ from typing import (
 
 import yaml
 
-from motor_geo.data import DATASETS, ItemKNN, OPQTokenizer, TableDataset
+from motor_geo.data import DATASETS, InteractionSVD, ItemKNN, OPQTokenizer, TableDataset
 from motor_geo.evaluator import Evaluator
 from motor_geo.files import atomic_write
 from motor_geo.nn import FeatureProjection, IDEmbedding, TokenCrossEncoder
@@ -48,6 +48,7 @@ CHOICES = {'data': 'synthetic', 'model': 'LightGCN', 'items': 'specific'}
 #: Sections with one class.
 FIXED: Dict[str, Callable] = {
     'tokenizer': OPQTokenizer,
+    'svd': InteractionSVD,
     'graph': ItemKNN,
     'trainer': Trainer,
     'evaluator': Evaluator,
@@ -58,6 +59,7 @@ GENERAL: Dict[str, Tuple[type, Any, str]] = {
     'out': (str, None, 'folder of the run, by default runs/DATA-MODEL-ITEMS-seedSEED'),
     'device': (str, 'auto', 'auto, cpu or cuda'),
     'threads': (int, None, 'number of threads'),
+    'behavior': (bool, False, 'tokens of who used an item in training, beside those of content'),
     'mask_validation': (bool, False, 'keep validation items out of the test lists'),
     'tensorboard': (bool, False, 'write every epoch for TensorBoard'),
 }
@@ -76,6 +78,7 @@ DERIVED = {
         'xavier',
     },
     'tokenizer': {'verbose'},
+    'svd': {'modality', 'modalities', 'cache'},
     'graph': {'weighting'},
     'trainer': {'model', 'data', 'evaluator', 'seed', 'out', 'fingerprint', 'callbacks'},
     'evaluator': {'targets', 'train_edge_index', 'num_items', 'exclude'},

@@ -15,11 +15,13 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from motor_geo.build import (
+    add_tokens,
     build_dataset,
     build_device,
     build_item_graph,
     build_model,
     build_tokenizer,
+    encode_items,
     run_fingerprint,
     tokenizer_fingerprint,
 )
@@ -89,7 +91,7 @@ def load_run(folder: str, device: str = 'auto') -> Run:
     tokenizer = build_tokenizer(config, data)
     if tokenizer is not None:
         tokenizer = load_tokenizer(folder, tokenizer)
-        data = tokenizer(data)
+        data = add_tokens(config, data, tokenizer)
     data = build_item_graph(config, data)
     model = build_model(config, data, tokenizer).to(target)
     state = load_checkpoint(
@@ -206,7 +208,8 @@ def with_new_items(run: Run, folder: str) -> tuple[HeteroData, np.ndarray]:
             features[name][~torch.from_numpy(masks[name])] = old.double().mean(0).float().cpu()
     token_id = None
     if run.tokenizer is not None:
-        token_id = run.tokenizer.encode({m: features[m] for m in run.tokenizer.num_tokens_dict})
+        present = {m: torch.from_numpy(mask) for m, mask in masks.items() if m in expected}
+        token_id = encode_items(run.config, run.data, run.tokenizer, features, present)
     data = add_items(
         run.data, features, token_id, weighting=run.model.item_graph, k=run.config['graph']['k']
     )

@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from motor_geo.build import (
+    add_tokens,
     build_dataset,
     build_device,
     build_item_graph,
@@ -119,7 +120,7 @@ def run(config: Config, progress: bool = True) -> Dict[str, Any]:
         )
     if tokenizer is not None:
         with named('tokenizer'):
-            data = trainer.data = tokenizer(data)
+            data = trainer.data = add_tokens(config, data, tokenizer)
         hashes['tokens'] = fingerprint(data[ITEM].token_id)
         hashes['tokenizer'] = tokenizer_fingerprint(tokenizer)
     claim_folder(config, out)
@@ -141,7 +142,10 @@ def run(config: Config, progress: bool = True) -> Dict[str, Any]:
         measured = test.evaluate(model(data))
         popularity = test.evaluate(popularity_embeddings(edge_index, *sizes(dataset)))
     per_user = {key: value.cpu().numpy() for key, value in measured.per_user.items()}
-    per_user['user'] = dataset.targets('test').user.numpy()
+    # With the ranks of held-out items, so that any group of items can be told apart later.
+    targets = dataset.targets('test')
+    per_user |= {key: getattr(targets, key).numpy() for key in ('user', 'ptr', 'item')}
+    per_user['rank'] = measured.rank.cpu().numpy()
     with writing(osp.join(out, 'per_user.npz')) as file, atomic_write(file) as temporary:
         np.savez_compressed(temporary, **per_user)  # type: ignore
 

@@ -13,7 +13,7 @@ LEVELS = [
     [{'trainer'}],
     [{'config'}],
     [{'build'}],
-    [{'run', 'recommend', 'space', 'sweep', 'reproduce', 'report'}],
+    [{'run', 'recommend', 'space', 'sweep', 'jobs', 'experiments', 'reproduce', 'report', 'views', 'significance'}],
 ]
 LEVEL = {name: i for i, groups in enumerate(LEVELS) for group in groups for name in group}
 GROUP = {name: group for groups in LEVELS for group in groups for name in group}
@@ -44,7 +44,8 @@ def violations(source, path):
 def test_layers(file):
     path = file.relative_to(ROOT)
     if path.parts[1] == '__init__.py':
-        assert [name for name in imports(file.read_text(), ['motor_geo']) if '__' not in name] == []
+        own = [name for name in imports(file.read_text(), ['motor_geo']) if '__' not in name]
+        assert own == ['os']
         return
     own = Path(path.parts[1]).stem
     assert own in LEVEL, f"'{own}' has no layer yet: add it to LEVELS"

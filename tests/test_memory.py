@@ -17,7 +17,7 @@ if sys.argv[1] == 'keep':
 def step():
     kept = [torch.zeros(2**20) for _ in range(6)]
     return len(kept)
-for _ in range(5):
+for _ in range(100):  # Until the heap has found its size.
     step()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(50):
@@ -41,6 +41,15 @@ def test_freed_memory_is_used_again():
 
     assert faults('keep') < 100
     assert faults('plain') > 1000  # 50 x 6 x 1024 pages of 4 kB would be 307,200.
+
+
+@pytest.mark.parametrize('given', [None, '0'])
+def test_huge_pages_are_asked_for(given):
+    code = 'import os, motor_geo; print(os.environ["THP_MEM_ALLOC_ENABLE"])'
+    env = {key: value for key, value in os.environ.items() if key != 'THP_MEM_ALLOC_ENABLE'}
+    env |= {} if given is None else {'THP_MEM_ALLOC_ENABLE': given}
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=env)
+    assert done.stdout.strip() == (given or '1')
 
 
 @pytest.mark.parametrize('platform', ['darwin', 'win32'])

@@ -31,6 +31,7 @@ RUNS = {
     'LightGCN': ('--model', 'LightGCN', '--items', 'agnostic'),
     'FREEDOM': ('--model', 'FREEDOM'),
     'features': ('--model', 'LightGCN', '--items', 'features'),
+    'behavior': ('--model', 'LightGCN', '--behavior', 'true', '--svd.channels', '4'),
     'id': ('--model', 'BPR', '--items', 'id'),
 }
 
@@ -177,7 +178,7 @@ def scores(result):
     }
 
 
-@pytest.mark.parametrize('name', ['BPR', 'LightGCN', 'features'])
+@pytest.mark.parametrize('name', ['BPR', 'LightGCN', 'features', 'behavior'])
 def test_new_items_score_as_their_twins(runs, shop, tmp_path, name):
     r"""An item without edges gets the score of a catalogue item with the same
     features and without edges; in BPR, edges do not matter.

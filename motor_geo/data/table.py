@@ -7,13 +7,14 @@ from __future__ import annotations
 import os
 import os.path as osp
 import warnings
-from typing import Callable, Optional
+from typing import Callable, List, Optional, Sequence
 
 import numpy as np
 
 from motor_geo.data.dataset import RecommendationDataset, unique_pairs
 from motor_geo.data.reader import Ids, Table, read_table
 from motor_geo.data.split import SPLITS, cold_items, split_interactions
+from motor_geo.data.thin import drop_modalities, thin_training
 from motor_geo.files import load_array
 
 USER_ID, ITEM_ID, LABEL, TIME = 'userID', 'itemID', 'x_label', 'timestamp'
@@ -57,9 +58,15 @@ class TableDataset(RecommendationDataset):
             stay on disk.
         reindex: If set to :obj:`True`, integer ids with gaps are renumbered
             (of items only where they are not rows of features).
+        modalities: Names of the modalities to read. (default: all)
+        train_share: Share of the training interactions that is kept, drawn at
+            random. Users who lose all of theirs are not evaluated.
+        missing_share: Share of the items that lose one of their modalities,
+            drawn at random, and get its mean row.
 
     Raises:
-        FileNotFoundError: If the folder or the interactions are missing.
+        FileNotFoundError: If the folder, the interactions or a modality are
+            missing.
         ValueError: If a file is malformed or does not fit the others; the
             message names the file, the line and what was expected.
     """
@@ -71,7 +78,14 @@ class TableDataset(RecommendationDataset):
         seed: int = 0,
         mmap: bool = False,
         reindex: bool = False,
+        modalities: Optional[List[str]] = None,
+        train_share: float = 1.0,
+        missing_share: float = 0.0,
     ) -> None:
+        if not 0 < train_share <= 1:
+            raise ValueError(f"'train_share' must be above 0 and at most 1, got {train_share}.")
+        if not 0 <= missing_share <= 1:
+            raise ValueError(f"'missing_share' must be from 0 to 1, got {missing_share}.")
         if split not in (None, 'column', *SPLITS):
             raise ValueError(f"Unknown split '{split}'; expected 'column' or {sorted(SPLITS)}.")
         path = find_interactions(path)
@@ -93,7 +107,7 @@ class TableDataset(RecommendationDataset):
                 f' got {label[row]}.'
             )
 
-        features, masks = load_features(folder, mmap)
+        features, masks = load_features(folder, mmap, modalities)
         user_ids, user = _index(table, USER_ID, reindex)
         catalogue = _find_catalogue(folder)
         if catalogue is not None:
@@ -125,11 +139,18 @@ class TableDataset(RecommendationDataset):
             label = split_interactions(user, item, split or 'random', seed, time)
             if split == 'cold_item':
                 candidates = dict(zip(('val', 'test'), cold_items(item, seed)))
+        label = np.asarray(label, np.int8)
+        if train_share < 1:
+            keep = np.flatnonzero(thin_training(user, item, label, train_share, seed))
+            user, item, label = user[keep], item[keep], label[keep]
+            locate = _through(locate, keep)
+        if missing_share > 0 and features:
+            masks = drop_modalities(list(features), len(item_ids), missing_share, seed, masks)
         self._build(
             name,
             user,
             item,
-            np.asarray(label, np.int8),
+            label,
             features,
             user_ids,
             item_ids,
@@ -137,6 +158,10 @@ class TableDataset(RecommendationDataset):
             masks,
             locate,
         )
+
+
+def _through(locate: Callable[[int], str], rows: np.ndarray) -> Callable[[int], str]:
+    return lambda row: locate(int(rows[row]))
 
 
 def find_interactions(path: str) -> str:
@@ -167,17 +192,25 @@ def find_interactions(path: str) -> str:
 
 
 def load_features(
-    folder: str, mmap: bool = False
+    folder: str, mmap: bool = False, modalities: Optional[Sequence[str]] = None
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    r"""All :obj:`<modality>_feat.npy` and :obj:`<modality>_mask.npy` of a
-    folder, keyed by modality.
+    r"""All (or some) :obj:`<modality>_feat.npy` and :obj:`<modality>_mask.npy`
+    of a folder, keyed by modality.
     """
     features, masks = {}, {}
     rows, first = None, ''
-    for file in sorted(os.listdir(folder)):
-        if not file.endswith('_feat.npy') or file == '_feat.npy' or file.startswith('.'):
-            continue
-        modality, path = file.removesuffix('_feat.npy'), osp.join(folder, file)
+    found = [
+        file.removesuffix('_feat.npy')
+        for file in sorted(os.listdir(folder))
+        if file.endswith('_feat.npy') and file != '_feat.npy' and not file.startswith('.')
+    ]
+    for modality in found if modalities is None else sorted(set(modalities)):
+        if modality not in found:
+            raise FileNotFoundError(
+                f"'{folder}' holds no '{modality}_feat.npy'; it has the modalities {found}."
+            )
+        file = f'{modality}_feat.npy'
+        path = osp.join(folder, file)
         features[modality] = x = load_array(path, mmap=mmap)
         if rows is not None and len(x) != rows:
             raise ValueError(f"'{path}': expected {rows} rows as in '{first}', got {len(x)}.")

@@ -145,6 +145,9 @@ class TokenCrossEncoder(ItemEncoder):
             distribution.
         weight_init: Initial :math:`w_x`; the default is one over the number
             of tokens that are summed.
+        mlp_gain: Gain of the Xavier initialisation of the MLP (or of the
+            affine map); small values start near the first two orders.
+        dropout: Dropout probability of the high-order part in training.
 
     Shapes:
         - **input:** token ids :math:`(*, T)` of any integer type, with
@@ -166,6 +169,8 @@ class TokenCrossEncoder(ItemEncoder):
         activation: Optional[str] = 'relu',
         init: Union[float, str] = 'xavier',
         weight_init: Optional[float] = None,
+        mlp_gain: float = 1.0,
+        dropout: float = 0.0,
     ):
         super().__init__()
         if len(num_tokens) == 0 or any(count < 1 for count in num_tokens.values()):
@@ -181,6 +186,8 @@ class TokenCrossEncoder(ItemEncoder):
             raise ValueError(
                 f"'init' must be 'xavier', 'xavier_fused' or a standard deviation (got '{init}')"
             )
+        if not 0 <= dropout < 1:
+            raise ValueError(f"'dropout' must be at least 0 and below 1 (got {dropout})")
         self.num_tokens = dict(sorted(num_tokens.items()))
         self.codebook_size = codebook_size
         self.out_channels = out_channels
@@ -189,6 +196,8 @@ class TokenCrossEncoder(ItemEncoder):
         self.activation = activation
         self.init = init
         self.weight_init = weight_init
+        self.mlp_gain = mlp_gain
+        self.dropout = dropout
 
         self.total_tokens = sum(self.num_tokens.values())
         self.groups: List[Tuple[int, int]] = [(0, self.total_tokens)]
@@ -232,7 +241,7 @@ class TokenCrossEncoder(ItemEncoder):
                     self.weight[start:end] = fill
         for mlp in self.mlps:
             for lin in mlp:  # type: ignore
-                nn.init.xavier_uniform_(lin.weight)
+                nn.init.xavier_uniform_(lin.weight, self.mlp_gain)
                 nn.init.zeros_(lin.bias)
 
     def forward(self, token_id: Tensor) -> Tensor:
@@ -288,7 +297,7 @@ class TokenCrossEncoder(ItemEncoder):
                 hidden = group.flatten(-2)
                 for lin in mlp:  # type: ignore
                     hidden = self.act(lin(hidden))
-                out = out + hidden
+                out = out + F.dropout(hidden, self.dropout, self.training)
         return out
 
     def _forward_incidence(self, incidence: List[Incidence]) -> Tensor:
@@ -301,6 +310,7 @@ class TokenCrossEncoder(ItemEncoder):
             return _TokenSum.apply(incidence[0], self._project(self.table, lin))
         assert self.weight is not None
         fused = self.num_layers == 1 and isinstance(self.act, nn.ReLU)
+        fused &= self.dropout == 0 or not self.training
         tables, outs = [], []
         # Splitting, unlike slicing, has a backward pass without zero-filling.
         sizes = [end - start for start, end in self.groups]
@@ -315,7 +325,7 @@ class TokenCrossEncoder(ItemEncoder):
                 hidden = self.act(_TokenSum.apply(graph, high))
                 for lin in mlp[1:]:  # type: ignore
                     hidden = self.act(lin(hidden))
-                outs.append(hidden)
+                outs.append(F.dropout(hidden, self.dropout, self.training))
         return sum(outs, _TokenCross.apply(incidence, *tables))
 
     def _project(self, table: Tensor, lin: nn.Linear) -> Tensor:

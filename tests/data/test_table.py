@@ -309,3 +309,36 @@ def test_real_data(name, users, items, train, val, test, modalities):
     assert dataset.modalities == modalities
     edge_index = dataset[0][RATES].edge_index
     assert (edge_index[0] * items + edge_index[1]).diff().min() > 0
+
+
+def test_some_modalities(folder):
+    dataset = TableDataset(str(folder), modalities=['text'])
+    assert dataset.modalities == ['text']
+    assert dataset.num_items == 4
+    assert TableDataset(str(folder), modalities=[]).modalities == []
+    fails(folder, r"no 'txt_feat.npy'; it has .*'image', 'text'", FileNotFoundError, modalities=['txt'])
+
+
+def test_fewer_training_interactions(folder):
+    full = TableDataset(str(folder))
+    with pytest.warns(UserWarning, match='without a training interaction'):
+        half = TableDataset(str(folder), train_share=0.5)
+    pairs = [set(map(tuple, d[0][RATES].edge_index.t().tolist())) for d in (full, half)]
+    assert len(pairs[1]) == 2 and pairs[1] < pairs[0]
+    assert half.num_users == 3 and half.num_items == 4
+    assert half.fingerprint != full.fingerprint
+    for share in (0, 1.5):
+        fails(folder, 'train_share', train_share=share)
+
+
+def test_items_without_a_modality(folder):
+    full = TableDataset(str(folder))[0]['item']
+    data = TableDataset(str(folder), missing_share=0.5)[0]['item']
+    lost = 0
+    for name in ('text', 'image'):
+        mask, x, old = data[f'mask_{name}'], data[f'x_{name}'], full[f'x_{name}']
+        torch.testing.assert_close(x[mask], old[mask])
+        torch.testing.assert_close(x[~mask], old[mask].mean(0).expand(int((~mask).sum()), -1))
+        lost += int((~mask).sum())
+    assert lost == 2
+    fails(folder, 'missing_share', missing_share=-0.1)

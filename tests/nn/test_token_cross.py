@@ -245,3 +245,39 @@ def test_encoder_in_the_place_of_an_embedding():
         assert all(p.grad is not None for p in encoder.parameters())
     with pytest.raises(ValueError, match="vectors of size 8, but 'channels' is 16"):
         LightGCN(data, item_encoder=encoder.embedding, channels=16)
+
+
+def test_token_cross_dropout_is_of_the_high_order_part():
+    plain, token_id = make()
+    encoder, _ = make(dropout=0.5)
+    low, _ = make(num_layers=0)
+    with torch.no_grad():
+        low.table.copy_(plain.table)
+        low.weight.copy_(plain.weight)
+    encoder.load_state_dict(plain.state_dict())
+    encoder.eval()
+    torch.testing.assert_close(encoder(token_id), plain(token_id))
+    encoder.train()
+    few = token_id[:6]  # The form for batches, and the one for catalogues.
+    for tokens in (few, token_id):
+        torch.manual_seed(0)
+        total = torch.stack([encoder(tokens) for _ in range(4000)])
+        torch.testing.assert_close(total.mean(0), plain(tokens), rtol=0.1, atol=0.3)
+        assert not torch.equal(total[0], total[1])
+    with torch.no_grad():
+        for mlp in encoder.mlps:
+            mlp[0].weight.zero_()
+            mlp[0].bias.zero_()
+    torch.testing.assert_close(encoder(token_id), low(token_id))
+    with pytest.raises(ValueError, match='dropout'):
+        make(dropout=1.0)
+
+
+def test_token_cross_gain_of_the_mlp():
+    torch.manual_seed(0)
+    plain = TokenCrossEncoder(TOKENS, codebook_size=8, out_channels=5)
+    torch.manual_seed(0)
+    small = TokenCrossEncoder(TOKENS, codebook_size=8, out_channels=5, mlp_gain=0.1)
+    assert torch.equal(plain.table, small.table)
+    for a, b in zip(plain.mlps, small.mlps):
+        torch.testing.assert_close(0.1 * a[0].weight, b[0].weight)

@@ -61,12 +61,15 @@ class LIRDRec(Recommender):
             :math:`\mathbf{H}_I`.
         dct: :obj:`"1d"` transforms the features of every item, as the
             published numbers do; :obj:`"2d"` also transforms across items, as
-            the paper writes (every row then depends on all items).
+            the paper writes (every row then depends on all items);
+            :obj:`"none"` leaves the shared block out.
         residual: The item graph is added to :obj:`"propagated"` vectors
             :math:`\mathbf{X}`, as the published numbers do, or to
             :obj:`"initial"` ones, as the paper writes.
         schedule: Weights are copied once per :obj:`"epoch"`, as the published
             numbers do, or per :obj:`"step"`, as the paper writes.
+        pwc: If set to :obj:`False`, blocks of users are not weighted:
+            without progressive weight copying.
         item_block: What :obj:`item_encoder` yields: an :obj:`"extra"` block,
             or the :obj:`"shared"` one.
 
@@ -103,17 +106,17 @@ class LIRDRec(Recommender):
         residual: str = 'propagated',
         schedule: str = 'epoch',
         item_block: str = 'extra',
+        pwc: bool = True,
     ):
         for name, value, allowed in [
-            ('dct', dct, ('1d', '2d')),
+            ('dct', dct, ('1d', '2d', 'none')),
             ('residual', residual, ('propagated', 'initial')),
             ('schedule', schedule, ('epoch', 'step')),
             ('item_block', item_block, ('extra', 'shared')),
         ]:
             if value not in allowed:
-                raise ValueError(
-                    f"'{name}' must be '{allowed[0]}' or '{allowed[1]}' (got '{value}')"
-                )
+                names = ' or '.join(f"'{entry}'" for entry in allowed)
+                raise ValueError(f"'{name}' must be {names} (got '{value}')")
         if not 0 < decay_weight < 1:
             raise ValueError(f"'decay_weight' must lie in (0, 1) (got {decay_weight})")
         if not 0 < decay_base <= 1:
@@ -128,6 +131,7 @@ class LIRDRec(Recommender):
         self.dct = dct
         self.residual = residual
         self.schedule = schedule
+        self.pwc = pwc
         self.modalities = modalities(data, 'LIRDRec')
         self.item_graphs = ItemGraph(modality_weights(self.modalities, modality_weight))
         self.item_graphs.check(data, 'LIRDRec')
@@ -135,7 +139,7 @@ class LIRDRec(Recommender):
         self.conv = Propagate()
 
         widths = [data[ITEM][f'x_{m}'].size(1) for m in self.modalities]
-        if item_encoder is None or item_block == 'extra':
+        if dct != 'none' and (item_encoder is None or item_block == 'extra'):
             widths.append(sum(widths))
         self.encoders = nn.ModuleList(
             nn.Sequential(
@@ -238,6 +242,8 @@ class LIRDRec(Recommender):
         hidden, final = ([gate[i] for gate in self.gates] for i in (0, 2))  # type: ignore
         logits = F.linear(F.leaky_relu_(F.linear(out.user, *_join(hidden))), *_join(final))
         fusion = self.theta.lerp(logits, self.net_weight).softmax(dim=-1)
+        if not self.pwc:
+            fusion = torch.ones_like(fusion)
 
         h = out.item
         edge_index, weight = self.item_graphs(data, h.dtype)

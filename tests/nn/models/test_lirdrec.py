@@ -295,3 +295,24 @@ def test_lirdrec_rejects_bad_arguments():
     del data[ITEM].x_image, data[ITEM].x_text
     with pytest.raises(ValueError, match="'LIRDRec' needs item features of at least 1 modality"):
         LIRDRec(data)
+
+
+def test_lirdrec_without_its_parts():
+    case = GoldenCase('lirdrec')
+    full, data, _ = build(case)
+    plain, _, _ = build(case, pwc=False)
+    blocks, _, item = full.propagate(data)
+    emb = plain(data)
+    torch.testing.assert_close(emb.user, blocks.flatten(1))
+    torch.testing.assert_close(emb.item, item)
+    begin(plain, data, 0)
+    torch.stack(list(plain.loss(data, case.batch).values())).sum().backward()
+    assert plain.user_embedding.grad.abs().sum() > 0 and plain.theta.grad is None
+
+    short = LIRDRec(data, channels=case.hyper['d'], dct='none')
+    assert [encoder[0].in_features for encoder in short.encoders] == [
+        data[ITEM][f'x_{m}'].size(1) for m in ('image', 'text')
+    ]
+    short = short.to(case.dtype)
+    assert short(data).item.size(1) == 2 * case.hyper['d']
+    assert len(short.inputs(data)) == 2

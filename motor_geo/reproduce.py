@@ -1,0 +1,386 @@
+r"""Carries out an experiment of a paper and reports it:
+:obj:`python -m motor_geo.reproduce table2 --data FOLDER`.
+
+An experiment is a list of contenders. What is tried for each on validation is
+trained with the first seed, and what was best with all of them; each of these
+is a run as :mod:`motor_geo.run` makes it, in :obj:`OUT/runs`. Which of them are
+running, finished or failed is in a journal of Optuna, and the process that
+carries out a run holds a lock on its folder, however it may end: any number of
+processes can work on the same list, and the same command goes on with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import multiprocessing
+import os
+import os.path as osp
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, TextIO
+
+import numpy as np
+from tqdm import tqdm
+
+from motor_geo.build import build_dataset, run_fingerprint
+from motor_geo.config import (
+    Config,
+    ConfigError,
+    one_line,
+    parse_flags,
+    plain_warnings,
+    resolve,
+    suggest,
+)
+from motor_geo.data import RecommendationDataset
+from motor_geo.experiments import ALIASES, EXPERIMENTS, Contender, Experiment, Options, Setup
+from motor_geo.jobs import Job, Journal, Outcome
+from motor_geo.nn.models import MODELS
+from motor_geo.report import Report, Run, write
+from motor_geo.run import flatten, run, versions
+from motor_geo.space import override
+
+
+class Reproduction:
+    r"""An experiment in a folder.
+
+    Args:
+        experiment: The experiment.
+        setup: What it is carried out on.
+        out: The folder.
+        seeds: Seeds of the runs.
+        general: Options of all runs that change no result.
+
+    Raises:
+        ConfigError: If an option is wrong, or no contender can be trained.
+        ImportError: If Optuna is not installed.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        setup: Setup,
+        out: str,
+        seeds: Sequence[int] = (0, 1, 2),
+        general: Options | None = None,
+    ):
+        self.experiment, self.setup, self.out, self.seeds = experiment, setup, out, list(seeds)
+        self.general = general or {}
+        self.contenders = experiment.contenders(setup)
+        self._datasets: dict[str, RecommendationDataset] = {}
+        self._results: dict[str, dict[str, Any]] = {}
+        self._jobs: dict[str, Job] = {}
+        for contender in self.contenders:  # Mistakes are found before any training.
+            for setting in contender.settings:
+                self.job(contender, setting, self.seeds[0])
+        self.journal = Journal(out) if self.contenders else None
+
+    def job(self, contender: Contender, setting: Options, seed: int) -> Job:
+        r"""The run of a setting."""
+        options = {**contender.options, **setting, 'seed': seed}
+        if options['items'] in ('specific', 'agnostic', 'mean', 'linear'):
+            options['tokenizer.seed'] = seed
+        key = json.dumps(options, sort_keys=True)
+        if key not in self._jobs:
+            config = resolve(override(self.general, options))
+            name = '-'.join([*contender.label[:1], options['model'], options['items']])
+            name = f'{name}-seed{seed}-{run_fingerprint(config, self._dataset(config))[:10]}'
+            folder = osp.join(self.out, 'runs', name)
+            self._jobs[key] = Job(name, folder, options, {**config, 'out': folder})
+        return self._jobs[key]
+
+    def _dataset(self, config: Config) -> RecommendationDataset:
+        key = json.dumps(config['data'], sort_keys=True)
+        if key not in self._datasets:
+            dataset = build_dataset(config)
+            dataset.fingerprint  # noqa: B018 - computed while the features are there.
+            self._datasets[key] = dataset
+        return self._datasets[key]
+
+    def result(self, job: Job) -> dict[str, Any] | None:
+        r"""The result of a run that is finished."""
+        path = osp.join(job.folder, 'result.json')
+        if job.name not in self._results and osp.exists(path):
+            with open(path) as file:
+                self._results[job.name] = json.load(file)
+        return self._results.get(job.name)
+
+    def outcomes(self) -> list[Outcome]:
+        r"""What came of the contenders so far."""
+        failed = {} if self.journal is None else self.journal.failed()
+        out = []
+        for contender in self.contenders:
+            tried, setting = [], None
+            first = [self.job(contender, entry, self.seeds[0]) for entry in contender.settings]
+            for entry, job in zip(contender.settings, first):
+                result = self.result(job)
+                if result is not None:
+                    tried.append((entry, float(result['val']['recall@20'])))
+            if tried and all(self.result(job) or job.name in failed for job in first):
+                setting = max(tried, key=lambda pair: pair[1])[0]  # The first of equals.
+            jobs = [] if setting is None else self.finals(contender, setting)
+            jobs = [job for job in jobs if self.result(job) is not None]
+            results = [self._results[job.name] for job in jobs]
+            out.append(Outcome(contender, setting, tried, jobs, results))
+        return out
+
+    def finals(self, contender: Contender, setting: Options) -> list[Job]:
+        r"""The runs of a chosen setting, one per seed."""
+        return [self.job(contender, setting, seed) for seed in self.seeds]
+
+    def open(self) -> tuple[list[Job], int, int]:
+        r"""Runs that can be carried out now, the number of all that are left,
+        and the number of all.
+        """
+        assert self.journal is not None
+        failed, jobs, later, total = self.journal.failed(), {}, 0, {}
+        outcomes = self.outcomes()
+        for outcome in outcomes:
+            for setting in outcome.contender.settings:
+                job = self.job(outcome.contender, setting, self.seeds[0])
+                total[job.name] = jobs[job.name] = job
+        for outcome in outcomes:
+            if outcome.setting is None:
+                later += len(self.seeds) - 1
+            else:
+                for job in self.finals(outcome.contender, outcome.setting):
+                    total[job.name] = jobs[job.name] = job
+        ready = [
+            job for job in jobs.values() if job.name not in failed and self.result(job) is None
+        ]
+        return ready, len(ready) + later, len(total) + later
+
+    def work(self, budget: float = math.inf, progress: bool = True, jobs: int = 1) -> bool:
+        r"""Carries out runs until none is left; returns whether that is so.
+
+        Args:
+            budget: Hours after which no run is started any more.
+            progress: Whether progress is shown.
+            jobs: Number of processes at work, for the remaining time.
+        """
+        if self.journal is None:
+            return True
+        end = time.monotonic() + 3600 * budget
+        shape = '{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} runs{postfix}'
+        with tqdm(desc='reproduce', bar_format=shape, disable=not progress) as bar:
+            while True:
+                ready, left, total = self.open()
+                bar.total, bar.n = total, total - left
+                bar.set_postfix_str(self.remaining(ready, left, jobs))
+                if left == 0:
+                    return True
+                if time.monotonic() > end:
+                    return False
+                claimed = self.journal.claim(ready)
+                if claimed is None:
+                    time.sleep(1)  # Others are at work.
+                else:
+                    self.carry_out(*claimed, progress=progress)
+
+    def carry_out(self, job: Job, number: int, lock: TextIO, progress: bool) -> None:
+        assert self.journal is not None
+        with lock:
+            try:
+                quiet = {**job.config['trainer'], 'progress': False}
+                result = run({**job.config, 'trainer': quiet}, progress=False)
+            except (ValueError, FloatingPointError) as error:
+                # What one contender cannot do must not end the others.
+                self.journal.tell(number, None, one_line(error))
+                if progress:
+                    tqdm.write(f'{job.name} failed: {one_line(error)}')
+                return
+            for name in ('last.pt', 'tokenizer.pt'):
+                if osp.exists(path := osp.join(job.folder, name)):
+                    os.remove(path)
+            self.journal.tell(number, result['val']['recall@20'])
+        if progress:
+            tqdm.write(f'{job.name}: recall@20 {result["val"]["recall@20"]:.4f} on validation')
+
+    def remaining(self, ready: Sequence[Job], left: int, jobs: int) -> str:
+        r"""How long it will take, from the runs of the same backbone on the
+        same data; those of which nothing is known count as the mean of all.
+        """
+        seconds: dict[tuple[str, str], list[float]] = {}
+        for result in self._results.values():
+            seconds.setdefault((result['data'], result['model']), []).append(result['seconds'])
+        if left == 0 or not seconds:
+            return ''
+        mean = {key: float(np.mean(values)) for key, values in seconds.items()}
+        overall = float(np.mean(list(mean.values())))
+        expected = [
+            mean.get((self._dataset(job.config).name, job.config['model']['name']), overall)
+            for job in ready
+        ]
+        total = sum(expected) + (left - len(ready)) * (np.mean(expected) if expected else overall)
+        minutes = math.ceil(total / 60 / jobs)
+        return f'about {minutes // 60} h {minutes % 60} min left'
+
+    def report(self, name: str, command: str) -> list[str]:
+        r"""Writes the report of what is there."""
+        from motor_geo.views import blocks
+
+        outcomes = self.outcomes()
+        runs = {
+            job.name: Run(
+                job.name,
+                osp.relpath(job.folder, self.out),
+                job.command,
+                int(result['seed']),
+                float(result['seconds']),
+                int(result['best_epoch']),
+            )
+            for outcome in outcomes
+            for job, result in zip(outcome.jobs, outcome.results)
+        }
+        failed = {} if self.journal is None else self.journal.failed()
+        out = Report(
+            name=name,
+            title=f'{name}: {self.experiment.title}',
+            intro=self.intro(outcomes, failed),
+            command=command,
+            machine={**versions(), 'device': str(self.general.get('device', 'auto'))},
+            blocks=blocks(self.experiment, self.setup, outcomes),
+            runs=runs,
+        )
+        return write(out, self.out)
+
+    def intro(self, outcomes: Sequence[Outcome], failed: Mapping[str, str]) -> str:
+        r"""What was done, and what was not."""
+        lines = [self.experiment.note] if self.experiment.note else []
+        if self.contenders:
+            efforts = sorted({len(contender.settings) for contender in self.contenders})
+            lines.append(
+                f'Settings are chosen by Recall@20 on validation with seed {self.seeds[0]}, '
+                f'{" or ".join(map(str, efforts))} of them for every contender, and trained with '
+                f'the seeds {", ".join(map(str, self.seeds))}. Test metrics are those of the best '
+                'epoch on validation.'
+            )
+            _, left, total = self.open()
+            if left:
+                lines.append(f'Of {total} runs, {left} are not finished: what they belong to is –.')
+            names = {job.name for job in self._jobs.values()}
+            mine = {name: error for name, error in failed.items() if name in names}
+            lines += [f'The run {name} failed: {error}' for name, error in mine.items()]
+        return '\n\n'.join(lines)
+
+
+def read_setup(options: argparse.Namespace, flags: Options) -> Setup:
+    r"""What an experiment is carried out on.
+
+    Raises:
+        ConfigError: If a data set or a backbone is unknown.
+    """
+    data, modalities, sizes = {}, {}, {}
+    own = {key: value for key, value in flags.items() if key.startswith('data.')}
+    for folder in options.data:
+        dataset = build_dataset(resolve(override({}, {'data': folder, **own})))
+        if dataset.name in data:
+            raise ConfigError(f"--data: '{dataset.name}' is there twice")
+        data[dataset.name], modalities[dataset.name] = folder, dataset.modalities
+        sizes[dataset.name] = dataset.num_users, dataset.num_items
+    for model in options.models or ():
+        if model not in MODELS:
+            raise ConfigError(f"--models: unknown model '{model}'{suggest(model, MODELS)}")
+    models = tuple(options.models) if options.models else None
+    return Setup(data, modalities, models, options.effort, flags, sizes)
+
+
+def parser() -> argparse.ArgumentParser:
+    names = '\n'.join(f'  {name:18s}{entry.title}' for name, entry in EXPERIMENTS.items())
+    out = argparse.ArgumentParser(
+        prog='python -m motor_geo.reproduce',
+        description='Carries out an experiment of a paper and writes a report.',
+        epilog=f'experiments:\n{names}\n\nFurther options (--trainer.patience 50) are those of '
+        'motor_geo.run, for all runs.\nThe same command goes on; processes may share --out.',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    out.add_argument('name', metavar='NAME', help='the experiment, see below')
+    out.add_argument('--data', nargs='+', default=['synthetic'], help='folders of data sets')
+    out.add_argument('--models', nargs='+', help="backbones (default: the paper's)")
+    out.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], help='(default: 0 1 2)')
+    out.add_argument(
+        '--effort', type=int, default=3, help='settings tried for each contender (default: 3)'
+    )
+    out.add_argument(
+        '--budget', type=float, default=math.inf, help='hours after which no run is started'
+    )
+    out.add_argument('--jobs', type=int, default=1, help='runs at a time (default: 1)')
+    out.add_argument('--threads', type=int, help='threads of a run')
+    out.add_argument('--device', default='auto', help='auto, cpu or cuda (default: auto)')
+    out.add_argument('--out', default='reproduction', help='folder (default: reproduction)')
+    return out
+
+
+def prepare(arguments: Sequence[str]) -> tuple[argparse.Namespace, Reproduction]:
+    r"""Checks the arguments of the command.
+
+    Raises:
+        ConfigError: If one is wrong.
+    """
+    options, rest = parser().parse_known_args(arguments)
+    name = ALIASES.get(options.name, options.name)
+    if name not in EXPERIMENTS:
+        raise ConfigError(f"Unknown experiment '{options.name}'{suggest(name, EXPERIMENTS)}")
+    for key in ('jobs', 'effort'):
+        if getattr(options, key) < 1:
+            raise ConfigError(f'--{key}: expected at least 1, got {getattr(options, key)}')
+    if min(options.seeds) < 0 or len(set(options.seeds)) < len(options.seeds):
+        raise ConfigError(f'--seeds: expected different numbers from 0, got {options.seeds}')
+    options.name = name
+    flags = flatten(parse_flags(rest))
+    for key in ('seed', 'out', 'config'):
+        if key in flags:
+            raise ConfigError(f'--{key} is no option of all runs')
+    general: Options = {'device': options.device}
+    if options.threads is not None:
+        general['threads'] = options.threads
+    setup = read_setup(options, flags)
+    out = Reproduction(EXPERIMENTS[name], setup, options.out, options.seeds, general)
+    return options, out
+
+
+def _worker(arguments: Sequence[str], budget: float) -> None:
+    try:
+        with plain_warnings():
+            prepare(arguments)[1].work(budget, progress=False)
+    except KeyboardInterrupt:
+        pass
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    command = ' '.join(['python -m motor_geo.reproduce', *arguments])
+    helpers = []
+    try:
+        with plain_warnings():
+            options, reproduction = prepare(arguments)
+            context = multiprocessing.get_context('spawn')
+            for _ in range(options.jobs - 1):
+                process = context.Process(target=_worker, args=(arguments, options.budget))
+                process.start()
+                helpers.append(process)
+            done = reproduction.work(options.budget, jobs=options.jobs)
+            for process in helpers:
+                process.join()
+            paths = reproduction.report(options.name, command)
+    except (ValueError, OSError, ImportError) as error:
+        for process in helpers:
+            process.terminate()
+        print(f'error: {one_line(error)}', file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print('\ninterrupted; the same command goes on')
+        return 130
+    if not done:
+        print('the time is used up; the same command goes on with what is left')
+    for path in paths:
+        print(f"written: '{path}'")
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

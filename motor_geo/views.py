@@ -1,0 +1,706 @@
+r"""How the report of an experiment shows what came of it."""
+
+from __future__ import annotations
+
+import math
+import os.path as osp
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from motor_geo.build import build_dataset
+from motor_geo.config import resolve
+from motor_geo.data import OPQTokenizer, RecommendationDataset
+from motor_geo.data.reader import read_table
+from motor_geo.evaluator import EvalResult
+from motor_geo.experiments import BUCKETS, Experiment, Setup
+from motor_geo.jobs import Outcome
+from motor_geo.report import Block, Column, Figure, Row, Series, Table, Text, Value
+from motor_geo.significance import paired_tests
+from motor_geo.space import override
+from motor_geo.typing import ITEM, RATES, EvalTargets
+
+Label = tuple[str, ...]
+METRICS = ('recall@10', 'recall@20', 'ndcg@10', 'ndcg@20')
+MAIN = 'recall@20'
+
+
+class Scene:
+    r"""What a view is made from.
+
+    Args:
+        experiment: The experiment.
+        setup: What it was carried out on.
+        outcomes: What came of its contenders.
+    """
+
+    def __init__(self, experiment: Experiment, setup: Setup, outcomes: Sequence[Outcome]):
+        self.experiment, self.setup = experiment, setup
+        self.outcomes = {outcome.contender.label: outcome for outcome in outcomes}
+        self._datasets: dict[str, RecommendationDataset] = {}
+        self.tests = self._compare()
+
+    def of(self, data: str) -> dict[Label, Outcome]:
+        r"""Outcomes of a data set."""
+        return {label: out for label, out in self.outcomes.items() if label[0] == data}
+
+    def reference(self, label: Label) -> Label | None:
+        r"""What a contender is compared with."""
+        if self.experiment.reference is None:
+            return None
+        index, value = self.experiment.reference
+        other = (*label[:index], value, *label[index + 1 :])
+        return other if other != label and other in self.outcomes else None
+
+    def _compare(self) -> dict[tuple[Label, str], Any]:
+        r"""Tests per user of all contenders that are compared, by label and
+        metric, corrected together. Values of a user are means over seeds.
+        """
+        pairs = {}
+        for label in self.outcomes:
+            other = self.reference(label)
+            if other is None:
+                continue
+            own, base = (self._per_user(name) for name in (label, other))
+            if own and base and np.array_equal(own['user'], base['user']):
+                for metric in (MAIN, 'ndcg@20'):
+                    pairs[label, metric] = (own[metric], base[metric])
+        return paired_tests(pairs)
+
+    def _per_user(self, label: Label) -> dict[str, np.ndarray]:
+        arrays = self.outcomes[label].arrays()
+        if not arrays:
+            return {}
+        out = {'user': arrays[0]['user']}
+        for metric in (MAIN, 'ndcg@20'):
+            out[metric] = np.mean([entry[metric] for entry in arrays], axis=0, dtype=np.float64)
+        return out
+
+    def value(self, label: Label, metric: str) -> Value:
+        r"""A metric on the test set."""
+        outcome = self.outcomes[label]
+        test = self.tests.get((label, metric))
+        return summary(
+            outcome.values('test', metric),
+            outcome,
+            published=published(self, label, metric),
+            p=None if test is None else test.corrected_wilcoxon,
+        )
+
+    def gain(self, label: Label, metric: str = MAIN) -> Value | str:
+        r"""By how many per cent a contender is better than the reference."""
+        other = self.reference(label)
+        if other is None:
+            return ''
+        new, old = (self.outcomes[name].values('test', metric) for name in (label, other))
+        if not new or not old:
+            return Value(None)
+        return Value(100 * (float(np.mean(new)) / float(np.mean(old)) - 1))
+
+    def dataset(self, outcome: Outcome) -> RecommendationDataset:
+        r"""The data that the runs of a contender were made from."""
+        key = repr(sorted((k, v) for k, v in outcome.contender.options.items() if k[:4] == 'data'))
+        if key not in self._datasets:
+            self._datasets[key] = build_dataset(outcome.jobs[0].config)
+        return self._datasets[key]
+
+    def groups(
+        self, outcome: Outcome, bounds: Sequence[int] | None = None
+    ) -> list[dict[str, dict[str, float]]]:
+        r"""Metrics of groups of items by training count, by seed."""
+        if not outcome.jobs:
+            return []
+        edge_index = self.dataset(outcome).data[RATES].edge_index
+        num_items = int(self.dataset(outcome).num_items)
+        count = edge_index[1].bincount(minlength=num_items)
+        out = []
+        for entry in outcome.arrays():
+            user, ptr, item, rank = (
+                torch.from_numpy(entry[key]) for key in ('user', 'ptr', 'item', 'rank')
+            )
+            targets = EvalTargets(user, ptr, item)
+            result = EvalResult({}, user, {}, rank, _targets=targets, _count=count, _ks=(20,))
+            out.append(result.slices(bounds))
+        return out
+
+
+def summary(values: Sequence[float], outcome: Outcome, **more: Any) -> Value:
+    r"""Mean and sample standard deviation over seeds."""
+    if not values:
+        return Value(None, **more)
+    std = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return Value(float(np.mean(values)), std, runs=tuple(job.name for job in outcome.jobs), **more)
+
+
+@lru_cache
+def numbers() -> dict[str, Any]:
+    r"""The file of published numbers."""
+    return yaml.safe_load(files('motor_geo').joinpath('published.yaml').read_text())
+
+
+def published(scene: Scene, label: Label, metric: str) -> float | None:
+    r"""The printed number of a contender on data of the same name and size,
+    or of a backbone with IDs on the very split.
+    """
+    data, *rest = label
+    table = {'table4': 'table4', 'lirdrec-table3': 'table3', 'lirdrec-table4': 'table4'}
+    paper = scene.experiment.paper
+    if paper is not None and scene.experiment.view == 'comparison':
+        entry = numbers()[paper].get(table.get(scene.experiment.name, 'table2'), {})
+        for name, size in numbers()[paper]['table1']['datasets'].items():
+            if name.lower() == data.lower() and (size['users'], size['items']) == (
+                scene.setup.sizes.get(data)
+            ):
+                found = _look_up(entry, name, rest, metric)
+                if found is not None:
+                    return found
+    if len(rest) > 1 and rest[1] == 'id':
+        entry = numbers()['diffmm']['table1']
+        for name in entry['results']:
+            if name.lower() == data.lower():
+                return _look_up(entry, name, rest[:1], metric)
+    return None
+
+
+def _look_up(table: Mapping[str, Any], data: str, keys: Sequence[str], metric: str) -> float | None:
+    found = table.get('results', {}).get(data, {})
+    for key in keys:
+        if isinstance(found, dict):
+            found = found.get(key)
+    if not isinstance(found, list) or metric not in table['columns']:
+        return None
+    return float(found[table['columns'].index(metric)])
+
+
+def spell(setting: Mapping[str, Any] | None) -> str:
+    r"""A setting in words."""
+    if setting is None:
+        return '–'
+    return ', '.join(f'{key.split(".")[-1]} {value}' for key, value in setting.items())
+
+
+def comparison(scene: Scene) -> Iterator[Block]:
+    r"""A table for every data set, with tests against the reference."""
+    reference = scene.experiment.reference
+    for data in scene.setup.data:
+        columns = [Column(_title(metric), 'metric') for metric in METRICS]
+        if reference is not None:
+            columns.append(Column(f'gain in Recall@20 over {reference[1]}', 'percent'))
+        columns += [
+            Column('best epoch', 'number'),
+            Column('seconds per epoch', 'seconds'),
+            Column('parameters', 'count'),
+            Column('setting', 'text'),
+        ]
+        rows = []
+        for label, outcome in scene.of(data).items():
+            cells: list[Value | str] = [scene.value(label, metric) for metric in METRICS]
+            if reference is not None:
+                cells.append(scene.gain(label))
+            for key in ('best_epoch', 'seconds_per_epoch', 'num_parameters'):
+                cells.append(Value(summary(outcome.values(key), outcome).mean))
+            cells.append(spell(outcome.setting))
+            rows.append(Row(list(label[1:]), cells))
+        notes = []
+        if reference is not None:
+            notes.append(
+                f'Compared with {reference[1]} per user (mean over seeds) by the Wilcoxon '
+                'signed-rank test, corrected for all comparisons of this report (Benjamini and '
+                'Hochberg).'
+            )
+        yield Table(
+            f'{scene.experiment.name}-{data}',
+            f'{scene.experiment.title}: {data}',
+            list(scene.experiment.head[1:]),
+            columns,
+            rows,
+            notes,
+        )
+    yield from improvements(scene)
+    yield from tests(scene)
+
+
+def _title(metric: str) -> str:
+    name, _, k = metric.partition('@')
+    return f'{ {"recall": "Recall", "ndcg": "NDCG"}.get(name, name) }@{k}'
+
+
+def improvements(scene: Scene) -> Iterator[Block]:
+    r"""Gains in Recall@20 here and in the paper."""
+    if scene.experiment.paper != 'motor' or scene.experiment.reference is None:
+        return
+    key = 'table4' if scene.experiment.name == 'table4' else 'table2'
+    table = numbers()['motor'][key]
+    position = table['columns'].index(MAIN)
+    pairs = list(dict.fromkeys(label[1:] for label in scene.outcomes if scene.reference(label)))
+    rows = []
+    for model, form in pairs:
+        cells: list[Value | str] = []
+        for data in scene.setup.data:
+            label = (data, model, form)
+            cells.append(scene.gain(label) if label in scene.outcomes else Value(None))
+        for name in table['results']:
+            entry = table['results'][name].get(model, {})
+            ok = isinstance(entry, dict) and entry.get(form) and entry.get('id')
+            gain = 100 * (entry[form][position] / entry['id'][position] - 1) if ok else None
+            cells.append(Value(gain))
+        rows.append(Row([model, form], cells))
+    columns = [Column(data, 'percent') for data in scene.setup.data]
+    columns += [Column(f'{name}, published', 'percent') for name in table['results']]
+    yield Table(
+        f'{scene.experiment.name}-gain',
+        'Gain in Recall@20 over IDs, measured and published',
+        list(scene.experiment.head[1:]),
+        columns,
+        rows,
+        ['The published columns are of other data.'],
+    )
+
+
+def tests(scene: Scene) -> Iterator[Block]:
+    r"""What the tests per user say."""
+    rows = []
+    for (label, metric), test in scene.tests.items():
+        if metric == MAIN:
+            cells: list[Value | str] = [
+                Value(test.difference),
+                *(f'{p:.2g}' for p in (test.corrected_wilcoxon, test.corrected_t)),
+                str(test.n),
+            ]
+            rows.append(Row(list(label), cells))
+    if rows:
+        columns = [Column('difference', 'metric'), Column('p, Wilcoxon', 'text')]
+        columns += [Column('p, paired t', 'text'), Column('users', 'text')]
+        yield Table(
+            f'{scene.experiment.name}-tests',
+            'Differences in Recall@20 per user',
+            list(scene.experiment.head),
+            columns,
+            rows,
+            ['Values of p are corrected for all comparisons of this report.'],
+        )
+
+
+def buckets(scene: Scene) -> Iterator[Block]:
+    r"""Groups of items by training count: their number, and Recall@20 and
+    NDCG@20 of each with IDs and with tokens.
+    """
+    printed = numbers()['motor']['table3']
+    for data in scene.setup.data:
+        found = {
+            label: groups
+            for label, outcome in scene.of(data).items()
+            if (groups := scene.groups(outcome, BUCKETS))
+        }
+        if not found:
+            continue
+        names = list(next(iter(found.values()))[0])
+        first = next(iter(found.values()))[0]
+        total = sum(first[name]['items'] for name in names)
+        rows = [
+            Row(
+                [name],
+                [
+                    Value(first[name]['items']),
+                    Value(100 * first[name]['items'] / total),
+                    Value(first[name]['interactions']),
+                    Value(size),
+                    Value(share),
+                ],
+            )
+            for name, size, share in zip(names, printed['items'], printed['percentage'])
+        ]
+        columns = [
+            Column('items', 'count'),
+            Column('share of items, %', 'number'),
+            Column('held-out interactions', 'count'),
+            Column(f'items, {printed["dataset"]} of the paper', 'count'),
+            Column('their share, %', 'number'),
+        ]
+        title = f'Items by training interactions: {data}'
+        yield Table(f'table3-{data}', title, ['training interactions'], columns, rows, [])
+        for metric in (MAIN, 'ndcg@20'):
+            rows = []
+            for label, groups in found.items():
+                outcome = scene.outcomes[label]
+                cells = [summary(_group(groups, name, metric), outcome) for name in names]
+                rows.append(Row(list(label[1:]), list(cells)))
+            columns = [Column(name, 'metric') for name in names]
+            yield Table(
+                f'figure3-{data}-{metric[:-3]}',
+                f'{_title(metric)} by training interactions of the held-out item: {data}',
+                list(scene.experiment.head[1:]),
+                columns,
+                rows,
+                ['The lists stay as they are; only held-out items of a group count.'],
+            )
+            for model in dict.fromkeys(label[1] for label in found):
+                series = [
+                    _series(label[2], range(len(names)), groups, names, metric, scene, label)
+                    for label, groups in found.items()
+                    if label[1] == model
+                ]
+                both = len(series) > 1
+                yield Figure(
+                    f'figure3-{data}-{model}-{metric[:-3]}',
+                    f'{model} on {data}',
+                    'line',
+                    'training interactions of the item',
+                    _title(metric),
+                    series,
+                    categories=names,
+                    fill=('id', 'specific') if both else None,
+                    panels=f'{data}-{metric}',
+                )
+
+
+def _group(groups: Sequence[Mapping[str, Any]], name: str, metric: str) -> list[float]:
+    return [entry[name][metric] for entry in groups if metric in entry.get(name, {})]
+
+
+def _series(
+    title: str,
+    x: Sequence[float],
+    groups: Sequence[Mapping[str, Any]],
+    names: Sequence[str],
+    metric: str,
+    scene: Scene,
+    label: Label,
+) -> Series:
+    values = [summary(_group(groups, name, metric), scene.outcomes[label]) for name in names]
+    runs = tuple(job.name for job in scene.outcomes[label].jobs)
+    return Series(title, list(x), [v.mean for v in values], [v.std for v in values], runs)
+
+
+def counts(scene: Scene) -> Iterator[Block]:
+    r"""Parameters and Recall@20 by the number of tokens."""
+    yield from comparison(scene)
+    for data in scene.setup.data:
+        outcomes = scene.of(data)
+        models = list(dict.fromkeys(label[1] for label in outcomes))
+        forms = list(dict.fromkeys(label[2] for label in outcomes))
+        for title, kind, path, scale in (
+            ('trainable parameters, million', 'bar', ('num_parameters',), 1e-6),
+            ('Recall@20', 'line', ('test', MAIN), 1.0),
+        ):
+            series = []
+            for model in models:
+                found = [outcomes[data, model, form] for form in forms]
+                values = [summary([scale * v for v in out.values(*path)], out) for out in found]
+                runs = tuple(job.name for out in found for job in out.jobs)
+                y, std = [v.mean for v in values], [v.std for v in values]
+                series.append(Series(model, list(range(len(forms))), y, std, runs))
+            name = f'figure4-{data}-{path[-1].split("@")[0]}'
+            label = 'tokens per modality'
+            yield Figure(
+                name, data, kind, label, title, series, categories=forms, panels=f'figure4-{data}'
+            )
+
+
+def lines(scene: Scene, logx: bool = False) -> Iterator[Block]:
+    r"""Recall@20 against the last label, a number."""
+    for data in scene.setup.data:
+        outcomes = scene.of(data)
+        names = list(dict.fromkeys(label[1:-1] for label in outcomes))
+        levels = list(dict.fromkeys(label[-1] for label in outcomes))
+        if not outcomes:
+            continue
+        for metric in (MAIN, 'ndcg@20'):
+            rows, series = [], []
+            for name in names:
+                cells: list[Value] = []
+                for level in levels:
+                    label = (data, *name, level)
+                    known = label in outcomes
+                    cells.append(scene.value(label, metric) if known else Value(None))
+                rows.append(Row(list(name), list(cells)))
+                y, std = [cell.mean for cell in cells], [cell.std for cell in cells]
+                runs = tuple(run for cell in cells for run in cell.runs)
+                x = [float(level) for level in levels]
+                series.append(Series(name[-1], x, y, std, runs))
+            yield Table(
+                f'{scene.experiment.name}-{data}-{metric[:-3]}',
+                f'{_title(metric)} by {scene.experiment.head[-1]}: {data}',
+                list(scene.experiment.head[1:-1]),
+                [Column(level, 'metric') for level in levels],
+                rows,
+                [],
+            )
+            yield Figure(
+                f'{scene.experiment.name}-{data}-{metric[:-3]}',
+                data,
+                'line',
+                scene.experiment.head[-1],
+                _title(metric),
+                series,
+                logx=logx,
+                panels=f'{scene.experiment.name}-{data}',
+            )
+
+
+def shares(scene: Scene) -> Iterator[Block]:
+    r"""Metrics against the share of training interactions, and where the
+    lines of tokens and of IDs cross.
+    """
+    yield from lines(scene, logx=True)
+    for data in scene.setup.data:
+        outcomes = scene.of(data)
+        forms = list(dict.fromkeys(label[2] for label in outcomes))
+        facts = [crossing(scene, data, form) for form in forms if form != 'id']
+        if any(facts):
+            body = '\n'.join(f'- {fact}' for fact in facts if fact)
+            yield Text(f'Where the lines cross: {data}', body)
+        for group in ('tail', 'middle', 'head'):
+            series = []
+            for form in forms:
+                x, y, std, runs = [], [], [], []
+                for label, outcome in outcomes.items():
+                    if label[2] == form:
+                        found = summary(_group(scene.groups(outcome), group, MAIN), outcome)
+                        x.append(float(label[-1]))
+                        y.append(found.mean)
+                        std.append(found.std)
+                        runs += list(found.runs)
+                series.append(Series(form, x, y, std, tuple(runs)))
+            yield Figure(
+                f'sparsity-{data}-{group}',
+                f'{group} items of {data}',
+                'line',
+                scene.experiment.head[-1],
+                'Recall@20',
+                series,
+                logx=True,
+                panels=f'sparsity-groups-{data}',
+            )
+
+
+def crossing(scene: Scene, data: str, form: str) -> str:
+    r"""Between which shares a contender and IDs change places."""
+    points = []
+    for label, outcome in scene.of(data).items():
+        base = (*label[:2], 'id', *label[3:])
+        if label[2] == form and base in scene.outcomes:
+            own, other = outcome.values('test', MAIN), scene.outcomes[base].values('test', MAIN)
+            if own and other:
+                gain = float(np.mean(own)) / float(np.mean(other)) - 1
+                points.append((float(label[-1]), gain))
+    points.sort()
+    if len(points) < 2:
+        return ''
+    spelled = ', '.join(f'{100 * gain:+.0f} % at {100 * share:g} %' for share, gain in points)
+    cross = [f'{100 * _zero(a, b):.0f} %' for a, b in zip(points, points[1:]) if a[1] * b[1] < 0]
+    where = f'crosses IDs near {" and ".join(cross)}' if cross else 'does not cross IDs'
+    return f'{form} {where} of the training interactions ({spelled}).'
+
+
+def _zero(a: tuple[float, float], b: tuple[float, float]) -> float:
+    r"""Where a line through two points is zero, shares on a log scale."""
+    part = a[1] / (a[1] - b[1])
+    return math.exp((1 - part) * math.log(a[0]) + part * math.log(b[0]))
+
+
+def epochs(scene: Scene) -> Iterator[Block]:
+    r"""Recall@20 on validation against epochs."""
+    for data in scene.setup.data:
+        series = []
+        for label, outcome in scene.of(data).items():
+            curves = outcome.epochs()
+            if not curves:
+                continue
+            length = min(len(curve) for curve in curves)
+            values = np.array([curve[:length] for curve in curves])
+            std = values.std(axis=0, ddof=1).tolist() if len(curves) > 1 else None
+            name = label[1] if label[2] == 'id' else f'{label[1]} ({label[2]})'
+            runs = tuple(job.name for job in outcome.jobs)
+            x = [float(epoch + 1) for epoch in range(length)]
+            series.append(Series(name, x, values.mean(axis=0).tolist(), std, runs))
+        if series:
+            name = f'{scene.experiment.name}-{data}'
+            yield Figure(name, data, 'line', 'epoch', 'Recall@20 on validation', series)
+            rows = [
+                Row([s.label], [Value(s.y[i - 1]) if i <= len(s.y) else Value(None) for i in marks])
+                for s in series
+                for marks in [(1, 5, 10, 20, 40, 60)]
+            ]
+            columns = [Column(f'epoch {i}', 'metric') for i in (1, 5, 10, 20, 40, 60)]
+            yield Table(name, f'Recall@20 on validation: {data}', ['backbone'], columns, rows, [])
+
+
+def cold(scene: Scene) -> Iterator[Block]:
+    r"""Ranking of items that were not there in training, among themselves."""
+    yield from comparison(scene)
+    for data in scene.setup.data:
+        outcomes = {label: out for label, out in scene.of(data).items() if out.jobs}
+        if not outcomes:
+            continue
+        names = [f'{label[1]}, {label[2]}' for label in outcomes]
+        targets = scene.dataset(next(iter(outcomes.values()))).targets('test')
+        assert targets.candidates is not None
+        chance = min(1.0, 20 / targets.candidates.numel())
+        values = [scene.value(label, MAIN) for label in outcomes]
+        runs = tuple(run for value in values for run in value.runs)
+        y, std = [value.mean for value in values], [value.std for value in values]
+        series = [Series('Recall@20', list(range(len(names))), y, std, runs)]
+        series.append(Series('random order', list(range(len(names))), [chance] * len(names), None))
+        yield Figure(
+            f'{scene.experiment.name}-{data}',
+            f'{targets.candidates.numel()} unseen items of {data}',
+            'bar',
+            'backbone and items',
+            'Recall@20',
+            series,
+            categories=names,
+        )
+
+
+def heat(scene: Scene) -> Iterator[Block]:
+    r"""Recall@20 against two options."""
+    for data in scene.setup.data:
+        outcomes = scene.of(data)
+        rows = list(dict.fromkeys(label[1] for label in outcomes))
+        columns = list(dict.fromkeys(label[2] for label in outcomes))
+        series, table = [], []
+        for row in rows:
+            values = [scene.value((data, row, column), MAIN) for column in columns]
+            runs = tuple(run for value in values for run in value.runs)
+            y = [value.mean for value in values]
+            series.append(Series(row, list(range(len(columns))), y, None, runs))
+            table.append(Row([row], list(values)))
+        _, first, second = scene.experiment.head
+        name = f'{scene.experiment.name}-{data}'
+        if not table:
+            continue
+        heads = [Column(column, 'metric') for column in columns]
+        title = f'Recall@20 by {first} (rows) and {second} (columns): {data}'
+        yield Table(name, title, [first], heads, table, [])
+        yield Figure(name, data, 'heat', second, first, series, categories=columns)
+
+
+def statistics(scene: Scene) -> Iterator[Block]:
+    r"""Sizes of data sets, here and in the papers."""
+    rows = []
+    for data, folder in scene.setup.data.items():
+        sizes = build_dataset(resolve(override({}, {'data': folder}))).summary()
+        total = sizes['train'] + sizes['val'] + sizes['test']
+        names = ', '.join(f'{m} {width}' for m, width in sizes['modalities'].items())
+        rows.append(
+            Row(
+                [data, 'here'],
+                [
+                    *(Value(float(n)) for n in (sizes['users'], sizes['items'], total)),
+                    f'{100 * (1 - sizes["density"]):.4f} %',
+                    f'{total / sizes["users"]:.1f}',
+                    names or 'none',
+                ],
+            )
+        )
+    for paper in ('motor', 'lirdrec'):
+        for data, entry in numbers()[paper]['table1']['datasets'].items():
+            total = entry['interactions']
+            rows.append(
+                Row(
+                    [data, paper],
+                    [
+                        *(Value(float(entry[key])) for key in ('users', 'items', 'interactions')),
+                        f'{entry["sparsity"]} %',
+                        f'{total / entry["users"]:.1f}',
+                        'image 4096, text 384',
+                    ],
+                )
+            )
+    columns = [Column(name, 'count') for name in ('users', 'items', 'interactions')]
+    columns += [Column(name, 'text') for name in ('sparsity', 'per user', 'features')]
+    yield Table('table1', 'Statistics', ['data', 'source'], columns, rows, [])
+
+
+def _tokens(scene: Scene, data: str) -> tuple[RecommendationDataset, OPQTokenizer]:
+    dataset = build_dataset(resolve(override({}, {'data': scene.setup.data[data]})))
+    tokenizer = OPQTokenizer(8, center=True, normalize=True, seed=0, verbose=False)
+    dataset.data = tokenizer(dataset.data)
+    return dataset, tokenizer
+
+
+def neighbors(scene: Scene, num_queries: int = 5) -> Iterator[Block]:
+    r"""Random items, and the two that share most tokens with each."""
+    for data in scene.setup.content:
+        dataset, tokenizer = _tokens(scene, data)
+        token_id = dataset.data[ITEM].token_id
+        titles = read_titles(scene.setup.data[data], dataset)
+        rows = []
+        for query in np.random.default_rng(0).permutation(dataset.num_items)[:num_queries]:
+            shared = (token_id == token_id[query]).sum(dim=1)
+            shared[query] = -1
+            near = shared.sort(descending=True, stable=True).indices[:2].tolist()
+            cells: list[Value | str] = [
+                text
+                for item in near
+                for text in (titles[item], f'{int(shared[item])} of {token_id.size(1)}')
+            ]
+            rows.append(Row([titles[query]], cells))
+        names = ('nearest', 'shared tokens', 'second', 'shared tokens')
+        columns = [Column(name, 'text') for name in names]
+        title = f'Items that share most tokens: {data}'
+        note = f'Eight tokens per modality ({", ".join(tokenizer.num_tokens_dict)}).'
+        yield Table(f'figure5-{data}', title, ['item'], columns, rows, [note])
+
+
+def read_titles(folder: str, dataset: RecommendationDataset) -> list[str]:
+    r"""What the file of items says of each; ids if there is none."""
+    path = osp.join(folder, 'items.tsv')
+    if osp.exists(path):
+        with open(path, encoding='utf-8') as file:
+            header = file.readline().rstrip('\n').split('\t')
+        for name in ('title', 'text', 'name'):
+            if name in header:
+                column = read_table(path, ['itemID', name]).ids[name]
+                return [str(text) for text in column.values[column.codes]]
+    return [f'item {item}' for item in dataset.item_ids.tolist()]
+
+
+def tokens(scene: Scene) -> Iterator[Block]:
+    r"""How many items have a token, from the most to the least frequent."""
+    for data in scene.setup.content:
+        dataset, tokenizer = _tokens(scene, data)
+        columns = dataset.data[ITEM].token_id.unbind(dim=1)
+        for modality, count in tokenizer.num_tokens_dict.items():
+            own, columns = columns[:count], columns[count:]
+            series = []
+            for position, column in enumerate(own):
+                size = column.long().bincount(minlength=tokenizer.codebook_size)
+                y = size.sort(descending=True).values.tolist()
+                x = [float(i + 1) for i in range(len(y))]
+                series.append(Series(f'slot {position + 1}', x, y, None))
+            yield Figure(
+                f'figure6-{data}-{modality}',
+                f'{modality} of {data}',
+                'line',
+                'token, most frequent first',
+                'items',
+                series,
+                panels=f'figure6-{data}',
+            )
+
+
+VIEWS: dict[str, Callable[[Scene], Iterator[Block]]] = {
+    'comparison': comparison,
+    'buckets': buckets,
+    'counts': counts,
+    'lines': lines,
+    'shares': shares,
+    'epochs': epochs,
+    'cold': cold,
+    'heat': heat,
+    'statistics': statistics,
+    'neighbors': neighbors,
+    'tokens': tokens,
+}
+
+
+def blocks(experiment: Experiment, setup: Setup, outcomes: Sequence[Outcome]) -> list[Block]:
+    r"""The tables, figures and texts of a report."""
+    return list(VIEWS[experiment.view](Scene(experiment, setup, outcomes)))
