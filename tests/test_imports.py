@@ -13,7 +13,10 @@ LEVELS = [
     [{'trainer'}],
     [{'config'}],
     [{'build'}],
-    [{'run', 'recommend', 'space', 'sweep', 'reproduce', 'report'}],
+    [
+        {'run', 'recommend', 'space', 'sweep', 'reproduce', 'significance'}
+        | {'report', 'report_text', 'report_html', 'report_plot'}
+    ],
 ]
 LEVEL = {name: i for i, groups in enumerate(LEVELS) for group in groups for name in group}
 GROUP = {name: group for groups in LEVELS for group in groups for name in group}
