@@ -100,7 +100,7 @@ class Scene:
         new, old = (self.outcomes[name].values('test', metric) for name in (label, other))
         if not new or not old:
             return Value(None)
-        return Value(100 * (float(np.mean(new)) / float(np.mean(old)) - 1))
+        return Value(float(np.mean(new)) / float(np.mean(old)) - 1)
 
     def dataset(self, outcome: Outcome) -> RecommendationDataset:
         r"""The data that the runs of a contender were made from."""
@@ -247,7 +247,7 @@ def improvements(scene: Scene) -> Iterator[Block]:
         for name in table['results']:
             entry = table['results'][name].get(model, {})
             ok = isinstance(entry, dict) and entry.get(form) and entry.get('id')
-            gain = 100 * (entry[form][position] / entry['id'][position] - 1) if ok else None
+            gain = entry[form][position] / entry['id'][position] - 1 if ok else None
             cells.append(Value(gain))
         rows.append(Row([model, form], cells))
     columns = [Column(data, 'percent') for data in scene.setup.data]
@@ -395,7 +395,7 @@ def counts(scene: Scene) -> Iterator[Block]:
                 runs = tuple(job.name for out in found for job in out.jobs)
                 y, std = [v.mean for v in values], [v.std for v in values]
                 series.append(Series(model, list(range(len(forms))), y, std, runs))
-            name = f'figure4-{data}-{path[-1].split("@")[0]}'
+            name = f'figure4-{data}-{path[-1].split("@")[0]}-plot'
             label = 'tokens per modality'
             yield Figure(
                 name, data, kind, label, title, series, categories=forms, panels=f'figure4-{data}'
@@ -432,7 +432,7 @@ def lines(scene: Scene, logx: bool = False) -> Iterator[Block]:
                 [],
             )
             yield Figure(
-                f'{scene.experiment.name}-{data}-{metric[:-3]}',
+                f'{scene.experiment.name}-{data}-{metric[:-3]}-plot',
                 data,
                 'line',
                 scene.experiment.head[-1],
@@ -521,7 +521,7 @@ def epochs(scene: Scene) -> Iterator[Block]:
             series.append(Series(name, x, values.mean(axis=0).tolist(), std, runs))
         if series:
             name = f'{scene.experiment.name}-{data}'
-            yield Figure(name, data, 'line', 'epoch', 'Recall@20 on validation', series)
+            yield Figure(f'{name}-plot', data, 'line', 'epoch', 'Recall@20 on validation', series)
             rows = [
                 Row([s.label], [Value(s.y[i - 1]) if i <= len(s.y) else Value(None) for i in marks])
                 for s in series
@@ -548,7 +548,7 @@ def cold(scene: Scene) -> Iterator[Block]:
         series = [Series('Recall@20', list(range(len(names))), y, std, runs)]
         series.append(Series('random order', list(range(len(names))), [chance] * len(names), None))
         yield Figure(
-            f'{scene.experiment.name}-{data}',
+            f'{scene.experiment.name}-{data}-plot',
             f'{targets.candidates.numel()} unseen items of {data}',
             'bar',
             'backbone and items',
@@ -562,6 +562,7 @@ def heat(scene: Scene) -> Iterator[Block]:
     r"""Recall@20 against two options."""
     for data in scene.setup.data:
         outcomes = scene.of(data)
+        _, first, second = scene.experiment.head
         rows = list(dict.fromkeys(label[1] for label in outcomes))
         columns = list(dict.fromkeys(label[2] for label in outcomes))
         series, table = [], []
@@ -569,16 +570,15 @@ def heat(scene: Scene) -> Iterator[Block]:
             values = [scene.value((data, row, column), MAIN) for column in columns]
             runs = tuple(run for value in values for run in value.runs)
             y = [value.mean for value in values]
-            series.append(Series(row, list(range(len(columns))), y, None, runs))
+            series.append(Series(f'{first} {row}', [], y, None, runs))
             table.append(Row([row], list(values)))
-        _, first, second = scene.experiment.head
         name = f'{scene.experiment.name}-{data}'
         if not table:
             continue
         heads = [Column(column, 'metric') for column in columns]
         title = f'Recall@20 by {first} (rows) and {second} (columns): {data}'
         yield Table(name, title, [first], heads, table, [])
-        yield Figure(name, data, 'heat', second, first, series, categories=columns)
+        yield Figure(f'{name}-plot', data, 'heat', second, 'Recall@20', series, categories=columns)
 
 
 def statistics(scene: Scene) -> Iterator[Block]:

@@ -13,7 +13,10 @@ LEVELS = [
     [{'trainer'}],
     [{'config'}],
     [{'build'}],
-    [{'run', 'recommend', 'space', 'sweep', 'jobs', 'experiments', 'reproduce', 'report', 'views', 'significance'}],
+    [
+        {'run', 'recommend', 'space', 'sweep', 'experiments', 'jobs', 'reproduce', 'significance'}
+        | {'views', 'report', 'report_text', 'report_html', 'report_plot'}
+    ],
 ]
 LEVEL = {name: i for i, groups in enumerate(LEVELS) for group in groups for name in group}
 GROUP = {name: group for groups in LEVELS for group in groups for name in group}

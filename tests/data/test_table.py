@@ -316,7 +316,12 @@ def test_some_modalities(folder):
     assert dataset.modalities == ['text']
     assert dataset.num_items == 4
     assert TableDataset(str(folder), modalities=[]).modalities == []
-    fails(folder, r"no 'txt_feat.npy'; it has .*'image', 'text'", FileNotFoundError, modalities=['txt'])
+    fails(
+        folder,
+        r"no 'txt_feat.npy'; it has .*'image', 'text'",
+        FileNotFoundError,
+        modalities=['txt'],
+    )
 
 
 def test_fewer_training_interactions(folder):
