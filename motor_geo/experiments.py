@@ -12,8 +12,10 @@ from motor_geo.nn.models import MODELS
 
 Options = dict[str, Any]
 MOTOR = ('BPR', 'LightGCN', 'LayerGCN', 'VBPR', 'GRCN', 'SLMRec', 'BM3', 'FREEDOM', 'MGCN')
-LIRDREC = ('BPR', 'LightGCN', 'VBPR', 'GRCN', 'LATTICE', 'SLMRec', 'MICRO', 'BM3', 'FREEDOM')
-LIRDREC += ('LGMRec', 'LIRDRec')
+LIRDREC = ('BPR', 'LightGCN', 'VBPR', 'GRCN', 'LATTICE', 'SLMRec', 'MICRO', 'BM3', 'FREEDOM') + (
+    'LGMRec',
+    'LIRDRec',
+)
 TOKENS = ('specific', 'agnostic', 'mean', 'linear')
 #: What runs have in common unless the call says otherwise.
 BASE: Options = {'tokenizer.center': True, 'tokenizer.normalize': True}
@@ -185,7 +187,7 @@ def token_counts(setup: Setup) -> list[Contender]:
 
 
 def lirdrec_parts(setup: Setup) -> list[Contender]:
-    variants = {'no_pwc': {'model.pwc': False}, 'no_dct': {'model.dct': 'none'}, 'full': {}}
+    variants: dict[str, Options] = {'no_pwc': {'model.pwc': False}, 'no_dct': {'model.dct': 'none'}, 'full': {}}
     return [
         setup.contender((data, 'LIRDRec', name), 'LIRDRec', 'id', options)
         for data in setup.data
@@ -281,7 +283,7 @@ def missing(setup: Setup) -> list[Contender]:
 def sparsity(setup: Setup) -> list[Contender]:
     out = []
     for data in setup.data:
-        forms = ('id', 'features', 'mean', 'specific', 'agnostic')
+        forms = ['id', 'features', 'mean', 'specific', 'agnostic']
         forms = forms if setup.modalities[data] else forms[:1]
         for model in setup.choose(('LightGCN',), data):
             for form, share in itertools.product(forms, SHARES):

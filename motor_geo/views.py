@@ -76,9 +76,10 @@ class Scene:
         arrays = self.outcomes[label].arrays()
         if not arrays:
             return {}
-        out = {'user': arrays[0]['user']}
+        out: dict[str, np.ndarray] = {'user': arrays[0]['user']}
         for metric in (MAIN, 'ndcg@20'):
-            out[metric] = np.mean([entry[metric] for entry in arrays], axis=0, dtype=np.float64)
+            values = np.stack([entry[metric] for entry in arrays]).astype(np.float64)
+            out[metric] = values.mean(axis=0)
         return out
 
     def value(self, label: Label, metric: str) -> Value:
