@@ -187,7 +187,11 @@ def token_counts(setup: Setup) -> list[Contender]:
 
 
 def lirdrec_parts(setup: Setup) -> list[Contender]:
-    variants: dict[str, Options] = {'no_pwc': {'model.pwc': False}, 'no_dct': {'model.dct': 'none'}, 'full': {}}
+    variants: dict[str, Options] = {
+        'no_pwc': {'model.pwc': False},
+        'no_dct': {'model.dct': 'none'},
+        'full': {},
+    }
     return [
         setup.contender((data, 'LIRDRec', name), 'LIRDRec', 'id', options)
         for data in setup.data

@@ -19,7 +19,7 @@ import os
 import os.path as osp
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 import numpy as np
@@ -37,6 +37,7 @@ from motor_geo.config import (
 )
 from motor_geo.data import RecommendationDataset
 from motor_geo.experiments import ALIASES, EXPERIMENTS, Contender, Experiment, Options, Setup
+from motor_geo.files import atomic_write
 from motor_geo.jobs import Job, Journal, Outcome
 from motor_geo.nn.models import MODELS
 from motor_geo.report import Report, Run, write
@@ -245,7 +246,10 @@ class Reproduction:
             blocks=blocks(self.experiment, self.setup, outcomes),
             runs=runs,
         )
-        return write(out, self.out)
+        path = osp.join(self.out, f'{name}.jsonl')
+        with atomic_write(path) as temporary, open(temporary, 'w') as file:
+            file.writelines(json.dumps(row) + '\n' for row in rows(outcomes))
+        return [*write(out, self.out), path]
 
     def intro(self, outcomes: Sequence[Outcome], failed: Mapping[str, str]) -> str:
         r"""What was done, and what was not."""
@@ -265,6 +269,22 @@ class Reproduction:
             mine = {name: error for name, error in failed.items() if name in names}
             lines += [f'The run {name} failed: {error}' for name, error in mine.items()]
         return '\n\n'.join(lines)
+
+
+def rows(outcomes: Sequence[Outcome]) -> Iterator[dict[str, Any]]:
+    r"""What was measured, a row per run of a chosen setting, and what was
+    tried for it.
+    """
+    keys = ('seed', 'epochs', 'best_epoch', 'seconds', 'num_parameters', 'test', 'slices')
+    for outcome in outcomes:
+        for job, result in zip(outcome.jobs, outcome.results):
+            yield {
+                'label': outcome.contender.label,
+                'tried': outcome.tried,
+                'command': job.command,
+                'val': result['val']['recall@20'],
+                **{key: result[key] for key in keys},
+            }
 
 
 def read_setup(options: argparse.Namespace, flags: Options) -> Setup:

@@ -18,7 +18,7 @@ from motor_geo.config import resolve
 from motor_geo.data import OPQTokenizer, RecommendationDataset
 from motor_geo.data.reader import read_table
 from motor_geo.evaluator import EvalResult
-from motor_geo.experiments import BUCKETS, Experiment, Setup
+from motor_geo.experiments import BASE, BUCKETS, Experiment, Setup
 from motor_geo.jobs import Outcome
 from motor_geo.report import Block, Column, Figure, Row, Series, Table, Text, Value
 from motor_geo.significance import paired_tests
@@ -586,7 +586,8 @@ def statistics(scene: Scene) -> Iterator[Block]:
     r"""Sizes of data sets, here and in the papers."""
     rows = []
     for data, folder in scene.setup.data.items():
-        sizes = build_dataset(resolve(override({}, {'data': folder}))).summary()
+        own = {key: v for key, v in scene.setup.options.items() if key.startswith('data.')}
+        sizes = build_dataset(resolve(override({}, {'data': folder, **own}))).summary()
         total = sizes['train'] + sizes['val'] + sizes['test']
         names = ', '.join(f'{m} {width}' for m, width in sizes['modalities'].items())
         rows.append(
@@ -620,8 +621,10 @@ def statistics(scene: Scene) -> Iterator[Block]:
 
 
 def _tokens(scene: Scene, data: str) -> tuple[RecommendationDataset, OPQTokenizer]:
-    dataset = build_dataset(resolve(override({}, {'data': scene.setup.data[data]})))
-    tokenizer = OPQTokenizer(8, center=True, normalize=True, seed=0, verbose=False)
+    options = {**BASE, 'tokenizer.num_tokens': 8, **scene.setup.options}
+    config = resolve(override({}, {'data': scene.setup.data[data], **options}))
+    dataset = build_dataset(config)
+    tokenizer = OPQTokenizer(**config['tokenizer'], verbose=False)
     dataset.data = tokenizer(dataset.data)
     return dataset, tokenizer
 
@@ -643,10 +646,11 @@ def neighbors(scene: Scene, num_queries: int = 5) -> Iterator[Block]:
                 for text in (titles[item], f'{int(shared[item])} of {token_id.size(1)}')
             ]
             rows.append(Row([titles[query]], cells))
-        names = ('nearest', 'shared tokens', 'second', 'shared tokens')
-        columns = [Column(name, 'text') for name in names]
+        heads = ('nearest', 'shared tokens', 'second', 'shared tokens')
+        columns = [Column(head, 'text') for head in heads]
         title = f'Items that share most tokens: {data}'
-        note = f'Eight tokens per modality ({", ".join(tokenizer.num_tokens_dict)}).'
+        names = ', '.join(f'{m} {n}' for m, n in tokenizer.num_tokens_dict.items())
+        note = f'Tokens per modality: {names}.'
         yield Table(f'figure5-{data}', title, ['item'], columns, rows, [note])
 
 
