@@ -19,7 +19,7 @@ extras = {
     'parquet': ['pyarrow'],
     'sweep': ['optuna>=4'],
     'svd': ['scipy>=1.13'],
-    'plot': ['matplotlib'],
+    'reproduce': ['optuna>=4', 'scipy>=1.13', 'matplotlib>=3.7'],
     'docs': ['sphinx>=7', 'myst-parser>=3'],
 }
 
@@ -66,7 +66,7 @@ setup(
             *extras['svd'],
             *extras['tensorboard'],
             *extras['parquet'],
-            *extras['sweep'],
+            *extras['reproduce'],
             *extras['docs'],
         ],
     },
