@@ -15,7 +15,7 @@ LEVELS = [
     [{'build'}],
     [
         {'run', 'recommend', 'space', 'sweep', 'experiments', 'jobs', 'reproduce', 'significance'}
-        | {'views', 'report', 'report_text', 'report_html', 'report_plot'}
+        | {'scene', 'catalogue', 'views', 'report', 'report_text', 'report_html', 'report_plot'}
     ],
 ]
 LEVEL = {name: i for i, groups in enumerate(LEVELS) for group in groups for name in group}
