@@ -112,7 +112,7 @@ def tests(scene: Scene) -> Iterator[Block]:
             ]
             rows.append(Row(list(label), cells))
     if rows:
-        columns = [Column('difference', 'metric'), Column('p, Wilcoxon', 'text')]
+        columns = [Column('difference', 'number'), Column('p, Wilcoxon', 'text')]
         columns += [Column('p, paired t', 'text'), Column('users', 'text')]
         yield Table(
             f'{scene.experiment.name}-tests',
@@ -291,7 +291,7 @@ def shares(scene: Scene) -> Iterator[Block]:
         forms = list(dict.fromkeys(label[2] for label in outcomes))
         facts = [crossing(scene, data, form) for form in forms if form != 'id']
         if any(facts):
-            body = '\n'.join(f'- {fact}' for fact in facts if fact)
+            body = '\n'.join(f'- {fact}' for fact in [*facts, evaluated(scene, data)] if fact)
             yield Text(f'Where the lines cross: {data}', body)
         for group in ('tail', 'middle', 'head'):
             series = []
@@ -334,6 +334,17 @@ def crossing(scene: Scene, data: str, form: str) -> str:
     cross = [f'{100 * _zero(a, b):.0f} %' for a, b in zip(points, points[1:]) if a[1] * b[1] < 0]
     where = f'crosses IDs near {" and ".join(cross)}' if cross else 'does not cross IDs'
     return f'{form} {where} of the training interactions ({spelled}).'
+
+
+def evaluated(scene: Scene, data: str) -> str:
+    r"""How many users are evaluated: thinning leaves some without training."""
+    users = {
+        float(label[-1]): outcome.arrays()[0]['user'].size
+        for label, outcome in scene.of(data).items()
+        if outcome.jobs
+    }
+    counts = ', '.join(f'{users[share]:,} at {100 * share:g} %' for share in sorted(users))
+    return f'Users with a training and a held-out interaction: {counts}.'
 
 
 def _zero(a: tuple[float, float], b: tuple[float, float]) -> float:
