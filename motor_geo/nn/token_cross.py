@@ -97,10 +97,19 @@ class _TokenCross(torch.autograd.Function):
         return None, *out
 
 
+class _Catalogue(NamedTuple):
+    r"""The token-item graph of every group and, if these are graphs of
+    distinct items only, which of them every item is.
+    """
+
+    graphs: List[Incidence]
+    copies: Optional[Incidence] = None
+
+
 class _Entry(NamedTuple):
     tokens: weakref.ref
     version: int
-    graphs: List[Incidence]
+    catalogue: _Catalogue
 
 
 MODES = ('specific', 'agnostic', 'mean', 'linear')
@@ -251,7 +260,9 @@ class TokenCrossEncoder(ItemEncoder):
                 f'{token_id.size(-1)})'
             )
         if self._sparse(token_id):
-            return self._forward_incidence(self._get_incidence(token_id))
+            graphs, copies = self._get_incidence(token_id)
+            out = self._forward_incidence(graphs)
+            return out if copies is None else _TokenSum.apply(copies, out)
         self._check_range(token_id)
         return self._forward_gather(token_id)
 
@@ -337,19 +348,25 @@ class TokenCrossEncoder(ItemEncoder):
         bias = (lin.bias / slots.size(0)).expand(slots.size(0), 1, -1)
         return torch.baddbmm(bias, slots, weight).flatten(0, 1)
 
-    def _get_incidence(self, token_id: Tensor) -> List[Incidence]:
-        r"""The token-item graph of every group, kept for as long as the same
-        :obj:`token_id` comes in.
+    def _get_incidence(self, token_id: Tensor) -> _Catalogue:
+        r"""The token-item graphs, kept for as long as the same
+        :obj:`token_id` comes in. Items that share all tokens, if most do, are
+        encoded once.
         """
         version = token_id._version
         for entry in self._incidence:
             if entry.tokens() is token_id and entry.version == version:
-                return entry.graphs
+                return entry.catalogue
         self._check_range(token_id, force=True)
-        graphs = self._build_incidence(token_id)
+        distinct, index = torch.unique(token_id, dim=0, return_inverse=True)
+        if 2 * distinct.size(0) > token_id.size(0):
+            catalogue = _Catalogue(self._build_incidence(token_id))
+        else:
+            copies = Incidence.from_tokens(index.view(-1, 1), distinct.size(0))
+            catalogue = _Catalogue(self._build_incidence(distinct), copies)
         alive = [entry for entry in self._incidence if entry.tokens() is not None]
-        self._incidence = [_Entry(weakref.ref(token_id), version, graphs), *alive[:1]]
-        return graphs
+        self._incidence = [_Entry(weakref.ref(token_id), version, catalogue), *alive[:1]]
+        return catalogue
 
     def _build_incidence(self, token_id: Tensor) -> List[Incidence]:
         return [

@@ -281,3 +281,19 @@ def test_token_cross_gain_of_the_mlp():
     assert torch.equal(plain.table, small.table)
     for a, b in zip(plain.mlps, small.mlps):
         torch.testing.assert_close(0.1 * a[0].weight, b[0].weight)
+
+
+@pytest.mark.parametrize('mode', MODES)
+def test_token_cross_encodes_equal_items_once(mode):
+    encoder, token_id = make(mode)
+    copies = torch.randint(15, (60,), generator=torch.Generator().manual_seed(2))
+    tokens = token_id[copies]
+    graphs, index = encoder._get_incidence(tokens)
+    assert index is not None and graphs[0].ptr.numel() == copies.unique().numel() + 1
+    upstream = torch.randn(60, 5, dtype=torch.float64)
+    parameters = list(encoder.parameters())
+    outs = [encoder(tokens), encoder._forward_gather(tokens)]
+    grads = [torch.autograd.grad(out, parameters, upstream) for out in outs]
+    torch.testing.assert_close(*outs)
+    torch.testing.assert_close(*grads)
+    assert encoder._get_incidence(token_id).copies is None
