@@ -5,8 +5,9 @@ from __future__ import annotations
 import ctypes
 import sys
 
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # From malloc.h of glibc.
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # From malloc.h of glibc.
 KEEP = 2**30
+LARGEST = 2**25  # What is larger than this, glibc always maps.
 
 
 def keep_freed_memory() -> bool:
@@ -28,5 +29,5 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # Another C library.
         return False
-    options = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, KEEP), (M_TOP_PAD, 2**26))
+    options = ((M_MMAP_THRESHOLD, LARGEST), (M_TRIM_THRESHOLD, KEEP), (M_TOP_PAD, 2**26))
     return all(mallopt(option, value) == 1 for option, value in options)
