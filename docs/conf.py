@@ -17,7 +17,7 @@ extensions = [
     'sphinx.ext.mathjax',
     'sphinx.ext.napoleon',
 ]
-exclude_patterns = ['_build']
+exclude_patterns = ['_build', 'reproduction']
 html_theme = 'alabaster'
 html_theme_options = {'description': 'ID-free multimodal recommendation on graphs'}
 
