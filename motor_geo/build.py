@@ -36,15 +36,17 @@ def tokenizer_fingerprint(tokenizer: OPQTokenizer) -> str:
     return fingerprint({m: q.state_dict() for m, q in tokenizer.quantizers.items()})
 
 
-def run_fingerprint(config: Config, dataset: RecommendationDataset) -> str:
-    r"""Hash of the data and of every option that changes a result."""
+def run_fingerprint(config: Config, data: str) -> str:
+    r"""Hash of the data, given by their own, and of every option that changes
+    a result.
+    """
     trainer = {k: v for k, v in config['trainer'].items() if k not in ('epochs', 'progress')}
     parts = {
         k: v
         for k, v in config.items()
         if k not in ('data', 'out', 'device', 'threads', 'tensorboard')
     }
-    return fingerprint(dataset.fingerprint, {**parts, 'trainer': trainer})
+    return fingerprint(data, {**parts, 'trainer': trainer})
 
 
 def build_device(name: str) -> torch.device:

@@ -97,7 +97,7 @@ def load_run(folder: str, device: str = 'auto') -> Run:
     state = load_checkpoint(
         osp.join(folder, 'best.pt'),
         model=type(model).__name__,
-        fingerprint=run_fingerprint(config, dataset),
+        fingerprint=run_fingerprint(config, dataset.fingerprint),
         map_location=target,
     )
     model.load_state_dict(state['model'])

@@ -35,7 +35,6 @@ from motor_geo.config import (
     resolve,
     suggest,
 )
-from motor_geo.data import RecommendationDataset
 from motor_geo.experiments import ALIASES, EXPERIMENTS, Contender, Experiment, Options, Setup
 from motor_geo.files import atomic_write
 from motor_geo.jobs import Job, Journal, Outcome
@@ -71,7 +70,7 @@ class Reproduction:
         self.experiment, self.setup, self.out, self.seeds = experiment, setup, out, list(seeds)
         self.general = general or {}
         self.contenders = experiment.contenders(setup)
-        self._datasets: dict[str, RecommendationDataset] = {}
+        self._known: dict[str, tuple[str, str]] = {}
         self._results: dict[str, dict[str, Any]] = {}
         self._jobs: dict[str, Job] = {}
         for contender in self.contenders:  # Mistakes are found before any training.
@@ -88,18 +87,18 @@ class Reproduction:
         if key not in self._jobs:
             config = resolve(override(self.general, options))
             name = '-'.join([*contender.label[:1], options['model'], options['items']])
-            name = f'{name}-seed{seed}-{run_fingerprint(config, self._dataset(config))[:10]}'
+            name = f'{name}-seed{seed}-{run_fingerprint(config, self._data(config)[1])[:10]}'
             folder = osp.join(self.out, 'runs', name)
             self._jobs[key] = Job(name, folder, options, {**config, 'out': folder})
         return self._jobs[key]
 
-    def _dataset(self, config: Config) -> RecommendationDataset:
+    def _data(self, config: Config) -> tuple[str, str]:
+        r"""Name and hash of the data; they themselves may be large."""
         key = json.dumps(config['data'], sort_keys=True)
-        if key not in self._datasets:
+        if key not in self._known:
             dataset = build_dataset(config)
-            dataset.fingerprint  # noqa: B018 - computed while the features are there.
-            self._datasets[key] = dataset
-        return self._datasets[key]
+            self._known[key] = dataset.name, dataset.fingerprint
+        return self._known[key]
 
     def result(self, job: Job) -> dict[str, Any] | None:
         r"""The result of a run that is finished."""
@@ -145,7 +144,10 @@ class Reproduction:
                 total[job.name] = jobs[job.name] = job
         for outcome in outcomes:
             if outcome.setting is None:
-                later += len(self.seeds) - 1
+                settings = outcome.contender.settings
+                first = [self.job(outcome.contender, entry, self.seeds[0]) for entry in settings]
+                if not all(job.name in failed for job in first):
+                    later += len(self.seeds) - 1
             else:
                 for job in self.finals(outcome.contender, outcome.setting):
                     total[job.name] = jobs[job.name] = job
@@ -212,7 +214,7 @@ class Reproduction:
         mean = {key: float(np.mean(values)) for key, values in seconds.items()}
         overall = float(np.mean(list(mean.values())))
         expected = [
-            mean.get((self._dataset(job.config).name, job.config['model']['name']), overall)
+            mean.get((self._data(job.config)[0], job.config['model']['name']), overall)
             for job in ready
         ]
         total = sum(expected) + (left - len(ready)) * (np.mean(expected) if expected else overall)

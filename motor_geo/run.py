@@ -74,7 +74,7 @@ def run(config: Config, progress: bool = True) -> Dict[str, Any]:
     data = dataset.data
     if progress:
         print(dataset)
-    hashes = {'data': dataset.fingerprint, 'run': run_fingerprint(config, dataset)}
+    hashes = {'data': dataset.fingerprint, 'run': run_fingerprint(config, dataset.fingerprint)}
     path = osp.join(out, 'result.json')
     result = read_result(path, hashes['run'], config)
     if result is not None:

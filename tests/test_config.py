@@ -199,12 +199,14 @@ def test_written_configuration_reads_the_same(tmp_path, dataset):
     write_yaml(config, path)
     again = resolve(read_yaml(path))
     assert yaml.safe_dump(again) == yaml.safe_dump(config)
-    assert run_fingerprint(again, dataset) == run_fingerprint(config, dataset)
+    assert run_fingerprint(again, dataset.fingerprint) == run_fingerprint(
+        config, dataset.fingerprint
+    )
 
 
 def test_fingerprint_of_a_run(dataset):
     def hashed(*flags):
-        return run_fingerprint(resolve(parse_flags(flags)), dataset)
+        return run_fingerprint(resolve(parse_flags(flags)), dataset.fingerprint)
 
     base = hashed()
     same = [('--epochs', '3'), ('--trainer.progress', 'false'), ('--out', 'x'), ('--threads', '1')]

@@ -12,6 +12,7 @@ import yaml
 
 from motor_geo import reproduce as module
 from motor_geo import run as run_module
+from motor_geo.build import build_dataset
 from motor_geo.reproduce import main, prepare
 
 pytest.importorskip('optuna')
@@ -171,7 +172,7 @@ def test_thinner_data_has_fewer_interactions(shop, tmp_path):
     assert (len(jobs), left, total) == (28, 28 + 56, 28 + 56)  # Nothing ran in no time.
     assert 'Of 28 runs, 28 are not finished' in (tmp_path / 'sparsity.md').read_text()
     sizes = {
-        job.options['data.train_share']: reproduction._dataset(job.config).summary()['train']
+        job.options['data.train_share']: build_dataset(job.config).summary()['train']
         for job in jobs
     }
     assert sizes == {1.0: 640, 0.5: 320, 0.25: 160, 0.1: 64}
@@ -211,9 +212,9 @@ def test_what_a_contender_cannot_do_does_not_end_the_others(shop, tmp_path, monk
         return run_module.run(config, progress)
 
     monkeypatch.setattr(module, 'run', fail)
-    flags = ('--models', 'LightGCN', '--seeds', '0', '--effort', '1')
+    flags = ('--models', 'LightGCN', '--seeds', '0', '1', '--effort', '1')
     assert start(shop, tmp_path, 'table2', *flags) == 0
-    assert len(results(tmp_path)) == 2
+    assert len(results(tmp_path)) == 4
     text = (tmp_path / 'table2.md').read_text()
     assert 'failed: The loss is NaN' in text and '| LightGCN | id | – |' in text
 
