@@ -303,8 +303,9 @@ def sparsity(setup: Setup) -> list[Contender]:
 
 
 #: What the paper leaves open of the token network, tried on validation.
+TWO_ORDERS: Options = {'items.num_layers': 0}
 OPEN: list[Options] = [
-    {'items.num_layers': 0},
+    TWO_ORDERS,
     {'items.num_layers': 0, 'items.weight_init': 1.0},
     {'items.dropout': 0.5},
     {'items.mlp_gain': 0.1, 'items.dropout': 0.5},
@@ -333,6 +334,7 @@ def controls(setup: Setup) -> list[Contender]:
                 forms += [
                     (f'full, {_spell(options)}', 'specific', options, full) for options in OPEN
                 ]
+                forms.append(('two orders, agnostic', 'agnostic', TWO_ORDERS, equal))
             more = {'behavior': True}
             forms += [
                 ('mean + behavior', 'mean', more, equal),
@@ -341,6 +343,8 @@ def controls(setup: Setup) -> list[Contender]:
             forms += [
                 (f'full + behavior, {_spell(o)}', 'specific', {**more, **o}, full) for o in OPEN
             ]
+            two = {**more, **TWO_ORDERS}
+            forms.append(('two orders + behavior, agnostic', 'agnostic', two, equal))
             for name, items, options, settings in forms:
                 label = (data, model, name)
                 out.append(setup.contender(label, model, items, options, settings))
