@@ -162,7 +162,7 @@ def backbones(models: Sequence[str], items: Sequence[str]) -> Callable[[Setup], 
 def parts(setup: Setup) -> list[Contender]:
     r"""IDs, tokens of single modalities, and plainer decoders."""
     out = []
-    for data in setup.data:
+    for data in setup.content:
         for model in setup.choose(('LightGCN', 'VBPR', 'SLMRec'), data):
             out.append(setup.contender((data, model, 'id'), model, 'id'))
             names = setup.modalities[data]
@@ -176,7 +176,7 @@ def parts(setup: Setup) -> list[Contender]:
 
 def token_counts(setup: Setup) -> list[Contender]:
     out = []
-    for data in setup.data:
+    for data in setup.content:
         for model in setup.choose(('LightGCN', 'VBPR', 'SLMRec', 'FREEDOM'), data):
             out.append(setup.contender((data, model, 'id'), model, 'id', settings=[{}]))
             for count in (2, 4, 8, 16):
@@ -194,9 +194,8 @@ def lirdrec_parts(setup: Setup) -> list[Contender]:
     }
     return [
         setup.contender((data, 'LIRDRec', name), 'LIRDRec', 'id', options)
-        for data in setup.data
+        for data in setup.content
         for name, options in variants.items()
-        if setup.modalities[data]
     ]
 
 
@@ -213,7 +212,7 @@ def lirdrec_modalities(setup: Setup) -> list[Contender]:
 def quick_start(setup: Setup) -> list[Contender]:
     options = {'trainer.epochs': EPOCHS, 'trainer.patience': EPOCHS}
     out = []
-    for data in setup.data:
+    for data in setup.content:
         for model in setup.choose(('LATTICE', 'BM3', 'FREEDOM', 'LIRDRec'), data):
             out.append(setup.contender((data, model, 'id'), model, 'id', options, [{}]))
         for model in setup.choose(('FREEDOM',), data):
@@ -225,7 +224,7 @@ def quick_start(setup: Setup) -> list[Contender]:
 def cold_start(setup: Setup) -> list[Contender]:
     options = {'data.split': 'cold_item'}
     out = []
-    for data in setup.data:
+    for data in setup.content:
         for model in setup.choose(('VBPR', 'LATTICE', 'FREEDOM', 'LIRDRec'), data):
             out.append(setup.contender((data, model, 'id'), model, 'id', options, [{}]))
         for model in setup.choose(('LightGCN', 'FREEDOM'), data):

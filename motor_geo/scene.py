@@ -168,8 +168,8 @@ def published(scene: Scene, label: Label, metric: str) -> float | None:
 def _look_up(table: Mapping[str, Any], data: str, keys: Sequence[str], metric: str) -> float | None:
     found = table.get('results', {}).get(data, {})
     for key in keys:
-        if isinstance(found, dict):
-            found = found.get(key)
+        if isinstance(found, dict) and key in found:  # Ablations are of one backbone.
+            found = found[key]
     if not isinstance(found, list) or metric not in table['columns']:
         return None
     return float(found[table['columns'].index(metric)])

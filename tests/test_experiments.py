@@ -1,0 +1,72 @@
+import pytest
+
+from motor_geo.config import resolve
+from motor_geo.experiments import ALIASES, EXPERIMENTS, Setup
+from motor_geo.nn import TokenCrossEncoder
+from motor_geo.space import override
+
+NAMES = {'shop': ['image', 'text'], 'bare': []}
+
+
+@pytest.fixture
+def setup(tmp_path):
+    folders = {}
+    for name in NAMES:
+        (tmp_path / name).mkdir()
+        folders[name] = str(tmp_path / name)
+    return Setup(folders, NAMES, effort=2, options={'trainer.epochs': 7})
+
+
+@pytest.mark.parametrize('name', list(EXPERIMENTS))
+def test_contenders(setup, name):
+    experiment = EXPERIMENTS[name]
+    contenders = experiment.contenders(setup)
+    labels = [contender.label for contender in contenders]
+    assert len(set(labels)) == len(labels)
+    compared = set()
+    for contender in contenders:
+        data, *_ = contender.label
+        assert len(contender.label) == len(experiment.head)
+        assert 1 <= len(contender.settings) <= 2
+        assert contender.options['trainer.epochs'] == 7
+        for setting in contender.settings:
+            config = resolve(override({}, {**contender.options, **setting}))
+            assert config['trainer']['epochs'] == 7
+        if not NAMES[data]:  # Nothing there but interactions.
+            assert contender.options['items'] == 'id' or contender.options['behavior']
+        if experiment.reference is not None:
+            index, value = experiment.reference
+            compared.add((*contender.label[:index], value, *contender.label[index + 1 :]))
+    assert compared <= set(labels)
+
+
+def test_as_much_is_tried_for_everyone(setup):
+    for name in ('table2', 'table4', 'controls', 'quantizers', 'lirdrec-table2'):
+        contenders = EXPERIMENTS[name].contenders(setup._replace(effort=3))
+        if name == 'controls':
+            contenders = EXPERIMENTS[name].contenders(setup)
+        assert len({len(contender.settings) for contender in contenders}) == 1
+
+
+def test_averages_have_the_parameters_of_a_full_network(setup):
+    found = {
+        c.label[2]: c for c in EXPERIMENTS['controls'].contenders(setup) if c.label[0] == 'shop'
+    }
+    for mean, full in zip(found['mean'].settings, found['full'].settings):
+        size = []
+        for mode, setting in (('mean', mean), ('specific', full)):
+            count = setting['tokenizer.num_tokens']
+            encoder = TokenCrossEncoder({'image': count, 'text': count}, 256, 64, mode=mode)
+            size.append(sum(parameter.numel() for parameter in encoder.parameters()))
+        assert size[0] == pytest.approx(size[1], rel=2e-3)
+
+
+def test_other_names():
+    assert set(ALIASES.values()) <= set(EXPERIMENTS) and not set(ALIASES) & set(EXPERIMENTS)
+
+
+def test_backbones_without_features_are_left_out(setup):
+    labels = [c.label for c in EXPERIMENTS['table2'].contenders(setup)]
+    assert [label[1] for label in labels if label[0] == 'bare'] == ['BPR', 'LightGCN', 'LayerGCN']
+    labels = [c.label for c in EXPERIMENTS['table2'].contenders(setup._replace(models=('MICRO',)))]
+    assert labels == [('shop', 'MICRO', form) for form in ('id', 'specific', 'agnostic')]
