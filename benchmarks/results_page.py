@@ -46,8 +46,9 @@ length-normalised features.
 
 Settings are chosen on validation by seed 0. Planned are as many for every item encoder of
 a backbone: six for LightGCN and FREEDOM on lastfm and tiktok, three for BPR and VBPR; the
-other backbones have three on lastfm and their defaults alone on tiktok; on sports there
-are three, on ml1m and baby two. "(of 3)" after a setting says among how many it was
+other backbones have three on lastfm and their defaults alone on tiktok (where MICRO, 11 s
+per epoch, would take more than a quarter of an hour and was not run); on sports there are
+three, on ml1m and baby two. "(of 3)" after a setting says among how many it was
 chosen. A seed changes initialisation, sampling and tokenisation. Mean and sample standard
 deviation are over seeds. One seed of small held-out sets has a standard error of about
 .005 on tiktok and lastfm; rows with one seed have no spread to quote.
