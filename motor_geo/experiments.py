@@ -350,6 +350,33 @@ def controls(setup: Setup) -> list[Contender]:
     return out
 
 
+#: As in configs/items/recommended.yaml.
+RECOMMENDED: Options = {'behavior': True, 'items.num_layers': 0}
+
+
+def recommended(setup: Setup) -> list[Contender]:
+    r"""The token network that the controls speak for, against plain ones."""
+    full = product(tokenizer__num_tokens=[4, 8])
+    equal = product(tokenizer__num_tokens=[5, 10])
+    out = []
+    for data in setup.data:
+        for model in setup.choose(('LightGCN',), data):
+            forms = [
+                ('id', 'id', {}, IDS[model]),
+                ('recommended', 'specific', RECOMMENDED, full),
+                ('mean + behavior', 'mean', {'behavior': True}, equal),
+            ]
+            if setup.modalities[data]:
+                forms += [
+                    ('specific', 'specific', {}, full),
+                    ('mean', 'mean', {}, equal),
+                    ('features', 'features', {}, IDS[model]),
+                ]
+            for name, items, options, settings in forms:
+                out.append(setup.contender((data, model, name), model, items, options, settings))
+    return out
+
+
 def _spell(options: Mapping[str, Any]) -> str:
     return ', '.join(f'{key.split(".")[1]} {value}' for key, value in options.items())
 
@@ -463,6 +490,13 @@ _ALL = [
         'controls',
         'What content adds, and what the token network adds',
         controls,
+        'comparison',
+        AGAINST_IDS,
+    ),
+    Experiment(
+        'recommended',
+        'The recommended tokens against IDs, features and plain means',
+        recommended,
         'comparison',
         AGAINST_IDS,
     ),

@@ -4,9 +4,10 @@ import pytest
 import yaml
 
 from motor_geo.config import parse_flags, read_yaml, resolve
+from motor_geo.experiments import BASE, RECOMMENDED
 from motor_geo.nn.models import MODELS
 from motor_geo.run import flatten
-from motor_geo.space import read_space
+from motor_geo.space import override, read_space
 
 FOLDER = Path(__file__).parents[1] / 'configs'
 FILES = sorted(FOLDER.rglob('*.yaml'))
@@ -19,13 +20,13 @@ def name(path):
 def test_every_backbone_has_a_sweep():
     found = {path.stem for path in FILES if path.parent.name == 'sweep'}
     assert found == {*MODELS, 'tokens'}
-    assert {path.parent.name for path in FILES} == {'model', 'sweep', 'experiment'}
+    assert {path.parent.name for path in FILES} == {'model', 'sweep', 'experiment', 'items'}
 
 
 @pytest.mark.parametrize('path', [p for p in FILES if p.parent.name != 'sweep'], ids=name)
 def test_files_resolve_and_say_what_differs(path):
     written = read_yaml(str(path))
-    named = {'name': written['model']['name']}
+    named = {'name': written.get('model', {}).get('name', 'LightGCN')}
     config, plain = flatten(resolve(written)), flatten(resolve({'model': named}))
     if path.parent.name == 'model':
         assert path.stem.split('-')[0] == config['model.name']
@@ -41,3 +42,9 @@ def test_sweeps_search_options_that_exist(path):
     assert list(space.search) == list(given)
     for key, entry in given.items():  # The published value may be the default, but not unread.
         assert isinstance(entry, dict) or list(space.search[key]) == entry
+
+
+def test_recommended_items_are_what_was_tried():
+    options = {**BASE, **RECOMMENDED, 'items': 'specific', 'tokenizer.num_tokens': 4}
+    written = resolve(read_yaml(str(FOLDER / 'items' / 'recommended.yaml')))
+    assert {**written, 'out': None} == {**resolve(override({}, options)), 'out': None}
