@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os.path as osp
+import shlex
 from collections.abc import Iterable
 from typing import Any, NamedTuple, TextIO
 
@@ -26,9 +27,9 @@ class Job(NamedTuple):
 
     @property
     def command(self) -> str:
-        flags = {key: value for key, value in self.options.items()}
-        words = [f'--{key} {_spell(value)}' for key, value in flags.items()]
-        return ' '.join(['python -m motor_geo.run', *words, f'--out {self.folder}'])
+        options = {**self.options, 'out': self.folder}
+        words = [f'--{key} {shlex.quote(_spell(value))}' for key, value in options.items()]
+        return ' '.join(['python -m motor_geo.run', *words])
 
 
 def _spell(value: Any) -> str:

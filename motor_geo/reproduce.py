@@ -17,6 +17,7 @@ import math
 import multiprocessing
 import os
 import os.path as osp
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -375,7 +376,7 @@ def _worker(arguments: Sequence[str], budget: float) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    command = ' '.join(['python -m motor_geo.reproduce', *arguments])
+    command = shlex.join(['python', '-m', 'motor_geo.reproduce', *arguments])
     helpers = []
     try:
         with plain_warnings():

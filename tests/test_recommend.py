@@ -7,6 +7,7 @@ import torch
 
 from motor_geo import recommend as module
 from motor_geo import run as run_module
+from motor_geo.build import encode_items
 from motor_geo.data import OPQTokenizer
 from motor_geo.recommend import Recommendations, load_run, recommend, write
 from motor_geo.typing import ITEM
@@ -230,6 +231,21 @@ def test_new_items_without_a_modality_have_its_mean(runs, shop, tmp_path):
     assert torch.equal(data[ITEM].x_image[41], data[ITEM].x_image[4])
     assert torch.equal(data[ITEM].x_text[40:], data[ITEM].x_text[3:5])
     assert list(ids) == ['new_0', 'new_1']
+
+
+def test_new_items_without_a_modality_have_behavior_of_the_other(runs, shop, tmp_path):
+    run = load_run(str(runs / 'behavior'))
+    rows = list(range(12))
+    folder = arrivals(shop, tmp_path / 'new', rows)
+    mask = np.arange(12) % 3 > 0
+    np.save(tmp_path / 'new' / 'image_mask.npy', mask)
+    data, _ = module.with_new_items(run, folder)
+    features = {m: data[ITEM][f'x_{m}'][-12:] for m in ('image', 'text')}
+    masks = {'image': torch.from_numpy(mask)}
+    expected = encode_items(run.config, run.data, run.tokenizer, features, masks)
+    assert torch.equal(data[ITEM].token_id[-12:], expected)
+    other = encode_items(run.config, run.data, run.tokenizer, features, {})
+    assert not torch.equal(expected[:, :2], other[:, :2])
 
 
 def test_refused_new_items(runs, shop, tmp_path, capsys):

@@ -1,5 +1,6 @@
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -127,7 +128,7 @@ def test_commands_repeat_their_runs(shop, tmp_path, monkeypatch):
     assert start(shop, 'out', 'controls', '--seeds', '0', '--effort', '1') == 0
     rows = [json.loads(line) for line in open('out/controls.jsonl')]
     row = next(row for row in rows if row['label'][2].startswith('full + behavior, mlp_gain'))
-    words = row['command'].split()
+    words = shlex.split(row['command'])
     assert words[:3] == ['python', '-m', 'motor_geo.run']
     words[words.index('--out') + 1] = 'again'
     assert run_module.main([*words[3:], '--trainer.progress', 'false']) == 0
