@@ -166,7 +166,7 @@ both in turns.
     'baby': """## Epochs at the sizes of Baby
 
 19,445 users, 7,050 items, 118,551 training interactions, features of width 4,096 and 384
-(generated, half precision). The reference framework trains the raw features of BM3,
+(generated). The reference framework trains the raw features of BM3,
 FREEDOM and MGCN, which are frozen here.
 """,
     'electronics': """## Memory at the sizes of Electronics

@@ -66,8 +66,12 @@ def interleave(
     return [float(np.median(values)) for values in seconds]
 
 
-def generate(sizes: Tuple[int, int, int, Dict[str, int]], weighting: Optional[str]) -> HeteroData:
-    r"""A random graph with popular items, half-precision features, tokens
+def generate(
+    sizes: Tuple[int, int, int, Dict[str, int]],
+    weighting: Optional[str],
+    dtype: torch.dtype = torch.float16,
+) -> HeteroData:
+    r"""A random graph with popular items, features, tokens
     and, if a model asks for them, item graphs of random neighbours: their time
     and memory are those of real ones.
     """
@@ -84,7 +88,7 @@ def generate(sizes: Tuple[int, int, int, Dict[str, int]], weighting: Optional[st
     data[RATES].edge_index = torch.stack([key // num_items, key % num_items])
     data[RATED_BY].edge_index = data[RATES].edge_index.flip(0)
     for modality, width in widths.items():
-        x = torch.empty(num_items, width, dtype=torch.float16)
+        x = torch.empty(num_items, width, dtype=dtype)
         for rows in x.split(4096):
             rows.copy_(torch.randn(rows.shape, generator=generator))
         data[ITEM][f'x_{modality}'] = x
@@ -217,7 +221,8 @@ def evaluation(folder: str, name: str = 'sports') -> Iterator[Row]:
 
 def baby(models: Sequence[str], threads: int, epochs: int = 2) -> Iterator[Row]:
     r"""Epochs of all backbones at the sizes of Baby (generated)."""
-    for name, items, found in in_processes(BABY, models, ITEMS, measure, epochs, threads):
+    options = BABY, torch.float32, models, ITEMS, measure, epochs, threads
+    for name, items, found in in_processes(*options):
         reference = REFERENCE_BABY.get(name)
         yield row(
             f'{name} at Baby sizes, an epoch ({items})',
@@ -235,7 +240,7 @@ def electronics(models: Sequence[str], threads: int) -> Iterator[Row]:
     r"""Peak memory of steps of training and of ranking at the sizes of
     Electronics (generated), features half precision and memory-mapped.
     """
-    found = in_processes(ELECTRONICS, models, ['specific'], memory, threads)
+    found = in_processes(ELECTRONICS, torch.float16, models, ['specific'], memory, threads)
     for name, items, (seconds, peak) in found:
         what = f'{name} at Electronics sizes, peak memory ({items})'
         yield row(what, peak, 4000.0, 'MB', step_s=seconds, note='plain: the bound to keep')
@@ -300,6 +305,7 @@ def _tokens(path: str, threads: int) -> Tuple[float, int]:
 
 def in_processes(
     sizes: Tuple[int, int, int, Dict[str, int]],
+    dtype: torch.dtype,
     models: Sequence[str],
     items: Sequence[str],
     function: Callable[..., Any],
@@ -312,7 +318,7 @@ def in_processes(
             continue
         with tempfile.TemporaryDirectory() as folder:
             path = osp.join(folder, 'data.pt')
-            torch.save((generate(sizes, weighting), held_out(*sizes[:2])), path)
+            torch.save((generate(sizes, weighting, dtype), held_out(*sizes[:2])), path)
             for name in names:
                 for how in items:
                     with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool:

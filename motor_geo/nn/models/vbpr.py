@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
-from motor_geo.nn.loss import bpr_loss, frobenius_reg
+from motor_geo.nn.loss import bpr_loss, distinct, frobenius_reg
 from motor_geo.nn.models.recommender import Recommender, modalities
 from motor_geo.typing import ITEM, Batch, Embeddings
 
@@ -91,7 +91,9 @@ class VBPR(Recommender):
 
     def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
         user = self.user_embedding.index_select(0, batch.user)
-        item = self.item_vectors(data, torch.cat([batch.pos, batch.neg]))
+        # Features of an item that occurs twice are projected once.
+        items = distinct(torch.cat([batch.pos, batch.neg]))
+        item = self.item_vectors(data, items.node).index_select(0, items.inverse)
         pos, neg = item.chunk(2)
         bpr = bpr_loss((user * pos).sum(dim=-1), (user * neg).sum(dim=-1), 'eps')
         return {'bpr': bpr, 'reg': self.reg_weight * frobenius_reg(user, pos, neg)}
