@@ -283,6 +283,10 @@ def missing(setup: Setup) -> list[Contender]:
     ]
 
 
+#: As in configs/items/recommended.yaml.
+RECOMMENDED: Options = {'behavior': True, 'items.num_layers': 0}
+
+
 def sparsity(setup: Setup) -> list[Contender]:
     out = []
     for data in setup.data:
@@ -294,9 +298,13 @@ def sparsity(setup: Setup) -> list[Contender]:
                 out.append(
                     setup.contender((data, model, form, f'{share:g}'), model, form, options, [{}])
                 )
-            for form, share in itertools.product(('mean', 'specific'), SHARES):
-                label = (data, model, f'{form} + behavior', f'{share:g}')
-                options = {'data.train_share': share, 'behavior': True}
+            more = {
+                'mean + behavior': ('mean', {'behavior': True}),
+                'recommended': ('specific', RECOMMENDED),
+            }
+            for (name, (form, own)), share in itertools.product(more.items(), SHARES):
+                options = {**own, 'data.train_share': share}
+                label = (data, model, name, f'{share:g}')
                 out.append(setup.contender(label, model, form, options, [{}]))
     return out
 
@@ -348,10 +356,6 @@ def controls(setup: Setup) -> list[Contender]:
                 label = (data, model, name)
                 out.append(setup.contender(label, model, items, options, settings))
     return out
-
-
-#: As in configs/items/recommended.yaml.
-RECOMMENDED: Options = {'behavior': True, 'items.num_layers': 0}
 
 
 def recommended(setup: Setup) -> list[Contender]:
