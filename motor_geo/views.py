@@ -271,7 +271,7 @@ def lines(scene: Scene, logx: bool = False) -> Iterator[Block]:
             )
             yield Figure(
                 f'{scene.experiment.name}-{data}-{metric[:-3]}-plot',
-                data,
+                f'{data}, {_title(metric)}',
                 'line',
                 scene.experiment.head[-1],
                 _title(metric),
@@ -332,8 +332,8 @@ def crossing(scene: Scene, data: str, form: str) -> str:
         return ''
     spelled = ', '.join(f'{100 * gain:+.0f} % at {100 * share:g} %' for share, gain in points)
     cross = [f'{100 * _zero(a, b):.0f} %' for a, b in zip(points, points[1:]) if a[1] * b[1] < 0]
-    where = f'crosses IDs near {" and ".join(cross)}' if cross else 'does not cross IDs'
-    return f'{form} {where} of the training interactions ({spelled}).'
+    where = f'crosses IDs near {", ".join(cross)}' if cross else 'does not cross IDs'
+    return f'{form} {where} (gain over IDs {spelled} of the training interactions).'
 
 
 def evaluated(scene: Scene, data: str) -> str:

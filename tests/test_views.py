@@ -15,8 +15,8 @@ def test_where_lines_cross():
     scene = shares({'0.25': 0.1, '1': 0.2}, {'0.25': 0.2, '1': 0.1})
     # Gains of 100 % and -50 % meet zero at two thirds of the way, on a log scale.
     assert crossing(scene, 'shop', 'mean') == (
-        f'mean crosses IDs near {100 * 0.25 ** (1 / 3):.0f} % of the training interactions '
-        '(+100 % at 25 %, -50 % at 100 %).'
+        f'mean crosses IDs near {100 * 0.25 ** (1 / 3):.0f} % '
+        '(gain over IDs +100 % at 25 %, -50 % at 100 % of the training interactions).'
     )
     scene = shares({'0.25': 0.1, '1': 0.2}, {'0.25': 0.2, '1': 0.3})
     assert crossing(scene, 'shop', 'mean').startswith('mean does not cross IDs')
