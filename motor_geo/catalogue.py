@@ -2,6 +2,7 @@ r"""Views of data sets and their tokens, for which nothing is trained."""
 
 from __future__ import annotations
 
+import csv
 import os.path as osp
 from collections.abc import Iterator
 
@@ -10,7 +11,6 @@ import numpy as np
 from motor_geo.build import build_dataset
 from motor_geo.config import resolve
 from motor_geo.data import OPQTokenizer, RecommendationDataset
-from motor_geo.data.reader import read_table
 from motor_geo.experiments import BASE
 from motor_geo.report import Block, Column, Figure, Row, Series, Table, Value
 from motor_geo.scene import Scene, numbers
@@ -94,12 +94,12 @@ def read_titles(folder: str, dataset: RecommendationDataset) -> list[str]:
     r"""What the file of items says of each; ids if there is none."""
     path = osp.join(folder, 'items.tsv')
     if osp.exists(path):
-        with open(path, encoding='utf-8') as file:
-            header = file.readline().rstrip('\n').split('\t')
+        with open(path, encoding='utf-8-sig', newline='') as file:
+            rows = list(csv.DictReader(file, delimiter='\t', quoting=csv.QUOTE_NONE))
         for name in ('title', 'text', 'name'):
-            if name in header:
-                column = read_table(path, ['itemID', name]).ids[name]
-                return [str(text) for text in column.values[column.codes]]
+            if rows and name in rows[0]:
+                ids = dataset.item_ids.tolist()
+                return [row[name] or f'item {item}' for row, item in zip(rows, ids)]
     return [f'item {item}' for item in dataset.item_ids.tolist()]
 
 

@@ -45,7 +45,7 @@ def shop(tmp_path_factory):
         items = rng.choice(NUM_ITEMS, 10, False, weight / weight.sum())
         lines += [f'{user}\t{item}\t{max(0, j - 7)}' for j, item in enumerate(items)]
     (path / 'shop.inter').write_text('\n'.join(['userID\titemID\tx_label', *lines]) + '\n')
-    titles = [f'{i}\t<b>Thing</b> {i} of kind {k}' for i, k in enumerate(kind)]
+    titles = [f'{i}\t<b>Thing</b> {i} of kind {k}' if i else '0\t' for i, k in enumerate(kind)]
     (path / 'items.tsv').write_text('\n'.join(['itemID\ttitle', *titles]) + '\n')
     return str(path)
 
