@@ -176,7 +176,8 @@ class Reproduction:
                 bar.set_postfix_str(self.remaining(ready, left, jobs))
                 if left == 0:
                     return True
-                if time.monotonic() > end:
+                parent = multiprocessing.parent_process()
+                if time.monotonic() > end or (parent is not None and not parent.is_alive()):
                     return False
                 claimed = self.journal.claim(ready)
                 if claimed is None:
