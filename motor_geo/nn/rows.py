@@ -4,7 +4,10 @@ autograd needs.
 
 from __future__ import annotations
 
+from typing import Optional
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -84,3 +87,44 @@ class _Norm(torch.autograd.Function):
         x, norm = ctx.saved_tensors
         scale = (grad / norm).masked_fill_(norm == 0, 0)
         return x * scale.unsqueeze(-1)
+
+
+#: Rows of a table that are converted at a time: 64 MB at width 4,096.
+BLOCK = 4096
+
+
+def project(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
+    r"""An affine map of fixed features, as
+    :func:`torch.nn.functional.linear`. Features of another precision than the
+    weights are converted block by block, forward and backward: a copy of the
+    whole table is never made.
+
+    Shapes:
+        - **input:** features :math:`(N, F)`, weight :math:`(d, F)`, bias
+          :math:`(d)` *(optional)*
+        - **output:** vectors :math:`(N, d)`
+    """
+    if x.dtype == weight.dtype or x.requires_grad:
+        return F.linear(x.to(weight.dtype), weight, bias)
+    out = _Project.apply(x, weight)
+    return out if bias is None else out + bias
+
+
+class _Project(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor):  # type: ignore
+        ctx.save_for_backward(x)
+        ctx.dtype = weight.dtype
+        out = weight.new_empty(x.size(0), weight.size(0))
+        for rows, target in zip(x.split(BLOCK), out.split(BLOCK)):
+            torch.mm(rows.to(weight.dtype), weight.t(), out=target)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):  # type: ignore
+        (x,) = ctx.saved_tensors
+        out = grad.new_zeros(grad.size(1), x.size(1))
+        for rows, upstream in zip(x.split(BLOCK), grad.split(BLOCK)):
+            out.addmm_(upstream.t(), rows.to(ctx.dtype))
+        return None, out

@@ -1,8 +1,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
-from motor_geo.nn.rows import mean_square, normalize_rows, row_norm
+from motor_geo.nn import rows
+from motor_geo.nn.rows import mean_square, normalize_rows, project, row_norm
 
 
 @pytest.fixture
@@ -56,3 +58,29 @@ def test_row_functions_have_first_derivatives(x):
     x = x[3:].clone().requires_grad_()
     for f in (normalize_rows, row_norm, mean_square):
         assert torch.autograd.gradcheck(f, (x,))
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize('with_bias', [False, True])
+def test_project_converts_in_blocks(monkeypatch, dtype, with_bias):
+    monkeypatch.setattr(rows, 'BLOCK', 4)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(11, 5, generator=generator).to(dtype)
+    weight = torch.randn(3, 5, generator=generator, requires_grad=True)
+    bias = torch.randn(3, generator=generator, requires_grad=True) if with_bias else None
+    upstream = torch.randn(11, 3, generator=generator)
+    parameters = [weight, bias] if with_bias else [weight]
+    outs = [project(x, weight, bias), F.linear(x.float(), weight, bias)]
+    grads = [torch.autograd.grad(out, parameters, upstream) for out in outs]
+    torch.testing.assert_close(*outs)
+    torch.testing.assert_close(*grads)
+    seen = []
+    monkeypatch.setattr(Tensor, 'to', lambda t, d: seen.append(len(t)) or t.type(d))
+    project(x, weight).sum().backward()
+    assert seen == [4, 4, 3] * 2  # Never the whole table.
+
+
+def test_project_trains_features_of_another_precision():
+    x = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
+    project(x, torch.ones(3, 5)).sum().backward()
+    torch.testing.assert_close(x.grad, torch.full((4, 5), 3.0, dtype=torch.float64))

@@ -14,7 +14,7 @@ from motor_geo.nn.graph import BipartiteGraph, opposite_edges
 from motor_geo.nn.item_encoder import IDEmbedding
 from motor_geo.nn.loss import bpr_loss
 from motor_geo.nn.models.recommender import Recommender, modalities, num_nodes
-from motor_geo.nn.rows import mean_square, normalize_rows
+from motor_geo.nn.rows import mean_square, normalize_rows, project
 from motor_geo.typing import ITEM, Batch, Embeddings
 
 
@@ -166,7 +166,8 @@ class GRCN(Recommender):
         graph, order = self.edges(data)
         contents, to_user, to_item = [], [], []
         for m, lin in self.lins.items():
-            x_item = F.leaky_relu_(lin(data[ITEM][f'x_{m}'].to(lin.weight.dtype)))
+            x = data[ITEM][f'x_{m}']
+            x_item = F.leaky_relu_(project(x, lin.weight, lin.bias))  # type: ignore
             x_item, x_user = normalize_rows(x_item), normalize_rows(self.preferences[m])
             for _ in range(self.num_routings):
                 out = self.attention((x_item, x_user), graph.to_user)[0]

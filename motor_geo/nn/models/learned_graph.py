@@ -13,6 +13,7 @@ from motor_geo.nn.conv.self_loop import SelfLoopPropagation
 from motor_geo.nn.graph import BipartiteGraph
 from motor_geo.nn.loss import bpr_loss, l2_reg
 from motor_geo.nn.models.recommender import Recommender, modalities, num_nodes
+from motor_geo.nn.rows import project
 from motor_geo.nn.similarity import top_k_cosine
 from motor_geo.typing import ITEM, Batch, Embeddings, similar
 
@@ -141,7 +142,7 @@ class LearnedGraphRecommender(Recommender):
                         f'{x.size(0)} items but the graph has {num_nodes(data, ITEM)}: items '
                         "that were not there in training need 'train_features=False'"
                     )
-            out[modality] = top_k_cosine(lin(x.to(lin.weight.dtype)), self.k)
+            out[modality] = top_k_cosine(project(x, lin.weight, lin.bias), self.k)  # type: ignore
         return out
 
     def item_graphs(self, data: HeteroData) -> ItemGraphs:

@@ -3,7 +3,6 @@ from __future__ import annotations
 from typing import Dict, NamedTuple, Optional
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
@@ -11,6 +10,7 @@ from motor_geo.nn.conv import LightPropagation, Propagate
 from motor_geo.nn.loss import bpr_loss, distinct, info_nce, l2_reg
 from motor_geo.nn.models.item_graph import ItemGraph
 from motor_geo.nn.models.recommender import Recommender, modalities
+from motor_geo.nn.rows import project
 from motor_geo.typing import ITEM, Batch, Embeddings
 
 
@@ -149,7 +149,7 @@ class MGCN(Recommender):
             # Two linear maps in a row are one.
             gate = self.gates[modality]
             weight, bias = gate.weight @ lin.weight, gate(lin.bias)  # type: ignore
-            z = item * torch.sigmoid(F.linear(x.to(weight.dtype), weight, bias))
+            z = item * torch.sigmoid(project(x, weight, bias))
             edge_index, weight = self.item_graphs[modality](data, item.dtype)
             for _ in range(self.num_item_layers):
                 z = self.conv(z, edge_index, weight)

@@ -13,7 +13,7 @@ from motor_geo.nn.graph import BipartiteGraph
 from motor_geo.nn.item_encoder import IDEmbedding
 from motor_geo.nn.loss import bpr_loss
 from motor_geo.nn.models.recommender import Recommender, modalities, num_nodes
-from motor_geo.nn.rows import normalize_rows
+from motor_geo.nn.rows import normalize_rows, project
 from motor_geo.typing import ITEM, USER, Batch, Embeddings
 
 
@@ -220,7 +220,7 @@ class _Branch(nn.Module):
         else:
             user, item_mean = self._constant(self.preference, graph.to_item, graph.to_item_weight)
         if self.lin is not None:
-            item = normalize_rows(self.lin(x.to(self.lin.weight.dtype)))
+            item = normalize_rows(project(x, self.lin.weight, self.lin.bias))
         elif x.requires_grad:
             item = normalize_rows(x.to(self.preference.dtype))
         else:

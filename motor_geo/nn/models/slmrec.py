@@ -3,7 +3,6 @@ from __future__ import annotations
 from typing import Dict, Optional, Tuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric import EdgeIndex
 from torch_geometric.data import HeteroData
@@ -11,6 +10,7 @@ from torch_geometric.data import HeteroData
 from motor_geo.nn.conv import Propagate
 from motor_geo.nn.loss import batch_contrast, distinct, info_nce
 from motor_geo.nn.models.recommender import Recommender, modalities
+from motor_geo.nn.rows import project
 from motor_geo.typing import ITEM, Batch, Embeddings
 
 
@@ -136,7 +136,7 @@ class SLMRec(Recommender):
             x = data[ITEM][f'x_{modality}']
             # Rows are scaled behind the product, so that no scaled copy of
             # the features is needed.
-            value = F.linear(x.to(dtype), lin.weight)  # type: ignore
+            value = project(x, lin.weight)  # type: ignore
             out.append(torch.addcmul(lin.bias, value, self._scale(modality, x, dtype)))  # type: ignore
         return torch.cat(out, dim=1)
 

@@ -8,6 +8,7 @@ from torch_geometric.data import HeteroData
 
 from motor_geo.nn.loss import bpr_loss, distinct, frobenius_reg
 from motor_geo.nn.models.recommender import Recommender, modalities
+from motor_geo.nn.rows import project
 from motor_geo.typing import ITEM, Batch, Embeddings
 
 
@@ -77,12 +78,12 @@ class VBPR(Recommender):
             - **output:** item vectors :math:`(N, 2d)` or :math:`(B, 2d)`
         """
         # One product per modality: concatenating all features would copy them.
-        out = self.lin.bias
+        out: Tensor = self.lin.bias
         start = 0
         for modality in self.modalities:
             x = data[ITEM][f'x_{modality}']
-            x = (x if index is None else x.index_select(0, index)).to(self.lin.weight.dtype)
-            out = out + x @ self.lin.weight[:, start : start + x.size(1)].t()
+            x = x if index is None else x.index_select(0, index)
+            out = out + project(x, self.lin.weight[:, start : start + x.size(1)])
             start += x.size(1)
         return torch.cat([self.encode_items(data, index), out], dim=-1)
 
