@@ -191,7 +191,7 @@ def fit_quantizer(
     center: bool = False,
     normalize: bool = False,
     num_iters: int = 10,
-    max_dim: Optional[int] = None,
+    max_dim: Optional[int] = 512,
     seed: int = 0,
     name: str = 'features',
 ) -> Quantizer:

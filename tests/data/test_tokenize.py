@@ -1,3 +1,4 @@
+import inspect
 import os
 import os.path as osp
 import subprocess
@@ -416,6 +417,19 @@ def test_encoding_needs_no_faiss(tmp_path, monkeypatch):
     assert torch.equal(loaded(data)['item'].token_id, expected)
     with pytest.raises(ImportError, match='pip install faiss-cpu'):
         tokenizer().fit(data)
+
+
+def test_defaults_of_fit_quantizer():
+    r"""A direct call fits what the transform fits: above all, it does not
+    rotate thousands of columns.
+    """
+    ours = inspect.signature(fit_quantizer).parameters
+    theirs = inspect.signature(OPQTokenizer.__init__).parameters
+    shared = [key for key in ours if key in theirs and key != 'num_tokens']
+    assert 'max_dim' in shared and len(shared) >= 7
+    assert {key: ours[key].default for key in shared} == {
+        key: theirs[key].default for key in shared
+    }
 
 
 def test_cache(monkeypatch):
