@@ -15,7 +15,6 @@ its run is. Finished runs are not repeated, and interrupted ones go on.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import multiprocessing
 import os
@@ -23,7 +22,7 @@ import os.path as osp
 import sys
 import tempfile
 from collections import ChainMap, defaultdict
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -34,36 +33,20 @@ from benchmarks.results_page import chosen, render
 from motor_geo.build import build_dataset
 from motor_geo.config import merge, resolve
 from motor_geo.data import TableDataset
+from motor_geo.experiments import IDS, Options, product
 from motor_geo.files import atomic_write
 from motor_geo.nn.models import MODELS
 from motor_geo.run import run
 
-Options = Dict[str, Any]
 TOKENS = ('specific', 'agnostic', 'mean')
 DATASETS = ('lastfm', 'tiktok', 'sports', 'ml1m', 'baby')
 #: Of rows, in the order of the file.
 STAGES = ('baseline', 'final', 'parts', 'cold', 'time', 'tune')
 
 
-def product(**choices: Sequence[Any]) -> List[Options]:
-    r"""All combinations of dotted options."""
-    keys = [key.replace('__', '.') for key in choices]
-    return [dict(zip(keys, values)) for values in itertools.product(*choices.values())]
-
-
-#: What is tried of the other backbones, their defaults included.
-OTHERS: Dict[str, List[Options]] = {
-    'LayerGCN': product(model__reg_weight=[1e-2, 1e-3, 1e-4]),
-    'GRCN': product(model__reg_weight=[1e-3, 1e-4, 1e-5]),
-    'SLMRec': product(model__ssl_weight=[0.01, 0.1, 1.0]),
-    'BM3': product(model__reg_weight=[1e-1, 1e-2, 1e-3]),
-    'MGCN': product(model__cl_weight=[1e-3, 1e-2, 1e-1]),
-    'LIRDRec': product(model__reg_weight=[1e-2, 1e-3, 1e-4]),
-    'LATTICE': product(model__reg_weight=[1e-3, 1e-4, 1e-5]),
-    'MICRO': product(model__reg_weight=[1e-3, 1e-4, 1e-5]),
-    'LGMRec': product(model__alpha=[0.1, 0.3, 0.6]),
-    'MMGCN': product(trainer__lr=[1e-2, 1e-3, 1e-4]),
-}
+#: Backbones with a grid and seeds of their own, and the others.
+MAIN = ('BPR', 'LightGCN', 'VBPR', 'FREEDOM')
+OTHERS = tuple(name for name in IDS if name not in MAIN)
 
 
 def grid(data: str, model: str, items: str) -> List[Options]:
@@ -76,7 +59,7 @@ def grid(data: str, model: str, items: str) -> List[Options]:
     if model in OTHERS:
         if data == 'tiktok':
             return product(tokenizer__num_tokens=[4]) if tokens else [{}]
-        return product(tokenizer__num_tokens=[2, 4, 8]) if tokens else OTHERS[model]
+        return product(tokenizer__num_tokens=[2, 4, 8]) if tokens else IDS[model]
     if data not in ('lastfm', 'tiktok'):
         count = 3 if data == 'sports' else 2
         if tokens:

@@ -92,15 +92,15 @@ def neighbors(scene: Scene, num_queries: int = 5) -> Iterator[Block]:
 
 def read_titles(folder: str, dataset: RecommendationDataset) -> list[str]:
     r"""What the file of items says of each; ids if there is none."""
-    path = osp.join(folder, 'items.tsv')
+    path, titles = osp.join(folder, 'items.tsv'), dict[str, str]()
     if osp.exists(path):
         with open(path, encoding='utf-8-sig', newline='') as file:
             rows = list(csv.DictReader(file, delimiter='\t', quoting=csv.QUOTE_NONE))
         for name in ('title', 'text', 'name'):
             if rows and name in rows[0]:
-                ids = dataset.item_ids.tolist()
-                return [row[name] or f'item {item}' for row, item in zip(rows, ids)]
-    return [f'item {item}' for item in dataset.item_ids.tolist()]
+                titles = {row['itemID']: row[name] for row in rows}
+                break
+    return [titles.get(str(item)) or f'item {item}' for item in dataset.item_ids.tolist()]
 
 
 def tokens(scene: Scene) -> Iterator[Block]:

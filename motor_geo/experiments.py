@@ -16,7 +16,6 @@ LIRDREC = ('BPR', 'LightGCN', 'VBPR', 'GRCN', 'LATTICE', 'SLMRec', 'MICRO', 'BM3
     'LGMRec',
     'LIRDRec',
 )
-TOKENS = ('specific', 'agnostic', 'mean', 'linear')
 #: What runs have in common unless the call says otherwise.
 BASE: Options = {'tokenizer.center': True, 'tokenizer.normalize': True}
 BUCKETS = (5, 10, 20, 50)
@@ -51,6 +50,28 @@ IDS: dict[str, list[Options]] = {
     'LGMRec': product(model__alpha=[0.3, 0.1, 0.6]),
     'MMGCN': product(trainer__lr=[1e-3, 1e-2, 1e-4]),
 }
+#: What is tried of a backbone with tokens, the rest at its defaults.
+TOKENS = product(tokenizer__num_tokens=[4, 8, 2])
+#: Numbers of tokens that give a token network and a mean as many parameters: a
+#: slot has K d of its table and, with an MLP, d^2 of its part of that.
+FULL = product(tokenizer__num_tokens=[4, 8])
+EQUAL = product(tokenizer__num_tokens=[5, 10])
+#: Without the high-order part.
+TWO_ORDERS: Options = {'items.num_layers': 0}
+#: As in configs/items/recommended.yaml.
+RECOMMENDED: Options = {'behavior': True, **TWO_ORDERS}
+#: What the paper leaves open of the token network, tried on validation.
+OPEN: list[Options] = [
+    TWO_ORDERS,
+    {**TWO_ORDERS, 'items.weight_init': 1.0},
+    {'items.dropout': 0.5},
+    {'items.mlp_gain': 0.1, 'items.dropout': 0.5},
+]
+
+
+def in_words(setting: Mapping[str, Any]) -> str:
+    r"""A setting in words."""
+    return ', '.join(f'{key.split(".")[-1]} {value}' for key, value in setting.items())
 
 
 class Contender(NamedTuple):
@@ -92,9 +113,9 @@ class Setup(NamedTuple):
         r"""Modalities of the data sets that have any."""
         return {data: names for data, names in self.modalities.items() if names}
 
-    def choose(self, models: Sequence[str], *label: str) -> list[str]:
+    def choose(self, models: Sequence[str], data: str) -> list[str]:
         r"""The backbones that can be trained on a data set."""
-        count = len(self.modalities[label[0]])
+        count = len(self.modalities[data])
         wanted = self.models or models
         return [name for name in wanted if MODELS[name].min_modalities <= count]
 
@@ -108,15 +129,10 @@ class Setup(NamedTuple):
     ) -> Contender:
         label = tuple(label)
         if settings is None:
-            settings = IDS[model] if items in ('id', 'features') else token_settings(model)
+            settings = IDS[model] if items in ('id', 'features') else TOKENS
         fixed = {'data': self.data[label[0]], 'model': model, 'items': items, **BASE}
         fixed.update(options or {})
         return Contender(label, {**fixed, **self.options}, settings[: max(1, self.effort)])
-
-
-def token_settings(model: str) -> list[Options]:
-    r"""What is tried of a backbone with tokens, the rest at its defaults."""
-    return product(tokenizer__num_tokens=[4, 8, 2])
 
 
 class Experiment(NamedTuple):
@@ -283,10 +299,6 @@ def missing(setup: Setup) -> list[Contender]:
     ]
 
 
-#: As in configs/items/recommended.yaml.
-RECOMMENDED: Options = {'behavior': True, 'items.num_layers': 0}
-
-
 def sparsity(setup: Setup) -> list[Contender]:
     out = []
     for data in setup.data:
@@ -309,24 +321,11 @@ def sparsity(setup: Setup) -> list[Contender]:
     return out
 
 
-#: What the paper leaves open of the token network, tried on validation.
-TWO_ORDERS: Options = {'items.num_layers': 0}
-OPEN: list[Options] = [
-    TWO_ORDERS,
-    {'items.num_layers': 0, 'items.weight_init': 1.0},
-    {'items.dropout': 0.5},
-    {'items.mlp_gain': 0.1, 'items.dropout': 0.5},
-]
-
-
 def controls(setup: Setup) -> list[Contender]:
     r"""What content adds, and what the token network adds: as many settings
     for everyone, tokens of a mean as many as give a full network its number of
     parameters.
     """
-    full = product(tokenizer__num_tokens=[4, 8])
-    # A slot has K d parameters of its table and d^2 of its part of the MLP.
-    equal = product(tokenizer__num_tokens=[5, 10])
     out = []
     for data in setup.data:
         content = bool(setup.modalities[data])
@@ -335,23 +334,23 @@ def controls(setup: Setup) -> list[Contender]:
             if content:
                 forms += [
                     ('features', 'features', {}, IDS[model]),
-                    ('mean', 'mean', {}, equal),
-                    ('full', 'specific', {}, full),
+                    ('mean', 'mean', {}, EQUAL),
+                    ('full', 'specific', {}, FULL),
                 ]
                 forms += [
-                    (f'full, {_spell(options)}', 'specific', options, full) for options in OPEN
+                    (f'full, {in_words(options)}', 'specific', options, FULL) for options in OPEN
                 ]
-                forms.append(('two orders, agnostic', 'agnostic', TWO_ORDERS, equal))
+                forms.append(('two orders, agnostic', 'agnostic', TWO_ORDERS, EQUAL))
             more = {'behavior': True}
             forms += [
-                ('mean + behavior', 'mean', more, equal),
-                ('full + behavior', 'specific', more, full),
+                ('mean + behavior', 'mean', more, EQUAL),
+                ('full + behavior', 'specific', more, FULL),
             ]
             forms += [
-                (f'full + behavior, {_spell(o)}', 'specific', {**more, **o}, full) for o in OPEN
+                (f'full + behavior, {in_words(o)}', 'specific', {**more, **o}, FULL) for o in OPEN
             ]
             two = {**more, **TWO_ORDERS}
-            forms.append(('two orders + behavior, agnostic', 'agnostic', two, equal))
+            forms.append(('two orders + behavior, agnostic', 'agnostic', two, EQUAL))
             for name, items, options, settings in forms:
                 label = (data, model, name)
                 out.append(setup.contender(label, model, items, options, settings))
@@ -360,29 +359,23 @@ def controls(setup: Setup) -> list[Contender]:
 
 def recommended(setup: Setup) -> list[Contender]:
     r"""The token network that the controls speak for, against plain ones."""
-    full = product(tokenizer__num_tokens=[4, 8])
-    equal = product(tokenizer__num_tokens=[5, 10])
     out = []
     for data in setup.data:
         for model in setup.choose(('LightGCN',), data):
             forms = [
                 ('id', 'id', {}, IDS[model]),
-                ('recommended', 'specific', RECOMMENDED, full),
-                ('mean + behavior', 'mean', {'behavior': True}, equal),
+                ('recommended', 'specific', RECOMMENDED, FULL),
+                ('mean + behavior', 'mean', {'behavior': True}, EQUAL),
             ]
             if setup.modalities[data]:
                 forms += [
-                    ('specific', 'specific', {}, full),
-                    ('mean', 'mean', {}, equal),
+                    ('specific', 'specific', {}, FULL),
+                    ('mean', 'mean', {}, EQUAL),
                     ('features', 'features', {}, IDS[model]),
                 ]
             for name, items, options, settings in forms:
                 out.append(setup.contender((data, model, name), model, items, options, settings))
     return out
-
-
-def _spell(options: Mapping[str, Any]) -> str:
-    return ', '.join(f'{key.split(".")[1]} {value}' for key, value in options.items())
 
 
 def nothing(setup: Setup) -> list[Contender]:

@@ -117,6 +117,17 @@ class Journal:
             known[trial.user_attrs['run']] = trial.user_attrs.get('error')
         return {name: error for name, error in known.items() if error is not None}
 
+    def retry(self, names: Iterable[str]) -> None:
+        r"""Makes failed runs open again."""
+        from optuna.trial import TrialState, create_trial
+
+        with self._lock():
+            failed = self.failed()
+            for name in failed.keys() & set(names):
+                self.study.add_trial(
+                    create_trial(state=TrialState.RUNNING, user_attrs={'run': name})
+                )
+
     def claim(self, jobs: Iterable[Job]) -> tuple[Job, int, TextIO] | None:
         r"""Takes the first run that no other process holds, with the number
         of its trial and its lock.

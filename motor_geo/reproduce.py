@@ -40,6 +40,7 @@ from motor_geo.experiments import ALIASES, EXPERIMENTS, Contender, Experiment, O
 from motor_geo.files import atomic_write
 from motor_geo.jobs import Job, Journal, Outcome
 from motor_geo.nn.models import MODELS
+from motor_geo.nn.token_cross import MODES
 from motor_geo.report import Report, Run, write
 from motor_geo.run import flatten, run, versions
 from motor_geo.space import override
@@ -82,7 +83,7 @@ class Reproduction:
     def job(self, contender: Contender, setting: Options, seed: int) -> Job:
         r"""The run of a setting."""
         options = {**contender.options, **setting, 'seed': seed}
-        if options['items'] in ('specific', 'agnostic', 'mean', 'linear'):
+        if options['items'] in MODES:
             options['tokenizer.seed'] = seed
         key = json.dumps(options, sort_keys=True)
         if key not in self._jobs:
@@ -131,6 +132,12 @@ class Reproduction:
     def finals(self, contender: Contender, setting: Options) -> list[Job]:
         r"""The runs of a chosen setting, one per seed."""
         return [self.job(contender, setting, seed) for seed in self.seeds]
+
+    def retry(self) -> None:
+        r"""Opens the failed runs of this experiment again."""
+        if self.journal is not None:
+            self.outcomes()  # With these, all runs are known.
+            self.journal.retry(job.name for job in self._jobs.values())
 
     def open(self) -> tuple[list[Job], int, int]:
         r"""Runs that can be carried out now, the number of all that are left,
@@ -332,6 +339,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument(
         '--budget', type=float, default=math.inf, help='hours after which no run is started'
     )
+    out.add_argument('--retry', action='store_true', help='try failed runs again')
     out.add_argument('--jobs', type=int, default=1, help='runs at a time (default: 1)')
     out.add_argument('--threads', type=int, help='threads of a run')
     out.add_argument('--device', default='auto', help='auto, cpu or cuda (default: auto)')
@@ -382,6 +390,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with plain_warnings():
             options, reproduction = prepare(arguments)
+            if options.retry:
+                reproduction.retry()
             context = multiprocessing.get_context('spawn')
             for _ in range(options.jobs - 1):
                 process = context.Process(target=_worker, args=(arguments, options.budget))

@@ -9,17 +9,10 @@ from typing import Any
 import numpy as np
 
 from motor_geo.catalogue import neighbors, statistics, tokens
-from motor_geo.experiments import BUCKETS, Experiment, Setup
+from motor_geo.experiments import BUCKETS, Experiment, Setup, in_words
 from motor_geo.jobs import Outcome
 from motor_geo.report import Block, Column, Figure, Row, Series, Table, Text, Value
 from motor_geo.scene import MAIN, METRICS, Label, Scene, numbers, summary
-
-
-def spell(setting: Mapping[str, Any] | None) -> str:
-    r"""A setting in words."""
-    if setting is None:
-        return '–'
-    return ', '.join(f'{key.split(".")[-1]} {value}' for key, value in setting.items())
 
 
 def comparison(scene: Scene) -> Iterator[Block]:
@@ -42,7 +35,7 @@ def comparison(scene: Scene) -> Iterator[Block]:
                 cells.append(scene.gain(label))
             for key in ('best_epoch', 'seconds_per_epoch', 'num_parameters'):
                 cells.append(Value(summary(outcome.values(key), outcome).mean))
-            cells.append(spell(outcome.setting))
+            cells.append('–' if outcome.setting is None else in_words(outcome.setting))
             rows.append(Row(list(label[1:]), cells))
         notes = []
         if reference is not None:
@@ -76,7 +69,7 @@ def improvements(scene: Scene) -> Iterator[Block]:
     table = numbers()['motor'][key]
     position = table['columns'].index(MAIN)
     pairs = list(dict.fromkeys(label[1:] for label in scene.outcomes if scene.reference(label)))
-    rows = []
+    rows, published = [], []
     for model, form in pairs:
         cells: list[Value | str] = []
         for data in scene.setup.data:
@@ -86,8 +79,11 @@ def improvements(scene: Scene) -> Iterator[Block]:
             entry = table['results'][name].get(model, {})
             ok = isinstance(entry, dict) and entry.get(form) and entry.get('id')
             gain = entry[form][position] / entry['id'][position] - 1 if ok else None
+            published.append(gain)
             cells.append(Value(gain))
         rows.append(Row([model, form], cells))
+    if all(gain is None for gain in published):
+        return  # The paper has other contenders.
     columns = [Column(data, 'percent') for data in scene.setup.data]
     columns += [Column(f'{name}, published', 'percent') for name in table['results']]
     yield Table(

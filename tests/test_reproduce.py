@@ -206,6 +206,33 @@ def test_a_killed_process_leaves_nothing_to_repeat(shop, tmp_path):
         assert [json.loads(line)['epoch'] for line in path.open()] == list(range(1, 151))
 
 
+@pytest.mark.skipif(sys.platform == 'win32', reason='POSIX signals')
+def test_workers_end_with_the_process_that_started_them(shop, tmp_path):
+    psutil = pytest.importorskip('psutil')
+    flags = ['--out', str(tmp_path), '--jobs', '2', '--effort', '1', *SMALL]
+    command = [sys.executable, '-m', 'motor_geo.reproduce', 'sparsity', '--data', shop, *flags]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=-1, stderr=-1)
+    children, end = [], time.monotonic() + 60
+    while not (results(tmp_path) and len(children) >= 2) and time.monotonic() < end:
+        time.sleep(0.05)
+        children = psutil.Process(process.pid).children()  # A worker, and a tracker of it.
+    process.kill()
+    process.communicate()
+    assert not psutil.wait_procs(children, timeout=30)[1]
+    assert 0 < len(results(tmp_path)) < 28  # Of 28 runs with the first seed.
+
+
+@pytest.mark.parametrize('share', [0.0, 1.0])
+def test_progress_knows_what_is_left(shop, tmp_path, share):
+    flags = ['--models', 'LightGCN', '--seeds', '0', '1', '--effort', '1', *SMALL]
+    _, reproduction = prepare(['table2', '--data', shop, '--out', str(tmp_path), *flags])
+    if share:
+        assert reproduction.work(progress=False)
+    ready, left, total = reproduction.open()
+    assert (left, total) == (6 * (1 - share), 6)
+    assert (reproduction.remaining(ready, left, 1) == '') and bool(ready) != bool(share)
+
+
 def test_what_a_contender_cannot_do_does_not_end_the_others(shop, tmp_path, monkeypatch):
     def fail(config, progress):
         if config['items']['name'] == 'id':
@@ -218,6 +245,13 @@ def test_what_a_contender_cannot_do_does_not_end_the_others(shop, tmp_path, monk
     assert len(results(tmp_path)) == 4
     text = (tmp_path / 'table2.md').read_text()
     assert 'failed: The loss is NaN' in text and '| LightGCN | id | – |' in text
+
+    monkeypatch.setattr(module, 'run', run_module.run)
+    assert start(shop, tmp_path, 'table2', *flags) == 0
+    assert len(results(tmp_path)) == 4  # Failed runs stay so, unless one asks for them.
+    assert start(shop, tmp_path, 'table2', *flags, '--retry') == 0
+    assert len(results(tmp_path)) == 6
+    assert 'failed' not in (tmp_path / 'table2.md').read_text()
 
 
 @pytest.mark.parametrize(

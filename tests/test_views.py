@@ -1,7 +1,7 @@
 import pytest
 
-from motor_geo.experiments import EXPERIMENTS
-from motor_geo.views import VIEWS, crossing, spell
+from motor_geo.experiments import EXPERIMENTS, in_words
+from motor_geo.views import VIEWS, crossing, improvements
 from tests.test_scene import make
 
 
@@ -24,8 +24,19 @@ def test_where_lines_cross():
 
 
 def test_settings_in_words():
-    assert spell({'model.reg_weight': 0.1, 'items.init': 'xavier'}) == 'reg_weight 0.1, init xavier'
-    assert spell(None) == '–' and spell({}) == ''
+    setting = {'model.reg_weight': 0.1, 'items.init': 'xavier'}
+    assert in_words(setting) == 'reg_weight 0.1, init xavier' and in_words({}) == ''
+
+
+def test_gains_of_the_paper_stand_beside_ours():
+    own = ('shop', 'LightGCN', 'specific')
+    (table,) = improvements(make('table2', {('shop', 'LightGCN', 'id'): [0.1], own: [0.12]}))
+    assert [c.name for c in table.columns[:2]] == ['shop', 'Music, published']
+    assert [cell.mean for cell in table.rows[0].cells[:2]] == pytest.approx(
+        [0.2, 0.0897 / 0.0588 - 1]
+    )
+    counts = {('shop', 'LightGCN', name): [0.1] for name in ('id', '4')}
+    assert list(improvements(make('figure4', counts))) == []  # The paper has none to show.
 
 
 def test_every_experiment_has_a_view():
