@@ -4,12 +4,13 @@ autograd needs.
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import Callable, Optional
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 
 
 def normalize_rows(x: Tensor, eps: float = 1e-12) -> Tensor:
@@ -128,3 +129,30 @@ class _Project(torch.autograd.Function):
         for rows, upstream in zip(x.split(BLOCK), grad.split(BLOCK)):
             out.addmm_(upstream.t(), rows.to(ctx.dtype))
         return None, out
+
+
+#: Rows of a table from which on results on the way are not kept.
+LONG = 32_768
+
+
+def checkpoint_rows(function: Callable[..., Tensor], *tables: Optional[Tensor]) -> Tensor:
+    r"""Applies a function of rows. Long tables are cut into blocks, and what
+    is computed of a block on the way is computed again in the backward pass
+    instead of being kept.
+
+    Args:
+        function: Takes and gives as many rows.
+        tables: Its arguments; :obj:`None` stays so.
+
+    Shapes:
+        - **input:** features :math:`(N, *)` each
+        - **output:** features :math:`(N, *)`
+    """
+    size = next(table.size(0) for table in tables if table is not None)
+    if size <= LONG or not torch.is_grad_enabled():
+        return function(*tables)
+    outs = []
+    for start in range(0, size, LONG):
+        rows = (None if table is None else table[start : start + LONG] for table in tables)
+        outs.append(checkpoint(function, *rows, use_reentrant=False, preserve_rng_state=False))
+    return torch.cat(outs)

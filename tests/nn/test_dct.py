@@ -21,6 +21,18 @@ def test_cosine_transform(size):
     torch.testing.assert_close(cosine_transform(x), actual)
 
 
+@pytest.mark.parametrize('size', [1, 2, 5, 12])
+def test_inverse_and_gradients(size):
+    x = torch.randn(3, size, dtype=torch.float64, requires_grad=True)
+    basis = cosine_transform(torch.eye(size).double())  # Row n is the transform of a unit.
+    torch.testing.assert_close(basis @ basis.t(), torch.eye(size).double())
+    torch.testing.assert_close(cosine_transform(x, inverse=True), x @ basis.t())
+    torch.testing.assert_close(cosine_transform(cosine_transform(x), inverse=True), x)
+    torch.testing.assert_close(cosine_transform(x.float(), True), (x @ basis.t()).float())
+    for inverse in (False, True):
+        assert torch.autograd.gradcheck(cosine_transform, (x, inverse))
+
+
 def test_cosine_transform_in_blocks():
     x = torch.randn(5, 2**20, dtype=torch.float64)  # Four rows at a time.
     out = cosine_transform(x)

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from motor_geo.nn import rows
-from motor_geo.nn.rows import mean_square, normalize_rows, project, row_norm
+from motor_geo.nn.rows import checkpoint_rows, mean_square, normalize_rows, project, row_norm
 
 
 @pytest.fixture
@@ -84,3 +84,28 @@ def test_project_trains_features_of_another_precision():
     x = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
     project(x, torch.ones(3, 5)).sum().backward()
     torch.testing.assert_close(x.grad, torch.full((4, 5), 3.0, dtype=torch.float64))
+
+
+def test_checkpoint_rows(monkeypatch):
+    lin, calls = torch.nn.Linear(4, 3).double(), []
+    x = torch.randn(10, 4, dtype=torch.float64, requires_grad=True)
+
+    factors = torch.rand(10, 1, dtype=torch.float64)
+
+    def function(rows, nothing, factors):
+        assert nothing is None
+        calls.append(rows.size(0))
+        return F.leaky_relu_(lin(rows)).square() * factors
+
+    def run():
+        out = checkpoint_rows(function, x, None, factors)
+        return out.detach(), *torch.autograd.grad(out.sum(), [x, *lin.parameters()])
+
+    expected = run()
+    assert calls == [10]
+    monkeypatch.setattr(rows, 'LONG', 4)
+    torch.testing.assert_close(run(), expected)
+    assert sorted(calls[1:]) == [2, 2, 4, 4, 4, 4]  # Forward, and again backward.
+    with torch.no_grad():
+        torch.testing.assert_close(checkpoint_rows(function, x, None, factors), expected[0])
+    assert calls[7:] == [10]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Optional, Tuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric import EdgeIndex
@@ -9,6 +10,7 @@ from torch_geometric.typing import OptTensor
 
 from motor_geo.nn.conv.propagate import Propagate
 from motor_geo.nn.graph import BipartiteGraph
+from motor_geo.nn.rows import checkpoint_rows, project
 from motor_geo.typing import Embeddings
 
 
@@ -36,8 +38,10 @@ class MMGCNConv(nn.Module):
           :math:`\mathbf{id}` vectors :math:`(M, F_{out})` and
           :math:`(N, F_{out})`, a :class:`~motor_geo.nn.graph.BipartiteGraph`,
           means over neighbours of the shapes of features *(optional; computed
-          where* :obj:`None` *)*, the users :math:`(B_u)` and items
-          :math:`(B_i)` that output is needed for *(optional)*
+          where* :obj:`None` *)*, factors :math:`(M, 1)` and :math:`(N, 1)` of
+          features that are given raw *(optional; their means over neighbours
+          have them already)*, the users :math:`(B_u)` and items :math:`(B_i)`
+          that output is needed for *(optional)*
         - **output:** user features :math:`(M, F_{out})` or
           :math:`(B_u, F_{out})`, item features :math:`(N, F_{out})` or
           :math:`(B_i, F_{out})`
@@ -65,21 +69,22 @@ class MMGCNConv(nn.Module):
         ids: Embeddings,
         graph: BipartiteGraph,
         mean: Tuple[OptTensor, OptTensor] = (None, None),
+        scale: Tuple[OptTensor, OptTensor] = (None, None),
         rows: Optional[Embeddings] = None,
     ) -> Embeddings:
         user = x.item, graph.to_user, graph.to_user_weight, mean[0]
         item = x.user, graph.to_item, graph.to_item_weight, mean[1]
         outs = []
-        for args, x_dst, id_dst, index in zip((user, item), x, ids, rows or (None, None)):
+        for args, *own, index in zip((user, item), x, ids, scale, rows or (None, None)):
             if index is None:
-                outs.append(self._update(self._neighbors(*args), x_dst, id_dst))
-            elif index.numel() > x_dst.size(0):  # Nothing would be spared.
-                out = self._update(self._neighbors(*args), x_dst, id_dst)
+                outs.append(self._update(self._neighbors(*args), *own))
+            elif index.numel() > own[0].size(0):  # Nothing would be spared.
+                out = self._update(self._neighbors(*args), *own)
                 outs.append(out.index_select(0, index))
             else:
                 h = self._neighbors(*args, index=index)
-                x_dst, id_dst = x_dst.index_select(0, index), id_dst.index_select(0, index)
-                outs.append(self._update(h, x_dst, id_dst))
+                own = [None if table is None else table.index_select(0, index) for table in own]
+                outs.append(self._update(h, *own))
         return Embeddings(*outs)
 
     def _neighbors(
@@ -90,19 +95,30 @@ class MMGCNConv(nn.Module):
         mean: OptTensor = None,
         index: OptTensor = None,
     ) -> Tensor:
+        r"""What neighbours add before the last activation."""
         # Projection and mean commute: the smaller table is projected.
         if mean is None and index is None and x.size(0) < edge_index.sparse_size(1):
-            return self.conv(self.lin_neighbor(x), edge_index, weight)
+            return self._gate(self.conv(self.lin_neighbor(x), edge_index, weight))
         mean = self.conv(x, edge_index, weight) if mean is None else mean
-        return self.lin_neighbor(mean if index is None else mean.index_select(0, index))
+        mean = mean if index is None else mean.index_select(0, index)
+        return checkpoint_rows(lambda rows: self._gate(self.lin_neighbor(rows)), mean)
 
-    def _update(self, h: Tensor, x: Tensor, ids: Tensor) -> Tensor:
-        h = F.leaky_relu_(h)
-        x = F.leaky_relu_(self.lin_self(x)) + ids
+    def _gate(self, h: Tensor) -> Tensor:
+        weight = self.gate.weight[:, : self.in_channels]
+        return F.linear(F.leaky_relu_(h), weight, self.gate.bias)
+
+    def _self(self, x: Tensor, ids: Tensor, scale: OptTensor = None) -> Tensor:
+        r"""What a node itself adds before the last activation."""
+        if scale is None:
+            x = self.lin_self(x)
+        else:
+            x = torch.addcmul(self.lin_self.bias, project(x, self.lin_self.weight), scale)
+        weight = self.gate.weight[:, self.in_channels :]
+        return F.linear(F.leaky_relu_(x) + ids, weight)
+
+    def _update(self, h: Tensor, *own: Optional[Tensor]) -> Tensor:
         # The product with a concatenation, without one.
-        weight = self.gate.weight.split([self.in_channels, self.out_channels], dim=1)
-        out = F.linear(h, weight[0], self.gate.bias).addmm_(x, weight[1].t())
-        return F.leaky_relu_(out)
+        return F.leaky_relu_(h.add_(checkpoint_rows(self._self, *own)))
 
     def __repr__(self) -> str:
         return f'{self.__class__.__name__}({self.in_channels}, {self.out_channels})'

@@ -13,7 +13,7 @@ from motor_geo.nn.dct import cosine_transform
 from motor_geo.nn.loss import bpr_loss
 from motor_geo.nn.models.item_graph import ItemGraph, modality_weights
 from motor_geo.nn.models.recommender import Recommender, modalities, num_nodes
-from motor_geo.nn.rows import mean_square, normalize_rows, row_norm
+from motor_geo.nn.rows import mean_square, normalize_rows, project, row_norm
 from motor_geo.typing import ITEM, USER, Batch, Embeddings
 
 
@@ -160,7 +160,6 @@ class LIRDRec(Recommender):
         self.theta = nn.Parameter(torch.empty(num_users, self.num_blocks))
         self.register_buffer('fusion', torch.empty(num_users, self.num_blocks))
         self.register_buffer('num_copies', torch.tensor(0))
-        self._inputs: Optional[Tuple[list, List[Tensor]]] = None
         self._reset_tables()
 
     def reset_parameters(self) -> None:
@@ -199,28 +198,31 @@ class LIRDRec(Recommender):
         odds = self.decay_weight * self.decay_base ** (n * (n + 1) / 2)
         return odds / (odds + 1 - self.decay_weight)
 
-    def inputs(self, data: HeteroData) -> List[Tensor]:
-        r"""What the encoders read: features of every modality and, for the
-        shared block, their transforms; kept for as long as the same features
-        come in.
+    def encode_features(self, data: HeteroData) -> List[Tensor]:
+        r"""The block of every modality, and the shared one. That is linear in
+        the features up to its activation: instead of all features, the weights
+        are transformed, and all features are read once.
 
         Shapes:
-            - **output:** matrices :math:`(N, *)`
+            - **output:** vectors :math:`(N, d)`
         """
-        store, dtype = data[ITEM], self.theta.dtype
-        tensors = [store[f'x_{m}'] for m in self.modalities]
-        key = [(x, x._version, dtype) for x in tensors]
-        if self._inputs is None or any(
-            old[0] is not new[0] or old[1:] != new[1:] for old, new in zip(self._inputs[0], key)
-        ):
-            inputs = [x.detach().to(dtype) for x in tensors]
-            if len(self.encoders) > len(inputs):
-                shared = [cosine_transform(x) for x in inputs]
-                if self.dct == '2d':
-                    shared = [cosine_transform(x.t()).t() for x in shared]
-                inputs.append(torch.cat(shared, dim=-1))
-            self._inputs = (key, inputs)
-        return self._inputs[1]
+        features = [data[ITEM][f'x_{m}'].detach() for m in self.modalities]
+        size = self.encoders[0][0].out_features  # type: ignore
+        weights = [encoder[0].weight for encoder in self.encoders]  # type: ignore
+        if len(weights) > len(features):
+            parts = weights.pop().split([x.size(1) for x in features], dim=1)
+            weights = [
+                torch.cat([weight, cosine_transform(part, inverse=True)])
+                for weight, part in zip(weights, parts)
+            ]
+        hidden = [project(x, weight).split(size, dim=1) for x, weight in zip(features, weights)]
+        first = [parts[0] for parts in hidden]
+        if len(hidden[0]) > 1:
+            shared = sum(parts[1] for parts in hidden[1:]) + hidden[0][1]
+            if self.dct == '2d':
+                shared = cosine_transform(shared.t()).t()
+            first.append(shared)
+        return [encoder[1:](h + encoder[0].bias) for encoder, h in zip(self.encoders, first)]  # type: ignore
 
     def propagate(self, data: HeteroData) -> Tuple[Tensor, Tensor, Tensor]:
         r"""Blocks of users, their weights, and final vectors of items.
@@ -229,7 +231,7 @@ class LIRDRec(Recommender):
             - **output:** blocks :math:`(M, b, d)`, weights :math:`(M, b)`,
               item vectors :math:`(N, bd)`
         """
-        blocks = [encoder(x) for encoder, x in zip(self.encoders, self.inputs(data))]
+        blocks = self.encode_features(data)
         if self.item_encoder is not None:
             blocks.append(self.encode_items(data))
         item = normalize_rows(torch.stack(blocks, dim=1)).flatten(1)
@@ -272,9 +274,6 @@ class LIRDRec(Recommender):
             'reg_user': self.reg_weight * norm.square().sum() / blocks.numel(),
             'reg_item': self.reg_weight * mean_square(item),
         }
-
-    def __getstate__(self) -> dict:
-        return {**super().__getstate__(), '_inputs': None}
 
 
 def _join(layers: List[nn.Linear]) -> Tuple[Tensor, Tensor]:

@@ -214,38 +214,46 @@ class _Branch(nn.Module):
         graph: BipartiteGraph,
         rows: Optional[Embeddings] = None,
     ) -> Embeddings:
-        user_mean = item_mean = None
-        if self.preference.requires_grad:
-            user = normalize_rows(self.preference)
+        user: Tensor = self.preference
+        item = x
+        user_mean = item_mean = user_scale = item_scale = None
+        if user.requires_grad:
+            user = normalize_rows(user)
         else:
-            user, item_mean = self._constant(self.preference, graph.to_item, graph.to_item_weight)
+            user_scale, item_mean = self._constant(
+                'user', user, graph.to_item, graph.to_item_weight
+            )
         if self.lin is not None:
             item = normalize_rows(project(x, self.lin.weight, self.lin.bias))
         elif x.requires_grad:
             item = normalize_rows(x.to(self.preference.dtype))
         else:
-            item, user_mean = self._constant(x, graph.to_user, graph.to_user_weight)
+            item_scale, user_mean = self._constant('item', x, graph.to_user, graph.to_user_weight)
 
-        out, mean, last = Embeddings(user, item), (user_mean, item_mean), len(self.convs) - 1
-        for layer, conv in enumerate(self.convs):
-            out = conv(out, ids, graph, mean, rows if layer == last else None)
-            mean = None, None
+        first, *others = self.convs
+        final = [None] * len(others) + [rows]
+        mean, scale = (user_mean, item_mean), (user_scale, item_scale)
+        out = first(Embeddings(user, item), ids, graph, mean, scale, final[0])
+        for conv, index in zip(others, final[1:]):
+            out = conv(out, ids, graph, rows=index)
         return out
 
     def _constant(
-        self, table: Tensor, edge_index: EdgeIndex, weight: Tensor
+        self, name: str, table: Tensor, edge_index: EdgeIndex, weight: Tensor
     ) -> Tuple[Tensor, Tensor]:
-        r"""Unit rows of a table that is not trained, and their means over
-        neighbours, kept for as long as the same table and graph come in.
+        r"""Factors that scale the rows of a table that is not trained to unit
+        length, and means of these over neighbours, kept for as long as the
+        same table and graph come in.
         """
-        name = 'user' if table is self.preference else 'item'
         key = (table._version, table.data_ptr())
         kept = self._kept.get(name)
         if kept is None or kept[0] is not table or kept[1] is not weight or kept[2] != key:
             with torch.no_grad():
-                x = normalize_rows(table.to(weight.dtype))
-                mean = self.convs[0].conv(x, edge_index, weight)  # type: ignore
-            kept = self._kept[name] = (table, weight, key, x, mean)
+                x = table.to(weight.dtype)
+                norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+                scale = norm.clamp_min(1e-12).reciprocal()
+                mean = self.convs[0].conv(x * scale, edge_index, weight)  # type: ignore
+            kept = self._kept[name] = (table, weight, key, scale, mean)
         return kept[3:]
 
     def __getstate__(self) -> dict:

@@ -1,4 +1,3 @@
-import copy
 import math
 
 import pytest
@@ -88,7 +87,8 @@ def test_lirdrec_golden(prefix, dtype):
 def test_lirdrec_graphs_and_transform_golden():
     case = GoldenCase('lirdrec')
     model, data, _ = build(case)
-    case.assert_close(model.inputs(data)[-1], 'dct_feat')
+    features = [cosine_transform(data[ITEM][f'x_{m}']) for m in case.modalities]
+    case.assert_close(torch.cat(features, dim=1), 'dct_feat')
     case.assert_close(model.graph(data).to_user_weight, 'ui_norm_values')
     edge_index, weight = model.item_graphs(data, case.dtype)
     actual = torch.zeros(case.hyper['N'], case.hyper['N'], dtype=case.dtype)
@@ -102,13 +102,13 @@ def test_lirdrec_graphs_and_transform_golden():
 def test_lirdrec_two_dimensional_transform():
     case = GoldenCase('lirdrec')
     model, data, _ = build(case, dct='2d')
-    actual = model.inputs(data)[-1]
-    expected = case['dct_feat']
-    n = expected.size(0)
+    features = case['dct_feat']
+    n = features.size(0)
     k = torch.arange(n, dtype=torch.float64)
     basis = (math.pi * (2 * k + 1) * k.view(-1, 1) / (2 * n)).cos() * math.sqrt(2 / n)
     basis[0] /= math.sqrt(2)
-    torch.testing.assert_close(actual, basis @ expected)
+    expected = model.encoders[-1](basis @ features)
+    torch.testing.assert_close(model.encode_features(data)[-1], expected)
 
 
 def test_lirdrec_decay_of_net_weight():
@@ -165,7 +165,7 @@ def test_lirdrec_initial_residual():
     case = GoldenCase('lirdrec')
     propagated, data, _ = build(case)
     initial, _, _ = build(case, residual='initial')
-    blocks = [F.normalize(f(x)) for f, x in zip(initial.encoders, initial.inputs(data))]
+    blocks = [F.normalize(block) for block in initial.encode_features(data)]
     first = torch.cat(blocks, dim=1)
     user = initial.user_embedding.view(len(initial.user_embedding), 3, -1)
     user = F.normalize(user, dim=-1).flatten(1)
@@ -189,18 +189,21 @@ def test_lirdrec_resumes_from_its_state():
     torch.testing.assert_close(other.loss(data, case.batch), expected, atol=0, rtol=0)
 
 
-def test_lirdrec_transforms_features_once():
-    case = GoldenCase('lirdrec')
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16])
+def test_lirdrec_encodes_features_as_its_encoders_do(dtype):
+    case = GoldenCase('lirdrec', torch.float32)
     model, data, _ = build(case)
-    first = model.inputs(data)
-    assert model.inputs(data) is first
-    clone = copy.deepcopy(model)
-    assert clone._inputs is None
-    torch.testing.assert_close(clone(data), model(data))
-    data[ITEM].x_text += 1
-    expected = cosine_transform(data[ITEM].x_text)
-    torch.testing.assert_close(model.inputs(data)[-1][:, -expected.size(1) :], expected)
-    assert model.float().inputs(data)[0].dtype == torch.float32
+    for m in case.modalities:
+        data[ITEM][f'x_{m}'] = data[ITEM][f'x_{m}'].to(dtype)
+    features = [data[ITEM][f'x_{m}'].float() for m in case.modalities]
+    inputs = [*features, torch.cat([cosine_transform(x) for x in features], dim=1)]
+    expected = [encoder(x) for encoder, x in zip(model.encoders, inputs)]
+    actual = model.encode_features(data)
+    torch.testing.assert_close(actual, expected)
+    parameters = list(model.encoders.parameters())
+    weights = [torch.randn_like(block) for block in expected]
+    gradients = [torch.autograd.grad(blocks, parameters, weights) for blocks in (actual, expected)]
+    torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-4)
 
 
 def with_tokens(data, num_items=None):
@@ -262,8 +265,10 @@ def test_lirdrec_one_modality():
     del data[ITEM].x_image, data[similar('image')]
     model = LIRDRec(data, channels=8).double()
     assert model.modalities == ['text'] and model.num_blocks == 2
-    text, shared = model.inputs(data)
-    torch.testing.assert_close(cosine_transform(text), shared)
+    text, shared = model.encode_features(data)
+    torch.testing.assert_close(text, model.encoders[0](data[ITEM].x_text))
+    expected = model.encoders[1](cosine_transform(data[ITEM].x_text))
+    torch.testing.assert_close(shared, expected)
     assert model(data).item.shape == (case.hyper['N'], 16)
 
 
@@ -315,4 +320,4 @@ def test_lirdrec_without_its_parts():
     ]
     short = short.to(case.dtype)
     assert short(data).item.size(1) == 2 * case.hyper['d']
-    assert len(short.inputs(data)) == 2
+    assert len(short.encode_features(data)) == 2

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from motor_geo.nn import TokenCrossEncoder
+from motor_geo.nn import TokenCrossEncoder, rows
 from motor_geo.nn.item_encoder import FeatureProjection, IDEmbedding
 from motor_geo.nn.models.mmgcn import MMGCN
 from motor_geo.typing import ITEM, RATED_BY, RATES, Batch
@@ -300,6 +300,37 @@ def test_mmgcn_keeps_what_is_constant():
     for m in case.modalities:
         data[ITEM][f'x_{m}'] = data[ITEM][f'x_{m}'].float()
     check()
+
+
+@pytest.mark.parametrize('train_embeddings', [False, True])
+def test_mmgcn_long_tables(monkeypatch, train_embeddings):
+    case = GoldenCase('mmgcn')
+    model, data, *_ = build(case)
+    model.requires_grad_(train_embeddings)
+    model.branches.requires_grad_()
+    if not train_embeddings:
+        for branch in model.branches:
+            branch.preference.requires_grad_(False)
+
+    def run():
+        loss = model.loss(data, case.batch)['bpr']
+        trained = [p for p in model.parameters() if p.requires_grad]
+        return loss.detach(), *torch.autograd.grad(loss, trained, allow_unused=True)
+
+    expected = run()
+    monkeypatch.setattr(rows, 'LONG', 7)
+    torch.testing.assert_close(run(), expected)
+
+
+def test_mmgcn_features_of_half_precision():
+    case = GoldenCase('mmgcn', torch.float32)
+    model, data, *_ = build(case)
+    for m in case.modalities:
+        data[ITEM][f'x_{m}'] = data[ITEM][f'x_{m}'].half()
+    actual = model(data)
+    for m in case.modalities:
+        data[ITEM][f'x_{m}'] = data[ITEM][f'x_{m}'].float()
+    torch.testing.assert_close(actual, model(data))
 
 
 def test_mmgcn_features_with_gradient():
