@@ -66,6 +66,7 @@ OPEN: list[Options] = [
     {**TWO_ORDERS, 'items.weight_init': 1.0},
     {'items.dropout': 0.5},
     {'items.mlp_gain': 0.1, 'items.dropout': 0.5},
+    {**TWO_ORDERS, 'tokenizer.whiten': True},
 ]
 
 

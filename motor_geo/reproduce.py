@@ -72,6 +72,7 @@ class Reproduction:
         self.experiment, self.setup, self.out, self.seeds = experiment, setup, out, list(seeds)
         self.general = general or {}
         self.contenders = experiment.contenders(setup)
+        self._epochs = resolve({})['trainer']['epochs']
         self._known: dict[str, tuple[str, str]] = {}
         self._results: dict[str, dict[str, Any]] = {}
         self._jobs: dict[str, Job] = {}
@@ -90,6 +91,8 @@ class Reproduction:
             config = resolve(override(self.general, options))
             name = '-'.join([*contender.label[:1], options['model'], options['items']])
             name = f'{name}-seed{seed}-{run_fingerprint(config, self._data(config)[1])[:10]}'
+            if config['trainer']['epochs'] != self._epochs:  # Which a run can be continued with.
+                name += f'-epochs{config["trainer"]["epochs"]}'
             folder = osp.join(self.out, 'runs', name)
             self._jobs[key] = Job(name, folder, options, {**config, 'out': folder})
         return self._jobs[key]

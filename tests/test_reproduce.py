@@ -123,6 +123,15 @@ def test_settings_are_chosen_on_validation_and_trained_with_all_seeds(shop, tmp_
     assert all(path.stat().st_mtime_ns == time for path, time in times.items())
 
 
+def test_shorter_runs_do_not_stand_for_longer_ones(shop, tmp_path):
+    flags = ('--models', 'LightGCN', '--seeds', '0', '--effort', '1')
+    for epochs in (2, 1):
+        assert start(shop, tmp_path, 'table2', *flags, '--trainer.epochs', str(epochs)) == 0
+        rows = [json.loads(line) for line in (tmp_path / 'table2.jsonl').open()]
+        assert [row['epochs'] for row in rows] == [epochs] * 3
+    assert len(results(tmp_path)) == 6
+
+
 def test_commands_repeat_their_runs(shop, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert start(shop, 'out', 'controls', '--seeds', '0', '--effort', '1') == 0

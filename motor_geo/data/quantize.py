@@ -42,6 +42,8 @@ class Quantizer:
         centroids: Centroids of each block (or level), **[D, K, c]**.
         projection: Principal axes, **[p, d]**; :obj:`None` if all are kept.
         rotation: Rotation, **[D * c, p]**; :obj:`None` if there is none.
+        scale: Factor of each axis that whitens, **[p]**; :obj:`None` if
+            there is none.
         kept_variance: Share of the variance inside the projection.
         center: If set to :obj:`True`, subtracts :obj:`mean`.
         normalize: If set to :obj:`True`, scales rows to unit length.
@@ -52,6 +54,7 @@ class Quantizer:
     centroids: Tensor
     projection: Optional[Tensor] = None
     rotation: Optional[Tensor] = None
+    scale: Optional[Tensor] = None
     kept_variance: float = 1.0
     center: bool = False
     normalize: bool = False
@@ -77,11 +80,24 @@ class Quantizer:
         r"""Projects and rotates prepared rows, **[n, d]** to **[n, p]**."""
         if self.projection is not None:
             x = x @ self.projection.double().t()
+        if self.scale is not None:
+            x = x * self.scale.double()
         if self.rotation is not None:
             return x @ self.rotation.double().t()
         num_blocks, _, size = self.centroids.size()
         width = size if self.residual else num_blocks * size
         return F.pad(x, (0, width - x.size(1)))
+
+    def straighten(self, z: Tensor) -> Tensor:
+        r"""Undoes what changes distances: rows in the units of the prepared
+        ones, **[n, D * c]** to **[n, p]**, from transformed ones.
+        """
+        if self.scale is None:
+            return z
+        if self.rotation is not None:
+            z = z @ self.rotation.to(z.dtype)
+        z = z[:, : self.scale.numel()]
+        return torch.where(self.scale > 0, z / self.scale.to(z.dtype), 0.0)
 
     def assign(self, z: Tensor) -> Tensor:
         r"""Codes of transformed rows, **[n, D]**."""
@@ -123,6 +139,8 @@ class Quantizer:
             state['projection'] = self.projection
         if self.rotation is not None:
             state['rotation'] = self.rotation
+        if self.scale is not None:
+            state['scale'] = self.scale
         return state
 
     @classmethod
@@ -190,6 +208,7 @@ def fit_quantizer(
     init: str = 'pca',
     center: bool = False,
     normalize: bool = False,
+    whiten: bool = False,
     num_iters: int = 10,
     max_dim: Optional[int] = 512,
     seed: int = 0,
@@ -226,10 +245,15 @@ def fit_quantizer(
             block = as_block(array, start, start + step, torch.double)
             yield _prepare(block, mean, center, normalize)
 
-    projection, kept_variance = None, 1.0
-    if max_dim is not None and width > max_dim:
-        projection, kept_variance = _principal_axes(blocks(), max_dim)
+    projection, scale, kept_variance = None, None, 1.0
+    num_axes = width if max_dim is None else min(width, max_dim)
+    if whiten or num_axes < width:
+        projection, variance, kept_variance = _principal_axes(blocks(), num_axes)
         axes = projection.double().t()
+        if whiten:
+            small = variance <= 1e-6 * variance.max()  # Nothing but rounding.
+            scale = variance.rsqrt().masked_fill(small, 0).float()
+            axes = axes * scale.double()
         z = torch.cat([(block @ axes).float() for block in blocks()]).numpy()
     else:
         z = torch.cat([block.float() for block in blocks()]).numpy()
@@ -251,11 +275,12 @@ def fit_quantizer(
             flat = torch.from_numpy(faiss.vector_to_array(pq.centroids).copy())
             centroids = flat.view(num_tokens, codebook_size, -1)
     return Quantizer(
-        mean, centroids, projection, rotation, kept_variance, center, normalize, residual
+        mean, centroids, projection, rotation, scale, kept_variance, center, normalize, residual
     )
 
 
-def _principal_axes(blocks: Iterator[Tensor], num_axes: int) -> tuple[Tensor, float]:
+def _principal_axes(blocks: Iterator[Tensor], num_axes: int) -> tuple[Tensor, Tensor, float]:
+    r"""Axes, the variances along them, and their share of all."""
     num_rows, total, square = 0, torch.zeros(1).double(), torch.zeros(1).double()
     for block in blocks:
         num_rows += block.size(0)
@@ -270,8 +295,9 @@ def _principal_axes(blocks: Iterator[Tensor], num_axes: int) -> tuple[Tensor, fl
         kept = value[:num_axes].sum() / value.sum().clamp(min=1e-300)
     else:
         axis = _leading_axes(matrix, num_axes)
-        kept = ((axis @ matrix) * axis).sum() / matrix.trace().clamp(min=1e-300)
-    return axis[:num_axes].float(), float(kept)
+        value = ((axis @ matrix) * axis).sum(dim=1)
+        kept = value.sum() / matrix.trace().clamp(min=1e-300)
+    return axis[:num_axes].float(), value[:num_axes], float(kept)
 
 
 def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:

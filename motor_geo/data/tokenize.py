@@ -66,6 +66,9 @@ class OPQTokenizer(BaseTransform):
         normalize: If set to :obj:`True`, scales rows to unit length (after
             centring); a zero row stays zero. Without it, items of large norm
             dominate the squared error.
+        whiten: If set to :obj:`True`, principal axes are scaled to unit
+            variance, such that directions of small variance count as much as
+            others; those below a millionth of the largest are left out.
         num_iters: Alternations between rotation and codebooks
             (:obj:`"opq"` only).
         init: Where the rotation starts: :obj:`"pca"` (principal axes dealt
@@ -96,6 +99,7 @@ class OPQTokenizer(BaseTransform):
         modalities: Optional[Sequence[str]] = None,
         center: bool = False,
         normalize: bool = False,
+        whiten: bool = False,
         num_iters: int = 10,
         init: str = 'pca',
         max_dim: Optional[int] = 512,
@@ -130,6 +134,7 @@ class OPQTokenizer(BaseTransform):
         self.modalities = None if modalities is None else sorted(set(modalities))
         self.center = center
         self.normalize = normalize
+        self.whiten = whiten
         self.num_iters = num_iters
         self.init = init
         self.max_dim = max_dim
@@ -218,8 +223,8 @@ class OPQTokenizer(BaseTransform):
         return keep.nonzero().view(-1).numpy()
 
     def _fit_settings(self, modality: str) -> dict[str, Any]:
-        names = ('codebook_size', 'method', 'init', 'center', 'normalize', 'num_iters')
-        settings = {name: getattr(self, name) for name in (*names, 'max_dim', 'seed')}
+        names = ('codebook_size', 'method', 'init', 'center', 'normalize', 'whiten')
+        settings = {name: getattr(self, name) for name in (*names, 'num_iters', 'max_dim', 'seed')}
         return {'num_tokens': self._num_tokens_of(modality), **settings}
 
     def _fit_one(self, modality: str, x: np.ndarray, rows: np.ndarray) -> Quantizer:
@@ -391,6 +396,7 @@ _SETTINGS = (
     'modalities',
     'center',
     'normalize',
+    'whiten',
     'num_iters',
     'init',
     'max_dim',

@@ -55,7 +55,8 @@ def naive_codes(quantizer, x):
             row = row - quantizer.mean.double()
         if quantizer.normalize and bool(row.any()):
             row = row / row.norm()
-        for matrix in [quantizer.projection, quantizer.rotation]:
+        scale = None if quantizer.scale is None else quantizer.scale.diag()
+        for matrix in [quantizer.projection, scale, quantizer.rotation]:
             row = row if matrix is None else matrix.double() @ row
         num_tokens, _, size = quantizer.centroids.shape
         if not quantizer.residual:
@@ -119,6 +120,9 @@ CASES = [
     {'method': 'pq', 'normalize': True, 'max_dim': 6},
     {'method': 'rq', 'num_tokens': 3},
     {'method': 'rq', 'center': True, 'max_dim': 3},
+    {'method': 'opq', 'num_tokens': 3, 'whiten': True},
+    {'method': 'pq', 'whiten': True, 'normalize': True, 'max_dim': 6},
+    {'method': 'rq', 'whiten': True, 'max_dim': 3},
 ]
 
 
@@ -151,7 +155,8 @@ def test_state(case):
             gram = matrix.t() @ matrix if matrix.size(0) > matrix.size(1) else matrix @ matrix.t()
             assert torch.allclose(gram, torch.eye(gram.size(0)), atol=1e-5)
     assert (quantizer.rotation is not None) == (case['method'] == 'opq')
-    assert (quantizer.projection is not None) == ('max_dim' in case)
+    assert (quantizer.projection is not None) == ('max_dim' in case or 'whiten' in case)
+    assert (quantizer.scale is not None) == ('whiten' in case)
 
 
 def test_improves():
@@ -317,6 +322,28 @@ def test_reduction():
     assert tokenizer(max_dim=None).fit(make_data(text=x)).quantizers['text'].projection is None
 
 
+@pytest.mark.parametrize('case', [{}, {'num_tokens': 4}, {'method': 'pq'}, {'max_dim': 5}])
+def test_whitening(case):
+    x = features(100, 10, rank=6)
+    x[:, 9] = x[:, 8]  # A direction without variance.
+    transform = tokenizer(whiten=True, center=True, **case)
+    report = transform.report(make_data(text=x))['modalities']['text']
+    quantizer = transform.quantizers['text']
+    z = quantizer.transform(quantizer.prepare(x))
+    variance = torch.linalg.eigvalsh(torch.cov(z.t(), correction=0))
+    rank = 5 if 'max_dim' in case else 9
+    assert torch.allclose(variance[-rank:], torch.ones(rank).double(), atol=1e-4)
+    assert torch.allclose(variance[:-rank], torch.zeros(1).double(), atol=1e-4)
+    # Errors are those of features: what is decoded goes all the way back.
+    centred = (x - x.mean(dim=0)).double()
+    kept = quantizer.straighten(z)
+    projected = centred @ quantizer.projection.double().t()
+    assert torch.allclose(kept, projected, atol=1e-2 * float(projected.abs().max()))
+    decoded = quantizer.straighten(quantizer.decode(quantizer.encode(x)))
+    error = (centred - decoded @ quantizer.projection.double()).square().sum()
+    assert report['error'] == pytest.approx(float(error / centred.square().sum()), rel=1e-2)
+
+
 def test_leading_axes(monkeypatch):
     x = features(200, 40, rank=8)
     exact = tokenizer(max_dim=6).report(make_data(text=x))['modalities']['text']
@@ -445,14 +472,21 @@ def test_cache(monkeypatch):
     assert torch.equal(tokenizer(cache=True)(data)['item'].token_id, expected)
     assert not calls
     for i, kwargs in enumerate(
-        [{'seed': 1}, {'num_iters': 4}, {'center': True}, {'method': 'rq'}, {'max_dim': 5}]
+        [
+            {'seed': 1},
+            {'num_iters': 4},
+            {'center': True},
+            {'whiten': True},
+            {'method': 'rq'},
+            {'max_dim': 5},
+        ]
     ):
         tokenizer(cache=True, **kwargs)(data)
         assert len(calls) == i + 1
     tokenizer(cache=True)(make_data(text=features(60, 10) + 1))
-    assert len(calls) == 6
-    tokenizer(cache=False)(data)
     assert len(calls) == 7
+    tokenizer(cache=False)(data)
+    assert len(calls) == 8
 
     # Tokens of features that were seen before are not computed again.
     def broken(*args):
