@@ -26,7 +26,7 @@ from typing import Any, TextIO
 import numpy as np
 from tqdm import tqdm
 
-from motor_geo.build import build_dataset, run_fingerprint
+from motor_geo.build import build_dataset, build_device, run_fingerprint
 from motor_geo.config import (
     Config,
     ConfigError,
@@ -256,7 +256,7 @@ class Reproduction:
             title=f'{name}: {self.experiment.title}',
             intro=self.intro(outcomes, failed),
             command=command,
-            machine={**versions(), 'device': str(self.general.get('device', 'auto'))},
+            machine={**versions(), 'device': str(build_device(self.general.get('device', 'auto')))},
             blocks=blocks(self.experiment, self.setup, outcomes),
             runs=runs,
         )

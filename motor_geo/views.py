@@ -182,7 +182,7 @@ def buckets(scene: Scene) -> Iterator[Block]:
                 both = len(series) > 1
                 yield Figure(
                     f'figure3-{data}-{model}-{metric[:-3]}',
-                    f'{model} on {data}',
+                    f'{_title(metric)} of {model}: {data}',
                     'line',
                     'training interactions of the item',
                     _title(metric),
@@ -232,7 +232,14 @@ def counts(scene: Scene) -> Iterator[Block]:
             name = f'figure4-{data}-{path[-1].split("@")[0]}-plot'
             label = 'tokens per modality'
             yield Figure(
-                name, data, kind, label, title, series, categories=forms, panels=f'figure4-{data}'
+                name,
+                f'{title[0].upper()}{title[1:]}: {data}',
+                kind,
+                label,
+                title,
+                series,
+                categories=forms,
+                panels=f'figure4-{data}',
             )
 
 
@@ -267,7 +274,7 @@ def lines(scene: Scene, logx: bool = False) -> Iterator[Block]:
             )
             yield Figure(
                 f'{scene.experiment.name}-{data}-{metric[:-3]}-plot',
-                f'{data}, {_title(metric)}',
+                f'{_title(metric)}: {data}',
                 'line',
                 scene.experiment.head[-1],
                 _title(metric),
@@ -289,6 +296,24 @@ def shares(scene: Scene) -> Iterator[Block]:
         if any(facts):
             body = '\n'.join(f'- {fact}' for fact in [*facts, evaluated(scene, data)] if fact)
             yield Text(f'Where the lines cross: {data}', body)
+            series = []
+            for form in forms:
+                points = gains(scene, data, form)
+                names = [
+                    j.name for key, out in outcomes.items() if key[2] == form for j in out.jobs
+                ]
+                above = [100 * gain for _, gain in points]
+                series.append(Series(form, [share for share, _ in points], above, None, names))
+            yield Figure(
+                f'sparsity-{data}-gain-plot',
+                f'Gain over IDs: {data}',
+                'line',
+                scene.experiment.head[-1],
+                'gain in Recall@20 over IDs, %',
+                series,
+                logx=True,
+                panels=f'sparsity-groups-{data}',
+            )
         for group in ('tail', 'middle', 'head'):
             series = []
             for form in forms:
@@ -303,7 +328,7 @@ def shares(scene: Scene) -> Iterator[Block]:
                 series.append(Series(form, x, y, std, tuple(runs)))
             yield Figure(
                 f'sparsity-{data}-{group}',
-                f'{group} items of {data}',
+                f'{group.capitalize()} items of {data}',
                 'line',
                 scene.experiment.head[-1],
                 'Recall@20',
@@ -313,8 +338,8 @@ def shares(scene: Scene) -> Iterator[Block]:
             )
 
 
-def crossing(scene: Scene, data: str, form: str) -> str:
-    r"""Between which shares a contender and IDs change places."""
+def gains(scene: Scene, data: str, form: str) -> list[tuple[float, float]]:
+    r"""Shares of training interactions, and the gain over IDs at each."""
     points = []
     for label, outcome in scene.of(data).items():
         base = (*label[:2], 'id', *label[3:])
@@ -323,7 +348,12 @@ def crossing(scene: Scene, data: str, form: str) -> str:
             if own and other:
                 gain = float(np.mean(own)) / float(np.mean(other)) - 1
                 points.append((float(label[-1]), gain))
-    points.sort()
+    return sorted(points)
+
+
+def crossing(scene: Scene, data: str, form: str) -> str:
+    r"""Between which shares a contender and IDs change places."""
+    points = gains(scene, data, form)
     if len(points) < 2:
         return ''
     spelled = ', '.join(f'{100 * gain:+.0f} % at {100 * share:g} %' for share, gain in points)
@@ -366,7 +396,8 @@ def epochs(scene: Scene) -> Iterator[Block]:
             series.append(Series(name, x, values.mean(axis=0).tolist(), std, runs))
         if series:
             name = f'{scene.experiment.name}-{data}'
-            yield Figure(f'{name}-plot', data, 'line', 'epoch', 'Recall@20 on validation', series)
+            title = f'Recall@20 on validation by epoch: {data}'
+            yield Figure(f'{name}-plot', title, 'line', 'epoch', 'Recall@20 on validation', series)
             rows = [
                 Row([s.label], [Value(s.y[i - 1]) if i <= len(s.y) else Value(None) for i in marks])
                 for s in series
@@ -423,7 +454,8 @@ def heat(scene: Scene) -> Iterator[Block]:
         heads = [Column(column, 'metric') for column in columns]
         title = f'Recall@20 by {first} (rows) and {second} (columns): {data}'
         yield Table(name, title, [first], heads, table, [])
-        yield Figure(f'{name}-plot', data, 'heat', second, 'Recall@20', series, categories=columns)
+        title = f'Recall@20: {data}'
+        yield Figure(f'{name}-plot', title, 'heat', second, 'Recall@20', series, categories=columns)
 
 
 VIEWS: dict[str, Callable[[Scene], Iterator[Block]]] = {

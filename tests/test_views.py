@@ -1,7 +1,7 @@
 import pytest
 
 from motor_geo.experiments import EXPERIMENTS, in_words
-from motor_geo.views import VIEWS, crossing, improvements
+from motor_geo.views import VIEWS, crossing, gains, improvements
 from tests.test_scene import make
 
 
@@ -21,6 +21,13 @@ def test_where_lines_cross():
     scene = shares({'0.25': 0.1, '1': 0.2}, {'0.25': 0.2, '1': 0.3})
     assert crossing(scene, 'shop', 'mean').startswith('mean does not cross IDs')
     assert crossing(scene, 'shop', 'specific') == ''
+
+
+def test_gains_by_share():
+    scene = shares({'0.25': 0.1, '1': 0.2}, {'1': 0.1, '0.25': 0.2})
+    assert gains(scene, 'shop', 'mean') == [(0.25, pytest.approx(1)), (1.0, pytest.approx(-0.5))]
+    assert gains(scene, 'shop', 'id') == [(0.25, 0), (1.0, 0)]
+    assert gains(scene, 'shop', 'specific') == []
 
 
 def test_settings_in_words():
