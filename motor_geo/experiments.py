@@ -247,6 +247,8 @@ def cold_start(setup: Setup) -> list[Contender]:
         for model in setup.choose(('LightGCN', 'FREEDOM'), data):
             for form in ('features', 'mean', 'specific'):
                 out.append(setup.contender((data, model, form), model, form, options, [{}]))
+            label, more = (data, model, 'recommended'), {**options, **RECOMMENDED}
+            out.append(setup.contender(label, model, 'specific', more, [{}]))
     return out
 
 
