@@ -4,6 +4,7 @@ for each on validation, and what the report shows.
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -361,20 +362,34 @@ def controls(setup: Setup) -> list[Contender]:
 
 
 def recommended(setup: Setup) -> list[Contender]:
-    r"""The token network that the controls speak for, against plain ones."""
+    r"""The token network that the controls speak for, against plain ones: up to
+    six settings for everyone, the default ones first.
+    """
     out = []
     for data in setup.data:
         for model in setup.choose(('LightGCN',), data):
+            deep = 'num_layers' in inspect.signature(MODELS[model]).parameters
+            deeper = {'model.num_layers': 3} if deep else {}
+            plain = [*IDS[model], *({**setting, **deeper} for setting in IDS[model])]
+            full, equal = (
+                [
+                    *product(tokenizer__num_tokens=[count, 2 * count, 2]),
+                    {'tokenizer.num_tokens': count, 'tokenizer.whiten': True},
+                    {'tokenizer.num_tokens': count, **deeper},
+                    {'tokenizer.num_tokens': 2, 'tokenizer.whiten': True},
+                ]
+                for count in (4, 5)
+            )
             forms = [
-                ('id', 'id', {}, IDS[model]),
-                ('recommended', 'specific', RECOMMENDED, FULL),
-                ('mean + behavior', 'mean', {'behavior': True}, EQUAL),
+                ('id', 'id', {}, plain),
+                ('recommended', 'specific', RECOMMENDED, full),
+                ('mean + behavior', 'mean', {'behavior': True}, equal),
             ]
             if setup.modalities[data]:
                 forms += [
-                    ('specific', 'specific', {}, FULL),
-                    ('mean', 'mean', {}, EQUAL),
-                    ('features', 'features', {}, IDS[model]),
+                    ('specific', 'specific', {}, full),
+                    ('mean', 'mean', {}, equal),
+                    ('features', 'features', {}, plain),
                 ]
             for name, items, options, settings in forms:
                 out.append(setup.contender((data, model, name), model, items, options, settings))

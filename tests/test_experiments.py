@@ -46,6 +46,10 @@ def test_as_much_is_tried_for_everyone(setup):
         if name == 'controls':
             contenders = EXPERIMENTS[name].contenders(setup)
         assert len({len(contender.settings) for contender in contenders}) == 1
+    for models in (None, ('BPR',)):
+        wide = setup._replace(effort=9, models=models)
+        contenders = EXPERIMENTS['recommended'].contenders(wide)
+        assert {len(contender.settings) for contender in contenders} == {6}
 
 
 def test_averages_have_the_parameters_of_a_full_network(setup):
