@@ -54,12 +54,11 @@ def _in_blocks(x: Tensor, function: Callable[[Tensor, Tensor, Tensor], Tensor]) 
 
 def _factors(size: int, x: Tensor) -> Tuple[Tensor, Tensor]:
     r"""The factors :math:`a_k` and :math:`e^{-i \pi k / 2F}`."""
-    k = torch.arange(size, dtype=torch.float64)
+    k = torch.arange(size, dtype=torch.float64, device=x.device)
     scale = torch.full_like(k, math.sqrt(2 / size))
     scale[0] = math.sqrt(1 / size)
     twiddle = torch.polar(torch.ones_like(k), -math.pi * k / (2 * size))
-    dtype = torch.promote_types(x.dtype, torch.complex64)
-    return scale.to(x.device, x.dtype), twiddle.to(x.device, dtype)
+    return scale.to(x.dtype), twiddle.to(torch.promote_types(x.dtype, torch.complex64))
 
 
 def _coefficients(x: Tensor, scale: Tensor, twiddle: Tensor) -> Tensor:
