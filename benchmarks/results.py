@@ -32,8 +32,8 @@ from benchmarks.baselines import item_knn, popularity
 from benchmarks.results_page import chosen, render
 from motor_geo.build import build_dataset
 from motor_geo.config import merge, resolve
+from motor_geo.contenders import IDS, Options, product
 from motor_geo.data import TableDataset
-from motor_geo.experiments import IDS, Options, product
 from motor_geo.files import atomic_write
 from motor_geo.nn.models import MODELS
 from motor_geo.run import run

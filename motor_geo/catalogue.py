@@ -10,8 +10,8 @@ import numpy as np
 
 from motor_geo.build import build_dataset
 from motor_geo.config import resolve
+from motor_geo.contenders import BASE
 from motor_geo.data import OPQTokenizer, RecommendationDataset
-from motor_geo.experiments import BASE
 from motor_geo.report import Block, Column, Figure, Row, Series, Table, Value
 from motor_geo.scene import Scene, numbers
 from motor_geo.space import override

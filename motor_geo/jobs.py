@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TextIO
 import numpy as np
 
 from motor_geo.config import Config, check_writable
-from motor_geo.experiments import Contender, Options
+from motor_geo.contenders import Contender, Options
 from motor_geo.files import try_lock
 
 NEEDS = 'A reproduction needs Optuna, scipy and matplotlib: pip install "motor-geo[reproduce]"'

@@ -36,7 +36,8 @@ from motor_geo.config import (
     resolve,
     suggest,
 )
-from motor_geo.experiments import ALIASES, EXPERIMENTS, Contender, Experiment, Options, Setup
+from motor_geo.contenders import Contender, Options, Setup
+from motor_geo.experiments import ALIASES, EXPERIMENTS, Experiment
 from motor_geo.files import atomic_write
 from motor_geo.jobs import Job, Journal, Outcome
 from motor_geo.nn.models import MODELS

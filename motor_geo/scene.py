@@ -14,9 +14,10 @@ import torch
 import yaml
 
 from motor_geo.build import build_dataset
+from motor_geo.contenders import Setup
 from motor_geo.data import RecommendationDataset
 from motor_geo.evaluator import EvalResult
-from motor_geo.experiments import Experiment, Setup
+from motor_geo.experiments import Experiment
 from motor_geo.jobs import Outcome
 from motor_geo.report import Value
 from motor_geo.significance import paired_tests
@@ -173,3 +174,14 @@ def _look_up(table: Mapping[str, Any], data: str, keys: Sequence[str], metric: s
     if not isinstance(found, list) or metric not in table['columns']:
         return None
     return float(found[table['columns'].index(metric)])
+
+
+def spelled(metric: str) -> str:
+    r"""A metric in words."""
+    name, _, k = metric.partition('@')
+    return f'{ {"recall": "Recall", "ndcg": "NDCG"}.get(name, name) }@{k}'
+
+
+def of_group(groups: Sequence[Mapping[str, Any]], name: str, metric: str) -> list[float]:
+    r"""A metric of a group of items, by seed."""
+    return [entry[name][metric] for entry in groups if metric in entry.get(name, {})]

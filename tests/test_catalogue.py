@@ -4,7 +4,8 @@ import pytest
 from motor_geo.build import build_dataset
 from motor_geo.catalogue import neighbors, read_titles, statistics, tokens
 from motor_geo.config import resolve
-from motor_geo.experiments import EXPERIMENTS, Setup
+from motor_geo.contenders import Setup
+from motor_geo.experiments import EXPERIMENTS
 from motor_geo.scene import Scene
 from motor_geo.space import override
 

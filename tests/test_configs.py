@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from motor_geo.config import parse_flags, read_yaml, resolve
-from motor_geo.experiments import BASE, RECOMMENDED
+from motor_geo.contenders import BASE, RECOMMENDED
 from motor_geo.nn.models import MODELS
 from motor_geo.run import flatten
 from motor_geo.space import override, read_space

@@ -14,7 +14,18 @@ LEVELS = [
     [{'config'}],
     [{'build'}],
     [
-        {'run', 'recommend', 'space', 'sweep', 'experiments', 'jobs', 'reproduce', 'significance'}
+        {
+            'run',
+            'recommend',
+            'space',
+            'sweep',
+            'contenders',
+            'curves',
+            'experiments',
+            'jobs',
+            'reproduce',
+            'significance',
+        }
         | {'scene', 'catalogue', 'views', 'report', 'report_text', 'report_html', 'report_plot'}
     ],
 ]

@@ -1,6 +1,7 @@
 import pytest
 
-from motor_geo.experiments import EXPERIMENTS, Contender, Setup
+from motor_geo.contenders import Contender, Setup
+from motor_geo.experiments import EXPERIMENTS
 from motor_geo.jobs import Outcome
 from motor_geo.scene import Scene, published, summary
 
