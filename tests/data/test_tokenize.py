@@ -332,6 +332,7 @@ def test_whitening(case):
     z = quantizer.transform(quantizer.prepare(x))
     variance = torch.linalg.eigvalsh(torch.cov(z.t(), correction=0))
     rank = 5 if 'max_dim' in case else 9
+    assert int((quantizer.scale > 0).sum()) == rank  # Nothing is blown up.
     assert torch.allclose(variance[-rank:], torch.ones(rank).double(), atol=1e-4)
     assert torch.allclose(variance[:-rank], torch.zeros(1).double(), atol=1e-4)
     # Errors are those of features: what is decoded goes all the way back.
