@@ -17,7 +17,6 @@ LIRDREC = ('BPR', 'LightGCN', 'VBPR', 'GRCN', 'LATTICE', 'SLMRec', 'MICRO', 'BM3
 )
 #: What runs have in common unless the call says otherwise.
 BASE: Options = {'tokenizer.center': True, 'tokenizer.normalize': True}
-BUCKETS = (5, 10, 20, 50)
 SHARES = (1.0, 0.5, 0.25, 0.1)
 MISSING = (0.0, 0.25, 0.5, 0.75)
 EPOCHS = 60

@@ -124,10 +124,10 @@ def crossing(scene: Scene, data: str, form: str) -> str:
     points = gains(scene, data, form)
     if len(points) < 2:
         return ''
-    spelled = ', '.join(f'{100 * gain:+.0f} % at {100 * share:g} %' for share, gain in points)
+    listed = ', '.join(f'{100 * gain:+.0f} % at {100 * share:g} %' for share, gain in points)
     cross = [f'{100 * _zero(a, b):.0f} %' for a, b in zip(points, points[1:]) if a[1] * b[1] < 0]
     where = f'crosses IDs near {", ".join(cross)}' if cross else 'does not cross IDs'
-    return f'{form} {where} (gain over IDs {spelled} of the training interactions).'
+    return f'{form} {where} (gain over IDs {listed} of the training interactions).'
 
 
 def evaluated(scene: Scene, data: str) -> str:

@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from motor_geo.catalogue import neighbors, statistics, tokens
-from motor_geo.contenders import BUCKETS, Setup, in_words
+from motor_geo.contenders import Setup, in_words
 from motor_geo.curves import epochs, heat, lines, shares
 from motor_geo.experiments import Experiment
 from motor_geo.jobs import Outcome
 from motor_geo.report import Block, Column, Figure, Row, Series, Table, Value
 from motor_geo.scene import MAIN, METRICS, Label, Scene, numbers, of_group, spelled, summary
+
+#: Bounds of groups of items by training count.
+BUCKETS = (5, 10, 20, 50)
 
 
 def comparison(scene: Scene) -> Iterator[Block]:

@@ -43,17 +43,17 @@ class _CosineTransform(torch.autograd.Function):
 
 
 def _in_blocks(x: Tensor, function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
-    size = x.size(1)
-    scale, twiddle = _factors(size, x)
+    scale, twiddle = _factors(x)
     out = torch.empty_like(x)
-    rows = max(2**22 // size, 1)  # Bounds the memory of complex intermediates.
+    rows = max(2**22 // x.size(1), 1)  # Bounds the memory of complex intermediates.
     for start in range(0, x.size(0), rows):
         out[start : start + rows] = function(x[start : start + rows], scale, twiddle)
     return out
 
 
-def _factors(size: int, x: Tensor) -> Tuple[Tensor, Tensor]:
+def _factors(x: Tensor) -> Tuple[Tensor, Tensor]:
     r"""The factors :math:`a_k` and :math:`e^{-i \pi k / 2F}`."""
+    size = x.size(1)
     k = torch.arange(size, dtype=torch.float64, device=x.device)
     scale = torch.full_like(k, math.sqrt(2 / size))
     scale[0] = math.sqrt(1 / size)

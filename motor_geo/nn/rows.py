@@ -1,5 +1,5 @@
-r"""Row-wise functions whose gradients take fewer passes over a table than
-autograd needs.
+r"""Row-wise functions of long tables that take fewer passes over them, or
+keep less of them in memory, than autograd does.
 """
 
 from __future__ import annotations

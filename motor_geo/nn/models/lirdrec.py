@@ -218,7 +218,7 @@ class LIRDRec(Recommender):
         hidden = [project(x, weight).split(size, dim=1) for x, weight in zip(features, weights)]
         first = [parts[0] for parts in hidden]
         if len(hidden[0]) > 1:
-            shared = sum(parts[1] for parts in hidden[1:]) + hidden[0][1]
+            shared = sum((parts[1] for parts in hidden[1:]), hidden[0][1])
             if self.dct == '2d':
                 shared = cosine_transform(shared.t()).t()
             first.append(shared)

@@ -230,12 +230,11 @@ class _Branch(nn.Module):
         else:
             item_scale, user_mean = self._constant('item', x, graph.to_user, graph.to_user_weight)
 
-        first, *others = self.convs
-        final = [None] * len(others) + [rows]
-        mean, scale = (user_mean, item_mean), (user_scale, item_scale)
-        out = first(Embeddings(user, item), ids, graph, mean, scale, final[0])
-        for conv, index in zip(others, final[1:]):
-            out = conv(out, ids, graph, rows=index)
+        out, last = Embeddings(user, item), len(self.convs) - 1
+        constant = [(user_mean, item_mean), (user_scale, item_scale)]
+        for layer, conv in enumerate(self.convs):
+            out = conv(out, ids, graph, *constant, rows=rows if layer == last else None)
+            constant = []  # Of the first layer only.
         return out
 
     def _constant(
