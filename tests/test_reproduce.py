@@ -168,6 +168,8 @@ def test_groups_of_items(shop, tmp_path):
         count[item] += label == 0
         held_out += [item] * (label == 2)
     bounds = [0, 6, 11, 21, 51, 1000]
+    names = [row[0].replace('\\', '') for row in cells]
+    assert names == ['0-5', '6-10', '11-20', '21-50', '>50']
     expected = np.histogram(count, bounds)[0]
     assert [int(row[head.index('items')]) for row in cells] == expected.tolist()
     expected = np.histogram(count[held_out], bounds)[0]
