@@ -30,8 +30,8 @@ def product(**choices: Sequence[Any]) -> list[Options]:
     return [dict(zip(keys, values)) for values in itertools.product(*choices.values())]
 
 
-#: What is tried of a backbone with IDs: its most sensitive option, the default
-#: first.
+#: What is tried of a backbone with IDs: its most sensitive option. The first
+#: value is that of all other contenders with this backbone.
 IDS: dict[str, list[Options]] = {
     'BPR': product(model__reg_weight=[1e-1, 1.0, 1e-3]),
     'LightGCN': product(model__reg_weight=[1e-4, 1e-3, 1e-2]),
@@ -130,6 +130,7 @@ class Setup(NamedTuple):
         if settings is None:
             settings = IDS[model] if items in ('id', 'features') else TOKENS
         fixed = {'data': self.data[label[0]], 'model': model, 'items': items, **BASE}
+        fixed.update(IDS[model][0])
         fixed.update(options or {})
         return Contender(label, {**fixed, **self.options}, settings[: max(1, self.effort)])
 

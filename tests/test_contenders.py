@@ -1,6 +1,6 @@
 import pytest
 
-from motor_geo.contenders import Setup, in_words
+from motor_geo.contenders import IDS, Setup, in_words
 from motor_geo.experiments import EXPERIMENTS
 from motor_geo.nn import TokenCrossEncoder
 
@@ -30,6 +30,15 @@ def test_as_much_is_tried_for_everyone(setup):
         wide = setup._replace(effort=9, models=models)
         contenders = EXPERIMENTS['recommended'].contenders(wide)
         assert {len(contender.settings) for contender in contenders} == {6}
+
+
+def test_tokens_have_the_regulariser_of_ids(setup):
+    for name in ('table2', 'table3', 'lirdrec-figure4'):
+        found = {c.label: c for c in EXPERIMENTS[name].contenders(setup._replace(effort=1))}
+        for (data, model, form), contender in found.items():
+            (setting,) = contender.settings
+            options = {**contender.options, **setting}
+            assert IDS[model][0].items() <= options.items(), (data, model, form)
 
 
 def test_averages_have_the_parameters_of_a_full_network(setup):
