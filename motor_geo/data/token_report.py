@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from motor_geo.data.features import as_block, unique_rows
-from motor_geo.data.quantize import Quantizer
+from motor_geo.data.quantizer import Quantizer
 
 
 def token_report(

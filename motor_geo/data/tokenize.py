@@ -14,16 +14,9 @@ from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 from tqdm import tqdm
 
-from motor_geo.data.features import check_matrix, feature_modalities, item_features
-from motor_geo.data.quantize import (
-    INITS,
-    METHODS,
-    Quantizer,
-    as_array,
-    check_sizes,
-    fit_quantizer,
-    import_faiss,
-)
+from motor_geo.data.features import as_array, check_matrix, feature_modalities, item_features
+from motor_geo.data.quantize import INITS, METHODS, check_sizes, fit_quantizer, import_faiss
+from motor_geo.data.quantizer import Quantizer
 from motor_geo.data.token_report import format_report, token_report
 from motor_geo.files import atomic_write, cached, fingerprint
 from motor_geo.typing import ITEM, RATES
