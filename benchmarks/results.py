@@ -32,7 +32,7 @@ from benchmarks.baselines import item_knn, popularity
 from benchmarks.results_page import chosen, render
 from motor_geo.build import build_dataset
 from motor_geo.config import merge, resolve
-from motor_geo.contenders import IDS, Options, product
+from motor_geo.contenders import TRIED, Options, product
 from motor_geo.data import TableDataset
 from motor_geo.files import atomic_write
 from motor_geo.nn.models import MODELS
@@ -46,7 +46,7 @@ STAGES = ('baseline', 'final', 'parts', 'cold', 'time', 'tune')
 
 #: Backbones with a grid and seeds of their own, and the others.
 MAIN = ('BPR', 'LightGCN', 'VBPR', 'FREEDOM')
-OTHERS = tuple(name for name in IDS if name not in MAIN)
+OTHERS = tuple(name for name in TRIED if name not in MAIN)
 
 
 def grid(data: str, model: str, items: str) -> List[Options]:
@@ -59,7 +59,7 @@ def grid(data: str, model: str, items: str) -> List[Options]:
     if model in OTHERS:
         if data == 'tiktok':
             return product(tokenizer__num_tokens=[4]) if tokens else [{}]
-        return product(tokenizer__num_tokens=[2, 4, 8]) if tokens else IDS[model]
+        return product(tokenizer__num_tokens=[2, 4, 8]) if tokens else TRIED[model]
     if data not in ('lastfm', 'tiktok'):
         count = 3 if data == 'sports' else 2
         if tokens:

@@ -30,30 +30,28 @@ def product(**choices: Sequence[Any]) -> list[Options]:
     return [dict(zip(keys, values)) for values in itertools.product(*choices.values())]
 
 
-#: What is tried of a backbone with IDs: its most sensitive option. The first
-#: value is that of all other contenders with this backbone.
-IDS: dict[str, list[Options]] = {
-    'BPR': product(model__reg_weight=[1e-1, 1.0, 1e-3]),
-    'LightGCN': product(model__reg_weight=[1e-4, 1e-3, 1e-2]),
-    'LayerGCN': product(model__reg_weight=[1e-3, 1e-4, 1e-2]),
-    'VBPR': product(model__reg_weight=[1e-1, 1.0, 1e-3]),
-    'GRCN': product(model__reg_weight=[1e-3, 1e-4, 1e-5]),
+#: What is tried of a backbone, whatever its items: its most sensitive option. The
+#: first value is that of contenders for which nothing is tried. Tokens, which items
+#: share, ask for a stronger regulariser than the grids of the papers hold.
+TRIED: dict[str, list[Options]] = {
+    'BPR': product(model__reg_weight=[1e-1, 1.0, 1e-2]),
+    'LightGCN': product(model__reg_weight=[1e-4, 1e-1, 1e-2]),
+    'LayerGCN': product(model__reg_weight=[1e-3, 1e-2, 1e-4]),
+    'VBPR': product(model__reg_weight=[1e-1, 1.0, 1e-2]),
+    'GRCN': product(model__reg_weight=[1e-3, 1e-2, 1e-4]),
     'SLMRec': product(model__ssl_weight=[0.1, 0.01, 1.0]),
-    'BM3': product(model__reg_weight=[1e-1, 1e-2, 1e-3]),
+    'BM3': product(model__reg_weight=[1e-1, 10.0, 1.0]),
     'FREEDOM': product(model__reg_weight=[1e-3, 1e-4, 0.0]),
-    'MGCN': product(model__cl_weight=[1e-2, 1e-3, 1e-1]),
+    'MGCN': product(model__reg_weight=[1e-4, 1e-2, 1e-1]),
     'LIRDRec': product(model__reg_weight=[1e-3, 1e-2, 1e-4]),
     'LATTICE': product(model__reg_weight=[1e-4, 1e-3, 1e-5]),
     'MICRO': product(model__reg_weight=[1e-4, 1e-3, 1e-5]),
     'LGMRec': product(model__alpha=[0.3, 0.1, 0.6]),
     'MMGCN': product(trainer__lr=[1e-3, 1e-2, 1e-4]),
 }
-#: What is tried of a backbone with tokens, the rest at its defaults.
-TOKENS = product(tokenizer__num_tokens=[4, 8, 2])
-#: Numbers of tokens that give a token network and a mean as many parameters: a
-#: slot has K d of its table and, with an MLP, d^2 of its part of that.
-FULL = product(tokenizer__num_tokens=[4, 8])
-EQUAL = product(tokenizer__num_tokens=[5, 10])
+#: Tokens per modality with which a mean has as many parameters as a token network
+#: with four: a slot has K d of its table and, with an MLP, d^2 of its part of that.
+EQUAL: Options = {'tokenizer.num_tokens': 5}
 #: Without the high-order part.
 TWO_ORDERS: Options = {'items.num_layers': 0}
 #: As in configs/items/recommended.yaml.
@@ -127,10 +125,9 @@ class Setup(NamedTuple):
         settings: list[Options] | None = None,
     ) -> Contender:
         label = tuple(label)
-        if settings is None:
-            settings = IDS[model] if items in ('id', 'features') else TOKENS
+        settings = TRIED[model] if settings is None else settings
         fixed = {'data': self.data[label[0]], 'model': model, 'items': items, **BASE}
-        fixed.update(IDS[model][0])
+        fixed.update(TRIED[model][0])
         fixed.update(options or {})
         return Contender(label, {**fixed, **self.options}, settings[: max(1, self.effort)])
 
@@ -169,11 +166,11 @@ def token_counts(setup: Setup) -> list[Contender]:
     out = []
     for data in setup.content:
         for model in setup.choose(('LightGCN', 'VBPR', 'SLMRec', 'FREEDOM'), data):
-            out.append(setup.contender((data, model, 'id'), model, 'id', settings=[{}]))
+            out.append(setup.contender((data, model, 'id'), model, 'id'))
             for count in (2, 4, 8, 16):
                 options = {'tokenizer.num_tokens': count}
                 label = (data, model, str(count))
-                out.append(setup.contender(label, model, 'specific', options, [{}]))
+                out.append(setup.contender(label, model, 'specific', options))
     return out
 
 
@@ -283,10 +280,8 @@ def sparsity(setup: Setup) -> list[Contender]:
         forms = forms if setup.modalities[data] else forms[:1]
         for model in setup.choose(('LightGCN',), data):
             for form, share in itertools.product(forms, SHARES):
-                options = {'data.train_share': share}
-                out.append(
-                    setup.contender((data, model, form, f'{share:g}'), model, form, options, [{}])
-                )
+                label = (data, model, form, f'{share:g}')
+                out.append(setup.contender(label, model, form, {'data.train_share': share}))
             more = {
                 'mean + behavior': ('mean', {'behavior': True}),
                 'recommended': ('specific', RECOMMENDED),
@@ -294,78 +289,68 @@ def sparsity(setup: Setup) -> list[Contender]:
             for (name, (form, own)), share in itertools.product(more.items(), SHARES):
                 options = {**own, 'data.train_share': share}
                 label = (data, model, name, f'{share:g}')
-                out.append(setup.contender(label, model, form, options, [{}]))
+                out.append(setup.contender(label, model, form, options))
     return out
 
 
 def controls(setup: Setup) -> list[Contender]:
     r"""What content adds, and what the token network adds: as many settings
-    for everyone, tokens of a mean as many as give a full network its number of
-    parameters.
+    for everyone, and so many tokens for a mean that it has the parameters of a
+    full network.
     """
     out = []
     for data in setup.data:
         content = bool(setup.modalities[data])
         for model in setup.choose(('LightGCN',), data):
-            forms: list[tuple[str, str, Options, list[Options]]] = [('id', 'id', {}, IDS[model])]
+            forms: list[tuple[str, str, Options]] = [('id', 'id', {})]
             if content:
                 forms += [
-                    ('features', 'features', {}, IDS[model]),
-                    ('mean', 'mean', {}, EQUAL),
-                    ('full', 'specific', {}, FULL),
+                    ('features', 'features', {}),
+                    ('mean', 'mean', EQUAL),
+                    ('full', 'specific', {}),
                 ]
-                forms += [
-                    (f'full, {in_words(options)}', 'specific', options, FULL) for options in OPEN
-                ]
-                forms.append(('two orders, agnostic', 'agnostic', TWO_ORDERS, EQUAL))
+                forms += [(f'full, {in_words(options)}', 'specific', options) for options in OPEN]
+                forms.append(('two orders, agnostic', 'agnostic', {**EQUAL, **TWO_ORDERS}))
             more = {'behavior': True}
             forms += [
-                ('mean + behavior', 'mean', more, EQUAL),
-                ('full + behavior', 'specific', more, FULL),
+                ('mean + behavior', 'mean', {**more, **EQUAL}),
+                ('full + behavior', 'specific', more),
             ]
             forms += [
-                (f'full + behavior, {in_words(o)}', 'specific', {**more, **o}, FULL) for o in OPEN
+                (f'full + behavior, {in_words(options)}', 'specific', {**more, **options})
+                for options in OPEN
             ]
-            two = {**more, **TWO_ORDERS}
-            forms.append(('two orders + behavior, agnostic', 'agnostic', two, EQUAL))
-            for name, items, options, settings in forms:
-                label = (data, model, name)
-                out.append(setup.contender(label, model, items, options, settings))
+            two = {**more, **EQUAL, **TWO_ORDERS}
+            forms.append(('two orders + behavior, agnostic', 'agnostic', two))
+            for name, items, options in forms:
+                out.append(setup.contender((data, model, name), model, items, options))
     return out
 
 
 def recommended(setup: Setup) -> list[Contender]:
     r"""The token network that the controls speak for, against plain ones: up to
-    six settings for everyone, the default ones first.
+    six settings, the same for everyone.
     """
     out = []
     for data in setup.data:
         for model in setup.choose(('LightGCN',), data):
             deep = 'num_layers' in inspect.signature(MODELS[model]).parameters
-            deeper = {'model.num_layers': 3} if deep else {}
-            plain = [*IDS[model], *({**setting, **deeper} for setting in IDS[model])]
-            full, equal = (
-                [
-                    *product(tokenizer__num_tokens=[count, 2 * count, 2]),
-                    {'tokenizer.num_tokens': count, 'tokenizer.whiten': True},
-                    {'tokenizer.num_tokens': count, **deeper},
-                    {'tokenizer.num_tokens': 2, 'tokenizer.whiten': True},
-                ]
-                for count in (4, 5)
-            )
+            deeper = {'model.num_layers': 3} if deep else {'trainer.lr': 3e-3}
+            settings = [*TRIED[model], *({**setting, **deeper} for setting in TRIED[model])]
             forms = [
-                ('id', 'id', {}, plain),
-                ('recommended', 'specific', RECOMMENDED, full),
-                ('mean + behavior', 'mean', {'behavior': True}, equal),
+                ('id', 'id', {}),
+                ('recommended', 'specific', RECOMMENDED),
+                ('mean + behavior', 'mean', {'behavior': True, **EQUAL}),
             ]
             if setup.modalities[data]:
                 forms += [
-                    ('specific', 'specific', {}, full),
-                    ('mean', 'mean', {}, equal),
-                    ('features', 'features', {}, plain),
+                    ('specific', 'specific', {}),
+                    ('mean', 'mean', EQUAL),
+                    ('features', 'features', {}),
                 ]
-            for name, items, options, settings in forms:
-                out.append(setup.contender((data, model, name), model, items, options, settings))
+            for name, items, options in forms:
+                label = (data, model, name)
+                out.append(setup.contender(label, model, items, options, settings))
     return out
 
 

@@ -1,8 +1,11 @@
 import pytest
 
-from motor_geo.contenders import IDS, Setup, in_words
+from motor_geo.config import resolve
+from motor_geo.contenders import TRIED, Setup, in_words
+from motor_geo.data import OPQTokenizer
 from motor_geo.experiments import EXPERIMENTS
 from motor_geo.nn import TokenCrossEncoder
+from motor_geo.space import override
 
 NAMES = {'shop': ['image', 'text'], 'bare': []}
 
@@ -20,16 +23,23 @@ def setup(tmp_path):
     return make_setup(tmp_path)
 
 
-def test_as_much_is_tried_for_everyone(setup):
-    for name in ('table2', 'table4', 'controls', 'quantizers', 'lirdrec-table2'):
-        contenders = EXPERIMENTS[name].contenders(setup._replace(effort=3))
-        if name == 'controls':
-            contenders = EXPERIMENTS[name].contenders(setup)
-        assert len({len(contender.settings) for contender in contenders}) == 1
+@pytest.mark.parametrize(
+    'name', ['table2', 'table4', 'figure4', 'controls', 'quantizers', 'sparsity', 'recommended']
+)
+def test_the_same_is_tried_for_everyone(setup, name):
     for models in (None, ('BPR',)):
         wide = setup._replace(effort=9, models=models)
-        contenders = EXPERIMENTS['recommended'].contenders(wide)
-        assert {len(contender.settings) for contender in contenders} == {6}
+        contenders = EXPERIMENTS[name].contenders(wide)
+        size = 6 if name == 'recommended' else 3
+        for contender in contenders:
+            model = contender.options['model']
+            assert contender.settings[:3] == TRIED[model] and len(contender.settings) == size
+            others = [c.settings for c in contenders if c.options['model'] == model]
+            assert all(settings == contender.settings for settings in others)
+            assert not any(
+                set(setting) & set(contender.options) - set(TRIED[model][0])
+                for setting in contender.settings
+            )
 
 
 def test_tokens_have_the_regulariser_of_ids(setup):
@@ -38,20 +48,20 @@ def test_tokens_have_the_regulariser_of_ids(setup):
         for (data, model, form), contender in found.items():
             (setting,) = contender.settings
             options = {**contender.options, **setting}
-            assert IDS[model][0].items() <= options.items(), (data, model, form)
+            assert TRIED[model][0].items() <= options.items(), (data, model, form)
 
 
 def test_averages_have_the_parameters_of_a_full_network(setup):
     found = {
         c.label[2]: c for c in EXPERIMENTS['controls'].contenders(setup) if c.label[0] == 'shop'
     }
-    for mean, full in zip(found['mean'].settings, found['full'].settings):
-        size = []
-        for mode, setting in (('mean', mean), ('specific', full)):
-            count = setting['tokenizer.num_tokens']
-            encoder = TokenCrossEncoder({'image': count, 'text': count}, 256, 64, mode=mode)
-            size.append(sum(parameter.numel() for parameter in encoder.parameters()))
-        assert size[0] == pytest.approx(size[1], rel=2e-3)
+    size = []
+    for name, mode in (('mean', 'mean'), ('full', 'specific')):
+        options = resolve(override({}, found[name].options))['tokenizer']
+        count = options.get('num_tokens', OPQTokenizer().num_tokens)
+        encoder = TokenCrossEncoder({'image': count, 'text': count}, 256, 64, mode=mode)
+        size.append(sum(parameter.numel() for parameter in encoder.parameters()))
+    assert size[0] == pytest.approx(size[1], rel=2e-3)
 
 
 def test_backbones_without_features_are_left_out(setup):
