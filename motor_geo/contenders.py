@@ -329,26 +329,28 @@ def controls(setup: Setup) -> list[Contender]:
 
 def recommended(setup: Setup) -> list[Contender]:
     r"""The token network that the controls speak for, against plain ones: up to
-    six settings, the same for everyone.
+    six settings for everyone.
     """
     out = []
     for data in setup.data:
         for model in setup.choose(('LightGCN',), data):
             deep = 'num_layers' in inspect.signature(MODELS[model]).parameters
-            deeper = {'model.num_layers': 3} if deep else {'trainer.lr': 3e-3}
-            settings = [*TRIED[model], *({**setting, **deeper} for setting in TRIED[model])]
+            deeper: Options = {'model.num_layers': 3} if deep else {'trainer.lr': 3e-3}
+            tried, whiten = TRIED[model], {'tokenizer.whiten': True}
+            plain = [*tried, *({**setting, **deeper} for setting in tried)]
+            tokens = [*tried, whiten, deeper, {**whiten, 'tokenizer.num_tokens': 2}]
             forms = [
-                ('id', 'id', {}),
-                ('recommended', 'specific', RECOMMENDED),
-                ('mean + behavior', 'mean', {'behavior': True, **EQUAL}),
+                ('id', 'id', {}, plain),
+                ('recommended', 'specific', RECOMMENDED, tokens),
+                ('mean + behavior', 'mean', {'behavior': True, **EQUAL}, tokens),
             ]
             if setup.modalities[data]:
                 forms += [
-                    ('specific', 'specific', {}),
-                    ('mean', 'mean', EQUAL),
-                    ('features', 'features', {}),
+                    ('specific', 'specific', {}, tokens),
+                    ('mean', 'mean', EQUAL, tokens),
+                    ('features', 'features', {}, plain),
                 ]
-            for name, items, options in forms:
+            for name, items, options, settings in forms:
                 label = (data, model, name)
                 out.append(setup.contender(label, model, items, options, settings))
     return out
