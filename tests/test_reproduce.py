@@ -179,7 +179,8 @@ def test_groups_of_items(shop, tmp_path):
 def test_thinner_data_has_fewer_interactions(shop, tmp_path):
     flags = ('--seeds', '0', '--effort', '1', '--budget', '0')
     assert start(shop, tmp_path, 'sparsity', *flags) == 0
-    _, reproduction = prepare(['sparsity', '--data', shop, '--out', str(tmp_path), *SMALL])
+    rest = ['--effort', '1', '--out', str(tmp_path), *SMALL]
+    _, reproduction = prepare(['sparsity', '--data', shop, *rest])
     jobs, left, total = reproduction.open()
     assert (len(jobs), left, total) == (28, 28 + 56, 28 + 56)  # Nothing ran in no time.
     assert 'Of 28 runs, 28 are not finished' in (tmp_path / 'sparsity.md').read_text()
