@@ -55,7 +55,7 @@ EQUAL: Options = {'tokenizer.num_tokens': 5}
 #: Without the high-order part.
 TWO_ORDERS: Options = {'items.num_layers': 0}
 #: As in configs/items/recommended.yaml.
-RECOMMENDED: Options = {'behavior': True, **TWO_ORDERS}
+RECOMMENDED: Options = {'behavior': True, **TWO_ORDERS, 'items.weight_init': 1.0}
 #: What the paper leaves open of the token network, tried on validation.
 OPEN: list[Options] = [
     TWO_ORDERS,

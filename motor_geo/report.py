@@ -166,12 +166,21 @@ class Report(NamedTuple):
         return {name: i for i, name in enumerate(self.runs, start=1)}
 
 
+#: What the name of a report or of a block must be.
+NAMING = "expected letters, digits, '_' and '-'"
+
+
+def valid_name(name: str) -> bool:
+    r"""Whether files can be named so."""
+    return re.fullmatch(r'[A-Za-z0-9_-]+', name) is not None
+
+
 def check(report: Report) -> None:
     r"""Raises a :class:`ValueError` for a report that cannot be rendered."""
     names = [block.name for block in report.blocks if not isinstance(block, Text)]
     for name in [report.name, *names]:
-        if not re.fullmatch(r'[A-Za-z0-9_-]+', name):
-            raise ValueError(f"A name must be of letters, digits, '_' and '-', got '{name}'.")
+        if not valid_name(name):
+            raise ValueError(f"Names: {NAMING}, got '{name}'.")
         if names.count(name) > 1:
             raise ValueError(f"Two blocks have the name '{name}'.")
     for block in report.blocks:

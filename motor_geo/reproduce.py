@@ -42,7 +42,7 @@ from motor_geo.files import atomic_write
 from motor_geo.jobs import Job, Journal, Outcome
 from motor_geo.nn.models import MODELS
 from motor_geo.nn.token_cross import MODES
-from motor_geo.report import Report, Run, write
+from motor_geo.report import NAMING, Figure, Report, Run, valid_name, write
 from motor_geo.run import flatten, run, versions
 from motor_geo.space import override
 
@@ -235,10 +235,18 @@ class Reproduction:
         return f'about {minutes // 60} h {minutes % 60} min left'
 
     def report(self, name: str, command: str) -> list[str]:
-        r"""Writes the report of what is there."""
+        r"""Writes the report of what is there. Files of figures bear its name
+        if it is not that of the experiment, so that reports stand side by side.
+        """
         from motor_geo.views import blocks
 
         outcomes = self.outcomes()
+        shown = blocks(self.experiment, self.setup, outcomes)
+        if name != self.experiment.name:
+            shown = [
+                block._replace(name=f'{name}-{block.name}') if isinstance(block, Figure) else block
+                for block in shown
+            ]
         runs = {
             job.name: Run(
                 job.name,
@@ -258,7 +266,7 @@ class Reproduction:
             intro=self.intro(outcomes, failed),
             command=command,
             machine={**versions(), 'device': str(build_device(self.general.get('device', 'auto')))},
-            blocks=blocks(self.experiment, self.setup, outcomes),
+            blocks=shown,
             runs=runs,
         )
         path = osp.join(self.out, f'{name}.jsonl')
@@ -348,6 +356,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument('--threads', type=int, help='threads of a run')
     out.add_argument('--device', default='auto', help='auto, cpu or cuda (default: auto)')
     out.add_argument('--out', default='reproduction', help='folder (default: reproduction)')
+    out.add_argument('--report', help="name of the report's files (default: NAME)")
     return out
 
 
@@ -367,6 +376,9 @@ def prepare(arguments: Sequence[str]) -> tuple[argparse.Namespace, Reproduction]
     if min(options.seeds) < 0 or len(set(options.seeds)) < len(options.seeds):
         raise ConfigError(f'--seeds: expected different numbers from 0, got {options.seeds}')
     options.name = name
+    options.report = options.report or name
+    if not valid_name(options.report):
+        raise ConfigError(f'--report: {NAMING}, got {options.report!r}')
     flags = flatten(parse_flags(rest))
     for key in ('seed', 'out', 'config'):
         if key in flags:
@@ -404,7 +416,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             done = reproduction.work(options.budget, jobs=options.jobs)
             for process in helpers:
                 process.join()
-            paths = reproduction.report(options.name, command)
+            paths = reproduction.report(options.report, command)
     except (ValueError, OSError, ImportError) as error:
         for process in helpers:
             process.terminate()

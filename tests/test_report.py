@@ -437,7 +437,7 @@ def row(value):
 @pytest.mark.parametrize(
     'block, message',
     [
-        (table(name='a/b'), "A name must be of letters, digits, '_' and '-', got 'a/b'."),
+        (table(name='a/b'), "Names: expected letters, digits, '_' and '-', got 'a/b'."),
         (table(columns=[Column('c', 'x')]), "The kind of 'c' must be one of metric, "),
         (table(columns=[]), r"A row of 'main' does not fit its columns: \['GRCN', 'ids'\]."),
         (table(head=['a']), "A row of 'main' does not fit its columns"),

@@ -176,6 +176,26 @@ def test_groups_of_items(shop, tmp_path):
     assert [int(row[head.index('held-out interactions')]) for row in cells] == expected.tolist()
 
 
+def test_reports_side_by_side(shop, tmp_path):
+    flags = ['--models', 'LightGCN', '--seeds', '0', '--effort', '1']
+    assert start(shop, tmp_path, 'table3', *flags) == 0
+    first = {path.name: path.read_bytes() for path in tmp_path.glob('*.*')}
+    figures = {name for name in first if name.endswith('.svg')}
+    flags = [*flags, '--trainer.epochs', '1', '--report', 'short']
+    assert start(shop, tmp_path, 'table3', *flags) == 0
+    second = {path.name for path in tmp_path.glob('*.*')} - set(first)
+    assert {name for name in second if 'log' not in name} == {
+        *(f'short.{kind}' for kind in ('md', 'tex', 'html', 'jsonl')),
+        *(f'short-{name}' for name in figures),
+    }
+    text = (tmp_path / 'short.md').read_text()
+    assert text.startswith('# short: Items by') and all(
+        f'(short-{name})' in text for name in figures
+    )
+    for name, content in first.items():
+        assert 'log' in name or (tmp_path / name).read_bytes() == content
+
+
 def test_thinner_data_has_fewer_interactions(shop, tmp_path):
     flags = ('--seeds', '0', '--effort', '1', '--budget', '0')
     assert start(shop, tmp_path, 'sparsity', *flags) == 0
@@ -270,6 +290,10 @@ def test_what_a_contender_cannot_do_does_not_end_the_others(shop, tmp_path, monk
     'flags, message',
     [
         (['tabel2'], "Unknown experiment 'tabel2'; did you mean 'table2'?"),
+        (
+            ['table2', '--report', 'a/b'],
+            "--report: expected letters, digits, '_' and '-', got 'a/b'",
+        ),
         (['table2', '--models', 'LightGNC'], "unknown model 'LightGNC'; did you mean 'LightGCN'"),
         (['table2', '--seeds', '0', '0'], '--seeds: expected different numbers'),
         (['table2', '--effort', '0'], '--effort: expected at least 1'),
