@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from motor_geo.config import parse_flags, read_yaml, resolve
-from motor_geo.contenders import BASE, RECOMMENDED
+from motor_geo.config import merge, parse_flags, read_yaml, resolve
+from motor_geo.contenders import BASE, RECOMMENDED, TRIED
 from motor_geo.nn.models import MODELS
 from motor_geo.run import flatten
 from motor_geo.space import override, read_space
@@ -46,5 +46,9 @@ def test_sweeps_search_options_that_exist(path):
 
 def test_recommended_items_are_what_was_tried():
     options = {**BASE, **RECOMMENDED, 'items': 'specific', 'tokenizer.num_tokens': 4}
-    written = resolve(read_yaml(str(FOLDER / 'items' / 'recommended.yaml')))
-    assert {**written, 'out': None} == {**resolve(override({}, options)), 'out': None}
+    written = read_yaml(str(FOLDER / 'items' / 'recommended.yaml'))
+    strong = {**options, **TRIED['LightGCN'][1]}
+    assert resolve(written) == resolve(override({}, strong))
+    # Another backbone keeps its own regulariser.
+    other = merge(written, parse_flags(['--model', 'FREEDOM']))
+    assert resolve(other) == resolve(override({}, {**options, 'model': 'FREEDOM'}))
