@@ -49,9 +49,12 @@ a backbone: six for LightGCN and FREEDOM on lastfm and tiktok, three for BPR and
 other backbones have three on lastfm and their defaults alone on tiktok (where MICRO, 11 s
 per epoch, would take more than a quarter of an hour and was not run); on sports there are
 three, on ml1m and baby two. "(of 3)" after a setting says among how many it was
-chosen. A seed changes initialisation, sampling and tokenisation. Mean and sample standard
-deviation are over seeds. One seed of small held-out sets has a standard error of about
-.005 on tiktok and lastfm; rows with one seed have no spread to quote.
+chosen. Encoders with tokens are tried with numbers of tokens and IDs with regularisers;
+a regulariser that suits tokens lifts them far above what stands here (tokens.rst and
+reproduction/README.md). A seed changes initialisation, sampling and tokenisation. Mean
+and sample standard deviation are over seeds. One seed of small held-out sets has a
+standard error of about .005 on tiktok and lastfm; rows with one seed have no spread to
+quote.
 
 Popularity ranks items by their number of training interactions. ItemKNN learns nothing
 either: it adds up the cosine similarities of an item to the training items of the user,
