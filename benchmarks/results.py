@@ -32,7 +32,7 @@ from benchmarks.baselines import item_knn, popularity
 from benchmarks.results_page import chosen, render
 from motor_geo.build import build_dataset
 from motor_geo.config import merge, resolve
-from motor_geo.contenders import TRIED, Options, product
+from motor_geo.contenders import Options, product
 from motor_geo.data import TableDataset
 from motor_geo.files import atomic_write
 from motor_geo.nn.models import MODELS
@@ -44,9 +44,21 @@ DATASETS = ('lastfm', 'tiktok', 'sports', 'ml1m', 'baby')
 STAGES = ('baseline', 'final', 'parts', 'cold', 'time', 'tune')
 
 
-#: Backbones with a grid and seeds of their own, and the others.
+#: Backbones with a grid and seeds of their own, and what is tried of the others with
+#: IDs: the grids behind docs/results.json.
 MAIN = ('BPR', 'LightGCN', 'VBPR', 'FREEDOM')
-OTHERS = tuple(name for name in TRIED if name not in MAIN)
+OTHERS: Dict[str, List[Options]] = {
+    'LayerGCN': product(model__reg_weight=[1e-3, 1e-4, 1e-2]),
+    'GRCN': product(model__reg_weight=[1e-3, 1e-4, 1e-5]),
+    'SLMRec': product(model__ssl_weight=[0.1, 0.01, 1.0]),
+    'BM3': product(model__reg_weight=[1e-1, 1e-2, 1e-3]),
+    'MGCN': product(model__cl_weight=[1e-2, 1e-3, 1e-1]),
+    'LIRDRec': product(model__reg_weight=[1e-3, 1e-2, 1e-4]),
+    'LATTICE': product(model__reg_weight=[1e-4, 1e-3, 1e-5]),
+    'MICRO': product(model__reg_weight=[1e-4, 1e-3, 1e-5]),
+    'LGMRec': product(model__alpha=[0.3, 0.1, 0.6]),
+    'MMGCN': product(trainer__lr=[1e-3, 1e-2, 1e-4]),
+}
 
 
 def grid(data: str, model: str, items: str) -> List[Options]:
@@ -59,7 +71,7 @@ def grid(data: str, model: str, items: str) -> List[Options]:
     if model in OTHERS:
         if data == 'tiktok':
             return product(tokenizer__num_tokens=[4]) if tokens else [{}]
-        return product(tokenizer__num_tokens=[2, 4, 8]) if tokens else TRIED[model]
+        return product(tokenizer__num_tokens=[2, 4, 8]) if tokens else OTHERS[model]
     if data not in ('lastfm', 'tiktok'):
         count = 3 if data == 'sports' else 2
         if tokens:

@@ -150,6 +150,7 @@ class Quantizer:
 
 
 def prepare(x: Tensor, mean: Tensor, center: bool, normalize: bool) -> Tensor:
+    r"""Centres rows and scales them to unit length, if wanted, **[n, d]**."""
     x = x.double()
     if center:
         x = x - mean.double()
@@ -157,6 +158,9 @@ def prepare(x: Tensor, mean: Tensor, center: bool, normalize: bool) -> Tensor:
 
 
 def nearest(z: Tensor, centroid: Tensor) -> Tensor:
+    r"""The nearest of **[K, c]** centroids to each row **[n, c]**; of equally
+    near ones the first.
+    """
     square = centroid.square().sum(dim=1)
     distance = square - 2 * (z @ centroid.t())  # Short of |z|^2.
     slack = 1e-12 * (z.square().sum(dim=1) + square.max())
