@@ -21,8 +21,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tupl
 import numpy as np
 import torch
 
-from motor_geo.data import quantize
-from motor_geo.data.quantize import fit_quantizer
+from motor_geo.data.fit_quantizer import _eigh, _leading_axes, fit_quantizer
 from motor_geo.data.token_report import token_report
 
 #: Data set and modality.
@@ -114,8 +113,8 @@ def axes_rows(width: int = 4096, num_rows: int = 8192, num_axes: int = 512) -> L
 
     with one_thread():
         return [
-            row('exact', lambda: quantize._eigh(matrix)[1][:num_axes]),
-            row('iteration', lambda: quantize._leading_axes(matrix, num_axes)),
+            row('exact', lambda: _eigh(matrix)[1][:num_axes]),
+            row('iteration', lambda: _leading_axes(matrix, num_axes)),
         ]
 
 

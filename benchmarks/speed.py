@@ -21,8 +21,8 @@ from torch_geometric.data import HeteroData
 
 from benchmarks.backbones import ITEMS, measure, resident, token_encoder
 from motor_geo.data import BPRSampler, ItemKNN, OPQTokenizer, TableDataset
+from motor_geo.data.fit_quantizer import fit_quantizer
 from motor_geo.data.graph import knn_graph_cosine, knn_weights
-from motor_geo.data.quantize import fit_quantizer
 from motor_geo.evaluator import Evaluator
 from motor_geo.memory import keep_freed_memory
 from motor_geo.nn import TokenCrossEncoder

@@ -15,7 +15,7 @@ from torch_geometric.transforms import BaseTransform
 from tqdm import tqdm
 
 from motor_geo.data.features import as_array, check_matrix, feature_modalities, item_features
-from motor_geo.data.quantize import INITS, METHODS, check_sizes, fit_quantizer, import_faiss
+from motor_geo.data.fit_quantizer import INITS, METHODS, check_sizes, fit_quantizer, import_faiss
 from motor_geo.data.quantizer import Quantizer
 from motor_geo.data.token_report import format_report, token_report
 from motor_geo.files import atomic_write, cached, fingerprint

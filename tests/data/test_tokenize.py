@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch_geometric
 
-from motor_geo.data.quantize import fit_quantizer
+from motor_geo.data.fit_quantizer import fit_quantizer
 from motor_geo.data.tokenize import OPQTokenizer
 from tests.data.token_cases import CASES, features, make_data, tokenizer
 

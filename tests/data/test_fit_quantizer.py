@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from motor_geo.data import quantize
-from motor_geo.data.quantize import fit_quantizer, import_faiss
+from motor_geo.data.fit_quantizer import _leading_axes, fit_quantizer, import_faiss
 from motor_geo.data.quantizer import Quantizer
 from motor_geo.data.tokenize import OPQTokenizer
 from tests.data.token_cases import CASES, features, make_data, tokenizer
@@ -121,7 +120,7 @@ def test_whitening(case):
 def test_leading_axes(monkeypatch):
     x = features(200, 40, rank=8)
     exact = tokenizer(max_dim=6).report(make_data(text=x))['modalities']['text']
-    monkeypatch.setattr('motor_geo.data.quantize.EXACT_WIDTH', 20)
+    monkeypatch.setattr('motor_geo.data.fit_quantizer.EXACT_WIDTH', 20)
     state = torch.get_rng_state()
     transforms = [tokenizer(max_dim=6, seed=seed) for seed in (0, 0, 1)]
     out = [transform(make_data(text=x))['item'].token_id for transform in transforms]
@@ -142,7 +141,7 @@ def test_leading_axes_of_a_slow_decay():
     basis = torch.linalg.qr(torch.randn(80, 80, dtype=torch.float64, generator=generator)).Q
     value = torch.arange(1, 81, dtype=torch.float64) ** -0.5
     matrix = basis * value @ basis.t()
-    axes = quantize._leading_axes(matrix, 8)
+    axes = _leading_axes(matrix, 8)
     kept = float(((axes @ matrix) * axes).sum() / value[:8].sum())
     assert 0.97 < kept < 1 + 1e-9
 
@@ -173,7 +172,7 @@ def test_fewer_rows_than_columns():
     """
     program = """
 import torch
-from motor_geo.data.quantize import fit_quantizer
+from motor_geo.data.fit_quantizer import _eigh, _leading_axes, fit_quantizer
 torch.manual_seed(0)
 for rows in (20, 60, 100):
     x = torch.randn(rows, 128).numpy()
