@@ -96,6 +96,7 @@ class Setup(NamedTuple):
         effort: Settings that are tried for every contender, at most.
         options: Options of all runs, by dotted name.
         sizes: Users and items of each data set.
+        grid: What is tried of every backbone in place of :obj:`TRIED`.
     """
 
     data: dict[str, str]
@@ -104,11 +105,16 @@ class Setup(NamedTuple):
     effort: int = 3
     options: Options = {}
     sizes: dict[str, tuple[int, int]] = {}
+    grid: tuple[Options, ...] = ()
 
     @property
     def content(self) -> dict[str, list[str]]:
         r"""Modalities of the data sets that have any."""
         return {data: names for data, names in self.modalities.items() if names}
+
+    def tried(self, model: str) -> list[Options]:
+        r"""What is tried of a backbone."""
+        return list(self.grid) or TRIED[model]
 
     def choose(self, models: Sequence[str], data: str) -> list[str]:
         r"""The backbones that can be trained on a data set."""
@@ -125,9 +131,10 @@ class Setup(NamedTuple):
         settings: list[Options] | None = None,
     ) -> Contender:
         label = tuple(label)
-        settings = TRIED[model] if settings is None else settings
+        tried = self.tried(model)
+        settings = tried if settings is None else settings
         fixed = {'data': self.data[label[0]], 'model': model, 'items': items, **BASE}
-        fixed.update(TRIED[model][0])
+        fixed.update(tried[0])
         fixed.update(options or {})
         return Contender(label, {**fixed, **self.options}, settings[: max(1, self.effort)])
 
@@ -336,7 +343,7 @@ def recommended(setup: Setup) -> list[Contender]:
         for model in setup.choose(('LightGCN',), data):
             deep = 'num_layers' in inspect.signature(MODELS[model]).parameters
             deeper: Options = {'model.num_layers': 3} if deep else {'trainer.lr': 3e-3}
-            tried, whiten = TRIED[model], {'tokenizer.whiten': True}
+            tried, whiten = setup.tried(model), {'tokenizer.whiten': True}
             plain = [*tried, *({**setting, **deeper} for setting in tried)]
             tokens = [*tried, whiten, deeper, {**whiten, 'tokenizer.num_tokens': 2}]
             forms = [

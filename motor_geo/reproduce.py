@@ -328,7 +328,24 @@ def read_setup(options: argparse.Namespace, flags: Options) -> Setup:
         if model not in MODELS:
             raise ConfigError(f"--models: unknown model '{model}'{suggest(model, MODELS)}")
     models = tuple(options.models) if options.models else None
-    return Setup(data, modalities, models, options.effort, flags, sizes)
+    grid = read_grid(options.grid, flags) if options.grid else ()
+    return Setup(data, modalities, models, options.effort, flags, sizes, grid)
+
+
+def read_grid(text: str, flags: Options) -> tuple[Options, ...]:
+    r"""Settings from :obj:`OPTION=VALUE,VALUE`.
+
+    Raises:
+        ConfigError: If that is not what it looks like, or the option is set
+            for all runs.
+    """
+    name, _, values = text.partition('=')
+    entries = values.split(',')
+    if not all([name, *entries]):
+        raise ConfigError(f'--grid: expected OPTION=VALUE,VALUE, got {text!r}')
+    if name in flags:
+        raise ConfigError(f'--grid: --{name} is set for all runs')
+    return tuple(flatten(parse_flags([f'--{name}', value])) for value in entries)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -347,6 +364,11 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], help='(default: 0 1 2)')
     out.add_argument(
         '--effort', type=int, default=3, help='settings tried for each contender (default: 3)'
+    )
+    out.add_argument(
+        '--grid',
+        metavar='OPTION=VALUE,VALUE',
+        help='tried for each contender (default: a grid of its own for each backbone)',
     )
     out.add_argument(
         '--budget', type=float, default=math.inf, help='hours after which no run is started'

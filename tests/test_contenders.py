@@ -37,6 +37,17 @@ def test_the_same_is_tried_for_everyone(setup, name):
             assert len(distinct) == len(contender.settings) == size
 
 
+def test_a_grid_takes_the_place_of_the_own_ones(setup):
+    grid = ({'model.reg_weight': 0.5}, {'model.reg_weight': 0.25})
+    setup = setup._replace(grid=grid, effort=9)
+    for name in ('table2', 'recommended'):
+        for contender in EXPERIMENTS[name].contenders(setup):
+            assert contender.settings[:2] == list(grid)
+            assert TRIED[contender.options['model']] != list(grid)
+    for contender in EXPERIMENTS['lirdrec-figure4'].contenders(setup):  # Where nothing is tried.
+        assert contender.options['model.reg_weight'] == 0.5
+
+
 def test_tokens_have_the_regulariser_of_ids(setup):
     for name in ('table2', 'table3', 'lirdrec-figure4'):
         found = {c.label: c for c in EXPERIMENTS[name].contenders(setup._replace(effort=1))}

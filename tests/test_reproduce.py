@@ -286,6 +286,14 @@ def test_what_a_contender_cannot_do_does_not_end_the_others(shop, tmp_path, monk
     assert 'failed' not in (tmp_path / 'table2.md').read_text()
 
 
+def test_a_grid_of_ones_own(shop, tmp_path):
+    flags = ['--grid', 'model.reg_weight=1e-3,0.2', '--seeds', '0', '--out', str(tmp_path)]
+    _, out = prepare(['table2', '--data', shop, '--models', 'LightGCN', *flags])
+    for contender in out.contenders:
+        configs = [out.job(contender, setting, 0).config for setting in contender.settings]
+        assert [config['model']['reg_weight'] for config in configs] == [0.001, 0.2]
+
+
 @pytest.mark.parametrize(
     'flags, message',
     [
@@ -297,6 +305,13 @@ def test_what_a_contender_cannot_do_does_not_end_the_others(shop, tmp_path, monk
         (['table2', '--models', 'LightGNC'], "unknown model 'LightGNC'; did you mean 'LightGCN'"),
         (['table2', '--seeds', '0', '0'], '--seeds: expected different numbers'),
         (['table2', '--effort', '0'], '--effort: expected at least 1'),
+        (['table2', '--grid', 'model.reg_weight'], '--grid: expected OPTION=VALUE,VALUE'),
+        (['table2', '--grid', 'model.reg_weight=0.1,'], '--grid: expected OPTION=VALUE,VALUE'),
+        (['table2', '--grid', 'model.reg_wait=0.1'], "did you mean 'reg_weight'"),
+        (
+            ['table2', '--grid', 'model.reg_weight=1', '--model.reg_weight', '1'],
+            '--grid: --model.reg_weight is set for all runs',
+        ),
         (['table2', '--seed', '1'], '--seed is no option of all runs'),
         (['table2', '--data', '/nowhere/at/all'], 'does not exist'),
         (['table2', '--trainer.epohcs', '3'], "did you mean 'epochs'"),
