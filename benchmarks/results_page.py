@@ -142,31 +142,6 @@ def words(setting: Row) -> str:
     return ', '.join(f'{name.split(".")[-1]} {value}' for name, value in setting.items())
 
 
-def short_table(rows: Sequence[Row]) -> str:
-    r"""Recall@20 of LightGCN and FREEDOM, for the README."""
-    final = [
-        row
-        for row in current(rows)
-        if row['stage'] == 'final' and row['model'] in ('LightGCN', 'FREEDOM')
-    ]
-    names = ['id', 'specific', 'agnostic', 'mean']
-    known = {row['data']: row['recall@20'] for row in rows if row['model'] == 'Popularity'}
-    lines = []
-    for (data, model), mine in group(final, lambda row: (row['data'], row['model'])).items():
-        if unique(mine, 'items') == ['id']:
-            continue
-        by_items = group(mine, lambda row: row['items'])
-        cells = [
-            spread([row['recall@20'] for row in by_items[n]]) if by_items[n] else '' for n in names
-        ]
-        seeds = max(len(entry) for entry in by_items.values())
-        popularity = known[data] if data in known else mine[0]['popularity']
-        lines.append([data, model, seeds, f'{popularity:.4f}', *cells])
-    return markdown(
-        ['data', 'backbone', 'seeds, at most', 'popularity', *(f'`{n}`' for n in names)], lines
-    )
-
-
 def final_table(stages: Dict[str, List[Row]]) -> str:
     r"""The results on a data set, baselines first."""
     lines: List[List[Any]] = []

@@ -55,7 +55,8 @@ def frobenius_reg(*tensors: Tensor) -> Tensor:
 
     Its gradient is about :math:`\sqrt{n}` times weaker than that of a squared
     penalty with the same weight, so weights do not carry over from one to the
-    other.
+    other, nor between sizes of a batch: four times the rows ask for twice the
+    weight.
 
     Shapes:
         - **input:** matrices :math:`(*, F)`

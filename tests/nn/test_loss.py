@@ -39,6 +39,15 @@ def test_frobenius_reg_is_unsquared_and_its_gradient_bounded():
     torch.testing.assert_close(x.grad, x.detach() / (5 * 2))
 
 
+def test_frobenius_reg_asks_for_twice_the_weight_with_four_times_the_rows():
+    pull = []
+    for times in (1, 4):
+        x = torch.tensor([[3.0, 4.0], [1.0, 2.0]], requires_grad=True)
+        frobenius_reg(x.repeat(times, 1)).backward()
+        pull.append(x.grad)
+    torch.testing.assert_close(pull[0], 2 * pull[1])
+
+
 def test_l2_reg():
     assert float(l2_reg(torch.tensor([1.0, 2.0]), torch.tensor([[3.0]]))) == 7.0
 

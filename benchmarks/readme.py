@@ -1,0 +1,67 @@
+r"""Writes the table of the README from the reports of :obj:`recommended`, which
+train all contenders with the same settings:
+
+    python -m benchmarks.readme
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os.path as osp
+from typing import Any, Dict, List, Sequence
+
+import numpy as np
+
+from benchmarks.results_page import group, markdown, spread
+from motor_geo.files import atomic_write
+
+ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
+START, END = '<!-- results:start -->\n', '<!-- results:end -->'
+#: Contenders in the order of columns, and their names there.
+COLUMNS = {
+    'id': '`id`',
+    'features': '`features`',
+    'specific': '`specific`',
+    'mean': '`mean`',
+    'mean + behavior': '`mean`, behaviour',
+    'recommended': 'recommended',
+}
+
+
+def read(folder: str) -> List[Dict[str, Any]]:
+    r"""What the reports in a folder measured, a row per run."""
+    rows = []
+    for path in sorted(glob.glob(osp.join(folder, 'recommended*.jsonl'))):
+        with open(path) as file:
+            rows += [json.loads(line) for line in file]
+    return rows
+
+
+def table(rows: Sequence[Dict[str, Any]]) -> str:
+    r"""Recall@20 on test, the best mean of a data set in bold."""
+    lines = []
+    for data, mine in group(rows, lambda row: row['label'][0]).items():
+        values = group(mine, lambda row: row['label'][2])
+        recall = {name: [run['test']['recall@20'] for run in runs] for name, runs in values.items()}
+        best = max(recall, key=lambda name: float(np.mean(recall[name])))
+        cells = {name: spread(runs) for name, runs in recall.items()}
+        cells[best] = f'**{cells[best]}**'
+        lines.append(
+            [data, max(map(len, recall.values())), *(cells.get(name, '') for name in COLUMNS)]
+        )
+    return markdown(['data', 'seeds', *COLUMNS.values()], lines)
+
+
+def main() -> None:
+    path = osp.join(ROOT, 'README.md')
+    with open(path) as file:
+        before, rest = file.read().split(START)
+    after = rest.split(END)[1]
+    found = table(read(osp.join(ROOT, 'docs', 'reproduction')))
+    with atomic_write(path) as temporary, open(temporary, 'w') as file:
+        file.write(f'{before}{START}{found}{END}{after}')
+
+
+if __name__ == '__main__':
+    main()
