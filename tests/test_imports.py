@@ -24,6 +24,7 @@ LEVELS = [
             'experiments',
             'jobs',
             'reproduce',
+            'reproduction',
             'significance',
         }
         | {'scene', 'catalogue', 'views', 'report', 'report_text', 'report_html', 'report_plot'}
