@@ -167,7 +167,7 @@ _ALL = [
         'The recommended tokens against IDs, features and plain means',
         recommended,
         'comparison',
-        AGAINST_IDS,
+        (2, 'recommended'),
     ),
     Experiment(
         'sparsity',
