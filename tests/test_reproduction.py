@@ -111,6 +111,7 @@ def test_groups_of_items(shop, tmp_path):
     assert [int(row[head.index('held-out interactions')]) for row in cells] == expected.tolist()
 
 
+@pytest.mark.filterwarnings('ignore:.*dropped .* held-out interactions')
 def test_thinner_data_has_fewer_interactions(shop, tmp_path):
     flags = ('--seeds', '0', '--effort', '1', '--budget', '0')
     assert start(shop, tmp_path, 'sparsity', *flags) == 0

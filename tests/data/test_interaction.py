@@ -118,6 +118,7 @@ class Toy(RecommendationDataset):
         self._build('toy', user, item, label, features, np.arange(12), np.arange(10))
 
 
+@pytest.mark.filterwarnings('ignore:.*removed 8 duplicate interactions')
 def test_held_out_interactions_do_not_matter():
     rng = np.random.default_rng(0)
     user, item = (index.copy() for index in np.nonzero(rng.random((12, 10)) < 0.5))
