@@ -32,7 +32,8 @@ COLUMNS = {
 def read(folder: str) -> List[Dict[str, Any]]:
     r"""What the reports in a folder measured, a row per run."""
     rows = []
-    for path in sorted(glob.glob(osp.join(folder, 'recommended*.jsonl'))):
+    paths = glob.glob(osp.join(folder, 'recommended*.jsonl'))
+    for path in sorted(paths, key=lambda path: osp.splitext(path)[0]):
         with open(path) as file:
             rows += [json.loads(line) for line in file]
     return rows

@@ -23,7 +23,7 @@ def test_reports_of_all_data_sets_are_read(tmp_path):
     for name in ('recommended', 'recommended-b', 'table2'):
         (tmp_path / f'{name}.jsonl').write_text(json.dumps(row(name, 'id', 0.5)) + '\n')
     found = [entry['label'][0] for entry in read(str(tmp_path))]
-    assert sorted(found) == ['recommended', 'recommended-b']
+    assert found == ['recommended', 'recommended-b']
 
 
 def test_the_readme_says_what_was_measured():
