@@ -1,12 +1,8 @@
 r"""Carries out an experiment of a paper and reports it:
 :obj:`python -m motor_geo.reproduce table2 --data FOLDER`.
 
-An experiment is a list of contenders. What is tried for each on validation is
-trained with the first seed, and what was best with all of them; each of these
-is a run as :mod:`motor_geo.run` makes it, in :obj:`OUT/runs`. Which of them are
-running, finished or failed is in a journal of Optuna, and the process that
-carries out a run holds a lock on its folder, however it may end: any number of
-processes can work on the same list, and the same command goes on with it.
+What a run of it is, and how processes share the list, is in
+:mod:`motor_geo.reproduction`.
 """
 
 from __future__ import annotations
@@ -48,6 +44,8 @@ def read_setup(options: argparse.Namespace, flags: Options) -> Setup:
             raise ConfigError(f"--models: unknown model '{model}'{suggest(model, MODELS)}")
     models = tuple(options.models) if options.models else None
     grid = read_grid(options.grid, flags) if options.grid else ()
+    if len(grid) > options.effort:
+        raise ConfigError(f'--grid: {len(grid)} values, of which --effort tries {options.effort}')
     return Setup(data, modalities, models, options.effort, flags, sizes, grid)
 
 

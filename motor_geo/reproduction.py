@@ -1,4 +1,12 @@
-r"""Carries out the list of runs that an experiment is, and reports it."""
+r"""Carries out the list of runs that an experiment is, and reports it.
+
+An experiment is a list of contenders. What is tried for each on validation is
+trained with the first seed, and what was best with all of them; each of these
+is a run as :mod:`motor_geo.run` makes it, in :obj:`OUT/runs`. Which of them are
+running, finished or failed is in a journal of Optuna, and the process that
+carries out a run holds a lock on its folder, however it may end: any number of
+processes can work on the same list, and the same command goes on with it.
+"""
 
 from __future__ import annotations
 

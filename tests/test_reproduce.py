@@ -113,6 +113,10 @@ def test_a_grid_of_ones_own(shop, tmp_path):
         (['table2', '--effort', '0'], '--effort: expected at least 1'),
         (['table2', '--grid', 'model.reg_weight'], '--grid: expected OPTION=VALUE,VALUE'),
         (['table2', '--grid', 'model.reg_weight=0.1,'], '--grid: expected OPTION=VALUE,VALUE'),
+        (
+            ['table2', '--grid', 'model.reg_weight=1,2,3,4'],
+            '--grid: 4 values, of which --effort tries 3',
+        ),
         (['table2', '--grid', 'model.reg_wait=0.1'], "did you mean 'reg_weight'"),
         (
             ['table2', '--grid', 'model.reg_weight=1', '--model.reg_weight', '1'],

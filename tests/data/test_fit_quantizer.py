@@ -172,7 +172,7 @@ def test_fewer_rows_than_columns():
     """
     program = """
 import torch
-from motor_geo.data.fit_quantizer import _eigh, _leading_axes, fit_quantizer
+from motor_geo.data.fit_quantizer import fit_quantizer
 torch.manual_seed(0)
 for rows in (20, 60, 100):
     x = torch.randn(rows, 128).numpy()
