@@ -213,8 +213,8 @@ class _LogSumExp(torch.autograd.Function):
     ) -> Tensor:
         shift, skip_diagonal, step, needs_grad = options
         row_count = a.new_ones(a.size(0)) if row_count is None else row_count.to(a.dtype)
-        count = p.new_ones(p.size(0)) if count is None else count.to(p.dtype)
-        p_t, weighted = p.t().contiguous(), p * count.view(-1, 1)
+        count = None if count is None else count.to(p.dtype)
+        p_t, weighted = p.t().contiguous(), p if count is None else p * count.view(-1, 1)
         buffer = a.new_empty(min(step, a.size(0)), p.size(0))
         value = a.new_zeros(())
         if needs_grad:
@@ -230,14 +230,17 @@ class _LogSumExp(torch.autograd.Function):
                 # are slow.
                 block.sub_(largest).clamp_(min=-60)
                 value += n @ largest.view(-1)
-            total = block.exp_() @ count
+            block.exp_()
+            # A product with ones adds up one by one: too inexact for many columns.
+            total = block.sum(dim=1) if count is None else block @ count
             value += n @ total.log()
             if needs_grad:
                 scale = (n / total).view(-1, 1)
                 torch.mm(block, weighted, out=grad_a[start : start + step]).mul_(scale)
                 grad_p.addmm_((rows * scale).t(), block)  # type: ignore
         if needs_grad:
-            ctx.save_for_backward(grad_a, (grad_p * count).t().contiguous())
+            grad_p = grad_p if count is None else grad_p * count
+            ctx.save_for_backward(grad_a, grad_p.t().contiguous())
         return value
 
     @staticmethod

@@ -2,107 +2,24 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from typing import Any, List, Mapping, NamedTuple, Optional, Tuple, Union
+from typing import List, Mapping, NamedTuple, Optional, Tuple, Union
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch_geometric.data.storage import NodeStorage
 from torch_geometric.nn.resolver import activation_resolver
 
-from motor_geo.nn.conv.propagate import csr_matmul
 from motor_geo.nn.item_encoder import ItemEncoder
-
-
-class Incidence(NamedTuple):
-    r"""Which items have which tokens, in compressed rows and columns."""
-
-    ptr: Tensor  # [N + 1]: where the tokens of an item start
-    token: Tensor  # [N * T]
-    token_ptr: Tensor  # [T * K + 1]: where the items of a token start
-    item: Tensor  # [N * T]
-
-    @classmethod
-    def from_tokens(cls, token_id: Tensor, codebook_size: int) -> Incidence:
-        r"""From the token ids **[N, T]** of a group."""
-        (num_items, num_tokens), device = token_id.shape, token_id.device
-        offset = torch.arange(num_tokens, device=device) * codebook_size
-        value, item = token_id.t().sort(dim=1, stable=True)
-        value = (value.long() + offset.view(-1, 1)).flatten()
-        bound = torch.arange(num_tokens * codebook_size + 1, device=device)
-        return cls(
-            torch.arange(num_items + 1, dtype=torch.int, device=device) * num_tokens,
-            (token_id.int() + offset.int()).flatten(),
-            torch.searchsorted(value, bound, out_int32=True),
-            item.flatten().int(),
-        )
-
-    def gather(self, table: Tensor) -> Tensor:
-        r"""Sums over the tokens of every item, **[N, d]**."""
-        return csr_matmul(self.ptr, self.token, None, table)
-
-    def scatter(self, x: Tensor) -> Tensor:
-        r"""Sums over the items of every token, **[T * K, d]**."""
-        return csr_matmul(self.token_ptr, self.item, None, x)
-
-
-class _TokenSum(torch.autograd.Function):
-    r"""Sums rows of a table over the tokens of every item."""
-
-    @staticmethod
-    def forward(ctx, incidence: Incidence, table: Tensor) -> Tensor:  # type: ignore
-        ctx.incidence = incidence
-        return incidence.gather(table)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor):  # type: ignore
-        return None, ctx.incidence.scatter(grad.contiguous())
-
-
-class _TokenCross(torch.autograd.Function):
-    r"""With :math:`\mathbf{b}, \mathbf{f}, \mathbf{h}` the sums of three
-    tables over the tokens of an item, the sum over groups of
-    :math:`\mathbf{b} + \mathbf{f}^2 / 2 + \textrm{ReLU}(\mathbf{h})`; the last
-    may be missing.
-
-    Nothing with a row per item is kept for the backward pass: the sums are so
-    cheap that they are taken again, and memory is what costs time.
-    """
-
-    @staticmethod
-    def forward(ctx, incidence: List[Incidence], *tables: Any):  # type: ignore
-        ctx.incidence = incidence
-        ctx.save_for_backward(*tables)
-        out = None
-        for graph, base, first, high in zip(incidence, tables[::3], tables[1::3], tables[2::3]):
-            out = graph.gather(base) if out is None else out.add_(graph.gather(base))
-            part = graph.gather(first)
-            out.addcmul_(part, part, value=0.5)
-            del part  # One at a time.
-            if high is not None:
-                out.add_(graph.gather(high).relu_())
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor):  # type: ignore
-        grad, tables = grad.contiguous(), ctx.saved_tensors
-        out: List[Optional[Tensor]] = []
-        for graph, first, high in zip(ctx.incidence, tables[1::3], tables[2::3]):
-            out += [graph.scatter(grad), graph.scatter(graph.gather(first).mul_(grad)), None]
-            if high is not None:
-                out[-1] = graph.scatter(graph.gather(high).gt_(0).mul_(grad))
-        return None, *out
+from motor_geo.nn.token_graph import Incidence, TokenCross, TokenGraph, TokenSum, project_slots
 
 
 class _Catalogue(NamedTuple):
-    r"""The token-item graph of every group and, if these are graphs of
-    distinct items only, which of them every item is.
+    r"""The token-item graph and, if it is one of distinct items only, which
+    of them every item is.
     """
 
-    graphs: List[Incidence]
+    graph: TokenGraph
     copies: Optional[Incidence] = None
 
 
@@ -232,7 +149,7 @@ class TokenCrossEncoder(ItemEncoder):
             self.mlps.append(
                 nn.ModuleList(nn.Linear(*pair) for pair in zip(widths[:-1], widths[1:]))
             )
-        self._incidence: List[_Entry] = []
+        self._entries: List[_Entry] = []
         self._checked: Optional[Tuple[weakref.ref, int]] = None
         self.reset_parameters()
 
@@ -260,9 +177,9 @@ class TokenCrossEncoder(ItemEncoder):
                 f'{token_id.size(-1)})'
             )
         if self._sparse(token_id):
-            graphs, copies = self._get_incidence(token_id)
-            out = self._forward_incidence(graphs)
-            return out if copies is None else _TokenSum.apply(copies, out)
+            graph, copies = self._get_graph(token_id)
+            out = self._forward_graph(graph)
+            return out if copies is None else TokenSum.apply(copies, out)
         self._check_range(token_id)
         return self._forward_gather(token_id)
 
@@ -282,7 +199,7 @@ class TokenCrossEncoder(ItemEncoder):
             self._check_range(table, force=True)  # Once: a GPU has to wait for it.
             self._checked = (weakref.ref(table), table._version)
         # A batch comes once: its graph is not kept.
-        return self._forward_incidence(self._build_incidence(token_id))
+        return self._forward_graph(self._build_graph(token_id))
 
     def _sparse(self, token_id: Tensor) -> bool:
         # By size alone: the two forms differ in the last bits, and the same
@@ -311,68 +228,53 @@ class TokenCrossEncoder(ItemEncoder):
                 out = out + F.dropout(hidden, self.dropout, self.training)
         return out
 
-    def _forward_incidence(self, incidence: List[Incidence]) -> Tensor:
+    def _forward_graph(self, graph: TokenGraph) -> Tensor:
         # Every part is a sum over an item's tokens of something computed once
         # per row of the table, so that items receive it from token nodes.
         if self.mode == 'mean':
-            return _TokenSum.apply(incidence[0], self.table / self.total_tokens)
+            return TokenSum.apply(graph.all, self.table / self.total_tokens)
+        slots = self.table.view(self.total_tokens, self.codebook_size, self.out_channels)
         if self.mode == 'linear':
             lin = self.mlps[0][0]  # type: ignore
-            return _TokenSum.apply(incidence[0], self._project(self.table, lin))
-        assert self.weight is not None
+            return TokenSum.apply(graph.all, project_slots(slots, lin.weight, lin.bias))
         fused = self.num_layers == 1 and isinstance(self.act, nn.ReLU)
         fused &= self.dropout == 0 or not self.training
-        tables, outs = [], []
+        lins = [p for mlp in self.mlps for p in (mlp[0].weight, mlp[0].bias)] if fused else []  # type: ignore
+        out = TokenCross.apply(graph, self.table, self.weight, *lins)
+        if fused or self.num_layers == 0:
+            return out
         # Splitting, unlike slicing, has a backward pass without zero-filling.
         sizes = [end - start for start, end in self.groups]
-        rows = self.table.split([size * self.codebook_size for size in sizes])
-        for table, weight, mlp, graph in zip(rows, self.weight.split(sizes), self.mlps, incidence):
-            weighted = table * weight.repeat_interleave(self.codebook_size)[:, None]
-            # With f the sum of w e: f + (f^2 - sum of (w e)^2) / 2.
-            tables += [torch.addcmul(weighted, weighted, weighted, value=-0.5), weighted]
-            high = self._project(table, mlp[0]) if len(mlp) > 0 else None  # type: ignore
-            tables.append(high if fused else None)
-            if high is not None and not fused:
-                hidden = self.act(_TokenSum.apply(graph, high))
-                for lin in mlp[1:]:  # type: ignore
-                    hidden = self.act(lin(hidden))
-                outs.append(F.dropout(hidden, self.dropout, self.training))
-        return sum(outs, _TokenCross.apply(incidence, *tables))
+        for group, rows, mlp in zip(graph.groups, slots.split(sizes), self.mlps):
+            lin = mlp[0]  # type: ignore
+            hidden = self.act(TokenSum.apply(group, project_slots(rows, lin.weight, lin.bias)))
+            for lin in mlp[1:]:  # type: ignore
+                hidden = self.act(lin(hidden))
+            out = out + F.dropout(hidden, self.dropout, self.training)
+        return out
 
-    def _project(self, table: Tensor, lin: nn.Linear) -> Tensor:
-        r"""What the rows of every slot add to an affine map of the
-        concatenation, of the shape of :obj:`table`.
-        """
-        slots = table.view(-1, self.codebook_size, self.out_channels)
-        weight = lin.weight.view(-1, slots.size(0), self.out_channels).permute(1, 2, 0)
-        bias = (lin.bias / slots.size(0)).expand(slots.size(0), 1, -1)
-        return torch.baddbmm(bias, slots, weight).flatten(0, 1)
-
-    def _get_incidence(self, token_id: Tensor) -> _Catalogue:
-        r"""The token-item graphs, kept for as long as the same
+    def _get_graph(self, token_id: Tensor) -> _Catalogue:
+        r"""The token-item graph, kept for as long as the same
         :obj:`token_id` comes in. Items that share all tokens, if most do, are
         encoded once.
         """
         version = token_id._version
-        for entry in self._incidence:
+        for entry in self._entries:
             if entry.tokens() is token_id and entry.version == version:
                 return entry.catalogue
         self._check_range(token_id, force=True)
         distinct, index = torch.unique(token_id, dim=0, return_inverse=True)
         if 2 * distinct.size(0) > token_id.size(0):
-            catalogue = _Catalogue(self._build_incidence(token_id))
+            catalogue = _Catalogue(self._build_graph(token_id))
         else:
             copies = Incidence.from_tokens(index.view(-1, 1), distinct.size(0))
-            catalogue = _Catalogue(self._build_incidence(distinct), copies)
-        alive = [entry for entry in self._incidence if entry.tokens() is not None]
-        self._incidence = [_Entry(weakref.ref(token_id), version, catalogue), *alive[:1]]
+            catalogue = _Catalogue(self._build_graph(distinct), copies)
+        alive = [entry for entry in self._entries if entry.tokens() is not None]
+        self._entries = [_Entry(weakref.ref(token_id), version, catalogue), *alive[:1]]
         return catalogue
 
-    def _build_incidence(self, token_id: Tensor) -> List[Incidence]:
-        return [
-            Incidence.from_tokens(token_id[:, start:end], self.codebook_size)
-            for start, end in self.groups
-        ]
+    def _build_graph(self, token_id: Tensor) -> TokenGraph:
+        return TokenGraph.from_tokens(token_id, self.codebook_size, self.groups)
 
     def _check_range(self, token_id: Tensor, force: bool = False) -> None:
         # Tables share one tensor: a token outside its codebook would silently
@@ -389,7 +291,7 @@ class TokenCrossEncoder(ItemEncoder):
 
     def __getstate__(self) -> dict:
         # Weak references can be neither copied nor pickled.
-        return {**self.__dict__, '_incidence': [], '_checked': None}
+        return {**self.__dict__, '_entries': [], '_checked': None}
 
     def __repr__(self) -> str:
         return (

@@ -127,13 +127,15 @@ def test_log_sum_exp_far_from_zero():
 def test_log_sum_exp_at_the_bound():
     # The largest bound without a maximum, on both ends, for many vectors.
     for sign in (1.0, -1.0):
-        a = torch.full((2, 1), 60 * sign, requires_grad=True)
-        p = torch.ones(100_000, 1, requires_grad=True)
+        a, p = torch.zeros(2, 64), torch.zeros(100_000, 64)
+        a[:, 0], p[:, 0] = 60 * sign, 1
+        a.requires_grad_(), p.requires_grad_()
         actual = log_sum_exp(a, p, bound=60)
         assert float(actual.detach()) == pytest.approx(2 * (60 * sign + math.log(100_000)))
         grad_a, grad_p = torch.autograd.grad(actual, (a, p))
-        torch.testing.assert_close(grad_a, torch.ones_like(a))
-        torch.testing.assert_close(grad_p, torch.full_like(p, 120 * sign / 100_000))
+        # Some matrix products add up equal numbers one by one, which rounds.
+        torch.testing.assert_close(grad_a, p[:2].detach(), rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(grad_p, 2 * sign / 100_000 * 60 * p.detach())
 
 
 def test_distinct(monkeypatch):

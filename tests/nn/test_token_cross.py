@@ -96,7 +96,7 @@ def test_token_cross_golden(setting, gather):
     token_id = torch.cat([case[f'{m}_token_ids'] for m in modalities], dim=1)
 
     out = encoder(token_id[None])[0] if gather else encoder(token_id)
-    assert len(encoder._incidence) == (0 if gather else 1)
+    assert len(encoder._entries) == (0 if gather else 1)
     case.assert_close(out, f'repr_{setting}')
     (out * case['upstream_gradient']).sum().backward()
     prefix = f'grad_{setting}_net__'
@@ -288,7 +288,7 @@ def test_token_cross_encodes_equal_items_once(mode):
     encoder, token_id = make(mode)
     copies = torch.randint(15, (60,), generator=torch.Generator().manual_seed(2))
     tokens = token_id[copies]
-    graphs, index = encoder._get_incidence(tokens)
+    graphs, index = encoder._get_graph(tokens)
     assert index is not None and graphs[0].ptr.numel() == copies.unique().numel() + 1
     upstream = torch.randn(60, 5, dtype=torch.float64)
     parameters = list(encoder.parameters())
@@ -296,4 +296,4 @@ def test_token_cross_encodes_equal_items_once(mode):
     grads = [torch.autograd.grad(out, parameters, upstream) for out in outs]
     torch.testing.assert_close(*outs)
     torch.testing.assert_close(*grads)
-    assert encoder._get_incidence(token_id).copies is None
+    assert encoder._get_graph(token_id).copies is None
