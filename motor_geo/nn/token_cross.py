@@ -29,6 +29,10 @@ class _Entry(NamedTuple):
     catalogue: _Catalogue
 
 
+#: A catalogue of up to so many times the items of a batch is encoded as a whole: its
+#: graph is at hand, while that of a batch has to be built.
+CATALOGUE = 4
+
 MODES = ('specific', 'agnostic', 'mean', 'linear')
 
 
@@ -191,6 +195,8 @@ class TokenCrossEncoder(ItemEncoder):
         if index is None:
             return self(store.token_id)
         table: Tensor = store.token_id
+        if self._sparse(table) and table.size(0) <= CATALOGUE * index.numel():
+            return self(table).index_select(0, index)
         token_id = table.index_select(0, index)
         if not self._sparse(token_id):
             return self(token_id)

@@ -121,8 +121,12 @@ def test_token_cross_batches():
     store = HeteroData()['item']
     store.token_id = token_id
     index = torch.randint(40, (25,), generator=torch.Generator().manual_seed(2))
-    for rows in (index, index[:3]):  # Sums over a graph, and gathered.
-        torch.testing.assert_close(encoder.encode(store, rows), encoder(token_id)[rows])
+    # The whole catalogue, a graph of the batch, and gathered.
+    for rows, cached in ((index, 1), (index[:9], 0), (index[:3], 0)):
+        encoder._entries.clear()
+        out = encoder.encode(store, rows)
+        assert len(encoder._entries) == cached
+        torch.testing.assert_close(out, naive(encoder, token_id)[rows])
     token_id[7, 0] = 8
     with pytest.raises(ValueError, match=r"'token_id' must lie in 0..7"):
         encoder.encode(store, index)
