@@ -37,6 +37,8 @@ from motor_geo.trainer import Trainer
 from motor_geo.typing import ITEM, RATES, USER, similar
 
 ITEMS = ('id', 'specific')
+#: IDs, and raw features as parameters, as some published implementations have them.
+TRAINED = 'id, trained features'
 NUM_TOKENS, CODEBOOK_SIZE = 4, 256
 #: The Music data of the paper: users, items, widths of features.
 MUSIC = 57202, 25717, {'image': 4096, 'text': 384}
@@ -134,7 +136,8 @@ def measure(path: str, name: str, items: str, epochs: int, threads: int) -> Numb
     before = resident('VmRSS')
     torch.manual_seed(0)
     found = sorted(key[2:] for key in data[ITEM].keys() if key.startswith('x_'))
-    model = MODELS[name](data, None if items == 'id' else token_encoder(found))
+    encoder = token_encoder(found) if items in ITEMS[1:] else None
+    model = MODELS[name](data, encoder, **({'train_features': True} if items == TRAINED else {}))
     evaluator = Evaluator(targets, data[RATES].edge_index, int(data[ITEM].num_nodes))
     trainer = Trainer(
         model, data, evaluator, epochs=epochs + 1, patience=epochs + 1, progress=False

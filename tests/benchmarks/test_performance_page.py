@@ -28,6 +28,7 @@ def test_page():
         make('baby', 'BPR at Baby sizes, an epoch (id)', 0.1, 0.5, peak_mb=812),
         make('baby', 'LightGCN at Baby sizes, an epoch (id)', 1.6, 2.0),
         make('baby', 'LATTICE at Baby sizes, an epoch (id)', 3.0),
+        make('baby', 'BM3 at Baby sizes, an epoch (id, trained features)', 3.0, 6.0),
         make('growth', 'growth: BPR', 0.5, interactions=100_000),
         make('growth', 'growth: BPR', 6.0, interactions=1_000_000),
         make('quantiser', 'text', 1.25, setting={'num_iters': 10}, error=0.1234),
@@ -36,6 +37,7 @@ def test_page():
     assert '| token network | 0.25 s | 5 s | 0.05 |  |' in page
     assert '| 0.1 s | 0.5 s | 0.20 | peak 812 MB |' in page
     assert 'Geometric mean of the ratios with IDs: 0.40.' in page  # Of 0.2 and 0.8.
+    assert 'Geometric mean of the ratios with IDs and trained features: 0.50.' in page
     assert '| BPR | 0.5 (5) | 6 (6) |' in page
     assert '| text | num_iters 10 | 1.25 | 0.1234 |' in page
     assert 'A CPU with 2 cores, 2 thread(s), torch 2' in page
