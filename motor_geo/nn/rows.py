@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
+from motor_geo.nn.product import linear, linear_grad, prefers_onednn
+
 
 def normalize_rows(x: Tensor, eps: float = 1e-12) -> Tensor:
     r"""Scales rows to unit length, as
@@ -105,7 +107,7 @@ def project(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
           :math:`(d)` *(optional)*
         - **output:** vectors :math:`(N, d)`
     """
-    if x.dtype == weight.dtype or x.requires_grad:
+    if x.requires_grad or (x.dtype == weight.dtype and not prefers_onednn(x)):
         return F.linear(x.to(weight.dtype), weight, bias)
     out = _Project.apply(x, weight)
     return out if bias is None else out + bias
@@ -116,18 +118,19 @@ class _Project(torch.autograd.Function):
     def forward(ctx, x: Tensor, weight: Tensor):  # type: ignore
         ctx.save_for_backward(x)
         ctx.dtype = weight.dtype
-        out = weight.new_empty(x.size(0), weight.size(0))
-        for rows, target in zip(x.split(BLOCK), out.split(BLOCK)):
-            torch.mm(rows.to(weight.dtype), weight.t(), out=target)
-        return out
+        if x.dtype == weight.dtype:
+            return linear(x, weight)
+        return torch.cat([linear(rows.to(weight.dtype), weight) for rows in x.split(BLOCK)])
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):  # type: ignore
         (x,) = ctx.saved_tensors
+        if x.dtype == ctx.dtype:
+            return None, linear_grad(grad, x)
         out = grad.new_zeros(grad.size(1), x.size(1))
         for rows, upstream in zip(x.split(BLOCK), grad.split(BLOCK)):
-            out.addmm_(upstream.t(), rows.to(ctx.dtype))
+            out.add_(linear_grad(upstream, rows.to(ctx.dtype)))
         return None, out
 
 

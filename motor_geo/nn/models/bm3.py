@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from motor_geo.nn.conv import LightPropagation
+from motor_geo.nn.loss import distinct
 from motor_geo.nn.models.recommender import Recommender, modalities
-from motor_geo.nn.rows import row_norm
+from motor_geo.nn.rows import project, row_norm
 from motor_geo.typing import ITEM, USER, Batch, Embeddings
 
 
@@ -122,10 +123,13 @@ class BM3(Recommender):
             ITEM: out.item.index_select(0, batch.pos),
         }
         index = {USER: batch.user}
-        if self.cl_weight > 0:  # Features are projected for the batch only.
+        if self.cl_weight > 0:  # Features are projected for the batch only, once for an item.
+            items = distinct(batch.pos)
             for m, lin in self.lins.items():
                 table = data[ITEM][f'x_{m}'] if self.features is None else self.features[m]
-                rows[m] = lin(table.index_select(0, batch.pos).to(lin.weight.dtype))
+                x = table.index_select(0, items.node)
+                value = project(x, lin.weight, lin.bias)  # type: ignore
+                rows[m] = value.index_select(0, items.inverse)
         target = {
             kind: F.normalize(self.drop(x.detach(), kind, index.get(kind, batch.pos)), eps=1e-8)
             for kind, x in rows.items()

@@ -8,9 +8,10 @@ from torch_geometric.data import HeteroData
 
 from motor_geo.nn.conv import LightPropagation, Propagate
 from motor_geo.nn.graph import BipartiteGraph, degree_sensitive_pruning
-from motor_geo.nn.loss import bpr_loss
+from motor_geo.nn.loss import bpr_loss, distinct
 from motor_geo.nn.models.item_graph import ItemGraph, modality_weights
 from motor_geo.nn.models.recommender import Recommender, build_graph, modalities, num_nodes
+from motor_geo.nn.rows import project
 from motor_geo.typing import ITEM, RATES, USER, Batch, Embeddings
 
 
@@ -132,12 +133,13 @@ class FREEDOM(Recommender):
             return bpr_loss((user * pos).sum(dim=-1), (user * neg).sum(dim=-1))
 
         losses = {'bpr': bpr(pos, neg)}
-        if self.reg_weight > 0:  # Features are projected for the batch only.
+        if self.reg_weight > 0:  # Features are projected for the batch only, once for an item.
+            items = distinct(torch.cat([batch.pos, batch.neg]))
             for modality, lin in self.lins.items():
                 store = data[ITEM] if self.features is None else None
                 table = store[f'x_{modality}'] if store is not None else self.features[modality]  # type: ignore
-                x = table.index_select(0, torch.cat([batch.pos, batch.neg]))
-                value = lin(x.to(lin.weight.dtype))
+                x = table.index_select(0, items.node)
+                value = project(x, lin.weight, lin.bias).index_select(0, items.inverse)  # type: ignore
                 losses[f'bpr_{modality}'] = self.reg_weight * bpr(*value.chunk(2))
         return losses
 
