@@ -21,7 +21,7 @@ from typing import Any, Callable, Dict, Iterable, Optional, Sequence
 import torch
 from tqdm import tqdm
 
-from benchmarks import features, loading, speed
+from benchmarks import features, kernels, loading, speed
 from benchmarks.performance_page import GROWTH, line, plot_growth, render
 from motor_geo.files import atomic_write
 from motor_geo.memory import keep_freed_memory
@@ -30,7 +30,10 @@ from motor_geo.run import versions
 
 Row = Dict[str, Any]
 NEED_DATA = ('price', 'evaluation', 'quantiser')
-PARTS = ('tokens', 'price', 'evaluation', 'baby', 'electronics', 'growth', 'loading', 'features')
+PARTS = ('tokens', 'products', 'price', 'evaluation', 'baby', 'electronics', 'growth') + (
+    'loading',
+    'features',
+)
 
 
 def machine(threads: int) -> Row:
@@ -54,7 +57,8 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     torch.set_num_threads(options.threads)
     keep_freed_memory()
     parts: Dict[str, Callable[[], Iterable[Row]]] = {
-        'tokens': speed.token_network,
+        'tokens': kernels.token_network,
+        'products': kernels.products,
         'price': lambda: speed.prices(options.data),
         'evaluation': lambda: speed.evaluation(options.data),
         'baby': lambda: speed.baby(options.models, options.threads),

@@ -1,6 +1,5 @@
-r"""What :mod:`benchmarks` measures of models: the token network, whole epochs,
-evaluation, memory and growth. Every function yields rows: what was measured,
-our seconds (or MB) and those of the plain form beside it.
+r"""What :mod:`benchmarks` measures of models: whole epochs, evaluation, memory
+and growth.
 """
 
 from __future__ import annotations
@@ -12,25 +11,22 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 from torch_geometric.data import HeteroData
 
 from benchmarks.backbones import ITEMS, TRAINED, measure, resident, token_encoder
+from benchmarks.timing import Row, interleave, row
 from motor_geo.data import BPRSampler, ItemKNN, OPQTokenizer, TableDataset
 from motor_geo.data.fit_quantizer import fit_quantizer
 from motor_geo.data.graph import knn_graph_cosine, knn_weights
 from motor_geo.evaluator import Evaluator
 from motor_geo.memory import keep_freed_memory
-from motor_geo.nn import TokenCrossEncoder
 from motor_geo.nn.models import MODELS, LightGCN, Recommender
 from motor_geo.typing import ITEM, RATED_BY, RATES, USER, Embeddings, EvalTargets, similar
 
-Row = Dict[str, Any]
 #: Users, items, training interactions and widths of features.
 BABY = 19445, 7050, 118551, {'image': 4096, 'text': 384}
 ELECTRONICS = 192403, 63001, 1690000, {'image': 4096, 'text': 384}
@@ -39,25 +35,6 @@ ELECTRONICS = 192403, 63001, 1690000, {'image': 4096, 'text': 384}
 REFERENCE_BABY = {'BPR': 0.5, 'LightGCN': 2.9, 'VBPR': 3.5, 'GRCN': 55.0, 'SLMRec': 18.0}
 #: The same of those that train their raw features there.
 REFERENCE_TRAINED = {'BM3': 26.0, 'FREEDOM': 15.0, 'MGCN': 23.0}
-
-
-def row(what: str, ours: float, plain: Optional[float], unit: str = 's', **more: Any) -> Row:
-    plain = None if plain is None else float(f'{plain:.4g}')
-    return {'what': what, 'ours': float(f'{ours:.4g}'), 'plain': plain, 'unit': unit, **more}
-
-
-def interleave(
-    functions: Sequence[Callable[[], Any]], repeats: int, warmup: int = 1
-) -> List[float]:
-    r"""Median seconds of functions that take turns."""
-    seconds: List[List[float]] = [[] for _ in functions]
-    for repeat in range(warmup + repeats):
-        for function, values in zip(functions, seconds):
-            start = time.perf_counter()
-            function()
-            if repeat >= warmup:
-                values.append(time.perf_counter() - start)
-    return [float(np.median(values)) for values in seconds]
 
 
 def generate(
@@ -105,46 +82,6 @@ def held_out(num_users: int, num_items: int) -> EvalTargets:
     r"""One random item per user."""
     item = torch.randint(num_items, (num_users,), generator=torch.Generator().manual_seed(1))
     return EvalTargets(torch.arange(num_users), torch.arange(num_users + 1), item)
-
-
-def token_network(num_items: int = 63001, num_tokens: int = 8) -> Iterator[Row]:
-    r"""The token network over all items, against gathering the embeddings of
-    every item and multiplying.
-    """
-    torch.manual_seed(0)
-    counts = {'image': num_tokens, 'text': num_tokens}
-    token_id = torch.randint(256, (num_items, 2 * num_tokens), dtype=torch.uint8)
-    upstream = torch.randn(num_items, 64)
-    for mode in ('specific', 'agnostic'):
-        encoder = TokenCrossEncoder(counts, 256, 64, mode=mode)
-
-        def step(forward: Callable[[Tensor], Tensor], encoder: TokenCrossEncoder = encoder) -> None:
-            encoder.zero_grad()
-            forward(token_id).backward(upstream)
-
-        ours, plain = interleave(
-            [partial(step, encoder), partial(step, encoder._forward_gather)], repeats=5
-        )
-        what = f'token network ({mode}), forward and backward'
-        yield row(what, ours, plain, size=f'{num_items:,} items, {2 * num_tokens} tokens')
-        encoder.zero_grad()
-        vectors = num_items * 64 * 4 / 1e6
-        yield row(
-            f'token network ({mode}), memory beyond input and output',
-            allocated(partial(step, encoder)) - vectors,
-            3 * vectors,
-            'MB',
-            note='plain: three vectors per item',
-        )
-
-
-def allocated(function: Callable[[], Any]) -> float:
-    r"""Peak MB of tensors that a function allocates."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        function()
-    events = profiler.profiler.kineto_results.events()  # type: ignore
-    sizes = [(e.start_ns(), e.nbytes()) for e in events if e.name() == '[memory]']
-    return float(np.cumsum([size for _, size in sorted(sizes)]).max() / 1e6)
 
 
 def prices(folder: str) -> Iterator[Row]:

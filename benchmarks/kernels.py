@@ -1,0 +1,77 @@
+r"""What :mod:`benchmarks` measures of single parts of a step."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Callable, Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks.timing import Row, interleave, row
+from motor_geo.nn import TokenCrossEncoder
+from motor_geo.nn.rows import project
+
+
+def token_network(num_items: int = 63001, num_tokens: int = 8) -> Iterator[Row]:
+    r"""The token network over all items, against gathering the embeddings of
+    every item and multiplying.
+    """
+    torch.manual_seed(0)
+    counts = {'image': num_tokens, 'text': num_tokens}
+    token_id = torch.randint(256, (num_items, 2 * num_tokens), dtype=torch.uint8)
+    upstream = torch.randn(num_items, 64)
+    for mode in ('specific', 'agnostic'):
+        encoder = TokenCrossEncoder(counts, 256, 64, mode=mode)
+
+        def step(forward: Callable[[Tensor], Tensor], encoder: TokenCrossEncoder = encoder) -> None:
+            encoder.zero_grad()
+            forward(token_id).backward(upstream)
+
+        ours, plain = interleave(
+            [partial(step, encoder), partial(step, encoder._forward_gather)], repeats=5
+        )
+        what = f'token network ({mode}), forward and backward'
+        yield row(what, ours, plain, size=f'{num_items:,} items, {2 * num_tokens} tokens')
+        encoder.zero_grad()
+        vectors = num_items * 64 * 4 / 1e6
+        yield row(
+            f'token network ({mode}), memory beyond input and output',
+            allocated(partial(step, encoder)) - vectors,
+            3 * vectors,
+            'MB',
+            note='plain: three vectors per item',
+        )
+
+
+def allocated(function: Callable[[], Any]) -> float:
+    r"""Peak MB of tensors that a function allocates."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        function()
+    events = profiler.profiler.kineto_results.events()  # type: ignore
+    sizes = [(e.start_ns(), e.nbytes()) for e in events if e.name() == '[memory]']
+    return float(np.cumsum([size for _, size in sorted(sizes)]).max() / 1e6)
+
+
+def products(num_items: int = 7050, width: int = 4096) -> Iterator[Row]:
+    r"""Projections of wide features, against those that PyTorch computes by
+    itself (on CPUs where these are as fast, they are the same).
+    """
+    torch.manual_seed(0)
+    x, upstream = torch.randn(num_items, width), torch.randn(num_items, 64)
+    weight = torch.randn(64, width, requires_grad=True)
+
+    def step(function: Callable[[Tensor, Tensor], Tensor]) -> None:
+        weight.grad = None
+        function(x, weight).backward(upstream)
+
+    ours, plain = interleave([partial(step, project), partial(step, F.linear)], repeats=15)
+    yield row(
+        'projection of features, forward and backward',
+        ours,
+        plain,
+        size=f'{num_items:,} x {width:,} to 64',
+    )
