@@ -23,9 +23,11 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
         - **input:** features :math:`(N, F)`, weight :math:`(d, F)`
         - **output:** vectors :math:`(N, d)`
     """
-    if prefers_onednn(x) and weight.dtype == x.dtype:
-        return _onednn(x.contiguous(), weight.contiguous())
-    return x @ weight.t()
+    size = _whole(x, weight)
+    if size == 0:
+        return x @ weight.t()
+    out = _onednn(x[:size].contiguous(), weight.contiguous())
+    return out if size == x.size(0) else torch.cat([out, x[size:] @ weight.t()])
 
 
 def linear_grad(grad: Tensor, x: Tensor) -> Tensor:
@@ -35,9 +37,20 @@ def linear_grad(grad: Tensor, x: Tensor) -> Tensor:
         - **input:** gradient :math:`(N, d)`, features :math:`(N, F)`
         - **output:** gradient :math:`(d, F)`
     """
-    if prefers_onednn(x) and grad.dtype == x.dtype:
-        return _onednn(grad.t().contiguous(), x.contiguous().t())
-    return grad.t() @ x
+    size = _whole(x, grad)
+    if size == 0:
+        return grad.t() @ x
+    out = _onednn(grad[:size].t().contiguous(), x[:size].contiguous().t())
+    return out if size == x.size(0) else out.addmm_(grad[size:].t(), x[size:])
+
+
+#: oneDNN compiles and keeps a kernel for every number of rows; it is given multiples of this.
+ROWS = 256
+
+
+def _whole(x: Tensor, other: Tensor) -> int:
+    r"""Number of rows for oneDNN."""
+    return x.size(0) // ROWS * ROWS if prefers_onednn(x) and other.dtype == x.dtype else 0
 
 
 def _onednn(x: Tensor, weight: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ def random(*size, dtype=torch.float32, seed=0):
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
-@pytest.mark.parametrize('rows', [0, 1, 300])
+@pytest.mark.parametrize('rows', [0, 1, 256, 300])
 def test_products(kernel, dtype, rows):
     # Weights may be columns of a wider table, and features its rows.
     x, weight = random(400, 70, dtype=dtype)[:rows], random(5, 90, dtype=dtype, seed=1)[:, 7:77]
