@@ -31,6 +31,7 @@ from tqdm import tqdm
 from benchmarks.results_page import markdown
 from motor_geo.data import ItemKNN, OPQTokenizer, TableDataset
 from motor_geo.evaluator import Evaluator
+from motor_geo.memory import keep_freed_memory
 from motor_geo.nn import TokenCrossEncoder
 from motor_geo.nn.models import MODELS
 from motor_geo.trainer import Trainer
@@ -132,6 +133,7 @@ def measure(path: str, name: str, items: str, epochs: int, threads: int) -> Numb
     before there is a model, and at its peak.
     """
     torch.set_num_threads(threads)
+    keep_freed_memory()  # As a run does.
     data, targets = torch.load(path, weights_only=False)
     before = resident('VmRSS')
     torch.manual_seed(0)

@@ -5,6 +5,7 @@ and growth.
 from __future__ import annotations
 
 import itertools
+import os
 import os.path as osp
 import tempfile
 import time
@@ -254,6 +255,7 @@ def in_processes(
         with tempfile.TemporaryDirectory() as folder:
             path = osp.join(folder, 'data.pt')
             torch.save((generate(sizes, weighting, dtype), held_out(*sizes[:2])), path)
+            os.sync()  # Writing goes on behind the first measurement otherwise.
             for name in names:
                 for how in items:
                     with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool:
