@@ -136,3 +136,9 @@ def test_csr_matmul(dtype, weighted):
     tolerance = 5e-2 if dtype == torch.bfloat16 else 1e-5
     expected = expected.to_dense() @ x
     torch.testing.assert_close(out.float(), expected, atol=tolerance, rtol=tolerance)
+
+
+def test_csr_matmul_keeps_nothing_for_a_backward_pass():
+    indptr, index = torch.tensor([0, 1]), torch.tensor([0])
+    x, value = torch.ones(1, 2, requires_grad=True), torch.ones(1, requires_grad=True)
+    assert not csr_matmul(indptr, index, value, x).requires_grad
