@@ -30,7 +30,14 @@ from motor_geo.run import versions
 
 Row = Dict[str, Any]
 NEED_DATA = ('price', 'evaluation', 'quantiser')
-PARTS = ('tokens', 'products', 'price', 'evaluation', 'baby', 'electronics', 'growth') + (
+PARTS = (
+    'tokens',
+    'products',
+    'price',
+    'evaluation',
+    'baby',
+    'electronics',
+    'growth',
     'loading',
     'features',
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from typing import Any, Callable, Iterator
+from unittest import mock
 
 import numpy as np
 import torch
@@ -11,9 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.speed import BABY, generate, training_steps
 from benchmarks.timing import Row, interleave, row
-from motor_geo.nn import TokenCrossEncoder
+from motor_geo.data import BPRSampler
+from motor_geo.nn import TokenCrossEncoder, product
+from motor_geo.nn.models import MODELS
 from motor_geo.nn.rows import project
+from motor_geo.typing import RATES
 
 
 def token_network(num_items: int = 63001, num_tokens: int = 8) -> Iterator[Row]:
@@ -57,8 +62,9 @@ def allocated(function: Callable[[], Any]) -> float:
 
 
 def products(num_items: int = 7050, width: int = 4096) -> Iterator[Row]:
-    r"""Projections of wide features, against those that PyTorch computes by
-    itself (on CPUs where these are as fast, they are the same).
+    r"""Projections of wide features, alone and in steps of training, against
+    those that PyTorch computes by itself (on CPUs where these are as fast, they
+    are the same).
     """
     torch.manual_seed(0)
     x, upstream = torch.randn(num_items, width), torch.randn(num_items, 64)
@@ -75,3 +81,13 @@ def products(num_items: int = 7050, width: int = 4096) -> Iterator[Row]:
         plain,
         size=f'{num_items:,} x {width:,} to 64',
     )
+    data = generate(BABY, 'binary', torch.float32)
+    batches = list(BPRSampler(data[RATES].edge_index, *BABY[:2]).epoch(0))
+    for name in ('VBPR', 'GRCN', 'SLMRec', 'BM3', 'FREEDOM', 'MGCN', 'LIRDRec'):
+        steps = []
+        for _ in range(2):
+            torch.manual_seed(0)
+            steps.append(training_steps(MODELS[name](data), data, batches, 1))
+        by_itself = mock.patch.object(product, 'prefers_onednn', lambda x: False)
+        ours, plain = interleave([steps[0], by_itself(steps[1])], repeats=15, warmup=4)
+        yield row(f'{name} at Baby sizes, a step (id)', ours, plain)

@@ -163,10 +163,8 @@ gathers the embeddings of every item and multiplies.
 
 Backbones that read features spend most of their time on products with them. PyTorch takes
 MKL for those, which leaves half of the units of CPUs with AVX-512 that are not Intel's
-unused; there, `motor_geo.nn.product` takes oneDNN, which PyTorch brings as well. Steps at
-the sizes of Baby, in turns on an AMD EPYC (Zen 5): VBPR 35.0 and 22.3 ms, GRCN 98.9 and
-66.2, SLMRec 93.5 and 62.9, FREEDOM 33.0 and 21.7, MGCN 96.5 and 65.5, MMGCN 409 and 317,
-LIRDRec 388 and 223.
+unused; there, `motor_geo.nn.product` takes oneDNN, which PyTorch brings as well. The plain
+form is what PyTorch does by itself; on an Intel CPU the two are the same.
 """,
     'price': """## What tokens cost
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from motor_geo.nn.product import linear, linear_grad, prefers_onednn
+from motor_geo.nn import product
 
 
 def normalize_rows(x: Tensor, eps: float = 1e-12) -> Tensor:
@@ -107,7 +107,7 @@ def project(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
           :math:`(d)` *(optional)*
         - **output:** vectors :math:`(N, d)`
     """
-    if x.requires_grad or (x.dtype == weight.dtype and not prefers_onednn(x)):
+    if x.requires_grad or (x.dtype == weight.dtype and not product.prefers_onednn(x)):
         return F.linear(x.to(weight.dtype), weight, bias)
     out = _Project.apply(x, weight)
     return out if bias is None else out + bias
@@ -119,18 +119,18 @@ class _Project(torch.autograd.Function):
         ctx.save_for_backward(x)
         ctx.dtype = weight.dtype
         if x.dtype == weight.dtype:
-            return linear(x, weight)
-        return torch.cat([linear(rows.to(weight.dtype), weight) for rows in x.split(BLOCK)])
+            return product.linear(x, weight)
+        return torch.cat([product.linear(rows.to(weight.dtype), weight) for rows in x.split(BLOCK)])
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):  # type: ignore
         (x,) = ctx.saved_tensors
         if x.dtype == ctx.dtype:
-            return None, linear_grad(grad, x)
+            return None, product.linear_grad(grad, x)
         out = grad.new_zeros(grad.size(1), x.size(1))
         for rows, upstream in zip(x.split(BLOCK), grad.split(BLOCK)):
-            out.add_(linear_grad(upstream, rows.to(ctx.dtype)))
+            out.add_(product.linear_grad(upstream, rows.to(ctx.dtype)))
         return None, out
 
 

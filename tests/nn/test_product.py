@@ -8,7 +8,9 @@ from motor_geo.nn.rows import project
 ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, '_linear_pointwise')
 
 
-@pytest.fixture(params=[False, pytest.param(True, marks=pytest.mark.skipif(not ONEDNN, reason=''))])
+@pytest.fixture(
+    params=[False, pytest.param(True, marks=pytest.mark.skipif(not ONEDNN, reason='no oneDNN'))]
+)
 def kernel(request, monkeypatch):
     monkeypatch.setattr(product, '_slow_mkl', lambda: request.param)
 
