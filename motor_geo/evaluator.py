@@ -124,8 +124,8 @@ class Evaluator:
         ks: The cut-offs.
         exclude: Further interactions that are not ranked, *e.g.*, validation
             when testing.
-        batch_size: Number of users per block. (default: as many as fit into
-            4 MB of scores on a CPU, 256 MB on a GPU)
+        batch_size: Number of users per block; see
+            :class:`motor_geo.ranking.Ranker` for the default.
         metrics: Names of per-user metrics.
 
     Raises:

@@ -11,8 +11,11 @@ from torch import Tensor
 from motor_geo.typing import Embeddings
 
 #: Scores per block of users: what stays in the cache of a CPU between product
-#: and selection, or what keeps a GPU busy.
+#: and selection, or what keeps a GPU busy, in bytes.
 CPU_BLOCK, GPU_BLOCK = 4 * 2**20, 256 * 2**20
+#: Users per block of a catalogue too large for that: each block reads all item
+#: vectors once, which for a few users takes longer than their scores.
+MIN_USERS = 64
 
 
 class Ranker:
@@ -28,7 +31,8 @@ class Ranker:
         exclude: Pairs (user, item) that are never recommended, **[2, E]**.
         candidates: Distinct items to rank, **[C]**. (default: all)
         batch_size: Number of users per block. (default: as many as fit into
-            4 MB of scores on a CPU, 256 MB on a GPU)
+            4 MB of scores on a CPU, 64 or more while these fit into 256 MB;
+            as many as fit into 256 MB on a GPU)
     """
 
     def __init__(
@@ -58,8 +62,9 @@ class Ranker:
         self.num_candidates = num_items if candidates is None else candidates.numel()
         self.k = min(k, self.num_candidates)
         block = CPU_BLOCK if users.device.type == 'cpu' else GPU_BLOCK
-        self.batch_size = batch_size or max(1, block // (4 * max(self.num_candidates, 1)))
-        self.batch_size = max(1, min(self.batch_size, users.numel()))
+        width = 4 * max(self.num_candidates, 1)
+        size = batch_size or max(block // width, min(MIN_USERS, GPU_BLOCK // width))
+        self.batch_size = max(1, min(size, users.numel()))
         self._max_user = int(users.max()) if users.numel() > 0 else -1
         self._mask(exclude)
 

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from motor_geo.ranking import top_k
+from motor_geo.ranking import Ranker, top_k
 from motor_geo.typing import Embeddings
 
 
@@ -44,3 +44,19 @@ def test_top_k_errors():
         top_k(emb, torch.tensor([0]), 1, candidates=torch.tensor([3]))
     with pytest.raises(ValueError, match="'candidates' is empty"):
         top_k(emb, torch.tensor([0]), 1, candidates=torch.tensor([]).long())
+
+
+@pytest.mark.parametrize(
+    'num_items, num_users, expected',
+    [
+        (1024, 5000, 1024),  # 4 MB of scores.
+        (2**16, 5000, 64),  # 16 users would fit into 4 MB.
+        (2**16, 40, 40),
+        (2**21, 5000, 32),  # 256 MB.
+        (2**27, 5000, 1),
+    ],
+)
+def test_ranker_users_per_block(num_items, num_users, expected):
+    ranker = Ranker(torch.arange(num_users), num_items, 20)
+    assert ranker.batch_size == expected
+    assert len(ranker) == -(-num_users // expected)

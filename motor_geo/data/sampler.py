@@ -10,6 +10,9 @@ from torch import Tensor
 
 from motor_geo.typing import Batch
 
+#: Interactions whose negatives are drawn at a time on a CPU.
+BLOCK = 2**17
+
 
 class BPRSampler:
     r"""Mini-batches of users, items they interacted with, and items they did
@@ -106,14 +109,20 @@ class BPRSampler:
         self._gap = user * self._items.numel() + position[item] - rank
 
     def _sample(self, generator: torch.Generator) -> Tensor:
-        free = self._free[self.user]
-        uniform = torch.rand(
-            free.numel(), dtype=torch.float64, device=free.device, generator=generator
-        )
-        draw = torch.minimum((uniform * free).long(), free - 1)
-        query = self.user * self._items.numel() + draw
-        skip = torch.searchsorted(self._gap, query, right=True) - self._start[self.user]
-        return self._items[draw + skip]
+        # Block by block on a CPU, so that what is computed on the way stays in its cache.
+        size = BLOCK if self.user.device.type == 'cpu' else self.user.numel()
+        neg = torch.empty_like(self.user)
+        for user, out in zip(self.user.split(size), neg.split(size)):
+            free = self._free.index_select(0, user)
+            uniform = torch.rand(
+                free.numel(), dtype=torch.float64, device=free.device, generator=generator
+            )
+            draw = torch.minimum((uniform * free).long(), free - 1)
+            query = user * self._items.numel() + draw
+            skip = torch.searchsorted(self._gap, query, right=True)
+            skip -= self._start.index_select(0, user)
+            out.copy_(self._items.index_select(0, draw + skip))
+        return neg
 
     def __len__(self) -> int:
         return -(-self.pos.numel() // self.batch_size)
@@ -123,10 +132,12 @@ class BPRSampler:
         state = np.random.SeedSequence([self.seed, epoch]).generate_state(1, np.uint64)
         generator = torch.Generator(self.pos.device).manual_seed(int(state[0]))
         neg = self._sample(generator) if self.negatives else None
-        perm = torch.randperm(self.pos.numel(), device=self.pos.device, generator=generator)
-        user, pos = self.user[perm], self.pos[perm]
-        neg = pos[:0] if neg is None else neg[perm]
-        for start in range(0, perm.numel(), self.batch_size):
+        count, device = self.pos.numel(), self.pos.device
+        dtype = torch.int32 if count < 2**31 else torch.int64  # Half the memory at random.
+        perm = torch.randperm(count, dtype=dtype, device=device, generator=generator)
+        user, pos = self.user.index_select(0, perm), self.pos.index_select(0, perm)
+        neg = pos[:0] if neg is None else neg.index_select(0, perm)
+        for start in range(0, count, self.batch_size):
             batch = slice(start, start + self.batch_size)
             yield Batch(user[batch], pos[batch], neg[batch])
 

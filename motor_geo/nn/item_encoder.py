@@ -83,7 +83,11 @@ class IDEmbedding(ItemEncoder):
         xavier_(self.weight, self.xavier)
 
     def forward(self, index: Optional[Tensor] = None) -> Tensor:
-        return self.weight if index is None else F.embedding(index, self.weight)
+        if index is None:
+            return self.weight
+        # Its backward pass is two to three times as fast as that of an embedding.
+        rows = self.weight.index_select(0, index.reshape(-1))
+        return rows.view(*index.shape, self.out_channels)
 
     def encode(self, store: NodeStorage, index: Optional[Tensor] = None) -> Tensor:
         num_items = store.num_nodes

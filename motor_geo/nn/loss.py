@@ -3,14 +3,13 @@ r"""Loss terms that several backbones share."""
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Optional, Tuple
+from typing import Optional, Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-#: Devices that one does not wait for when a size depends on values.
-SYNCHRONOUS = ('cpu',)
+from motor_geo.nn.nodes import Distinct
 
 
 def bpr_loss(pos: Tensor, neg: Tensor, form: str = 'log') -> Tensor:
@@ -121,7 +120,8 @@ def batch_contrast(
         anchor: Anchors.
         positive: Positives.
         bound: What no inner product exceeds in size, if that is known.
-        pairs: If given, rows of the batch are those that :func:`distinct`
+        pairs: If given, rows of the batch are those that
+            :func:`~motor_geo.nn.nodes.distinct`
             found on both sides, while anchors and positives are given once
             only: the same loss, for a part of the work.
 
@@ -136,27 +136,6 @@ def batch_contrast(
     total = log_sum_exp(anchor, positive, a.times, p.times, bound)
     anchor, positive = anchor.index_select(0, a.inverse), positive.index_select(0, p.inverse)
     return (total - (anchor * positive).sum()) / a.inverse.numel()
-
-
-class Distinct(NamedTuple):
-    r"""Nodes of a batch, every one once."""
-
-    node: Tensor  # [D]
-    inverse: Tensor  # [B]: where the nodes of the batch are among them
-    times: Tensor  # [D]: how often they occur
-
-
-def distinct(index: Tensor) -> Distinct:
-    r"""The distinct nodes of a batch. On an accelerator, where one would have
-    to wait for their number, these are all nodes of the batch.
-
-    Shapes:
-        - **input:** nodes :math:`(B)`
-    """
-    if index.device.type in SYNCHRONOUS:
-        return Distinct(*torch.unique(index, return_inverse=True, return_counts=True))
-    position = torch.arange(index.numel(), device=index.device)
-    return Distinct(index, position, torch.ones_like(index))
 
 
 def log_sum_exp(

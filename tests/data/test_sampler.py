@@ -60,6 +60,15 @@ def test_sampler_never_returns_a_positive_or_unseen_item(seed, num_users, num_it
     assert seen[neg].all()
 
 
+def test_sampler_draws_the_same_in_blocks(monkeypatch):
+    rng = np.random.default_rng(0)
+    edge_index = torch.from_numpy(np.stack((rng.random((40, 30)) < 0.4).nonzero()))
+    whole = gather(BPRSampler(edge_index, 40, 30, 64, seed=2))
+    monkeypatch.setattr('motor_geo.data.sampler.BLOCK', 7)
+    blocks = gather(BPRSampler(edge_index, 40, 30, 64, seed=2))
+    assert all(torch.equal(a, b) for a, b in zip(whole, blocks))
+
+
 def test_sampler_user_with_all_but_one_item():
     edge_index = torch.stack([torch.zeros(999, dtype=torch.long), torch.arange(999)])
     edge_index = torch.cat([edge_index, torch.tensor([[1], [999]])], dim=1)

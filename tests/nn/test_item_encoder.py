@@ -20,6 +20,8 @@ def test_id_embedding():
     index = torch.tensor([4, 4, 0])
     assert torch.equal(encoder.encode(data['item']), encoder.weight)
     assert torch.equal(encoder.encode(data['item'], index), encoder.weight[index])
+    pairs = index.view(1, 3)
+    assert torch.equal(encoder.encode(data['item'], pairs), encoder.weight[pairs])
     assert str(encoder) == 'IDEmbedding(6, 2)'
     data['item'].num_nodes = 7
     with pytest.raises(ValueError, match='knows 6 items but the graph has 7'):

@@ -4,16 +4,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from motor_geo.nn import loss
+from motor_geo.nn import nodes
 from motor_geo.nn.loss import (
     batch_contrast,
     bpr_loss,
-    distinct,
     frobenius_reg,
     info_nce,
     l2_reg,
     log_sum_exp,
 )
+from motor_geo.nn.nodes import distinct
 
 
 def test_bpr_loss_by_hand():
@@ -138,21 +138,10 @@ def test_log_sum_exp_at_the_bound():
         torch.testing.assert_close(grad_p, 2 * sign / 100_000 * 60 * p.detach())
 
 
-def test_distinct(monkeypatch):
-    index = torch.tensor([5, 2, 5, 9, 2, 5])
-    nodes = distinct(index)
-    assert torch.equal(nodes.node[nodes.inverse], index)
-    assert nodes.node.tolist() == [2, 5, 9] and nodes.times.tolist() == [2, 3, 1]
-    monkeypatch.setattr(loss, 'SYNCHRONOUS', ())  # As on an accelerator.
-    nodes = distinct(index)
-    assert torch.equal(nodes.node, index) and nodes.times.tolist() == [1] * 6
-    assert nodes.inverse.tolist() == list(range(6))
-
-
 @pytest.mark.parametrize('devices', [('cpu',), ()])
 @pytest.mark.parametrize('temperature', [0.2, 0.01])
 def test_info_nce_of_distinct_rows(temperature, devices, monkeypatch):
-    monkeypatch.setattr(loss, 'SYNCHRONOUS', devices)
+    monkeypatch.setattr(nodes, 'SYNCHRONOUS', devices)
     user, item = torch.tensor([4, 0, 4, 4, 1]), torch.tensor([2, 2, 6, 2, 3])
     a, p = random(5, 4).requires_grad_(), random(7, 4, seed=1).requires_grad_()
     users, items = distinct(user), distinct(item)

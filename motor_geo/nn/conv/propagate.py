@@ -6,10 +6,18 @@ from typing import Any, Optional, Tuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.utils.weak import WeakTensorKeyDictionary
 from torch_geometric import EdgeIndex
 from torch_geometric.nn.conv import MessagePassing
 from torch_geometric.typing import Adj, OptTensor, SparseTensor
 from torch_geometric.utils import spmm
+
+from motor_geo.nn.nodes import synchronous
+
+#: A product is computed for some rows only if they hold less than this part of
+#: the entries: these have to be picked first.
+SHARE = 3
 
 # Said once per process, whatever is done.
 warnings.filterwarnings('ignore', '.*Sparse CSR tensor support is in beta.*')
@@ -69,6 +77,21 @@ class Propagate(MessagePassing):
         # propagate_type: (x: OptPairTensor, edge_weight: OptTensor)
         return self.propagate(edge_index, x=(x, None), edge_weight=edge_weight, size=size)
 
+    def rows(self, x: Tensor, edge_index: EdgeIndex, edge_weight: Tensor, index: Tensor) -> Tensor:
+        r"""What :meth:`forward` gives at some targets, which may repeat; the
+        others are not computed where that is less work.
+
+        Shapes:
+            - **input:** source features :math:`(|\mathcal{V}_s|, F)`, edge
+              indices :math:`(2, |\mathcal{E}|)` sorted by column, edge weights
+              :math:`(|\mathcal{E}|)`, targets :math:`(B)`
+            - **output:** target features :math:`(B, F)`
+        """
+        if not self.fuse or edge_weight.requires_grad:
+            return self(x, edge_index, edge_weight).index_select(0, index)
+        csc, _ = edge_index.get_csc()
+        return _SpMMRows.apply(x, csc, transposed(edge_index, edge_weight), edge_weight, index)
+
     def message(self, x_j: Tensor, edge_weight: OptTensor) -> Tensor:
         return x_j if edge_weight is None else edge_weight.view(-1, 1) * x_j
 
@@ -111,14 +134,28 @@ class _SpMM(torch.autograd.Function):
         x, weight, rowptr, col, perm = ctx.saved_tensors
         grad, grad_x, grad_weight = grad.contiguous(), None, None
         if ctx.needs_input_grad[0]:
-            transposed = weight
-            if weight is not None and perm is not None:
-                transposed = weight.index_select(0, perm)
-            grad_x = csr_matmul(rowptr, col, transposed, grad)
+            grad_x = csr_matmul(rowptr, col, _reorder(weight, perm), grad)
         if ctx.needs_input_grad[1]:
             colptr, row, target = ctx.edges
             grad_weight = sampled_dot(colptr, row, target, x, grad)
         return grad_x, grad_weight, None, None, None, None, None, None
+
+
+class _SpMMRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, csc, transpose, weight, index):  # type: ignore
+        indptr, source = csc
+        ctx.transpose, ctx.size = transpose, indptr.numel() - 1
+        ctx.save_for_backward(index)
+        return csr_matmul_rows(indptr, source, weight, x, index)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):  # type: ignore
+        (index,) = ctx.saved_tensors
+        indptr, target, weight = ctx.transpose
+        full = grad.new_zeros(ctx.size, grad.size(1)).index_add_(0, index, grad)
+        return csr_matmul(indptr, target, weight, full), None, None, None, None
 
 
 def transposed(edge_index: EdgeIndex, edge_weight: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
@@ -126,7 +163,23 @@ def transposed(edge_index: EdgeIndex, edge_weight: Tensor) -> Tuple[Tensor, Tens
     :meth:`csr_matmul` takes it.
     """
     (rowptr, col), perm = edge_index.get_csr()
-    return rowptr, col, edge_weight if perm is None else edge_weight.index_select(0, perm)
+    return rowptr, col, _reorder(edge_weight, perm)
+
+
+# Fixed weights in the order of the transpose, for as long as they are alive: picking them in
+# every backward pass takes longer than the product.
+_REORDERED = WeakTensorKeyDictionary()
+
+
+def _reorder(weight: OptTensor, perm: OptTensor) -> OptTensor:
+    if weight is None or perm is None:
+        return weight
+    if weight.requires_grad:
+        return weight.index_select(0, perm)
+    known = _REORDERED.get(weight)
+    if known is None or known[0] is not perm or known[1] != weight._version:
+        known = _REORDERED[weight] = perm, weight._version, weight.index_select(0, perm)
+    return known[2]
 
 
 def csr_matmul(indptr: Tensor, index: Tensor, value: OptTensor, x: Tensor) -> Tensor:
@@ -147,6 +200,24 @@ def csr_matmul(indptr: Tensor, index: Tensor, value: OptTensor, x: Tensor) -> Te
     value = x.new_ones(index.numel()) if value is None else value
     size = (indptr.numel() - 1, x.size(0))
     return torch.sparse_csr_tensor(indptr, index, value, size, check_invariants=False) @ x
+
+
+def csr_matmul_rows(indptr: Tensor, index: Tensor, value: Tensor, x: Tensor, row: Tensor) -> Tensor:
+    r"""Rows of the product of :meth:`csr_matmul`. The others are not computed
+    where that is less work, but on an accelerator, which would have to wait
+    for the number of entries.
+    """
+    if synchronous(row):
+        start = indptr.index_select(0, row)
+        count = indptr.index_select(0, row + 1) - start
+        end = count.cumsum(0)
+        total = int(end[-1]) if end.numel() > 0 else 0
+        if SHARE * total < index.numel():
+            entry = torch.repeat_interleave(start - end + count, count, output_size=total)
+            entry += torch.arange(total)
+            part = index.index_select(0, entry), value.index_select(0, entry)
+            return csr_matmul(F.pad(end, (1, 0)), *part, x)
+    return csr_matmul(indptr, index, value, x).index_select(0, row)
 
 
 def sampled_dot(

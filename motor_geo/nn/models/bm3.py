@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from motor_geo.nn.conv import LightPropagation
-from motor_geo.nn.loss import distinct
 from motor_geo.nn.models.recommender import Recommender, modalities
+from motor_geo.nn.nodes import distinct
 from motor_geo.nn.rows import project, row_norm
 from motor_geo.typing import ITEM, USER, Batch, Embeddings
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Dict, Mapping, Optional
+from typing import Dict, Mapping, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -8,9 +8,10 @@ from torch_geometric.data import HeteroData
 
 from motor_geo.nn.conv import LightPropagation, Propagate
 from motor_geo.nn.graph import BipartiteGraph, degree_sensitive_pruning
-from motor_geo.nn.loss import bpr_loss, distinct
+from motor_geo.nn.loss import bpr_loss
 from motor_geo.nn.models.item_graph import ItemGraph, modality_weights
 from motor_geo.nn.models.recommender import Recommender, build_graph, modalities, num_nodes
+from motor_geo.nn.nodes import distinct
 from motor_geo.nn.rows import project
 from motor_geo.typing import ITEM, RATES, USER, Batch, Embeddings
 
@@ -107,18 +108,37 @@ class FREEDOM(Recommender):
         edge_index = data[RATES].edge_index[:, keep]
         self._pruned = build_graph(edge_index, *size, self.user_embedding.dtype)
 
-    def propagate(self, data: HeteroData, graph: BipartiteGraph) -> Embeddings:
+    def propagate(
+        self,
+        data: HeteroData,
+        graph: BipartiteGraph,
+        index: Optional[Tuple[Tensor, Tensor]] = None,
+    ) -> Embeddings:
         r"""Final vectors on the given user-item graph.
 
+        Args:
+            data: The user-item graph with the item graph.
+            graph: The normalised user-item graph, whole or pruned.
+            index: Users and items; all of them if :obj:`None`.
+
         Shapes:
-            - **output:** user vectors :math:`(M, d)`, item vectors
-              :math:`(N, d)`
+            - **input:** user indices :math:`(B)` and item indices :math:`(C)`
+              *(optional)*
+            - **output:** user vectors :math:`(M, d)` or :math:`(B, d)`, item
+              vectors :math:`(N, d)` or :math:`(C, d)`
         """
         h = item = self.encode_items(data)
         edge_index, weight = self.item_graphs(data, item.dtype)
-        for _ in range(self.num_item_layers):
+        for _ in range(self.num_item_layers - 1):
             h = self.conv(h, edge_index, weight)
-        out = self.propagation(self.user_embedding, item, graph)
+        if index is None:
+            h = self.conv(h, edge_index, weight) if self.num_item_layers > 0 else h
+            out = self.propagation(self.user_embedding, item, graph)
+        else:
+            rows = index[1]
+            last = self.num_item_layers > 0
+            h = self.conv.rows(h, edge_index, weight, rows) if last else h.index_select(0, rows)
+            out = self.propagation.rows(self.user_embedding, item, graph, *index).out
         return Embeddings(out.user, out.item + h)
 
     def forward(self, data: HeteroData) -> Embeddings:
@@ -126,15 +146,16 @@ class FREEDOM(Recommender):
 
     def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
         graph = self.graph(data) if self._pruned is None else self._pruned
-        out = self.propagate(data, graph)
-        user, pos, neg = batch.rows(out)
+        index = batch.user, torch.cat([batch.pos, batch.neg])
+        user, item = self.propagate(data, graph, index)
+        pos, neg = item.chunk(2)
 
         def bpr(pos: Tensor, neg: Tensor) -> Tensor:
             return bpr_loss((user * pos).sum(dim=-1), (user * neg).sum(dim=-1))
 
         losses = {'bpr': bpr(pos, neg)}
         if self.reg_weight > 0:  # Features are projected for the batch only, once for an item.
-            items = distinct(torch.cat([batch.pos, batch.neg]))
+            items = distinct(index[1])
             for modality, lin in self.lins.items():
                 store = data[ITEM] if self.features is None else None
                 table = store[f'x_{modality}'] if store is not None else self.features[modality]  # type: ignore

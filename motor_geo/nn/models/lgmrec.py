@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from motor_geo.nn.conv import LightPropagation, Propagate
-from motor_geo.nn.loss import Distinct, bpr_loss, distinct, frobenius_reg, log_sum_exp
+from motor_geo.nn.loss import bpr_loss, frobenius_reg, log_sum_exp
 from motor_geo.nn.models.recommender import Recommender, modalities
+from motor_geo.nn.nodes import Distinct, distinct
 from motor_geo.typing import ITEM, USER, Batch, Embeddings
 
 

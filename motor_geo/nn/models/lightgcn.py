@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Dict, Optional
 
+import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
@@ -51,9 +52,10 @@ class LightGCN(Recommender):
         return self.propagation(self.user_embedding, self.encode_items(data), self.graph(data))
 
     def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
-        item = self.encode_items(data)
-        out = self.propagation(self.user_embedding, item, self.graph(data))
-        user, pos, neg = batch.rows(out)
+        index = batch.user, torch.cat([batch.pos, batch.neg])
+        tables = self.user_embedding, self.encode_items(data)
+        (user, item), x = self.propagation.rows(*tables, self.graph(data), *index)
+        pos, neg = item.chunk(2)
         pos, neg = (user * pos).sum(dim=-1), (user * neg).sum(dim=-1)
-        reg = frobenius_reg(*batch.rows(Embeddings(self.user_embedding, item)))
+        reg = frobenius_reg(x.user, *x.item.chunk(2))
         return {'bpr': bpr_loss(pos, neg, 'eps'), 'reg': self.reg_weight * reg}

@@ -1,15 +1,16 @@
 from __future__ import annotations
 
-from typing import Dict, NamedTuple, Optional
+from typing import Dict, NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from motor_geo.nn.conv import LightPropagation, Propagate
-from motor_geo.nn.loss import bpr_loss, distinct, info_nce, l2_reg
+from motor_geo.nn.loss import bpr_loss, info_nce, l2_reg
 from motor_geo.nn.models.item_graph import ItemGraph
 from motor_geo.nn.models.recommender import Recommender, modalities
+from motor_geo.nn.nodes import distinct
 from motor_geo.nn.rows import project
 from motor_geo.typing import ITEM, Batch, Embeddings
 
@@ -134,12 +135,19 @@ class MGCN(Recommender):
                 if isinstance(lin, nn.Linear):
                     lin.reset_parameters()
 
-    def views(self, data: HeteroData) -> Views:
-        r"""Content and modal vectors of all nodes.
+    def views(self, data: HeteroData, index: Optional[Tuple[Tensor, Tensor]] = None) -> Views:
+        r"""Content and modal vectors.
+
+        Args:
+            data: The user-item graph with features and item graphs.
+            index: Users and items; all of them if :obj:`None`.
 
         Shapes:
+            - **input:** user indices :math:`(B)` and item indices :math:`(C)`
+              *(optional)*
             - **output:** content :math:`(M, d)` and :math:`(N, d)`, modal
-              vectors :math:`(M, n, d)` and :math:`(N, n, d)`
+              vectors :math:`(M, n, d)` and :math:`(N, n, d)`; of the given
+              nodes :math:`B` and :math:`C` instead of :math:`M` and :math:`N`
         """
         item, graph = self.encode_items(data), self.graph(data)
         modal = []
@@ -155,11 +163,16 @@ class MGCN(Recommender):
                 z = self.conv(z, edge_index, weight)
             modal.append(z)
         modal_item = torch.stack(modal, dim=1)
-        modal_user = self.conv(modal_item.flatten(1), graph.to_user, graph.to_user_weight)
-        return Views(
-            self.propagation(self.user_embedding, item, graph),
-            Embeddings(modal_user.view(-1, *modal_item.shape[1:]), modal_item),
-        )
+        args = modal_item.flatten(1), graph.to_user, graph.to_user_weight
+        tables = self.user_embedding, item, graph
+        if index is None:
+            content, modal_user = self.propagation(*tables), self.conv(*args)
+        else:
+            content = self.propagation.rows(*tables, *index).out
+            modal_user = self.conv.rows(*args, index[0])
+            modal_item = modal_item.index_select(0, index[1])
+        modal_user = modal_user.view(-1, *modal_item.shape[1:])
+        return Views(content, Embeddings(modal_user, modal_item))
 
     def side(self, content: Tensor, modal: Tensor) -> Tensor:
         r"""What modalities add to content vectors, row by row.
@@ -185,10 +198,12 @@ class MGCN(Recommender):
         # Fusion is row by row: only the rows of the batch go through it, those
         # of users and positive items once however often they occur.
         users, items = distinct(batch.user), distinct(batch.pos)
-        rows = Batch(users.node, items.node, batch.neg)
-        content, modal = self.views(data)
-        user, pos, neg = rows.rows(content)
-        user_side, pos_side, neg_side = map(self.side, (user, pos, neg), rows.rows(modal))
+        index = users.node, torch.cat([items.node, batch.neg])
+        (user, item), modal = self.views(data, index)
+        size = [items.node.numel(), batch.neg.numel()]
+        user_side = self.side(user, modal.user)
+        pos, neg = item.split(size)
+        pos_side, neg_side = self.side(item, modal.item).split(size)
         out = (user + user_side).index_select(0, users.inverse)
         out_pos = (pos + pos_side).index_select(0, items.inverse)
         out_neg = neg + neg_side

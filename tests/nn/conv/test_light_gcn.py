@@ -42,6 +42,37 @@ def test_light_propagation(num_layers, readout):
     assert str(conv) == f'LightPropagation({num_layers}, readout={readout})'
 
 
+@pytest.mark.parametrize('readout', ['mean', 'sum'])
+@pytest.mark.parametrize('num_layers', [0, 1, 2, 3])
+@pytest.mark.parametrize('batch', [([0], [1]), ([5, 0, 5, 3], [6, 6, 0, 2, 6]), ([], [])])
+def test_light_propagation_rows(num_layers, readout, batch):
+    generator = torch.Generator().manual_seed(0)
+    edge_index = (torch.rand(6, 7, generator=generator) < 0.4).nonzero().t()
+    weight = sym_norm(edge_index, 6, 7, torch.float64)
+    graph = BipartiteGraph.from_edges(edge_index, 6, 7, weight)
+    user = torch.randn(6, 3, dtype=torch.float64, generator=generator).requires_grad_()
+    item = torch.randn(7, 3, dtype=torch.float64, generator=generator).requires_grad_()
+    index = [torch.tensor(nodes, dtype=torch.long) for nodes in batch]
+    conv = LightPropagation(num_layers, readout)
+
+    tables = (*conv(user, item, graph), user, item)
+    expected = [x.index_select(0, i) for x, i in zip(tables, index * 2)]
+    upstream = [torch.randn(x.size(), dtype=x.dtype, generator=generator) for x in expected]
+    gradients = torch.autograd.grad(expected, (user, item), upstream)
+
+    learned = graph._replace(to_user_weight=graph.to_user_weight.clone().requires_grad_())
+    for form in (graph, learned):
+        out, x = conv.rows(user, item, form, *index)
+        torch.testing.assert_close([*out, *x], expected)
+        actual = torch.autograd.grad([*out, *x], (user, item), upstream)
+        torch.testing.assert_close(actual, gradients)
+
+    # What a loss leaves out has no gradient.
+    out, _ = conv.rows(user, item, graph, *index)
+    expected = torch.autograd.grad(tables[0].index_select(0, index[0]).sum(), item)
+    torch.testing.assert_close(torch.autograd.grad(out.user.sum(), item), expected)
+
+
 def test_light_propagation_rejects_bad_arguments():
     with pytest.raises(ValueError, match="'num_layers' must not be negative"):
         LightPropagation(-1)

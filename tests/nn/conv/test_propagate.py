@@ -1,4 +1,6 @@
 import copy
+import gc
+import sys
 
 import pytest
 import torch
@@ -7,7 +9,7 @@ from torch_geometric import EdgeIndex
 from torch_geometric.typing import SparseTensor
 
 from motor_geo.nn.conv import Propagate
-from motor_geo.nn.conv.propagate import csr_matmul
+from motor_geo.nn.conv.propagate import _REORDERED, csr_matmul, csr_matmul_rows, transposed
 from motor_geo.nn.graph import sorted_edge_index
 
 
@@ -142,3 +144,64 @@ def test_csr_matmul_keeps_nothing_for_a_backward_pass():
     indptr, index = torch.tensor([0, 1]), torch.tensor([0])
     x, value = torch.ones(1, 2, requires_grad=True), torch.ones(1, requires_grad=True)
     assert not csr_matmul(indptr, index, value, x).requires_grad
+
+
+@pytest.mark.parametrize('devices', [('cpu',), ()])  # As on a CPU, as on a GPU.
+@pytest.mark.parametrize('index', [[2], [], [0, 3, 0, 8], list(range(9)) * 2])
+def test_rows(index, devices, monkeypatch):
+    monkeypatch.setattr('motor_geo.nn.nodes.SYNCHRONOUS', devices)
+    generator = torch.Generator().manual_seed(0)
+    pairs = (torch.rand(5, 9, generator=generator) < 0.5).nonzero().t()
+    edge_index, _ = sorted_edge_index(pairs[:, pairs[1] != 3], 5, 9)  # Nothing to 3.
+    weight = torch.rand(edge_index.size(1), generator=generator, dtype=torch.float64)
+    x = torch.randn(5, 4, generator=generator, dtype=torch.float64).requires_grad_()
+    index = torch.tensor(index, dtype=torch.long)
+    expected = Propagate()(x, edge_index, weight).index_select(0, index)
+    upstream = torch.randn(expected.size(), generator=generator, dtype=torch.float64)
+    (gradient,) = torch.autograd.grad(expected, x, upstream)
+
+    out = Propagate().rows(x, edge_index, weight, index)
+    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(torch.autograd.grad(out, x, upstream)[0], gradient)
+
+    learned = weight.clone().requires_grad_()
+    out = Propagate().rows(x, edge_index, learned, index)
+    grad_x, grad_weight = torch.autograd.grad(out, (x, learned), upstream)
+    torch.testing.assert_close(grad_x, gradient)
+    assert grad_weight.any() == (index.numel() > 0)
+
+
+def test_rows_leave_out_other_entries(monkeypatch):
+    sizes = []
+
+    def spy(indptr, index, value, x):
+        sizes.append(index.numel())
+        return csr_matmul(indptr, index, value, x)
+
+    monkeypatch.setattr(sys.modules[Propagate.__module__], 'csr_matmul', spy)
+    indptr, x = torch.tensor([0, 1, 5, 9]), torch.randn(9, 2)
+    index, value = torch.arange(9), torch.ones(9)
+    out = csr_matmul_rows(indptr, index, value, x, torch.tensor([0, 0]))
+    torch.testing.assert_close(out, x[:1].expand(2, 2))
+    out = csr_matmul_rows(indptr, index, value, x, torch.tensor([1]))  # Nearly half of them.
+    torch.testing.assert_close(out, x[1:5].sum(dim=0, keepdim=True))
+    assert sizes == [2, 9]
+
+
+def test_transposed_weights_are_kept_while_they_hold():
+    edge_index, _ = sorted_edge_index(torch.tensor([[2, 0, 1, 0], [0, 1, 1, 2]]), 3, 3)
+    weight = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    *_, first = transposed(edge_index, weight)
+    assert first.tolist() == [2.0, 4.0, 3.0, 1.0]
+    assert transposed(edge_index, weight)[2] is first
+    weight[0] = 5.0
+    assert transposed(edge_index, weight)[2].tolist() == [2.0, 4.0, 3.0, 5.0]
+    other, _ = sorted_edge_index(torch.tensor([[0, 1, 2, 0], [0, 1, 1, 2]]), 3, 3)
+    assert transposed(other, weight)[2].tolist() == [5.0, 4.0, 2.0, 3.0]
+
+    learned = weight.clone().requires_grad_()
+    assert transposed(edge_index, learned)[2].requires_grad
+    count = len(_REORDERED)
+    del weight
+    gc.collect()
+    assert len(_REORDERED) < count

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from motor_geo.data import ItemKNN, OPQTokenizer, SyntheticMultimodal
 from motor_geo.data.extend import add_items
 from motor_geo.evaluator import Evaluator, popularity_embeddings
-from motor_geo.nn import FeatureProjection, TokenCrossEncoder, loss
+from motor_geo.nn import FeatureProjection, TokenCrossEncoder, nodes
 from motor_geo.nn.models import MODELS
 from motor_geo.trainer import Trainer
 from motor_geo.typing import ITEM, RATES, Batch, EvalTargets
@@ -151,7 +151,7 @@ def test_same_seed_same_numbers(name, data):
 
 @pytest.mark.parametrize('encoder', ['id', 'specific'])
 def test_nothing_waits_inside_a_step(name, data, encoder, monkeypatch):
-    monkeypatch.setattr(loss, 'SYNCHRONOUS', ())  # As on a GPU.
+    monkeypatch.setattr(nodes, 'SYNCHRONOUS', ())  # As on a GPU.
     model = build(name, data, encoder)
     batch = make_batch(data)
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
