@@ -12,6 +12,7 @@ from motor_geo.nn.conv import LightPropagation, Propagate
 from motor_geo.nn.loss import bpr_loss, frobenius_reg, log_sum_exp
 from motor_geo.nn.models.recommender import Recommender, modalities
 from motor_geo.nn.nodes import Distinct, distinct
+from motor_geo.nn.rows import project
 from motor_geo.typing import ITEM, USER, Batch, Embeddings
 
 
@@ -206,9 +207,9 @@ class LGMRec(Recommender):
 
         item, logits = [], []
         for modality, projection in self.projections.items():
-            x = data[ITEM][f'x_{modality}'].to(projection.dtype)
             # One pass over the features yields modal vectors and logits.
-            out = x @ torch.cat([projection, self.hyperedges[modality]], dim=1)
+            weight = torch.cat([projection, self.hyperedges[modality]], dim=1)
+            out = project(data[ITEM][f'x_{modality}'], weight.t())
             value, logit = out.split([self.channels, self.num_hyperedges], dim=1)
             item.append(value)
             logits.append(logit)
