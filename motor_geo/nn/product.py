@@ -40,6 +40,8 @@ def linear_grad(grad: Tensor, x: Tensor) -> Tensor:
     size = _whole(x, grad)
     if size == 0:
         return grad.t() @ x
+    if grad.size(1) > x.size(1):  # Faster, the narrow side first.
+        return linear_grad(x, grad).t()
     out = _onednn(grad[:size].t().contiguous(), x[:size].contiguous().t())
     return out if size == x.size(0) else out.addmm_(grad[size:].t(), x[size:])
 

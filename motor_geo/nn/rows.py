@@ -97,26 +97,27 @@ BLOCK = 4096
 
 
 def project(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
-    r"""An affine map of fixed features, as
-    :func:`torch.nn.functional.linear`. Features of another precision than the
-    weights are converted block by block, forward and backward: a copy of the
-    whole table is never made.
+    r"""An affine map of long tables, as :func:`torch.nn.functional.linear`, by
+    the fastest kernel. Fixed features of another precision than the weights
+    are converted block by block, forward and backward: a copy of the whole
+    table is never made.
 
     Shapes:
         - **input:** features :math:`(N, F)`, weight :math:`(d, F)`, bias
           :math:`(d)` *(optional)*
         - **output:** vectors :math:`(N, d)`
     """
-    if x.requires_grad or (x.dtype == weight.dtype and not product.prefers_onednn(x)):
-        return F.linear(x.to(weight.dtype), weight, bias)
+    x = x.to(weight.dtype) if x.requires_grad else x
+    if x.dtype == weight.dtype and not product.prefers_onednn(x):
+        return F.linear(x, weight, bias)
     out = _Project.apply(x, weight)
-    return out if bias is None else out + bias
+    return out if bias is None else out.add_(bias)
 
 
 class _Project(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor):  # type: ignore
-        ctx.save_for_backward(x)
+        ctx.save_for_backward(x, weight if ctx.needs_input_grad[0] else None)
         ctx.dtype = weight.dtype
         if x.dtype == weight.dtype:
             return product.linear(x, weight)
@@ -125,9 +126,10 @@ class _Project(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):  # type: ignore
-        (x,) = ctx.saved_tensors
+        x, weight = ctx.saved_tensors
         if x.dtype == ctx.dtype:
-            return None, product.linear_grad(grad, x)
+            grad_x = None if weight is None else product.linear(grad, weight.t())
+            return grad_x, product.linear_grad(grad, x)
         out = grad.new_zeros(grad.size(1), x.size(1))
         for rows, upstream in zip(x.split(BLOCK), grad.split(BLOCK)):
             out.add_(product.linear_grad(upstream, rows.to(ctx.dtype)))

@@ -24,11 +24,12 @@ def random(*size, dtype=torch.float32, seed=0):
 def test_products(kernel, dtype, rows):
     # Weights may be columns of a wider table, and features its rows.
     x, weight = random(400, 70, dtype=dtype)[:rows], random(5, 90, dtype=dtype, seed=1)[:, 7:77]
-    grad = random(rows, 5, dtype=dtype, seed=2)
     expected = (x.double() @ weight.double().t()).to(dtype)
     torch.testing.assert_close(linear(x, weight), expected, rtol=1e-5, atol=1e-5)
-    expected = (grad.double().t() @ x.double()).to(dtype)
-    torch.testing.assert_close(linear_grad(grad, x), expected, rtol=1e-5, atol=1e-5)
+    for width in (5, 90):
+        grad = random(rows, width, dtype=dtype, seed=2)
+        expected = (grad.double().t() @ x.double()).to(dtype)
+        torch.testing.assert_close(linear_grad(grad, x), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.float32, torch.float64])
@@ -44,8 +45,9 @@ def test_projection_and_its_gradient(kernel, dtype):
 
 def test_projection_of_trained_features(kernel):
     x, weight = random(300, 70).requires_grad_(), random(5, 70, seed=1).requires_grad_()
-    actual = torch.autograd.grad(project(x, weight).sum(), (x, weight))
-    expected = weight.sum(dim=0).expand(300, -1), x.sum(dim=0).expand(5, -1)
+    bias, upstream = random(5, seed=2).requires_grad_(), random(300, 5, seed=3)
+    actual = torch.autograd.grad(project(x, weight, bias), (x, weight, bias), upstream)
+    expected = upstream @ weight, upstream.t() @ x, upstream.sum(dim=0)
     torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-4)
 
 

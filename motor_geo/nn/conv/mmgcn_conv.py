@@ -98,23 +98,24 @@ class MMGCNConv(nn.Module):
         r"""What neighbours add before the last activation."""
         # Projection and mean commute: the smaller table is projected.
         if mean is None and index is None and x.size(0) < edge_index.sparse_size(1):
-            return self._gate(self.conv(self.lin_neighbor(x), edge_index, weight))
+            return self._gate(self.conv(project(x, self.lin_neighbor.weight), edge_index, weight))
         mean = self.conv(x, edge_index, weight) if mean is None else mean
         mean = mean if index is None else mean.index_select(0, index)
-        return checkpoint_rows(lambda rows: self._gate(self.lin_neighbor(rows)), mean)
+        weight = self.lin_neighbor.weight
+        return checkpoint_rows(lambda rows: self._gate(project(rows, weight)), mean)
 
     def _gate(self, h: Tensor) -> Tensor:
         weight = self.gate.weight[:, : self.in_channels]
-        return F.linear(F.leaky_relu_(h), weight, self.gate.bias)
+        return project(F.leaky_relu_(h), weight, self.gate.bias)
 
     def _self(self, x: Tensor, ids: Tensor, scale: OptTensor = None) -> Tensor:
         r"""What a node itself adds before the last activation."""
         if scale is None:
-            x = self.lin_self(x)
+            x = project(x, self.lin_self.weight, self.lin_self.bias)
         else:
             x = torch.addcmul(self.lin_self.bias, project(x, self.lin_self.weight), scale)
         weight = self.gate.weight[:, self.in_channels :]
-        return F.linear(F.leaky_relu_(x) + ids, weight)
+        return project(F.leaky_relu_(x) + ids, weight)
 
     def _update(self, h: Tensor, *own: Optional[Tensor]) -> Tensor:
         # The product with a concatenation, without one.
