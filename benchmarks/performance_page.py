@@ -193,7 +193,9 @@ batches: an epoch has 50 steps. Grey lines are proportional. With batches of a f
 steps grow in number and, wherever they go over all edges or all rows of a table, in size:
 such an epoch grows with the square. At 10 million interactions, the tables (450 MB) leave
 the cache and rows come from memory in random order: more than proportional, half as much
-with huge pages (`THP_MEM_ALLOC_ENABLE=1`, which importing motor_geo sets) as without.
+with huge pages (`THP_MEM_ALLOC_ENABLE=1`, which importing motor_geo sets) as without. The
+last line is what the memory does without any of our code: sums of twenty rows, drawn at
+random, of a table as long as there are users, once per interaction.
 """,
     'loading': """## Loading
 """,
@@ -220,6 +222,11 @@ TRIED = """## Tried, and not kept
 - Scores in blocks of 64 MB: 1.3 to 1.5 times slower than blocks of 4 MB, which stay in the
   cache between the product and the selection.
 - 32-bit indices in `embedding_bag`: no faster (the token-item graph has them for its size).
+- The distinct nodes of a batch for the last hop of a loss: finding them takes what they
+  spare. The last hop of its gradient for those nodes alone: picking their edges takes
+  longer than the hop.
+- The gradient of propagation by the graph itself instead of its transpose (the same matrix
+  for symmetric weights): 4 % on ml1m, nothing on tiktok and sports.
 - Contrastive losses in tiles of columns as well as of rows: 5 to 8 %.
 - `scipy.sparse.linalg.eigsh` for 512 of 4,096 principal axes: 50 s of processor time,
   against 11 s for all axes by LAPACK and 7 s by subspace iteration.

@@ -16,6 +16,7 @@ from typing import Any, Callable, Dict, Iterator, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch_geometric.data import HeteroData
 
 from benchmarks.backbones import ITEMS, TRAINED, measure, resident, token_encoder
@@ -292,3 +293,9 @@ def growth(counts: Sequence[int] = (100_000, 1_000_000, 10_000_000)) -> Iterator
         evaluator = Evaluator(held_out(1000, sizes[1]), data[RATES].edge_index, sizes[1])
         (seconds,) = interleave([partial(evaluator.evaluate, emb)], repeats=3)
         yield row('growth: ranking for 1,000 users', seconds, None, interactions=count)
+        # What the memory itself does: twenty random users for every item, as in one hop.
+        table, index = torch.randn(sizes[0], 64), torch.randint(sizes[0], (count,))
+        bound = torch.arange(0, count, 20)
+        sums = partial(F.embedding_bag, index, table, bound, mode='sum')
+        (seconds,) = interleave([sums], repeats=15, warmup=2)
+        yield row('growth: sums of random rows alone', seconds, None, interactions=count)

@@ -80,9 +80,9 @@ class LightPropagation(nn.Module):
         user_index: Tensor,
         item_index: Tensor,
     ) -> LightRows:
-        r"""What a loss needs: the rows of a batch. Those of other nodes take
-        no part in the last hop, and no table but the gradient is passed over
-        between hops.
+        r"""What a loss needs: the rows of a batch, after propagation and before.
+        Layers are added up for these rows alone, and where that is less work,
+        the last hop leaves out all others.
 
         Shapes:
             - **input:** user features :math:`(M, F)` and item features
