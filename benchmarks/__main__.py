@@ -21,7 +21,7 @@ from typing import Any, Callable, Dict, Iterable, Optional, Sequence
 import torch
 from tqdm import tqdm
 
-from benchmarks import features, kernels, loading, speed
+from benchmarks import features, gpu, kernels, loading, speed
 from benchmarks.performance_page import GROWTH, line, plot_growth, render
 from motor_geo.files import atomic_write
 from motor_geo.memory import keep_freed_memory
@@ -37,6 +37,7 @@ PARTS = (
     'evaluation',
     'baby',
     'electronics',
+    'gpu',
     'growth',
     'loading',
     'features',
@@ -50,7 +51,8 @@ def machine(threads: int) -> Row:
         with open('/proc/cpuinfo') as file:
             models = [text.split(':')[1].strip() for text in file if text.startswith('model name')]
         name = models[0] if models else name
-    return {'cpu': name, 'cores': os.cpu_count(), 'threads': threads, **versions()}
+    out = {'cpu': name, 'cores': os.cpu_count(), 'threads': threads, **versions()}
+    return {**out, 'gpu': torch.cuda.get_device_name()} if torch.cuda.is_available() else out
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
@@ -70,6 +72,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         'evaluation': lambda: speed.evaluation(options.data),
         'baby': lambda: speed.baby(options.models, options.threads),
         'electronics': lambda: speed.electronics(options.models, options.threads),
+        'gpu': lambda: gpu.rows(options.models),
         'growth': speed.growth,
         'loading': loading.rows,
         'features': lambda: speed.wide_features(threads=options.threads),
@@ -79,6 +82,10 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         ],
     }
     names = options.only or [*PARTS, 'quantiser']
+    if not torch.cuda.is_available():
+        if options.only and 'gpu' in names:
+            parser.error('there is no GPU to measure')
+        names = [name for name in names if name != 'gpu']
     if options.data is None:
         if options.only and set(names) & set(NEED_DATA):
             parser.error(f'--data is needed to measure {", ".join(set(names) & set(NEED_DATA))}')

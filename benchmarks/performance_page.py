@@ -42,6 +42,7 @@ def render(rows: Sequence[Row]) -> str:
         'evaluation': pairs,
         'baby': epochs,
         'electronics': pairs,
+        'gpu': pairs,
         'growth': growth,
         'loading': pairs,
         'features': pairs,
@@ -58,6 +59,7 @@ def machines(rows: Sequence[Row]) -> str:
     names = {
         f'{m["cpu"]} with {m["cores"]} cores, {m["threads"]} thread(s), torch {m["torch"]}, '
         f'torch-geometric {m["torch_geometric"]}, faiss {m["faiss"]}, Python {m["python"]}'
+        f'{", " + m["gpu"] if "gpu" in m else ""}'
         for m in (row['machine'] for row in rows)
     }
     return 'Measured on: ' + '; '.join(sorted(names)) + '.\n'
@@ -185,6 +187,13 @@ the reference framework does in BM3, FREEDOM and MGCN.
 (generated, half precision, memory-mapped; the item graph is random): three steps of
 training and a ranking for 2,000 users, in a process of its own. Pages of mapped features
 that are in memory are counted.
+""",
+    'gpu': """## On a GPU
+
+Generated graphs of the sizes of Baby and Electronics (above), features in half precision.
+An epoch is as many times 30 steps as it has; sampling is not part of it. "Never waits"
+says that a step went through while PyTorch forbids to wait for the GPU. Propagation is
+compared with a copy of as many bytes as it has to read and write.
 """,
     'growth': """## Growth
 

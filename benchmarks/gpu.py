@@ -1,0 +1,135 @@
+r"""Steps, evaluation and propagation on a GPU."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, Iterator, Optional, Sequence, Tuple
+
+import torch
+from torch_geometric.data import HeteroData
+
+from benchmarks.backbones import ITEMS, token_encoder
+from benchmarks.speed import BABY, ELECTRONICS, generate, held_out, training_steps
+from benchmarks.timing import Row, interleave, row
+from motor_geo.data import BPRSampler
+from motor_geo.evaluator import Evaluator
+from motor_geo.nn.conv.propagate import csr_matmul
+from motor_geo.nn.models import MODELS, Recommender
+from motor_geo.nn.models.recommender import build_graph
+from motor_geo.typing import ITEM, RATES, USER, EvalTargets
+
+Sizes = Tuple[int, int, int, Dict[str, int]]
+SIZES: Dict[str, Sizes] = {'Baby': BABY, 'Electronics': ELECTRONICS}
+#: Steps that are measured; an epoch takes as many times more as it has steps.
+STEPS = 30
+
+
+def rows(
+    models: Sequence[str], device: str = 'cuda', sizes: Optional[Dict[str, Sizes]] = None
+) -> Iterator[Row]:
+    r"""Seconds per epoch and of evaluation of every backbone, whether a step
+    waits for the GPU, and how much of the bandwidth of memory propagation
+    achieves.
+
+    Args:
+        models: Names of backbones.
+        device: Where to measure.
+        sizes: Users, items, interactions and widths of features of generated
+            graphs, by name.
+    """
+    for where, size in (SIZES if sizes is None else sizes).items():
+        for weighting in (None, 'binary'):
+            names = [m for m in models if (MODELS[m].item_graph is None) == (weighting is None)]
+            if not names and weighting is not None:
+                continue
+            data, targets = generate(size, weighting).to(device), held_out(*size[:2])
+            if weighting is None:
+                yield propagation(data, where)
+            for name in names:
+                for items in ITEMS:
+                    yield from backbone(data, targets.to(device), name, items, where)
+
+
+def propagation(data: HeteroData, where: str, channels: int = 64) -> Row:
+    r"""One hop to users and one to items, beside a copy of as many bytes as
+    they have to read and write.
+    """
+    edge_index = data[RATES].edge_index
+    sizes = int(data[USER].num_nodes), int(data[ITEM].num_nodes)
+    graph = build_graph(edge_index, *sizes, torch.float32)
+    (user_ptr, user_col), _ = graph.to_user.get_csc()
+    (item_ptr, item_col), _ = graph.to_item.get_csc()
+    user, item = (torch.randn(size, channels, device=edge_index.device) for size in sizes)
+
+    def hops() -> None:
+        csr_matmul(user_ptr, user_col, graph.to_user_weight, item)
+        csr_matmul(item_ptr, item_col, graph.to_item_weight, user)
+
+    num_edges = edge_index.size(1)
+    moved = 2 * num_edges * (8 + 4 + 4 * channels) + 4 * channels * sum(sizes)
+    source = torch.randn(max(1, moved // 8), device=edge_index.device)
+    target = torch.empty_like(source)
+    ours, plain = interleave(
+        [done(hops, source.device), done(lambda: target.copy_(source), source.device)], 20, 5
+    )
+    note = f'{moved / ours / 1e9:,.0f} GB/s; plain: a copy, {moved / plain / 1e9:,.0f} GB/s'
+    return row(f'propagation at {where} sizes, both hops', ours, plain, note=note)
+
+
+def backbone(
+    data: HeteroData, targets: EvalTargets, name: str, items: str, where: str
+) -> Iterator[Row]:
+    r"""An epoch, from some of its steps, and the evaluation of one split."""
+    edge_index, num_items = data[RATES].edge_index, int(data[ITEM].num_nodes)
+    device = edge_index.device
+    if device.type == 'cuda':
+        torch.cuda.reset_peak_memory_stats(device)
+    torch.manual_seed(0)
+    found = sorted(key[2:] for key in data[ITEM].keys() if key.startswith('x_'))
+    encoder = None if items == 'id' else token_encoder(found)
+    model = MODELS[name](data, encoder).to(device)
+    sampler = BPRSampler(edge_index, int(data[USER].num_nodes), num_items)
+    batches = [batch for batch, _ in zip(sampler.epoch(0), range(STEPS))]
+    advance = training_steps(model, data, batches, len(batches))
+    (seconds,) = interleave([done(advance, device)], repeats=3)
+    more: Dict[str, Any] = {}
+    if device.type == 'cuda':
+        more['peak_mb'] = round(torch.cuda.max_memory_allocated(device) / 1e6)
+    note = f'{1e3 * seconds / len(batches):.2f} ms per step; {waits(model, data, batches[:1])}'
+    what = f'{name} at {where} sizes, an epoch ({items})'
+    yield row(what, seconds * len(sampler) / len(batches), None, note=note, **more)
+
+    evaluator = Evaluator(targets, edge_index, num_items)
+
+    def evaluate() -> None:
+        with torch.no_grad():
+            evaluator.evaluate(model.eval()(data))
+
+    (seconds,) = interleave([done(evaluate, device)], repeats=3)
+    yield row(f'{name} at {where} sizes, evaluation ({items})', seconds, None)
+
+
+def waits(model: Recommender, data: HeteroData, batches: Sequence[Any]) -> str:
+    r"""Whether a step of training has to wait for the GPU."""
+    if data[RATES].edge_index.device.type != 'cuda':
+        return 'not on a GPU'
+    advance = training_steps(model, data, batches, 1)
+    advance()
+    torch.cuda.set_sync_debug_mode('error')
+    try:
+        advance()
+    except RuntimeError as error:
+        return f'waits ({str(error).splitlines()[0]})'
+    finally:
+        torch.cuda.set_sync_debug_mode('default')
+    return 'never waits'
+
+
+def done(function: Callable[[], Any], device: torch.device) -> Callable[[], None]:
+    r"""A function that returns when the GPU is done with its work."""
+
+    def run() -> None:
+        function()
+        if device.type == 'cuda':
+            torch.cuda.synchronize(device)
+
+    return run
