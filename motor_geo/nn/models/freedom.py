@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Dict, Mapping, Optional, Tuple
+from typing import Dict, Mapping, Optional
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from torch_geometric.data import HeteroData
 
 from motor_geo.nn.conv import LightPropagation, Propagate
 from motor_geo.nn.graph import BipartiteGraph, degree_sensitive_pruning
-from motor_geo.nn.loss import bpr_loss
+from motor_geo.nn.loss import bpr_loss, frobenius_reg
 from motor_geo.nn.models.item_graph import ItemGraph, modality_weights
 from motor_geo.nn.models.recommender import Recommender, build_graph, modalities, num_nodes
 from motor_geo.nn.nodes import distinct
@@ -41,6 +41,9 @@ class FREEDOM(Recommender):
         rho: Share of training edges removed in every epoch, edges between
             nodes of high degree first. Ranking uses all edges.
         reg_weight: Weight of the ranking losses of projected features.
+        norm_weight: Weight of the unsquared Frobenius norms of the rows of
+            user embeddings and :math:`\mathbf{Q}` in the batch, as in
+            :class:`LightGCN`. The paper has none, but tokens need one.
         train_features: If set to :obj:`True`, raw features are trained, as in
             the reference implementation (not ID-free).
 
@@ -65,6 +68,7 @@ class FREEDOM(Recommender):
         modality_weight: Optional[Mapping[str, float]] = None,
         rho: float = 0.8,
         reg_weight: float = 1e-3,
+        norm_weight: float = 0.0,
         train_features: bool = False,
     ):
         super().__init__(data, item_encoder, channels)
@@ -73,6 +77,7 @@ class FREEDOM(Recommender):
         self.num_item_layers = num_item_layers
         self.rho = rho
         self.reg_weight = reg_weight
+        self.norm_weight = norm_weight
         self.modalities = modalities(data, 'FREEDOM')
         self.item_graphs = ItemGraph(modality_weights(self.modalities, modality_weight))
         self.propagation = LightPropagation(num_layers)
@@ -108,38 +113,36 @@ class FREEDOM(Recommender):
         edge_index = data[RATES].edge_index[:, keep]
         self._pruned = build_graph(edge_index, *size, self.user_embedding.dtype)
 
-    def propagate(
-        self,
-        data: HeteroData,
-        graph: BipartiteGraph,
-        index: Optional[Tuple[Tensor, Tensor]] = None,
-    ) -> Embeddings:
-        r"""Final vectors on the given user-item graph.
+    def smooth(self, data: HeteroData, item: Tensor, index: Optional[Tensor] = None) -> Tensor:
+        r"""All hops on the item graph.
 
         Args:
-            data: The user-item graph with the item graph.
-            graph: The normalised user-item graph, whole or pruned.
-            index: Users and items; all of them if :obj:`None`.
+            data: The graph with the item graph.
+            item: Item vectors.
+            index: Items that the result is needed for; all if :obj:`None`.
 
         Shapes:
-            - **input:** user indices :math:`(B)` and item indices :math:`(C)`
+            - **input:** item vectors :math:`(N, d)`, item indices :math:`(B)`
               *(optional)*
-            - **output:** user vectors :math:`(M, d)` or :math:`(B, d)`, item
-              vectors :math:`(N, d)` or :math:`(C, d)`
+            - **output:** item vectors :math:`(N, d)` or :math:`(B, d)`
         """
-        h = item = self.encode_items(data)
         edge_index, weight = self.item_graphs(data, item.dtype)
-        for _ in range(self.num_item_layers - 1):
-            h = self.conv(h, edge_index, weight)
-        if index is None:
-            h = self.conv(h, edge_index, weight) if self.num_item_layers > 0 else h
-            out = self.propagation(self.user_embedding, item, graph)
-        else:
-            rows = index[1]
-            last = self.num_item_layers > 0
-            h = self.conv.rows(h, edge_index, weight, rows) if last else h.index_select(0, rows)
-            out = self.propagation.rows(self.user_embedding, item, graph, *index).out
-        return Embeddings(out.user, out.item + h)
+        for hop in range(1, self.num_item_layers + 1):
+            if hop == self.num_item_layers and index is not None:
+                return self.conv.rows(item, edge_index, weight, index)
+            item = self.conv(item, edge_index, weight)
+        return item if index is None else item.index_select(0, index)
+
+    def propagate(self, data: HeteroData, graph: BipartiteGraph) -> Embeddings:
+        r"""Final vectors on the given user-item graph.
+
+        Shapes:
+            - **output:** user vectors :math:`(M, d)`, item vectors
+              :math:`(N, d)`
+        """
+        item = self.encode_items(data)
+        out = self.propagation(self.user_embedding, item, graph)
+        return Embeddings(out.user, out.item + self.smooth(data, item))
 
     def forward(self, data: HeteroData) -> Embeddings:
         return self.propagate(data, self.graph(data))
@@ -147,8 +150,9 @@ class FREEDOM(Recommender):
     def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
         graph = self.graph(data) if self._pruned is None else self._pruned
         index = batch.user, torch.cat([batch.pos, batch.neg])
-        user, item = self.propagate(data, graph, index)
-        pos, neg = item.chunk(2)
+        table = self.encode_items(data)
+        (user, item), own = self.propagation.rows(self.user_embedding, table, graph, *index)
+        pos, neg = (item + self.smooth(data, table, index[1])).chunk(2)
 
         def bpr(pos: Tensor, neg: Tensor) -> Tensor:
             return bpr_loss((user * pos).sum(dim=-1), (user * neg).sum(dim=-1))
@@ -162,6 +166,8 @@ class FREEDOM(Recommender):
                 x = table.index_select(0, items.node)
                 value = project(x, lin.weight, lin.bias).index_select(0, items.inverse)  # type: ignore
                 losses[f'bpr_{modality}'] = self.reg_weight * bpr(*value.chunk(2))
+        if self.norm_weight > 0:
+            losses['reg'] = self.norm_weight * frobenius_reg(own.user, *own.item.chunk(2))
         return losses
 
     def __getstate__(self) -> dict:

@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from motor_geo.nn.models import FREEDOM
 from tests.golden_case import GoldenCase
@@ -88,6 +89,27 @@ def test_freedom_without_reg_has_no_feature_gradient():
     losses['bpr'].backward()
     for parameter in [*model.lins.parameters(), *model.features.parameters()]:
         assert parameter.grad is None or not parameter.grad.any()
+
+
+@pytest.mark.parametrize('num_item_layers', [0, 1, 2])
+def test_freedom_computes_the_rows_of_the_batch(num_item_layers):
+    case = GoldenCase('freedom')
+    model, data, _ = build(case, reg_weight=0.0, norm_weight=0.5)
+    model.num_item_layers = num_item_layers
+    model.prune(data, case['kept_edge_index'])
+    losses, (user, pos, neg) = model.loss(data, case.batch), case.batch
+    out = model.propagate(data, model._pruned)
+    difference = (out.user[user] * (out.item[pos] - out.item[neg])).sum(dim=-1)
+    table = model.item_encoder.weight
+    norm = sum(rows.norm() for rows in (model.user_embedding[user], table[pos], table[neg]))
+    expected = {
+        'bpr': -F.logsigmoid(difference).mean(),
+        'reg': 0.5 * norm / user.numel(),
+    }
+    torch.testing.assert_close(losses, expected)
+    leaves = model.user_embedding, table
+    gradients = torch.autograd.grad(sum(losses.values()), leaves)
+    torch.testing.assert_close(gradients, torch.autograd.grad(sum(expected.values()), leaves))
 
 
 def test_freedom_pruning_belongs_to_the_epoch():
