@@ -30,13 +30,17 @@ COLUMNS = {
 
 
 def read(folder: str) -> List[Dict[str, Any]]:
-    r"""What the reports in a folder measured, a row per run."""
-    rows = []
+    r"""What the reports in a folder measured, a row per run. A report on one
+    data set (:obj:`recommended-DATA.jsonl`) takes the place of what one on
+    several says of it.
+    """
+    found: Dict[str, List[Dict[str, Any]]] = {}
     paths = glob.glob(osp.join(folder, 'recommended*.jsonl'))
     for path in sorted(paths, key=lambda path: osp.splitext(path)[0]):
         with open(path) as file:
-            rows += [json.loads(line) for line in file]
-    return rows
+            rows = [json.loads(line) for line in file]
+        found.update(group(rows, lambda row: row['label'][0]))
+    return [row for rows in found.values() for row in rows]
 
 
 def table(rows: Sequence[Dict[str, Any]]) -> str:

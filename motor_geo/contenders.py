@@ -35,7 +35,7 @@ def product(**choices: Sequence[Any]) -> list[Options]:
 #: share, ask for a stronger regulariser than the grids of the papers hold.
 TRIED: dict[str, list[Options]] = {
     'BPR': product(model__reg_weight=[1e-1, 1.0, 1e-2]),
-    'LightGCN': product(model__reg_weight=[1e-4, 1e-1, 1e-2]),
+    'LightGCN': product(model__reg_weight=[1e-4, 1e-1, 5e-1]),
     'LayerGCN': product(model__reg_weight=[1e-3, 1e-2, 1e-4]),
     'VBPR': product(model__reg_weight=[1e-1, 1.0, 1e-2]),
     'GRCN': product(model__reg_weight=[1e-3, 1e-2, 1e-4]),
