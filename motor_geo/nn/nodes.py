@@ -1,4 +1,4 @@
-r"""The nodes of a batch, every one once."""
+r"""The nodes of a batch, every one once where that need not be waited for."""
 
 from __future__ import annotations
 
