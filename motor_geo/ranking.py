@@ -8,11 +8,12 @@ from typing import Iterator, Optional
 import torch
 from torch import Tensor
 
+from motor_geo.topk import topk
 from motor_geo.typing import Embeddings
 
 #: Scores per block of users: what stays in the cache of a CPU between product
 #: and selection, or what keeps a GPU busy, in bytes.
-CPU_BLOCK, GPU_BLOCK = 4 * 2**20, 256 * 2**20
+CPU_BLOCK, GPU_BLOCK = 16 * 2**20, 256 * 2**20
 #: Users per block of a catalogue too large for that: each block reads all item
 #: vectors once, which for a few users takes longer than their scores.
 MIN_USERS = 64
@@ -31,7 +32,7 @@ class Ranker:
         exclude: Pairs (user, item) that are never recommended, **[2, E]**.
         candidates: Distinct items to rank, **[C]**. (default: all)
         batch_size: Number of users per block. (default: as many as fit into
-            4 MB of scores on a CPU, 64 or more while these fit into 256 MB;
+            16 MB of scores on a CPU, 64 or more while these fit into 256 MB;
             as many as fit into 256 MB on a GPU)
     """
 
@@ -125,7 +126,7 @@ class Ranker:
             scores = flat.view(rows.size(0), self.num_candidates)
             torch.matmul(rows, item.t(), out=scores)
             flat.index_fill_(0, self._flat[self._bound[i] : self._bound[i + 1]], -math.inf)
-            value, index = scores.topk(self.k, dim=1)
+            value, index = topk(scores, self.k)
             nan.append(value[:, 0].isnan())  # NaN ranks first.
             if self.candidates is not None:
                 index = self.candidates[index]

@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 #: A module imports from its own group and from groups of lower levels.
 LEVELS = [
-    [{'typing', 'files', 'memory', 'ranking'}],
+    [{'typing', 'files', 'memory', 'ranking', 'topk'}],
     [{'nn'}, {'data'}, {'metrics', 'evaluator', 'checkpoint'}],
     [{'trainer'}],
     [{'config'}],

@@ -49,8 +49,8 @@ def test_top_k_errors():
 @pytest.mark.parametrize(
     'num_items, num_users, expected',
     [
-        (1024, 5000, 1024),  # 4 MB of scores.
-        (2**16, 5000, 64),  # 16 users would fit into 4 MB.
+        (4096, 5000, 1024),  # 16 MB of scores.
+        (2**18, 5000, 64),  # 16 users would fit into 16 MB.
         (2**16, 40, 40),
         (2**21, 5000, 32),  # 256 MB.
         (2**27, 5000, 1),

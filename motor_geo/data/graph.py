@@ -19,6 +19,7 @@ from motor_geo.data.features import (
     unique_rows,
 )
 from motor_geo.files import cached, fingerprint
+from motor_geo.topk import topk
 from motor_geo.typing import ITEM, similar
 
 WEIGHTINGS = ('binary', 'cosine')
@@ -291,7 +292,7 @@ def _top(value: Tensor, k: int) -> tuple[Tensor, Tensor]:
     r"""The :obj:`k` largest entries of each row in descending order, equal
     ones from left to right (:meth:`torch.topk` leaves that open).
     """
-    top, chosen = value.topk(min(k + 1, value.size(1)), dim=1)
+    top, chosen = topk(value, min(k + 1, value.size(1)))
     tied = (top[:, k - 1 :].diff(dim=1) == 0).any(dim=1).nonzero().view(-1)
     chosen = chosen[:, :k].sort(dim=1).values
     order = value.gather(1, chosen).sort(dim=1, descending=True, stable=True).indices
