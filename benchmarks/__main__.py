@@ -33,6 +33,7 @@ NEED_DATA = ('price', 'evaluation', 'quantiser')
 PARTS = (
     'tokens',
     'products',
+    'bf16',
     'price',
     'evaluation',
     'baby',
@@ -68,6 +69,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     parts: Dict[str, Callable[[], Iterable[Row]]] = {
         'tokens': kernels.token_network,
         'products': kernels.products,
+        'bf16': kernels.half_precision,
         'price': lambda: speed.prices(options.data),
         'evaluation': lambda: speed.evaluation(options.data),
         'baby': lambda: speed.baby(options.models, options.threads),

@@ -91,3 +91,16 @@ def products(num_items: int = 7050, width: int = 4096) -> Iterator[Row]:
         by_itself = mock.patch.object(product, 'prefers_onednn', lambda x: False)
         ours, plain = interleave([steps[0], by_itself(steps[1])], repeats=15, warmup=4)
         yield row(f'{name} at Baby sizes, a step (id)', ours, plain)
+
+
+def half_precision() -> Iterator[Row]:
+    r"""Steps of training in bfloat16 against steps in float32."""
+    data = generate(BABY, 'binary', torch.float32)
+    batches = list(BPRSampler(data[RATES].edge_index, *BABY[:2]).epoch(0))
+    for name in ('VBPR', 'GRCN', 'SLMRec', 'BM3', 'FREEDOM', 'MGCN', 'LIRDRec', 'LGMRec', 'MMGCN'):
+        steps = []
+        for bf16 in (True, False):
+            torch.manual_seed(0)
+            steps.append(training_steps(MODELS[name](data), data, batches, 1, bf16))
+        ours, plain = interleave(steps, repeats=9, warmup=3)
+        yield row(f'{name} at Baby sizes, a step in bfloat16', ours, plain, note='plain: float32')

@@ -38,6 +38,7 @@ def render(rows: Sequence[Row]) -> str:
     sections: Dict[str, Callable[[Sequence[Row]], str]] = {
         'tokens': pairs,
         'products': pairs,
+        'bf16': pairs,
         'price': pairs,
         'evaluation': pairs,
         'baby': epochs,
@@ -168,12 +169,22 @@ MKL for those, which leaves half of the units of CPUs with AVX-512 that are not 
 unused; there, `motor_geo.nn.product` takes oneDNN, which PyTorch brings as well. The plain
 form is what PyTorch does by itself; on an Intel CPU the two are the same.
 """,
+    'bf16': """## In bfloat16
+
+`--trainer.bf16 true` multiplies in half precision (weights, sums over graphs, token networks
+and ranking stay in float32). On CPUs it pays where they have instructions for it (AMX), for
+backbones whose products are many and of the same sizes in every step.
+""",
     'price': """## What tokens cost
 
 An epoch with `specific` tokens (D = 4 per modality, K = 256) and one with IDs, steps of
 both in turns.
 """,
     'evaluation': """## Evaluation
+
+All metrics for all users against the plain form, products of blocks of users and all items
+and `torch.topk` of each, without masks and metrics. `motor_geo.topk` finds the largest
+entries of long rows two to three times faster, by looking for maxima of columns first.
 """,
     'baby': """## Epochs at the sizes of Baby
 
@@ -228,8 +239,12 @@ TRIED = """## Tried, and not kept
 - Keeping those sums for the backward pass: no faster at 6,710 items, 25 % slower at 63,001.
 - Everything from the heap (`M_MMAP_MAX` 0): a fifth faster at 10 million interactions, but
   with huge pages it falls apart, and GRCN needs 4.5 GB instead of 4.0 at Electronics sizes.
-- Scores in blocks of 64 MB: 1.3 to 1.5 times slower than blocks of 4 MB, which stay in the
-  cache between the product and the selection.
+- Scores in blocks of 37 MB instead of 16: 1.15 to 1.25 times slower, since less of them is in
+  the cache between product and selection. In blocks of 4 MB: 1.1 times slower with one thread,
+  1.5 with two, among which `torch.topk` does not divide few short rows.
+- `torch.set_float32_matmul_precision('medium')` in place of autocast: as good for MMGCN, better
+  for MICRO (.79) and VBPR, but LIRDRec gains less (.55 against .45) and SLMRec, BM3 and LGMRec
+  become a sixth to a third slower.
 - 32-bit indices in `embedding_bag`: no faster (the token-item graph has them for its size).
 - The distinct nodes of a batch for the last hop of a loss: finding them takes what they
   spare. The last hop of its gradient for those nodes alone: picking their edges takes

@@ -27,6 +27,7 @@ from motor_geo.data.graph import knn_graph_cosine, knn_weights
 from motor_geo.evaluator import Evaluator
 from motor_geo.memory import keep_freed_memory
 from motor_geo.nn.models import MODELS, LightGCN, Recommender
+from motor_geo.trainer import half_features
 from motor_geo.typing import ITEM, RATED_BY, RATES, USER, Embeddings, EvalTargets, similar
 
 #: Users, items, training interactions and widths of features.
@@ -111,9 +112,10 @@ def prices(folder: str) -> Iterator[Row]:
 
 
 def training_steps(
-    model: Recommender, data: HeteroData, batches: Sequence[Any], count: int
+    model: Recommender, data: HeteroData, batches: Sequence[Any], count: int, bf16: bool = False
 ) -> Callable[[], None]:
     r"""A function that takes the next :obj:`count` steps of training."""
+    data = half_features(data) if bf16 else data
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
     model.begin_epoch(data, 0, torch.Generator().manual_seed(0))
     position = 0
@@ -121,7 +123,8 @@ def training_steps(
     def advance() -> None:
         nonlocal position
         for _ in range(count):
-            losses = model.loss(data, batches[position % len(batches)])
+            with torch.autocast('cpu', torch.bfloat16, enabled=bf16):
+                losses = model.loss(data, batches[position % len(batches)])
             optimizer.zero_grad()
             torch.stack(list(losses.values())).sum().backward()
             optimizer.step()

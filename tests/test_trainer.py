@@ -134,6 +134,30 @@ def test_more_epochs_go_on(dataset, tmp_path):
     assert again.history == result.history
 
 
+@pytest.mark.parametrize('cls', [LIRDRec, FREEDOM, LATTICE])
+def test_bfloat16(dataset, tmp_path, cls):
+    weighting = cls.item_graph
+    exact = make(dataset, cls, weighting=weighting).fit()
+    trainer = make(dataset, cls, tmp_path / 'half', weighting, bf16=True)
+    seen = []
+    loss = trainer.model.loss
+
+    def spy(data, batch):
+        seen.append((data['item'].x_image.dtype, torch.is_autocast_enabled('cpu')))
+        return loss(data, batch)
+
+    trainer.model.loss = spy
+    half = trainer.fit()
+    assert set(seen) == {(torch.bfloat16, True)}
+    assert trainer.data['item'].x_image.dtype == torch.float32  # What is ranked with.
+    assert all(p.dtype == torch.float32 for p in trainer.model.parameters())
+    losses = [[entry['loss'] for entry in result.history] for result in (half, exact)]
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+    for key, value in exact.history[0]['val'].items():
+        assert half.history[0]['val'][key] == pytest.approx(value, rel=0.2, abs=0.05)
+
+
 def test_seed_changes_training(dataset):
     first, again, other = (make(dataset, seed=seed).fit() for seed in (0, 0, 1))
     assert [e['losses'] for e in first.history] == [e['losses'] for e in again.history]

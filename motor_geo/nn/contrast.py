@@ -9,8 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from motor_geo.nn.loss import log_sum_exp
+from motor_geo.nn.precision import full_precision
 
 
+@full_precision
 def two_view_contrast(
     z: Tensor, y: Tensor, temperature: float, entries: Optional[int] = None
 ) -> Tensor:

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from motor_geo.nn.precision import Function
+
 
 def cosine_transform(x: Tensor, inverse: bool = False) -> Tensor:
     r"""Orthonormal discrete cosine transform of type II along rows,
@@ -30,7 +32,7 @@ def cosine_transform(x: Tensor, inverse: bool = False) -> Tensor:
     return _CosineTransform.apply(x, inverse)
 
 
-class _CosineTransform(torch.autograd.Function):
+class _CosineTransform(Function):
     @staticmethod
     def forward(ctx, x: Tensor, inverse: bool):  # type: ignore
         ctx.inverse = inverse

@@ -10,8 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from motor_geo.nn.nodes import Distinct
+from motor_geo.nn.precision import Function, full_precision
 
 
+@full_precision
 def bpr_loss(pos: Tensor, neg: Tensor, form: str = 'log') -> Tensor:
     r"""Bayesian personalised ranking from the `"BPR: Bayesian Personalized
     Ranking from Implicit Feedback" <https://arxiv.org/abs/1205.2618>`_ paper,
@@ -45,6 +47,7 @@ def bpr_loss(pos: Tensor, neg: Tensor, form: str = 'log') -> Tensor:
     raise ValueError(f"'form' must be 'log', 'eps', 'sum' or 'raw' (got '{form}')")
 
 
+@full_precision
 def frobenius_reg(*tensors: Tensor) -> Tensor:
     r"""Sum of *unsquared* Frobenius norms, divided by the rows of the last
     argument,
@@ -65,6 +68,7 @@ def frobenius_reg(*tensors: Tensor) -> Tensor:
     return norms.sum() / tensors[-1].size(0)
 
 
+@full_precision
 def l2_reg(*tensors: Tensor) -> Tensor:
     r"""Half the sum of squared entries.
 
@@ -75,6 +79,7 @@ def l2_reg(*tensors: Tensor) -> Tensor:
     return torch.stack([tensor.square().sum() for tensor in tensors]).sum() / 2
 
 
+@full_precision
 def info_nce(
     anchor: Tensor,
     positive: Tensor,
@@ -104,6 +109,7 @@ def info_nce(
     return batch_contrast(anchor, positive, 1 / temperature, pairs)
 
 
+@full_precision
 def batch_contrast(
     anchor: Tensor,
     positive: Tensor,
@@ -181,7 +187,7 @@ def log_sum_exp(
     return _LogSumExp.apply(a, p, row_count, count, options)
 
 
-class _LogSumExp(torch.autograd.Function):
+class _LogSumExp(Function):
     r"""The gradient is computed on the way, while the exponentials of a block
     are at hand.
     """

@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from motor_geo.nn import product
+from motor_geo.nn.precision import Function, autocasts
 
 
 def normalize_rows(x: Tensor, eps: float = 1e-12) -> Tensor:
@@ -26,7 +27,7 @@ def normalize_rows(x: Tensor, eps: float = 1e-12) -> Tensor:
     return _Normalize.apply(x, eps)
 
 
-class _Normalize(torch.autograd.Function):
+class _Normalize(Function):
     @staticmethod
     def forward(ctx, x: Tensor, eps: float):  # type: ignore
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
@@ -77,7 +78,7 @@ def mean_square(x: Tensor) -> Tensor:
     return row_norm(x).square().sum() / x.numel()
 
 
-class _Norm(torch.autograd.Function):
+class _Norm(Function):
     @staticmethod
     def forward(ctx, x: Tensor):  # type: ignore
         norm = torch.linalg.vector_norm(x, dim=-1)
@@ -108,13 +109,13 @@ def project(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
         - **output:** vectors :math:`(N, d)`
     """
     x = x.to(weight.dtype) if x.requires_grad else x
-    if x.dtype == weight.dtype and not product.prefers_onednn(x):
+    if autocasts(x) or (x.dtype == weight.dtype and not product.prefers_onednn(x)):
         return F.linear(x, weight, bias)
     out = _Project.apply(x, weight)
     return out if bias is None else out.add_(bias)
 
 
-class _Project(torch.autograd.Function):
+class _Project(Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor):  # type: ignore
         ctx.save_for_backward(x, weight if ctx.needs_input_grad[0] else None)

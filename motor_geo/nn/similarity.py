@@ -12,6 +12,8 @@ from torch import Tensor
 from torch_geometric import EdgeIndex
 
 from motor_geo.nn.graph import sorted_edge_index
+from motor_geo.nn.precision import Function, full_precision
+from motor_geo.topk import topk
 
 #: Similarities that are held at a time.
 BLOCK_ENTRIES = 2**25
@@ -22,6 +24,7 @@ def block_rows(num_columns: int, entries: int = BLOCK_ENTRIES) -> int:
     return max(1, entries // num_columns)
 
 
+@full_precision
 def top_k_cosine(x: Tensor, k: int, entries: int = BLOCK_ENTRIES) -> Tuple[Tensor, Tensor]:
     r"""The :obj:`k` nearest rows of every row by cosine similarity, the row
     itself among them,
@@ -60,11 +63,11 @@ def _select(z: Tensor, k: int, entries: int) -> Tensor:
     for start in range(0, num_rows, step):
         rows = z[start : start + step]
         similarity = torch.mm(rows, z_t, out=buffer[: rows.size(0)])
-        index[start : start + step] = similarity.topk(k, sorted=False).indices
+        index[start : start + step] = topk(similarity, k, sorted=False)[1]
     return index
 
 
-class _RowDot(torch.autograd.Function):
+class _RowDot(Function):
     r"""Inner products of every row with the rows :obj:`index`. Both halves of
     the gradient are sparse products, which (unlike the backward pass of
     ``z[index]``) sum in a fixed order and hold no tensor of size

@@ -11,6 +11,7 @@ from torch_geometric.data.storage import NodeStorage
 from torch_geometric.nn.resolver import activation_resolver
 
 from motor_geo.nn.item_encoder import ItemEncoder
+from motor_geo.nn.precision import full_precision
 from motor_geo.nn.token_graph import Incidence, TokenCross, TokenGraph, TokenSum, project_slots
 
 
@@ -174,6 +175,7 @@ class TokenCrossEncoder(ItemEncoder):
                 nn.init.xavier_uniform_(lin.weight, self.mlp_gain)
                 nn.init.zeros_(lin.bias)
 
+    @full_precision
     def forward(self, token_id: Tensor) -> Tensor:
         if token_id.size(-1) != self.total_tokens:
             raise ValueError(
@@ -204,8 +206,7 @@ class TokenCrossEncoder(ItemEncoder):
         if last() is not table or version != table._version:
             self._check_range(table, force=True)  # Once: a GPU has to wait for it.
             self._checked = (weakref.ref(table), table._version)
-        # A batch comes once: its graph is not kept.
-        return self._forward_graph(self._build_graph(token_id))
+        return self._forward_batch(token_id)
 
     def _sparse(self, token_id: Tensor) -> bool:
         # By size alone: the two forms differ in the last bits, and the same
@@ -258,6 +259,11 @@ class TokenCrossEncoder(ItemEncoder):
                 hidden = self.act(lin(hidden))
             out = out + F.dropout(hidden, self.dropout, self.training)
         return out
+
+    @full_precision
+    def _forward_batch(self, token_id: Tensor) -> Tensor:
+        # A batch comes once: its graph is not kept.
+        return self._forward_graph(self._build_graph(token_id))
 
     def _get_graph(self, token_id: Tensor) -> _Catalogue:
         r"""The token-item graph, kept for as long as the same

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from motor_geo.nn.conv.propagate import csr_matmul
+from motor_geo.nn.precision import Function
 
 
 class Incidence(NamedTuple):
@@ -82,7 +83,7 @@ class TokenGraph(NamedTuple):
         return cls(incidence, [incidence.slots(*group) for group in groups])
 
 
-class TokenSum(torch.autograd.Function):
+class TokenSum(Function):
     r"""Sums rows of a table over the tokens of every item.
 
     Shapes:
@@ -119,7 +120,7 @@ def _by_slot(weight: Tensor, slots: Tensor) -> Tensor:
     return weight.view(-1, slots.size(0), slots.size(2)).permute(1, 2, 0)
 
 
-class TokenCross(torch.autograd.Function):
+class TokenCross(Function):
     r"""All orders of the token cross network, over groups :math:`g` of slots,
 
     .. math::

@@ -10,6 +10,7 @@ from torch_geometric.typing import OptTensor
 from torch_geometric.utils import softmax
 
 from motor_geo.nn.conv.propagate import Propagate, csr_matmul, sampled_dot
+from motor_geo.nn.precision import Function
 
 
 class DotAttention(nn.Module):
@@ -81,7 +82,7 @@ def edge_dot(x_src: Tensor, x_dst: Tensor, edge_index: EdgeIndex) -> Tensor:
     return _EdgeDot.apply(x_src, x_dst, source, target, colptr, rowptr, col, perm)
 
 
-class _EdgeDot(torch.autograd.Function):
+class _EdgeDot(Function):
     @staticmethod
     def forward(ctx, x_src, x_dst, source, target, colptr, rowptr, col, perm):  # type: ignore
         ctx.save_for_backward(x_src, x_dst, source, colptr, rowptr, col, perm)
@@ -99,7 +100,7 @@ class _EdgeDot(torch.autograd.Function):
         return grad_src, grad_dst, None, None, None, None, None, None
 
 
-class _Softmax(torch.autograd.Function):
+class _Softmax(Function):
     r"""The softmax over in-neighbours, for edges sorted by target."""
 
     @staticmethod

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 from typing import NamedTuple, Tuple
 
-import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from motor_geo.nn.conv.propagate import Propagate, csr_matmul, csr_matmul_rows, transposed
 from motor_geo.nn.graph import BipartiteGraph
+from motor_geo.nn.precision import Function
 from motor_geo.typing import Embeddings
 
 
@@ -110,7 +110,7 @@ class LightPropagation(nn.Module):
         return f'{self.__class__.__name__}({self.num_layers}, readout={self.readout})'
 
 
-class _LightSum(torch.autograd.Function):
+class _LightSum(Function):
     r"""The whole sum over layers by Horner's rule,
     :math:`\mathbf{X} + \mathbf{A} (\mathbf{X} + \mathbf{A} ( \cdots ))`, forward
     and backward: no layer is kept.
@@ -130,7 +130,7 @@ class _LightSum(torch.autograd.Function):
         return *_horner(user, item, *_transposed(graph), num_layers, scale), None, None, None
 
 
-class _LightRows(torch.autograd.Function):
+class _LightRows(Function):
     r"""Rows of the sum over layers and of the input. Layers are summed up for
     these rows only; the gradient, too, is added to them between hops.
     """

@@ -14,6 +14,7 @@ from torch_geometric.typing import Adj, OptTensor, SparseTensor
 from torch_geometric.utils import spmm
 
 from motor_geo.nn.nodes import synchronous
+from motor_geo.nn.precision import Function, full_precision
 
 #: A product is computed for some rows only if they hold less than this part of
 #: the entries: these have to be picked first.
@@ -56,6 +57,7 @@ class Propagate(MessagePassing):
         kwargs.setdefault('aggr', 'add')
         super().__init__(**kwargs)
 
+    @full_precision
     def forward(
         self,
         x: Tensor,
@@ -122,7 +124,7 @@ def propagate(x: Tensor, edge_index: EdgeIndex, edge_weight: OptTensor = None) -
     return _SpMM.apply(x, edge_weight, colptr, row, target, rowptr, col, perm)
 
 
-class _SpMM(torch.autograd.Function):
+class _SpMM(Function):
     @staticmethod
     def forward(ctx, x, weight, colptr, row, target, rowptr, col, perm):  # type: ignore
         ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight, rowptr, col, perm)
@@ -141,7 +143,7 @@ class _SpMM(torch.autograd.Function):
         return grad_x, grad_weight, None, None, None, None, None, None
 
 
-class _SpMMRows(torch.autograd.Function):
+class _SpMMRows(Function):
     @staticmethod
     def forward(ctx, x, csc, transpose, weight, index):  # type: ignore
         indptr, source = csc

@@ -10,8 +10,11 @@ from torch_geometric.data import HeteroData
 from motor_geo.nn.conv import LightPropagation
 from motor_geo.nn.models.recommender import Recommender, modalities
 from motor_geo.nn.nodes import distinct
+from motor_geo.nn.precision import full_precision
 from motor_geo.nn.rows import project, row_norm
 from motor_geo.typing import ITEM, USER, Batch, Embeddings
+
+normalize = full_precision(F.normalize)
 
 
 class BM3(Recommender):
@@ -131,11 +134,11 @@ class BM3(Recommender):
                 value = project(x, lin.weight, lin.bias)  # type: ignore
                 rows[m] = value.index_select(0, items.inverse)
         target = {
-            kind: F.normalize(self.drop(x.detach(), kind, index.get(kind, batch.pos)), eps=1e-8)
+            kind: normalize(self.drop(x.detach(), kind, index.get(kind, batch.pos)), eps=1e-8)
             for kind, x in rows.items()
         }
         # All kinds of rows pass the predictor at once.
-        predicted = F.normalize(self.predictor(torch.cat(list(rows.values()))), eps=1e-8)
+        predicted = normalize(self.predictor(torch.cat(list(rows.values()))), eps=1e-8)
         online = dict(zip(rows, predicted.split(batch.user.numel())))
 
         def distance(kind: str, other: str) -> Tensor:

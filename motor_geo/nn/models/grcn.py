@@ -14,6 +14,7 @@ from motor_geo.nn.graph import BipartiteGraph, opposite_edges
 from motor_geo.nn.item_encoder import IDEmbedding
 from motor_geo.nn.loss import bpr_loss
 from motor_geo.nn.models.recommender import Recommender, modalities, num_nodes
+from motor_geo.nn.precision import Function
 from motor_geo.nn.rows import mean_square, normalize_rows, project
 from motor_geo.typing import ITEM, Batch, Embeddings
 
@@ -257,7 +258,7 @@ class GRCN(Recommender):
         return {**super().__getstate__(), '_edges': None}
 
 
-class _WeightedSum(torch.autograd.Function):
+class _WeightedSum(Function):
     r"""The sum over hops by Horner's rule, as in
     :class:`~motor_geo.nn.conv.LightPropagation`, with a gradient of weights.
     """

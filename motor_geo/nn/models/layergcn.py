@@ -11,6 +11,7 @@ from motor_geo.nn.conv.propagate import csr_matmul, transposed
 from motor_geo.nn.graph import BipartiteGraph, degree_sensitive_pruning, num_kept_edges
 from motor_geo.nn.loss import bpr_loss, l2_reg
 from motor_geo.nn.models.recommender import Recommender, build_graph, num_nodes
+from motor_geo.nn.precision import Function
 from motor_geo.nn.rows import normalize_grad
 from motor_geo.typing import ITEM, RATES, USER, Batch, Embeddings
 
@@ -133,7 +134,7 @@ class LayerGCN(Recommender):
         return {**super().__getstate__(), '_pruned': None}
 
 
-class _Refined(torch.autograd.Function):
+class _Refined(Function):
     r"""All layers, with the cosines :math:`\cos(\mathbf{y}, \mathbf{x})` written
     as :math:`\mathbf{y}^{\top} \mathbf{e} / \| \mathbf{y} \|` for unit rows
     :math:`\mathbf{e}` of the ego layer: only :math:`\mathbf{y}` is kept of a

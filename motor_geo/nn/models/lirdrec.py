@@ -243,7 +243,7 @@ class LIRDRec(Recommender):
         # All gates at once, as layers that are zero between blocks.
         hidden, final = ([gate[i] for gate in self.gates] for i in (0, 2))  # type: ignore
         logits = F.linear(F.leaky_relu_(F.linear(out.user, *_join(hidden))), *_join(final))
-        fusion = self.theta.lerp(logits, self.net_weight).softmax(dim=-1)
+        fusion = self.theta.lerp(logits.to(self.theta.dtype), self.net_weight).softmax(dim=-1)
         if not self.pwc:
             fusion = torch.ones_like(fusion)
 

@@ -1,0 +1,56 @@
+r"""Sums over graphs, norms and losses in full precision, whatever
+:class:`torch.autocast` says.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Callable, TypeVar
+
+import torch
+from torch import Tensor
+
+HALF = (torch.float16, torch.bfloat16)
+
+T = TypeVar('T')
+
+
+def autocasts(x: Tensor) -> bool:
+    r"""Whether :class:`torch.autocast` acts on the device of a tensor."""
+    return torch.is_autocast_enabled(x.device.type)
+
+
+def full_precision(function: Callable[..., T]) -> Callable[..., T]:
+    r"""Decorates a function to be left alone by :class:`torch.autocast`, as
+    PyTorch does with sums and norms: tensors of half precision among its
+    arguments are converted, and it computes in float32.
+    """
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> T:
+        tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
+        if not any(map(autocasts, tensors[:1])):
+            return function(*args, **kwargs)
+        with torch.autocast(tensors[0].device.type, enabled=False):
+            kwargs = {key: _widen(value) for key, value in kwargs.items()}
+            return function(*map(_widen, args), **kwargs)
+
+    return wrapper
+
+
+def _widen(x: Any) -> Any:
+    return x.float() if isinstance(x, Tensor) and x.dtype in HALF else x
+
+
+class Function(torch.autograd.Function):
+    r"""An :class:`torch.autograd.Function` whose two passes are left alone by
+    :class:`torch.autocast`, see :func:`full_precision`.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.backward = staticmethod(full_precision(cls.backward))  # type: ignore
+
+    @classmethod
+    def apply(cls, *args: Any) -> Any:
+        return full_precision(super().apply)(*args)
