@@ -173,12 +173,17 @@ form is what PyTorch does by itself; on an Intel CPU the two are the same.
 
 `--trainer.bf16 true` multiplies in half precision (weights, sums over graphs, token networks
 and ranking stay in float32). On CPUs it pays where they have instructions for it (AMX), for
-backbones whose products are many and of the same sizes in every step.
+backbones whose products are many and of the same sizes in every step. After twelve epochs
+on tiktok, losses of GRCN, LIRDRec and VBPR are those of float32 to four digits, and
+Recall@20 on validation is within .0007.
 """,
     'price': """## What tokens cost
 
 An epoch with `specific` tokens (D = 4 per modality, K = 256) and one with IDs, steps of
-both in turns.
+both in turns. The token network takes eight sums over the tokens of all items in a step,
+three forward and five backward: on tiktok (6,710 items of 12 tokens) that is 644,000 rows,
+while two layers over its 59,541 interactions take at most 476,000, both ways. The more
+interactions an item has, the less its tokens cost.
 """,
     'evaluation': """## Evaluation
 
