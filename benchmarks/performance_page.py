@@ -220,7 +220,10 @@ such an epoch grows with the square. At 10 million interactions, the tables (450
 the cache and rows come from memory in random order: more than proportional, half as much
 with huge pages (`THP_MEM_ALLOC_ENABLE=1`, which importing motor_geo sets) as without. The
 last line is what the memory does without any of our code: sums of twenty rows, drawn at
-random, of a table as long as there are users, once per interaction.
+random, of a table as long as there are users, once per interaction. How much that grows
+is up to the machine, and epochs follow: from 1 to 10 million, per interaction, 1.64 on an AMD
+EPYC, where an epoch of LightGCN grew by 1.60 and one of BPR by 1.37, and more than twice as
+much here, where both double. Ranking stays proportional on both.
 """,
     'loading': """## Loading
 """,
