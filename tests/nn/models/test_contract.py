@@ -118,7 +118,7 @@ def test_every_item_encoder(name, data, encoder):
 
 @pytest.mark.parametrize('encoder', ENCODERS)
 def test_autocast(name, data, encoder):
-    r"""Half precision changes losses and gradients by a few per cent at most;
+    r"""Half precision changes losses and the direction of gradients little;
     losses stay in float32.
     """
     expected = step(build(name, data, encoder), data, make_batch(data))
@@ -134,7 +134,8 @@ def test_autocast(name, data, encoder):
     assert [x is None for x in grads] == [x is None for x in others]
     grad, other = (torch.cat([x.flatten() for x in y if x is not None]) for y in (grads, others))
     assert grad.dtype == torch.float32
-    assert (grad - other).norm() < 0.1 * other.norm()
+    assert torch.cosine_similarity(grad, other, dim=0) > 0.98
+    assert 0.95 < grad.norm() / other.norm() < 1.05
     with torch.autocast('cpu', torch.bfloat16), torch.no_grad():
         out = model.eval()(data)
     assert out.user.isfinite().all() and out.item.isfinite().all()
