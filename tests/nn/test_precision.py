@@ -43,7 +43,7 @@ def test_half_precision_is_converted_only_under_autocast():
     x = torch.randn(4, 100)
     half = x.bfloat16()
     with torch.autocast('cpu', torch.bfloat16):
-        out = gram(half, scale=torch.tensor(2.0, dtype=torch.bfloat16))
+        out = gram(x=half, scale=2)
         assert out.dtype == torch.float32
         torch.testing.assert_close(out, 2 * (half.double() @ half.double().t()).float())
         assert gram(x.double(), scale=1).dtype == torch.float64

@@ -65,6 +65,16 @@ def test_top_k_cosine_of_few_and_of_zero_rows():
     assert x.grad.isfinite().all()
 
 
+def test_top_k_cosine_is_exact_under_autocast():
+    torch.manual_seed(0)
+    x = torch.randn(300, 8).bfloat16()
+    index, value = top_k_cosine(x.float(), 10)
+    with torch.autocast('cpu', torch.bfloat16):
+        other_index, other = top_k_cosine(x, 10)
+    assert other.dtype == torch.float32
+    assert torch.equal(other_index, index) and torch.equal(other, value)
+
+
 def test_row_sum_norm_by_hand():
     index = torch.tensor([[0, 1], [1, 2], [2, 0]])
     value = torch.tensor([[1.0, 3.0], [4.0, 5.0], [1.0, -2.0]])
