@@ -301,3 +301,16 @@ def test_token_cross_encodes_equal_items_once(mode):
     torch.testing.assert_close(*outs)
     torch.testing.assert_close(*grads)
     assert encoder._get_graph(token_id).copies is None
+
+
+@pytest.mark.parametrize('mode', ['specific', 'agnostic', 'linear'])
+@pytest.mark.parametrize('num_layers', [1, 2])
+def test_token_cross_is_exact_under_autocast(mode, num_layers):
+    torch.manual_seed(0)
+    encoder = TokenCrossEncoder(TOKENS, 8, 16, mode=mode, num_layers=num_layers)
+    token_id = torch.randint(8, (40, 6))
+    for rows in (token_id, token_id[:3]):  # By the graph, and gathered.
+        expected = encoder(rows)
+        with torch.autocast('cpu', torch.bfloat16):
+            out = encoder(rows)
+        assert torch.equal(out, expected)

@@ -205,3 +205,20 @@ def test_transposed_weights_are_kept_while_they_hold():
     del weight
     gc.collect()
     assert len(_REORDERED) < count
+
+
+@pytest.mark.parametrize('weighted', [True, False])
+def test_propagate_is_exact_under_autocast(weighted):
+    torch.manual_seed(0)
+    edge_index = torch.randint(20, (2, 200)).unique(dim=1)
+    x = torch.randn(20, 4).bfloat16()
+    weight = torch.rand(edge_index.size(1)) if weighted else None
+    conv = Propagate()
+    fast, perm = sorted_edge_index(edge_index, 20, 20)
+    order = None if weight is None else weight if perm is None else weight[perm]
+    expected = conv(x.float(), edge_index, weight)
+    with torch.autocast('cpu', torch.bfloat16):
+        outs = [conv(x, edge_index, weight), conv(x, fast, order)]
+    for out in outs:
+        assert out.dtype == torch.float32
+        torch.testing.assert_close(out, expected)
