@@ -223,7 +223,7 @@ last line is what the memory does without any of our code: sums of twenty rows, 
 random, of a table as long as there are users, once per interaction. How much that grows
 is up to the machine, and epochs follow: from 1 to 10 million, per interaction, 1.64 on an AMD
 EPYC, where an epoch of LightGCN grew by 1.60 and one of BPR by 1.37, and more than twice as
-much here, where both double. Ranking stays proportional on both.
+much on the Intel Xeon of the table, where both double. Ranking stays proportional on both.
 """,
     'loading': """## Loading
 """,

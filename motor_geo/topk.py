@@ -30,10 +30,10 @@ def topk(x: Tensor, k: int, sorted: bool = True) -> tuple[Tensor, Tensor]:
         - **input:** rows :math:`(B, N)`
         - **output:** values and columns :math:`(B, k)`
     """
-    length = x.size(1) // PARTS
-    if x.device.type != 'cpu' or length * PARTS < LONG * k:
+    if x.device.type != 'cpu' or x.size(1) < LONG * max(k, 1):
         value, index = x.topk(k, dim=1, sorted=sorted)
         return value, index
+    length = x.size(1) // PARTS
     stack = x[:, : length * PARTS].unflatten(1, (PARTS, length))
     column = topk(stack.amax(dim=1), k, sorted=False)[1]
     start = torch.arange(0, length * PARTS, length).view(1, -1, 1)

@@ -66,9 +66,9 @@ class Trainer:
         bf16: If set to :obj:`True`, losses are computed under
             :class:`torch.autocast` in bfloat16: products of matrices take and
             give half precision, while weights, token networks, sums over
-            graphs and ranking stay as they are. Pays on GPUs, and on CPUs with
-            AMX for backbones that multiply much (LIRDRec, MMGCN, GRCN).
-            Features are held a second time, in half the memory.
+            graphs and ranking stay as they are. Measured on CPUs with AMX
+            only, where it pays for backbones that multiply much (LIRDRec,
+            MMGCN, GRCN). Features are held a second time, in half the memory.
         seed: Seed of sampling and of everything random in a loss.
         out: Folder of checkpoints and of :obj:`metrics.jsonl`; nothing is
             written if :obj:`None`.

@@ -48,5 +48,6 @@ def test_topk_puts_nan_first():
     assert index[1, 0] == 777
     assert value[:, 0].isnan().tolist() == [False, True]
     assert topk(x, 1000)[0].size(1) == 1000
+    assert topk(x, 0)[0].size(1) == topk(x[:, :0], 0)[1].size(1) == 0
     with pytest.raises(RuntimeError):
         topk(x, 1001)
