@@ -281,22 +281,30 @@ def missing(setup: Setup) -> list[Contender]:
 
 
 def sparsity(setup: Setup) -> list[Contender]:
+    r"""Less and less training interactions, and what moves the share at which
+    tokens and IDs are level: their number, and the modalities.
+    """
     out = []
-    for data in setup.data:
-        forms = ['id', 'features', 'mean', 'specific', 'agnostic']
-        forms = forms if setup.modalities[data] else forms[:1]
+    for data, names in setup.modalities.items():
+        forms: list[tuple[str, str, Options]] = [('id', 'id', {})]
+        if names:
+            forms += [(form, form, {}) for form in ('features', 'mean', 'specific', 'agnostic')]
+        forms.append(('mean + behavior', 'mean', {'behavior': True}))
+        forms.append(('recommended', 'specific', RECOMMENDED))
+        if names:
+            forms += [
+                (f'specific, {count} tokens', 'specific', {'tokenizer.num_tokens': count})
+                for count in (2, 16)
+            ]
+        forms += [
+            (f'specific, {name}', 'specific', {'tokenizer.modalities': [name]})
+            for name in (names if len(names) > 1 else ())
+        ]
         for model in setup.choose(('LightGCN',), data):
-            for form, share in itertools.product(forms, SHARES):
-                label = (data, model, form, f'{share:g}')
-                out.append(setup.contender(label, model, form, {'data.train_share': share}))
-            more = {
-                'mean + behavior': ('mean', {'behavior': True}),
-                'recommended': ('specific', RECOMMENDED),
-            }
-            for (name, (form, own)), share in itertools.product(more.items(), SHARES):
+            for (form, items, own), share in itertools.product(forms, SHARES):
                 options = {**own, 'data.train_share': share}
-                label = (data, model, name, f'{share:g}')
-                out.append(setup.contender(label, model, form, options))
+                label = (data, model, form, f'{share:g}')
+                out.append(setup.contender(label, model, items, options))
     return out
 
 

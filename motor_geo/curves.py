@@ -3,12 +3,17 @@ r"""Curves of a report: metrics against something that changes."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from motor_geo.report import Block, Column, Figure, Row, Series, Table, Text, Value
-from motor_geo.scene import MAIN, Scene, of_group, spelled, summary
+from motor_geo.scene import MAIN, Label, Scene, of_group, spelled, summary
+
+#: Items by their number of training interactions.
+GROUPS = ('cold', 'tail', 'middle', 'head')
+#: A metric by seed, by label.
+Values = Mapping[Label, Sequence[float]]
 
 
 def lines(scene: Scene, logx: bool = False) -> Iterator[Block]:
@@ -20,7 +25,7 @@ def lines(scene: Scene, logx: bool = False) -> Iterator[Block]:
         if not outcomes:
             continue
         for metric in (MAIN, 'ndcg@20'):
-            rows, series = [], []
+            rows, series = [], {}
             for name in names:
                 cells: list[Value] = []
                 for level in levels:
@@ -31,114 +36,173 @@ def lines(scene: Scene, logx: bool = False) -> Iterator[Block]:
                 y, std = [cell.mean for cell in cells], [cell.std for cell in cells]
                 runs = tuple(run for cell in cells for run in cell.runs)
                 x = [float(level) for level in levels]
-                series.append(Series(name[-1], x, y, std, runs))
+                series[name[-1]] = Series(name[-1], x, y, std, runs)
+            stem = f'{scene.experiment.name}-{data}'
             yield Table(
-                f'{scene.experiment.name}-{data}-{metric[:-3]}',
+                f'{stem}-{metric[:-3]}',
                 f'{spelled(metric)} by {scene.experiment.head[-1]}: {data}',
                 list(scene.experiment.head[1:-1]),
                 [Column(level, 'metric') for level in levels],
                 rows,
                 [],
             )
-            yield Figure(
-                f'{scene.experiment.name}-{data}-{metric[:-3]}-plot',
-                f'{spelled(metric)}: {data}',
-                'line',
-                scene.experiment.head[-1],
-                spelled(metric),
-                series,
-                logx=logx,
-                panels=f'{scene.experiment.name}-{data}',
-            )
+            for family, members in families(list(series)).items():
+                yield Figure(
+                    f'{stem}-{metric[:-3]}{_suffix(family)}-plot',
+                    f'{spelled(metric)}{_of(family)}: {data}',
+                    'line',
+                    scene.experiment.head[-1],
+                    spelled(metric),
+                    [series[member] for member in members],
+                    logx=logx,
+                    panels=f'{stem}{_suffix(family)}',
+                )
+
+
+def families(names: Sequence[str]) -> dict[str, list[str]]:
+    r"""Names that stand in one figure: those of no family, and after them
+    variations (:obj:`"name, what differs"`) beside IDs and what they vary.
+    """
+    out = {'': [name for name in names if ', ' not in name]}
+    for name in names:
+        family, _, variation = name.partition(', ')
+        if variation:
+            known = [other for other in ('id', family) if other in names]
+            out.setdefault(family, known).append(name)
+    return out
+
+
+def _suffix(family: str) -> str:
+    return f'-{family}' if family else ''
+
+
+def _of(family: str) -> str:
+    return f' of variations of {family}' if family else ''
 
 
 def shares(scene: Scene) -> Iterator[Block]:
     r"""Metrics against the share of training interactions, and where the
-    lines of tokens and of IDs cross.
+    lines of tokens and of IDs cross, over all items and by their popularity.
     """
     yield from lines(scene, logx=True)
     for data in scene.setup.data:
         outcomes = scene.of(data)
         forms = list(dict.fromkeys(label[2] for label in outcomes))
-        facts = [crossing(scene, data, form) for form in forms if form != 'id']
-        if any(facts):
-            body = '\n'.join(f'- {fact}' for fact in [*facts, evaluated(scene, data)] if fact)
-            yield Text(f'Where the lines cross: {data}', body)
+        values = {'': {label: out.values('test', MAIN) for label, out in outcomes.items()}}
+        groups = {label: scene.groups(outcome) for label, outcome in outcomes.items()}
+        for name in GROUPS:
+            values[name] = {label: of_group(found, name, MAIN) for label, found in groups.items()}
+        if not any(len(gains(values[''], form)) > 1 for form in forms if form != 'id'):
+            continue
+        yield _crossings(scene, data, forms, values)
+        yield _evaluated(scene, data)
+
+        runs = {
+            form: [job.name for key, out in outcomes.items() if key[2] == form for job in out.jobs]
+            for form in forms
+        }
+        for family, members in families(forms).items():
             series = []
-            for form in forms:
-                points = gains(scene, data, form)
-                names = [
-                    j.name for key, out in outcomes.items() if key[2] == form for j in out.jobs
-                ]
+            for form in members:
+                points = gains(values[''], form)
                 above = [100 * gain for _, gain in points]
-                series.append(Series(form, [share for share, _ in points], above, None, names))
-            yield Figure(
-                f'sparsity-{data}-gain-plot',
-                f'Gain over IDs: {data}',
-                'line',
-                scene.experiment.head[-1],
-                'gain in Recall@20 over IDs, %',
-                series,
-                logx=True,
-                panels=f'sparsity-groups-{data}',
-            )
-        for group in ('tail', 'middle', 'head'):
-            series = []
-            for form in forms:
-                x, y, std, runs = [], [], [], []
-                for label, outcome in outcomes.items():
-                    if label[2] == form:
-                        found = summary(of_group(scene.groups(outcome), group, MAIN), outcome)
-                        x.append(float(label[-1]))
-                        y.append(found.mean)
-                        std.append(found.std)
-                        runs += list(found.runs)
-                series.append(Series(form, x, y, std, tuple(runs)))
-            yield Figure(
-                f'sparsity-{data}-{group}',
-                f'{group.capitalize()} items of {data}',
-                'line',
-                scene.experiment.head[-1],
-                'Recall@20',
-                series,
-                logx=True,
-                panels=f'sparsity-groups-{data}',
-            )
+                x = [share for share, _ in points]
+                series.append(Series(form, x, above, None, runs[form]))
+            title = f'Gain over IDs{_of(family)}: {data}'
+            yield _figure(scene, data, family, 'gain', title, series)
+            for name in GROUPS:
+                series = []
+                for form in members:
+                    found = {key: out for key, out in outcomes.items() if key[2] == form}
+                    cells = [summary(values[name][key], out) for key, out in found.items()]
+                    x = [float(key[-1]) for key in found]
+                    y, std = [cell.mean for cell in cells], [cell.std for cell in cells]
+                    series.append(Series(form, x, y, std, runs[form]))
+                title = f'{name.capitalize()} items of {data}{_of(family)}'
+                yield _figure(scene, data, family, name, title, series)
 
 
-def gains(scene: Scene, data: str, form: str) -> list[tuple[float, float]]:
-    r"""Shares of training interactions, and the gain over IDs at each."""
-    points = []
-    for label, outcome in scene.of(data).items():
-        base = (*label[:2], 'id', *label[3:])
-        if label[2] == form and base in scene.outcomes:
-            own, other = outcome.values('test', MAIN), scene.outcomes[base].values('test', MAIN)
-            if own and other:
-                gain = float(np.mean(own)) / float(np.mean(other)) - 1
-                points.append((float(label[-1]), gain))
-    return sorted(points)
+def _figure(
+    scene: Scene, data: str, family: str, name: str, title: str, series: list[Series]
+) -> Figure:
+    return Figure(
+        f'{scene.experiment.name}-{data}-{name}{_suffix(family)}-plot',
+        title,
+        'line',
+        scene.experiment.head[-1],
+        'gain in Recall@20 over IDs, %' if name == 'gain' else 'Recall@20',
+        series,
+        logx=True,
+        panels=f'{scene.experiment.name}-groups-{data}{_suffix(family)}',
+    )
 
 
-def crossing(scene: Scene, data: str, form: str) -> str:
-    r"""Between which shares a contender and IDs change places."""
-    points = gains(scene, data, form)
-    if len(points) < 2:
-        return ''
-    listed = ', '.join(f'{100 * gain:+.0f} % at {100 * share:g} %' for share, gain in points)
-    cross = [f'{100 * _zero(a, b):.0f} %' for a, b in zip(points, points[1:]) if a[1] * b[1] < 0]
-    where = f'crosses IDs near {", ".join(cross)}' if cross else 'does not cross IDs'
-    return f'{form} {where} (gain over IDs {listed} of the training interactions).'
+def _crossings(
+    scene: Scene, data: str, forms: Sequence[str], values: Mapping[str, Values]
+) -> Table:
+    levels = sorted({float(label[-1]) for label in values['']}, reverse=True)
+    rows = []
+    for form in forms:
+        if form == 'id':
+            continue
+        known = dict(gains(values[''], form))
+        cells: list[Value | str] = [Value(known.get(level)) for level in levels]
+        cells += [ahead(gains(of, form)) for of in values.values()]
+        rows.append(Row([form], cells))
+    columns = [Column(f'gain at {100 * level:g} %', 'percent') for level in levels]
+    columns += [Column(f'ahead {name}'.rstrip(), 'text') for name in ('', *GROUPS)]
+    return Table(
+        f'{scene.experiment.name}-{data}-crossings',
+        f'Gain in Recall@20 over IDs, and at which shares of training interactions: {data}',
+        ['items'],
+        columns,
+        rows,
+        ['Between shares that were measured, lines are taken to be straight (on a log scale).'],
+    )
 
 
-def evaluated(scene: Scene, data: str) -> str:
-    r"""How many users are evaluated: thinning leaves some without training."""
+def _evaluated(scene: Scene, data: str) -> Text:
     users = {
         float(label[-1]): outcome.arrays()[0]['user'].size
         for label, outcome in scene.of(data).items()
         if outcome.jobs
     }
     counts = ', '.join(f'{users[share]:,} at {100 * share:g} %' for share in sorted(users))
-    return f'Users with a training and a held-out interaction: {counts}.'
+    body = (
+        f'Users with a training and a held-out interaction: {counts}. Items are grouped by the '
+        'training interactions that are left: cold ones have none, tail ones at most the '
+        'median of the others, head ones more than four fifths of them have.'
+    )
+    return Text(f'Who is evaluated: {data}', body)
+
+
+def gains(values: Values, form: str) -> list[tuple[float, float]]:
+    r"""Shares of training interactions, and the gain over IDs at each.
+
+    Args:
+        values: A metric by seed, of data, backbone, items and share.
+        form: The items.
+    """
+    points = []
+    for label, own in values.items():
+        other = values.get((*label[:2], 'id', *label[3:]))
+        if label[2] == form and own and other and np.mean(other) > 0:
+            points.append((float(label[-1]), float(np.mean(own)) / float(np.mean(other)) - 1))
+    return sorted(points)
+
+
+def ahead(points: Sequence[tuple[float, float]]) -> str:
+    r"""At which shares a gain is positive, in words."""
+    if len(points) < 2:
+        return '–'
+    cross = [f'{100 * _zero(a, b):.0f}' for a, b in zip(points, points[1:]) if a[1] * b[1] < 0]
+    first = points[0][1] > 0
+    if not cross:
+        return 'everywhere' if first else 'nowhere'
+    spans = [f'below {cross.pop(0)} %'] if first else []
+    while len(cross) > 1:
+        spans.append(f'{cross.pop(0)} to {cross.pop(0)} %')
+    return ', '.join([*spans, *(f'above {at} %' for at in cross)])
 
 
 def _zero(a: tuple[float, float], b: tuple[float, float]) -> float:

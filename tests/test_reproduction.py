@@ -118,8 +118,8 @@ def test_thinner_data_has_fewer_interactions(shop, tmp_path):
     rest = ['--effort', '1', '--out', str(tmp_path), *SMALL]
     _, reproduction = prepare(['sparsity', '--data', shop, *rest])
     jobs, left, total = reproduction.open()
-    assert (len(jobs), left, total) == (28, 28 + 56, 28 + 56)  # Nothing ran in no time.
-    assert 'Of 28 runs, 28 are not finished' in (tmp_path / 'sparsity.md').read_text()
+    assert (len(jobs), left, total) == (44, 44 + 88, 44 + 88)  # Nothing ran in no time.
+    assert 'Of 44 runs, 44 are not finished' in (tmp_path / 'sparsity.md').read_text()
     sizes = {
         job.options['data.train_share']: build_dataset(job.config).summary()['train']
         for job in jobs
