@@ -2,6 +2,7 @@ r"""How the report of an experiment shows what came of it."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from motor_geo.curves import epochs, heat, lines, shares
 from motor_geo.experiments import Experiment
 from motor_geo.jobs import Outcome
 from motor_geo.report import Block, Column, Figure, Row, Series, Table, Value
+from motor_geo.report_text import format_value
 from motor_geo.scene import MAIN, METRICS, Label, Scene, numbers, of_group, spelled, summary
 
 #: Bounds of groups of items by training count.
@@ -280,4 +282,31 @@ VIEWS: dict[str, Callable[[Scene], Iterator[Block]]] = {
 
 def blocks(experiment: Experiment, setup: Setup, outcomes: Sequence[Outcome]) -> list[Block]:
     r"""The tables, figures and texts of a report."""
-    return list(VIEWS[experiment.view](Scene(experiment, setup, outcomes)))
+    scene = Scene(experiment, setup, outcomes)
+    return [*VIEWS[experiment.view](scene), *tried(scene)]
+
+
+def tried(scene: Scene) -> Iterator[Block]:
+    r"""What validation says of the settings among which one is chosen."""
+    found = {label: out for label, out in scene.outcomes.items() if len(out.tried) > 1}
+    values = {
+        label: {in_words(setting): value for setting, value in out.tried}
+        for label, out in found.items()
+    }
+    settings = list(dict.fromkeys(itertools.chain(*values.values())))
+    if settings:
+        rows = [
+            Row(
+                list(label),
+                [format_value(own.get(name), None, 'metric') for name in settings],
+            )
+            for label, own in values.items()
+        ]
+        yield Table(
+            f'{scene.experiment.name}-tried',
+            'Recall@20 on validation of what was tried, first seed',
+            list(scene.experiment.head),
+            [Column(name, 'text') for name in settings],
+            rows,
+            [],
+        )

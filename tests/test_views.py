@@ -1,7 +1,7 @@
 import pytest
 
 from motor_geo.experiments import EXPERIMENTS
-from motor_geo.views import VIEWS, improvements
+from motor_geo.views import VIEWS, improvements, tried
 from tests.test_scene import make
 
 
@@ -29,3 +29,21 @@ def test_nothing_has_been_run(name):
     scene = make(name, {tuple(label): []})
     table, *_ = VIEWS['comparison'](scene)
     assert [cell.mean for cell in table.rows[0].cells[:4]] == [None] * 4
+
+
+def test_what_was_tried():
+    labels = [('shop', 'LightGCN', name) for name in ('id', 'mean', 'features')]
+    scene = make('table2', {label: [0.1] for label in labels})
+    settings = [{'model.reg_weight': weight} for weight in (0.1, 1.0)]
+    found = [(0.25, 0.12346), (0.125, None), (0.5, 0.25)]
+    for label, values in zip(labels, found):
+        pairs = [(s, value) for s, value in zip(settings, values) if value is not None]
+        scene.outcomes[label] = scene.outcomes[label]._replace(tried=pairs)
+    (table,) = tried(scene)
+    assert [column.name for column in table.columns] == ['reg_weight 0.1', 'reg_weight 1.0']
+    # Where there is nothing to choose from, nothing is shown.
+    assert [(row.label[2], row.cells) for row in table.rows] == [
+        ('id', ['0.2500', '0.1235']),
+        ('features', ['0.5000', '0.2500']),
+    ]
+    assert list(tried(make('table2', {labels[0]: [0.1]}))) == []
