@@ -11,7 +11,7 @@ from motor_geo.report import Block, Column, Figure, Row, Series, Table, Text, Va
 from motor_geo.scene import MAIN, Label, Scene, of_group, spelled, summary
 
 #: Items by their number of training interactions.
-GROUPS = ('cold', 'tail', 'middle', 'head')
+GROUPS = ('tail', 'middle', 'head')
 #: A metric by seed, by label.
 Values = Mapping[Label, Sequence[float]]
 
@@ -170,8 +170,8 @@ def _evaluated(scene: Scene, data: str) -> Text:
     counts = ', '.join(f'{users[share]:,} at {100 * share:g} %' for share in sorted(users))
     body = (
         f'Users with a training and a held-out interaction: {counts}. Items are grouped by the '
-        'training interactions that are left: cold ones have none, tail ones at most the '
-        'median of the others, head ones more than four fifths of them have.'
+        'training interactions that are left: tail ones have at most the '
+        'median of those that have any, head ones more than four fifths of them.'
     )
     return Text(f'Who is evaluated: {data}', body)
 
