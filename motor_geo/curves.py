@@ -55,7 +55,7 @@ def lines(scene: Scene, logx: bool = False) -> Iterator[Block]:
                     spelled(metric),
                     [series[member] for member in members],
                     logx=logx,
-                    panels=f'{stem}{_suffix(family)}',
+                    panels=f'{stem}-{metric[:-3]}',
                 )
 
 
