@@ -255,8 +255,7 @@ TRIED = """## Tried, and not kept
   become a sixth to a third slower.
 - `torch.compile(model.loss)` on two cores of an Intel Xeon (tiktok, default backend): a step of
   BPR takes 1.3 times as long with IDs and 3.2 with tokens, of VBPR 1.4 and 2.2, since gathers
-  replace the sparse sums of the token network. Once batches differ in size, losses that
-  propagate fail in PyTorch 2.13 on the caches of `EdgeIndex`.
+  replace the sparse sums of the token network.
 - 32-bit indices in `embedding_bag`: no faster (the token-item graph has them for its size).
 - The distinct nodes of a batch for the last hop of a loss: finding them takes what they
   spare. The last hop of its gradient for those nodes alone: picking their edges takes

@@ -80,3 +80,22 @@ def test_backbones_without_features_are_left_out(setup):
 def test_settings_in_words():
     setting = {'model.reg_weight': 0.1, 'items.init': 'xavier'}
     assert in_words(setting) == 'reg_weight 0.1, init xavier' and in_words({}) == ''
+
+
+def test_variations_differ_in_one_option(setup):
+    found = {c.label: c.options for c in EXPERIMENTS['sparsity'].contenders(setup)}
+    base = found['shop', 'LightGCN', 'specific', '0.25']
+    varied = {
+        label[2]: {key: value for key, value in options.items() if base.get(key) != value}
+        for label, options in found.items()
+        if label[0] == 'shop' and label[3] == '0.25' and ', ' in label[2]
+    }
+    assert varied == {
+        'specific, 2 tokens': {'tokenizer.num_tokens': 2},
+        'specific, 16 tokens': {'tokenizer.num_tokens': 16},
+        'specific, image': {'tokenizer.modalities': ['image']},
+        'specific, text': {'tokenizer.modalities': ['text']},
+    }
+    # Without content there is nothing to vary.
+    forms = {label[2] for label in found if label[0] == 'bare'}
+    assert forms == {'id', 'mean + behavior', 'recommended'}

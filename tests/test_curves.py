@@ -63,9 +63,8 @@ def test_gains_and_crossings_in_one_table():
     }
     blocks = list(shares(make('sparsity', labels)))
     (table,) = (block for block in blocks if isinstance(block, Table) and 'crossings' in block.name)
-    assert [column.name for column in table.columns] == (
-        ['gain at 100 %', 'gain at 25 %', 'ahead', 'ahead tail', 'ahead middle'] + ['ahead head']
-    )
+    names = ['gain at 100 %', 'gain at 25 %', 'ahead', 'ahead tail', 'ahead middle', 'ahead head']
+    assert [column.name for column in table.columns] == names
     rows = {row.label[0]: row.cells for row in table.rows}
     assert [cell.mean for cell in rows['specific'][:2]] == pytest.approx([-0.5, 1.0])
     assert rows['specific'][2:4] == ['below 63 %', '–']  # Nothing ran, so no groups are known.
@@ -78,4 +77,29 @@ def test_gains_and_crossings_in_one_table():
     (_, own, variation) = figures['sparsity-shop-gain-specific-plot'].series
     assert (variation.x, variation.y) == ([0.25, 1.0], pytest.approx([100, 25]))
     assert own.y == pytest.approx([100, -50])
-    assert figures['sparsity-shop-recall-specific-plot'].series[2].y == [0.5, 0.2]
+    plain, varied = (figures[f'sparsity-shop-recall-{name}plot'] for name in ('', 'specific-'))
+    assert varied.series[2].y == [0.5, 0.2]
+    assert plain.panels == varied.panels != figures['sparsity-shop-ndcg-plot'].panels
+
+
+def test_crossings_by_popularity(monkeypatch):
+    r"""Ahead of IDs for the tail at every share, and for the head at none."""
+    labels = {
+        ('shop', 'LightGCN', form, share): [0.2]
+        for form in ('id', 'mean')
+        for share in ('1', '0.5')
+    }
+    scene = make('sparsity', labels)
+
+    def groups(outcome):
+        gain = 0.1 if outcome.contender.label[2] == 'mean' else 0.0
+        return [{'tail': {'recall@20': 0.1 + gain}, 'head': {'recall@20': 0.3 - gain}}]
+
+    monkeypatch.setattr(scene, 'groups', groups)
+    blocks = list(shares(scene))
+    (table,) = (block for block in blocks if isinstance(block, Table) and 'crossings' in block.name)
+    assert table.rows[0].cells[3:] == ['everywhere', '–', 'nowhere']
+    figures = {block.name: block for block in blocks if isinstance(block, Figure)}
+    assert figures['sparsity-shop-tail-plot'].series[1].y == [0.2, 0.2]
+    assert figures['sparsity-shop-head-plot'].series[1].y == pytest.approx([0.2, 0.2])
+    assert figures['sparsity-shop-middle-plot'].series[1].y == [None, None]

@@ -12,6 +12,7 @@ from torch_geometric import EdgeIndex
 from torch_geometric.utils import degree
 
 
+@torch.compiler.disable  # The caches of EdgeIndex cannot be filled in a compiled region.
 def sorted_edge_index(
     edge_index: Tensor, num_src: int, num_dst: int
 ) -> Tuple[EdgeIndex, Optional[Tensor]]:

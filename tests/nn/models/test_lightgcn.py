@@ -35,3 +35,16 @@ def test_lightgcn_without_layers_is_bpr():
     losses, expected = model.loss(data, case.batch), bpr.loss(data, case.batch)
     for term in expected:
         torch.testing.assert_close(losses[term], expected[term])
+
+
+def test_lightgcn_compiles_before_its_graph_is_built():
+    case = GoldenCase('lightgcn', torch.float32)
+    data, h = case.data(), case.hyper
+    losses = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        model = LightGCN(data, channels=h['d'], num_layers=h['L'], reg_weight=h['reg'])
+        loss = torch.compile(model.loss, backend='aot_eager') if compiled else model.loss
+        losses.append(loss(data, case.batch))
+        sum(losses[-1].values()).backward()
+    torch.testing.assert_close(*losses)
