@@ -42,7 +42,7 @@ setup(
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
     ],
     packages=find_packages(include=['motor_geo', 'motor_geo.*']),
-    package_data={'motor_geo': ['published.yaml']},
+    package_data={'motor_geo.experiments': ['published.yaml']},
     python_requires='>=3.10',
     install_requires=[
         # The oldest versions that were tested, all at once; PyTorch is tested from 2.11

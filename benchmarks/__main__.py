@@ -23,10 +23,10 @@ from tqdm import tqdm
 
 from benchmarks import features, gpu, kernels, loading, speed
 from benchmarks.performance_page import GROWTH, line, plot_growth, render
-from motor_geo.files import atomic_write
-from motor_geo.memory import keep_freed_memory
 from motor_geo.nn.models import MODELS
-from motor_geo.run import versions
+from motor_geo.pipeline.train import versions
+from motor_geo.utils.files import atomic_write
+from motor_geo.utils.memory import keep_freed_memory
 
 Row = Dict[str, Any]
 NEED_DATA = ('price', 'evaluation', 'quantiser')

@@ -30,12 +30,12 @@ from tqdm import tqdm
 
 from benchmarks.results_page import markdown
 from motor_geo.data import ItemKNN, OPQTokenizer, TableDataset
-from motor_geo.evaluator import Evaluator
-from motor_geo.memory import keep_freed_memory
+from motor_geo.engine.evaluator import Evaluator
+from motor_geo.engine.trainer import Trainer
 from motor_geo.nn import TokenCrossEncoder
 from motor_geo.nn.models import MODELS
-from motor_geo.trainer import Trainer
 from motor_geo.typing import ITEM, RATES, USER, similar
+from motor_geo.utils.memory import keep_freed_memory
 
 ITEMS = ('id', 'specific')
 #: IDs, and raw features as parameters, as some published implementations have them.

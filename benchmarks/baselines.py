@@ -11,9 +11,9 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from motor_geo.data import RecommendationDataset
-from motor_geo.data.graph import knn_graph_cosine
-from motor_geo.evaluator import Evaluator, popularity_embeddings
-from motor_geo.metrics import ranking_metrics
+from motor_geo.data.transforms.knn import knn_graph_cosine
+from motor_geo.engine.evaluator import Evaluator, popularity_embeddings
+from motor_geo.engine.metrics import ranking_metrics
 from motor_geo.typing import ITEM, RATES, EvalTargets
 
 NEIGHBORS = (5, 10, 20, 50, 100)
@@ -91,7 +91,7 @@ def item_similarity(lists: Sequence[Tuple[Tensor, Tensor]], k: int) -> csr_matri
 
     Args:
         lists: Indices and similarities of each modality, as
-            :meth:`~motor_geo.data.graph.knn_graph_cosine` returns them.
+            :meth:`~motor_geo.data.transforms.knn.knn_graph_cosine` returns them.
         k: Number of neighbours, at most as many as there are in the lists.
     """
     size = lists[0][0].size(0)
@@ -111,7 +111,7 @@ def evaluate(
     batch_size: int = 128,
 ) -> Dict[str, float]:
     r"""Metrics of the ranking by :obj:`train @ similarity` without training
-    items, as :class:`~motor_geo.evaluator.Evaluator` has them for embeddings.
+    items, as :class:`~motor_geo.engine.evaluator.Evaluator` has them for embeddings.
     """
     shape = len(targets), train.shape[1]
     there = torch.ones(targets.item.numel(), dtype=torch.bool)

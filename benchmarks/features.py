@@ -21,8 +21,8 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tupl
 import numpy as np
 import torch
 
-from motor_geo.data.fit_quantizer import _eigh, _leading_axes, fit_quantizer
-from motor_geo.data.token_report import token_report
+from motor_geo.data.transforms.fit_quantizer import _eigh, _leading_axes, fit_quantizer
+from motor_geo.data.transforms.token_report import token_report
 
 #: Data set and modality.
 FEATURES = (('ml1m', 'image'), ('sports', 'text'))

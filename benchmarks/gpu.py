@@ -11,8 +11,8 @@ from benchmarks.backbones import ITEMS, token_encoder
 from benchmarks.speed import BABY, ELECTRONICS, generate, held_out, training_steps
 from benchmarks.timing import Row, interleave, row
 from motor_geo.data import BPRSampler
-from motor_geo.evaluator import Evaluator
-from motor_geo.nn.conv.propagate import csr_matmul
+from motor_geo.engine.evaluator import Evaluator
+from motor_geo.nn.functional.spmm import csr_matmul
 from motor_geo.nn.models import MODELS, Recommender
 from motor_geo.nn.models.recommender import build_graph
 from motor_geo.typing import ITEM, RATES, USER, EvalTargets

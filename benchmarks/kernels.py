@@ -15,9 +15,10 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.speed import BABY, generate, training_steps
 from benchmarks.timing import Row, interleave, row
 from motor_geo.data import BPRSampler
-from motor_geo.nn import TokenCrossEncoder, product
+from motor_geo.nn import TokenCrossEncoder
+from motor_geo.nn.functional import matmul
+from motor_geo.nn.functional.rows import project
 from motor_geo.nn.models import MODELS
-from motor_geo.nn.rows import project
 from motor_geo.typing import RATES
 
 
@@ -88,7 +89,7 @@ def products(num_items: int = 7050, width: int = 4096) -> Iterator[Row]:
         for _ in range(2):
             torch.manual_seed(0)
             steps.append(training_steps(MODELS[name](data), data, batches, 1))
-        by_itself = mock.patch.object(product, 'prefers_onednn', lambda x: False)
+        by_itself = mock.patch.object(matmul, 'prefers_onednn', lambda x: False)
         ours, plain = interleave([steps[0], by_itself(steps[1])], repeats=15, warmup=4)
         yield row(f'{name} at Baby sizes, a step (id)', ours, plain)
 

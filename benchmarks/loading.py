@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from motor_geo.data import BPRSampler, TableDataset
-from motor_geo.data.reader import read_table
+from motor_geo.data.datasets.reader import read_table
 from motor_geo.nn.models import LightGCN
 from motor_geo.typing import RATES
 
@@ -103,7 +103,7 @@ def parsing_row(folder: str, repeats: int = 5) -> Row:
     path = osp.join(folder, 'shop.inter')
 
     def parse() -> None:
-        with mock.patch('motor_geo.data.reader.CACHED_SIZE', sys.maxsize):
+        with mock.patch('motor_geo.data.datasets.reader.CACHED_SIZE', sys.maxsize):
             read_table(path, COLUMNS, ['x_label'])
 
     return compare('parsing', parse, lambda: parse_plainly(path), repeats)
@@ -116,7 +116,7 @@ def start_row(folder: str, repeats: int = 5) -> Row:
     start(folder)
 
     def anew() -> None:
-        with mock.patch('motor_geo.data.reader.CACHED_SIZE', sys.maxsize):
+        with mock.patch('motor_geo.data.datasets.reader.CACHED_SIZE', sys.maxsize):
             start(folder)
 
     return compare('second start', lambda: start(folder), anew, repeats)

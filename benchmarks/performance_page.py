@@ -166,8 +166,8 @@ gathers the embeddings of every item and multiplies.
 
 Backbones that read features spend most of their time on products with them. PyTorch takes
 MKL for those, which leaves half of the units of CPUs with AVX-512 that are not Intel's
-unused; there, `motor_geo.nn.product` takes oneDNN, which PyTorch brings as well. The plain
-form is what PyTorch does by itself; on an Intel CPU the two are the same.
+unused; there, `motor_geo.nn.functional.matmul` takes oneDNN, which PyTorch brings as well. The
+plain form is what PyTorch does by itself; on an Intel CPU the two are the same.
 """,
     'bf16': """## In bfloat16
 
@@ -188,7 +188,7 @@ interactions an item has, the less its tokens cost.
     'evaluation': """## Evaluation
 
 All metrics for all users against the plain form, products of blocks of users and all items
-and `torch.topk` of each, without masks and metrics. `motor_geo.topk` finds the largest
+and `torch.topk` of each, without masks and metrics. `motor_geo.utils.topk` finds the largest
 entries of long rows two to three times faster, by looking for maxima of columns first.
 """,
     'baby': """## Epochs at the sizes of Baby

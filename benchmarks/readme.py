@@ -14,7 +14,7 @@ from typing import Any, Dict, List, Sequence
 import numpy as np
 
 from benchmarks.results_page import group, markdown, spread
-from motor_geo.files import atomic_write
+from motor_geo.utils.files import atomic_write
 
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
 START, END = '<!-- results:start -->\n', '<!-- results:end -->'

@@ -30,13 +30,13 @@ from tqdm import tqdm
 
 from benchmarks.baselines import item_knn, popularity
 from benchmarks.results_page import chosen, render
-from motor_geo.build import build_dataset
-from motor_geo.config import merge, resolve
-from motor_geo.contenders import Options, product
 from motor_geo.data import TableDataset
-from motor_geo.files import atomic_write
+from motor_geo.experiments.variants import Options, product
 from motor_geo.nn.models import MODELS
-from motor_geo.run import run
+from motor_geo.pipeline.assemble import build_dataset
+from motor_geo.pipeline.config import merge, resolve
+from motor_geo.pipeline.train import run
+from motor_geo.utils.files import atomic_write
 
 TOKENS = ('specific', 'agnostic', 'mean')
 DATASETS = ('lastfm', 'tiktok', 'sports', 'ml1m', 'baby')

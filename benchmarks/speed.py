@@ -22,13 +22,13 @@ from torch_geometric.data import HeteroData
 from benchmarks.backbones import ITEMS, TRAINED, measure, resident, token_encoder
 from benchmarks.timing import Row, interleave, row
 from motor_geo.data import BPRSampler, ItemKNN, OPQTokenizer, TableDataset
-from motor_geo.data.fit_quantizer import fit_quantizer
-from motor_geo.data.graph import knn_graph_cosine, knn_weights
-from motor_geo.evaluator import Evaluator
-from motor_geo.memory import keep_freed_memory
+from motor_geo.data.transforms.fit_quantizer import fit_quantizer
+from motor_geo.data.transforms.knn import knn_graph_cosine, knn_weights
+from motor_geo.engine.evaluator import Evaluator
+from motor_geo.engine.trainer import half_features
 from motor_geo.nn.models import MODELS, LightGCN, Recommender
-from motor_geo.trainer import half_features
 from motor_geo.typing import ITEM, RATED_BY, RATES, USER, Embeddings, EvalTargets, similar
+from motor_geo.utils.memory import keep_freed_memory
 
 #: Users, items, training interactions and widths of features.
 BABY = 19445, 7050, 118551, {'image': 4096, 'text': 384}

@@ -2,7 +2,7 @@ r"""Carries out an experiment of a paper and reports it:
 :obj:`python -m motor_geo.reproduce table2 --data FOLDER`.
 
 What a run of it is, and how processes share the list, is in
-:mod:`motor_geo.reproduction`.
+:mod:`motor_geo.experiments.runner`.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from motor_geo.build import build_dataset
-from motor_geo.config import ConfigError, one_line, parse_flags, plain_warnings, resolve, suggest
-from motor_geo.contenders import Options, Setup
-from motor_geo.experiments import ALIASES, EXPERIMENTS
+from motor_geo.experiments.registry import ALIASES, EXPERIMENTS
+from motor_geo.experiments.runner import Reproduction
+from motor_geo.experiments.search import override
+from motor_geo.experiments.variants import Options, Setup
 from motor_geo.nn.models import MODELS
-from motor_geo.report import NAMING, valid_name
-from motor_geo.reproduction import Reproduction
-from motor_geo.run import flatten
-from motor_geo.space import override
+from motor_geo.pipeline.assemble import build_dataset
+from motor_geo.pipeline.config import flatten, parse_flags, resolve
+from motor_geo.report.document import NAMING, valid_name
+from motor_geo.utils.errors import ConfigError, one_line, plain_warnings, suggest
 
 
 def read_setup(options: argparse.Namespace, flags: Options) -> Setup:

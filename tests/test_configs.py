@@ -3,11 +3,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from motor_geo.config import merge, parse_flags, read_yaml, resolve
-from motor_geo.contenders import BASE, RECOMMENDED
+from motor_geo.experiments.search import override, read_space
+from motor_geo.experiments.variants import BASE, RECOMMENDED
 from motor_geo.nn.models import MODELS
-from motor_geo.run import flatten
-from motor_geo.space import override, read_space
+from motor_geo.pipeline.config import flatten, merge, parse_flags, read_yaml, resolve
 
 FOLDER = Path(__file__).parents[1] / 'configs'
 FILES = sorted(FOLDER.rglob('*.yaml'))

@@ -1,38 +1,39 @@
+r"""Which room may import which; `python -m tests.test_imports` prints the rooms and the arrows
+between them.
+"""
+
 import ast
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-#: A module imports from its own group and from groups of lower levels.
-LEVELS = [
-    [{'typing', 'files', 'memory', 'ranking', 'topk'}],
-    [{'nn'}, {'data'}, {'metrics', 'evaluator', 'checkpoint'}],
-    [{'trainer'}],
-    [{'config'}],
-    [{'build'}],
-    [
-        {
-            'run',
-            'recommend',
-            'space',
-            'sweep',
-            'contenders',
-            'curves',
-            'experiments',
-            'jobs',
-            'reproduce',
-            'reproduction',
-            'significance',
-        }
-        | {'scene', 'catalogue', 'views', 'report', 'report_text', 'report_html', 'report_plot'}
-    ],
+#: Rooms by floor. A module imports from its own room and from rooms of lower floors.
+FLOORS = [
+    {'typing'},
+    {'utils'},
+    {'data', 'nn', 'report'},
+    {'engine', 'testing'},
+    {'pipeline'},
+    {'run', 'recommend', 'experiments'},
+    {'sweep', 'reproduce'},
 ]
-LEVEL = {name: i for i, groups in enumerate(LEVELS) for group in groups for name in group}
-GROUP = {name: group for groups in LEVELS for group in groups for name in group}
+#: The same inside of `nn`; a room is a module or a folder of modules.
+NN = [
+    {'graph', 'memo'},
+    {'functional'},
+    {'item_encoder', 'loss'},
+    {'token_cross', 'conv'},
+    {'models'},
+]
 FILES = sorted((ROOT / 'motor_geo').rglob('*.py'))
+
+
+def floors(rooms):
+    return {name: level for level, names in enumerate(rooms) for name in names}
 
 
 def imports(source, package):
@@ -46,25 +47,85 @@ def imports(source, package):
             yield from ('.'.join(filter(None, [*base, alias.name])) for alias in node.names)
 
 
+def room(name, depth):
+    r"""The part of a dotted name at some depth, if it lies in the package."""
+    parts = name.split('.')
+    inside = parts[0] == 'motor_geo' and (depth == 1 or parts[1:2] == ['nn'])
+    return parts[depth] if inside and len(parts) > depth else ''
+
+
 def violations(source, path):
+    r"""What a module imports from its own or a higher floor, but not from its own room."""
     *package, module = path.with_suffix('').parts
-    own = [*package, module][1]
+    own = '.'.join([*package, module])
     for name in imports(source, package):
-        other = (name.split('.') + [''])[1] if name.startswith('motor_geo.') else ''
-        if other in LEVEL and other not in GROUP[own] and LEVEL[other] >= LEVEL[own]:
-            yield name
+        for depth, rooms in ((1, FLOORS), (2, NN)):
+            level, here, there = floors(rooms), room(own, depth), room(name, depth)
+            if here in level and there in level and here != there and level[there] >= level[here]:
+                yield name
+
+
+def modules():
+    r"""Every module of the package, and the modules that it imports."""
+    names = {}
+    for file in FILES:
+        parts = file.relative_to(ROOT).with_suffix('').parts
+        names['.'.join(parts[:-1] if parts[-1] == '__init__' else parts)] = file
+    graph = {}
+    for name, file in names.items():
+        package = name.split('.') if file.name == '__init__.py' else name.split('.')[:-1]
+        found = set()
+        for target in imports(file.read_text(), package):
+            while target and target not in names:
+                target = target.rpartition('.')[0]
+            found |= {target} - {'', 'motor_geo', name}
+        graph[name] = found
+    return graph
+
+
+def cycles(graph):
+    r"""Groups of modules that import each other (Tarjan's algorithm)."""
+    index, low, stack, found = {}, {}, [], []
+
+    def visit(node):
+        index[node] = low[node] = len(index)
+        stack.append(node)
+        for other in graph.get(node, ()):
+            if other not in index:
+                visit(other)
+                low[node] = min(low[node], low[other])
+            elif other in stack:
+                low[node] = min(low[node], index[other])
+        if low[node] == index[node]:
+            group = stack[stack.index(node) :]
+            del stack[stack.index(node) :]
+            if len(group) > 1:
+                found.append(sorted(group))
+
+    for node in graph:
+        if node not in index:
+            visit(node)
+    return found
 
 
 @pytest.mark.parametrize('file', FILES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_layers(file):
     path = file.relative_to(ROOT)
-    if path.parts[1] == '__init__.py':
-        own = [name for name in imports(file.read_text(), ['motor_geo']) if '__' not in name]
-        assert own == ['os']
-        return
     own = Path(path.parts[1]).stem
-    assert own in LEVEL, f"'{own}' has no layer yet: add it to LEVELS"
+    assert own in {'__init__', '__main__', *floors(FLOORS)}, f"'{own}' is no room: see FLOORS"
+    if path.parts[1] == 'nn' and len(path.parts) > 2:
+        own = Path(path.parts[2]).stem
+        assert own in {'__init__', *floors(NN)}, f"'nn/{own}' is no room: see NN"
     assert list(violations(file.read_text(), path)) == []
+
+
+def test_no_cycle():
+    assert cycles(modules()) == []
+
+
+def test_cycles_are_found():
+    graph = {'a': {'b'}, 'b': {'c'}, 'c': {'b', 'd'}, 'd': set()}
+    assert cycles(graph) == [['b', 'c']]
 
 
 @pytest.mark.parametrize(
@@ -72,12 +133,13 @@ def test_layers(file):
     [
         ('import motor_geo.data', 'nn/loss.py', ['motor_geo.data']),
         ('def f():\n    from motor_geo.nn import conv', 'data/a.py', ['motor_geo.nn.conv']),
-        ('from ...data import graph', 'nn/models/bpr.py', ['motor_geo.data.graph']),
-        ('from motor_geo import evaluator', 'nn/loss.py', ['motor_geo.evaluator']),
-        ('from motor_geo.trainer import Trainer', 'evaluator.py', ['motor_geo.trainer.Trainer']),
-        ('from motor_geo.run import run', 'config.py', ['motor_geo.run.run']),
-        ('from motor_geo.run import run\nfrom motor_geo import __version__', 'sweep.py', []),
-        ('from .conv import a\nfrom ..nn import b\nimport torch', 'nn/loss.py', []),
+        ('from ...data import sampler', 'nn/models/bpr.py', ['motor_geo.data.sampler']),
+        ('from motor_geo import engine', 'nn/loss.py', ['motor_geo.engine']),
+        ('from motor_geo.run import main', 'pipeline/train.py', ['motor_geo.run.main']),
+        ('from motor_geo.pipeline.train import run\nfrom motor_geo import nn', 'sweep.py', []),
+        ('from .conv import a', 'nn/loss.py', ['motor_geo.nn.conv.a']),
+        ('from ..loss import a\nfrom .light import b', 'nn/conv/a.py', []),
+        ('from ..conv import a', 'nn/functional/a.py', ['motor_geo.nn.conv.a']),
     ],
 )
 def test_violations_are_found(source, path, expected):
@@ -92,3 +154,21 @@ def test_import_is_light(module):
     code = f'import sys, {module}; print(sorted({heavy} & set(sys.modules)))'
     out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT)
     assert (out.stdout.strip(), out.returncode) == ('[]', 0), out.stderr
+
+
+def draw():
+    r"""Rooms from the top floor down, each with the rooms that it imports."""
+    lines = []
+    for depth, rooms in ((1, FLOORS), (2, NN)):
+        arrows = defaultdict(set)
+        for name, targets in modules().items():
+            own = room(name, depth)
+            arrows[own] |= {room(target, depth) for target in targets} - {own, ''}
+        for level, names in reversed(list(enumerate(rooms))):
+            lines += [f'{level}  {name:13s} -> {", ".join(sorted(arrows[name]))}' for name in names]
+        lines.append('')
+    return '\n'.join(lines)
+
+
+if __name__ == '__main__':
+    print(draw())

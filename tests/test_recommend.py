@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 import torch
 
-from motor_geo import recommend as module
+from motor_geo import recommend as command
 from motor_geo import run as run_module
-from motor_geo.build import encode_items
 from motor_geo.data import OPQTokenizer
-from motor_geo.recommend import Recommendations, load_run, recommend, write
+from motor_geo.pipeline import recommend as module
+from motor_geo.pipeline.assemble import encode_items
+from motor_geo.pipeline.folder import load_run
+from motor_geo.pipeline.recommend import Recommendations, recommend, write
 from motor_geo.typing import ITEM
 
 NUM_USERS, NUM_ITEMS, NUM_COLD, K = 25, 40, 4, 7
@@ -95,7 +97,7 @@ def brute_force(run, user, seen):
 
 @pytest.mark.parametrize('name', list(RUNS))
 def test_lists_equal_brute_force(runs, seen, name, capsys):
-    assert module.main([str(runs / name), '--k', str(K)]) == 0
+    assert command.main([str(runs / name), '--k', str(K)]) == 0
     text = capsys.readouterr().out
     run = load_run(str(runs / name))
     rows = read(runs / name / 'recs.csv')
@@ -124,10 +126,10 @@ def test_users_of_a_file(runs, tmp_path, capsys):
     users.write_text('\ufeff007\n\n0011 \n007\n', encoding='utf-8')
     out = tmp_path / 'new' / 'r.csv'
     flags = ['--users', str(users), '--k', '2', '--out', str(out)]
-    assert module.main([str(runs / 'BPR'), *flags]) == 0
+    assert command.main([str(runs / 'BPR'), *flags]) == 0
     assert [row['userID'] for row in read(out)] == ['007', '007', '0011', '0011']
     users.write_text('007\n\nnobody\n')
-    assert module.main([str(runs / 'BPR'), *flags]) == 2
+    assert command.main([str(runs / 'BPR'), *flags]) == 2
     error = capsys.readouterr().err
     assert f"'{users}', line 3: the user 'nobody' is not in 'shop'" in error and "'000'" in error
     with pytest.raises(ValueError, match="'nobody' is not in 'shop'"):
@@ -138,7 +140,7 @@ def test_formats_are_equal(runs, tmp_path):
     parquet = pytest.importorskip('pyarrow.parquet')
     for ending in ('csv', 'tsv', 'parquet'):
         out = str(tmp_path / f'r.{ending}')
-        assert module.main([str(runs / 'LightGCN'), '--k', '3', '--out', out]) == 0
+        assert command.main([str(runs / 'LightGCN'), '--k', '3', '--out', out]) == 0
     rows = read(tmp_path / 'r.csv')
     assert rows == read(tmp_path / 'r.tsv', '\t') and len(rows) == 3 * (NUM_USERS + 1)
     table = parquet.read_table(tmp_path / 'r.parquet').to_pylist()
@@ -250,7 +252,7 @@ def test_new_items_without_a_modality_have_behavior_of_the_other(runs, shop, tmp
 
 def test_refused_new_items(runs, shop, tmp_path, capsys):
     def message(folder, name='BPR'):
-        assert module.main([str(runs / name), '--new-items', str(folder)]) == 2
+        assert command.main([str(runs / name), '--new-items', str(folder)]) == 2
         error = capsys.readouterr().err
         assert error.startswith('error: ') and error.count('\n') == 1
         return error

@@ -11,8 +11,10 @@ import pytest
 import torch
 import yaml
 
-from motor_geo.config import ConfigError, merge, resolve
-from motor_geo.run import main, run, table
+from motor_geo.pipeline.config import merge, resolve
+from motor_geo.pipeline.train import run
+from motor_geo.run import main, table
+from motor_geo.utils.errors import ConfigError
 
 SMALL = [
     *('--data.num_users', '120', '--data.num_items', '80', '--data.num_interactions', '700'),

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from motor_geo import recommend, run
+from motor_geo.engine.trainer import Trainer
 
 NUM_ITEMS = 20
 SMALL = [
@@ -61,7 +62,7 @@ def fails(tmp_path, out, capsys, monkeypatch):
         before = files()
         capsys.readouterr()
         with monkeypatch.context() as context:
-            context.setattr(run.Trainer, '_run_epoch', None)  # Nothing may be trained.
+            context.setattr(Trainer, '_run_epoch', None)  # Nothing may be trained.
             assert main([str(argument) for argument in arguments]) == 2
         error = capsys.readouterr().err
         assert error.startswith('error: ') and error.count('\n') == 1
@@ -213,7 +214,7 @@ def test_settings_are_checked_before_tokens_are_fitted(fails, data, monkeypatch)
     def fit(*args, **kwargs):
         raise AssertionError('fitted')
 
-    monkeypatch.setattr('motor_geo.data.tokenize.fit_quantizer', fit)
+    monkeypatch.setattr('motor_geo.data.transforms.opq_tokenizer.fit_quantizer', fit)
     for flags in (
         ['--trainer.metric', 'recal@20'],
         ['--model', 'FREEDOM', '--graph.k', '50'],

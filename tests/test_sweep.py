@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from motor_geo import run as run_module
+from motor_geo.engine.trainer import Trainer
 from motor_geo.sweep import main, table
-from motor_geo.trainer import Trainer
 
 pytest.importorskip('optuna')
 
@@ -135,7 +135,7 @@ from pathlib import Path
 import optuna
 
 from motor_geo.sweep import main
-from motor_geo.trainer import Trainer
+from motor_geo.engine.trainer import Trainer
 
 folder, me, die = Path(sys.argv[1]), sys.argv[2], sys.argv[3] == 'True'
 
@@ -217,7 +217,7 @@ def test_a_value_out_of_range_ends_the_sweep(tmp_path, capsys):
     ],
 )
 def test_errors_come_before_any_training(tmp_path, capsys, monkeypatch, search, message):
-    monkeypatch.setattr('motor_geo.sweep.run', None)
+    monkeypatch.setattr('motor_geo.experiments.sweep.run', None)
     assert start(tmp_path, search) == 2
     error = capsys.readouterr().err
     assert message in error and error.count('\n') == 1

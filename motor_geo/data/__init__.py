@@ -1,14 +1,14 @@
 r"""Data sets, splits, tokens, item graphs and sampling."""
 
-from .amazon import AmazonReviews
-from .dataset import RecommendationDataset
-from .graph import ItemKNN
-from .interaction import InteractionSVD
+from .datasets.amazon import AmazonReviews
+from .datasets.base import RecommendationDataset
+from .datasets.split import SPLITS, split_interactions
+from .datasets.synthetic import SyntheticMultimodal
+from .datasets.table import TableDataset
 from .sampler import BPRSampler
-from .split import SPLITS, split_interactions
-from .synthetic import SyntheticMultimodal
-from .table import TableDataset
-from .tokenize import OPQTokenizer
+from .transforms.interaction_svd import InteractionSVD
+from .transforms.item_knn import ItemKNN
+from .transforms.opq_tokenizer import OPQTokenizer
 
 #: Data sets that have a name; a folder is read by :class:`TableDataset`.
 DATASETS = {'synthetic': SyntheticMultimodal, 'amazon': AmazonReviews}

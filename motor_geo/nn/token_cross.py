@@ -10,9 +10,15 @@ from torch import Tensor, nn
 from torch_geometric.data.storage import NodeStorage
 from torch_geometric.nn.resolver import activation_resolver
 
+from motor_geo.nn.functional.autocast import full_precision
+from motor_geo.nn.functional.tokens import (
+    Incidence,
+    TokenCross,
+    TokenGraph,
+    TokenSum,
+    project_slots,
+)
 from motor_geo.nn.item_encoder import ItemEncoder
-from motor_geo.nn.precision import full_precision
-from motor_geo.nn.token_graph import Incidence, TokenCross, TokenGraph, TokenSum, project_slots
 
 
 class _Catalogue(NamedTuple):

@@ -5,9 +5,9 @@ from scipy.sparse import csr_matrix
 
 from benchmarks.baselines import center, evaluate, item_knn, item_similarity, popularity
 from motor_geo.data import SyntheticMultimodal
-from motor_geo.data.dataset import RecommendationDataset
-from motor_geo.data.graph import knn_graph_cosine
-from motor_geo.evaluator import Evaluator, popularity_embeddings
+from motor_geo.data.datasets.base import RecommendationDataset
+from motor_geo.data.transforms.knn import knn_graph_cosine
+from motor_geo.engine.evaluator import Evaluator, popularity_embeddings
 from motor_geo.typing import RATES, Embeddings, EvalTargets
 
 

@@ -4,16 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from motor_geo.nn import nodes
-from motor_geo.nn.loss import (
-    batch_contrast,
-    bpr_loss,
-    frobenius_reg,
-    info_nce,
-    l2_reg,
-    log_sum_exp,
-)
-from motor_geo.nn.nodes import distinct
+from motor_geo.nn.functional import distinct as nodes
+from motor_geo.nn.functional.contrast import log_sum_exp
+from motor_geo.nn.functional.distinct import distinct
+from motor_geo.nn.loss import batch_contrast, bpr_loss, frobenius_reg, info_nce, l2_reg
 
 
 def test_bpr_loss_by_hand():

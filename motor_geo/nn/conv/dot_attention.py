@@ -9,8 +9,9 @@ from torch_geometric import EdgeIndex
 from torch_geometric.typing import OptTensor
 from torch_geometric.utils import softmax
 
-from motor_geo.nn.conv.propagate import Propagate, csr_matmul, sampled_dot
-from motor_geo.nn.precision import Function
+from motor_geo.nn.conv.propagate import Propagate
+from motor_geo.nn.functional.autocast import Function
+from motor_geo.nn.functional.spmm import csr_matmul, sampled_dot
 
 
 class DotAttention(nn.Module):

@@ -5,9 +5,10 @@ from typing import NamedTuple, Tuple
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from motor_geo.nn.conv.propagate import Propagate, csr_matmul, csr_matmul_rows, transposed
+from motor_geo.nn.conv.propagate import Propagate
+from motor_geo.nn.functional.autocast import Function
+from motor_geo.nn.functional.spmm import csr_matmul, csr_matmul_rows, transposed
 from motor_geo.nn.graph import BipartiteGraph
-from motor_geo.nn.precision import Function
 from motor_geo.typing import Embeddings
 
 

@@ -9,8 +9,8 @@ from torch_geometric import EdgeIndex
 from torch_geometric.typing import OptTensor
 
 from motor_geo.nn.conv.propagate import Propagate
+from motor_geo.nn.functional.rows import checkpoint_rows, project
 from motor_geo.nn.graph import BipartiteGraph
-from motor_geo.nn.rows import checkpoint_rows, project
 from motor_geo.typing import Embeddings
 
 

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from motor_geo.nn.conv import LightPropagation
+from motor_geo.nn.functional.autocast import full_precision
+from motor_geo.nn.functional.distinct import distinct
+from motor_geo.nn.functional.rows import project, row_norm
 from motor_geo.nn.models.recommender import Recommender, modalities
-from motor_geo.nn.nodes import distinct
-from motor_geo.nn.precision import full_precision
-from motor_geo.nn.rows import project, row_norm
 from motor_geo.typing import ITEM, USER, Batch, Embeddings
 
 normalize = full_precision(F.normalize)

@@ -7,12 +7,12 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from motor_geo.nn.conv import LightPropagation, Propagate
+from motor_geo.nn.functional.distinct import distinct
+from motor_geo.nn.functional.rows import project
 from motor_geo.nn.graph import BipartiteGraph, degree_sensitive_pruning
 from motor_geo.nn.loss import bpr_loss, frobenius_reg
 from motor_geo.nn.models.item_graph import ItemGraph, modality_weights
 from motor_geo.nn.models.recommender import Recommender, build_graph, modalities, num_nodes
-from motor_geo.nn.nodes import distinct
-from motor_geo.nn.rows import project
 from motor_geo.typing import ITEM, RATES, USER, Batch, Embeddings
 
 

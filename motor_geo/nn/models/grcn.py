@@ -9,13 +9,13 @@ from torch.autograd.function import once_differentiable
 from torch_geometric.data import HeteroData
 
 from motor_geo.nn.conv.dot_attention import DotAttention, edge_dot
-from motor_geo.nn.conv.propagate import csr_matmul, transposed
+from motor_geo.nn.functional.autocast import Function
+from motor_geo.nn.functional.rows import mean_square, normalize_rows, project
+from motor_geo.nn.functional.spmm import csr_matmul, transposed
 from motor_geo.nn.graph import BipartiteGraph, opposite_edges
 from motor_geo.nn.item_encoder import IDEmbedding
 from motor_geo.nn.loss import bpr_loss
 from motor_geo.nn.models.recommender import Recommender, modalities, num_nodes
-from motor_geo.nn.precision import Function
-from motor_geo.nn.rows import mean_square, normalize_rows, project
 from motor_geo.typing import ITEM, Batch, Embeddings
 
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
+from motor_geo.nn.functional.similarity import merge_edges, neighbour_edges, row_sum_norm
 from motor_geo.nn.models.learned_graph import ItemGraphs, LearnedGraphRecommender
 from motor_geo.nn.models.recommender import num_nodes
-from motor_geo.nn.similarity import merge_edges, neighbour_edges, row_sum_norm
 from motor_geo.typing import ITEM, Batch, Embeddings
 
 

@@ -7,12 +7,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch_geometric.data import HeteroData
 
-from motor_geo.nn.conv.propagate import csr_matmul, transposed
+from motor_geo.nn.functional.autocast import Function
+from motor_geo.nn.functional.rows import normalize_grad
+from motor_geo.nn.functional.spmm import csr_matmul, transposed
 from motor_geo.nn.graph import BipartiteGraph, degree_sensitive_pruning, num_kept_edges
 from motor_geo.nn.loss import bpr_loss, l2_reg
 from motor_geo.nn.models.recommender import Recommender, build_graph, num_nodes
-from motor_geo.nn.precision import Function
-from motor_geo.nn.rows import normalize_grad
 from motor_geo.typing import ITEM, RATES, USER, Batch, Embeddings
 
 EPS = 1e-8  # Shorter vectors have no direction.

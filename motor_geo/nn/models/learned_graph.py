@@ -10,11 +10,11 @@ from torch_geometric.data import HeteroData
 
 from motor_geo.nn.conv import Propagate
 from motor_geo.nn.conv.self_loop import SelfLoopPropagation
+from motor_geo.nn.functional.rows import project
+from motor_geo.nn.functional.similarity import top_k_cosine
 from motor_geo.nn.graph import BipartiteGraph
 from motor_geo.nn.loss import bpr_loss, l2_reg
 from motor_geo.nn.models.recommender import Recommender, modalities, num_nodes
-from motor_geo.nn.rows import project
-from motor_geo.nn.similarity import top_k_cosine
 from motor_geo.typing import ITEM, Batch, Embeddings, similar
 
 ItemGraphs = List[Tuple[EdgeIndex, Tensor]]

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from motor_geo.nn.conv import LightPropagation, Propagate
-from motor_geo.nn.loss import bpr_loss, frobenius_reg, log_sum_exp
+from motor_geo.nn.functional.contrast import log_sum_exp
+from motor_geo.nn.functional.distinct import Distinct, distinct
+from motor_geo.nn.functional.rows import project
+from motor_geo.nn.loss import bpr_loss, frobenius_reg
 from motor_geo.nn.models.recommender import Recommender, modalities
-from motor_geo.nn.nodes import Distinct, distinct
-from motor_geo.nn.rows import project
 from motor_geo.typing import ITEM, USER, Batch, Embeddings
 
 

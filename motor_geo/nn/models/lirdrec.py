@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from motor_geo.nn.conv import LightPropagation, Propagate
-from motor_geo.nn.dct import cosine_transform
+from motor_geo.nn.functional.dct import cosine_transform
+from motor_geo.nn.functional.rows import mean_square, normalize_rows, project, row_norm
 from motor_geo.nn.loss import bpr_loss
 from motor_geo.nn.models.item_graph import ItemGraph, modality_weights
 from motor_geo.nn.models.recommender import Recommender, modalities, num_nodes
-from motor_geo.nn.rows import mean_square, normalize_rows, project, row_norm
 from motor_geo.typing import ITEM, USER, Batch, Embeddings
 
 

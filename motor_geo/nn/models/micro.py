@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
-from motor_geo.nn.contrast import two_view_contrast
+from motor_geo.nn.functional.contrast import two_view_contrast
+from motor_geo.nn.functional.similarity import merge_edges, neighbour_edges, row_sum_norm
 from motor_geo.nn.models.learned_graph import ItemGraphs, LearnedGraphRecommender
 from motor_geo.nn.models.recommender import num_nodes
-from motor_geo.nn.similarity import merge_edges, neighbour_edges, row_sum_norm
 from motor_geo.typing import ITEM, Batch, Embeddings
 
 
@@ -30,7 +30,7 @@ class MICRO(LearnedGraphRecommender):
     The graphs are built in the first batch of every epoch, the only one in
     which they carry a gradient, and for ranking. The contrastive loss runs
     over all items in every batch: its cost is quadratic in their number, its
-    memory is bounded (see :func:`~motor_geo.nn.contrast.two_view_contrast`).
+    memory is bounded (see :func:`~motor_geo.nn.functional.contrast.two_view_contrast`).
 
     ID-free: :math:`\mathbf{Q}` is computed from tokens, in all graphs; raw
     features shape the item graphs and stay as they are.

@@ -9,11 +9,11 @@ from torch_geometric import EdgeIndex
 from torch_geometric.data import HeteroData
 
 from motor_geo.nn.conv.mmgcn_conv import MMGCNConv
+from motor_geo.nn.functional.rows import normalize_rows, project
 from motor_geo.nn.graph import BipartiteGraph
 from motor_geo.nn.item_encoder import IDEmbedding
 from motor_geo.nn.loss import bpr_loss
 from motor_geo.nn.models.recommender import Recommender, modalities, num_nodes
-from motor_geo.nn.rows import normalize_rows, project
 from motor_geo.typing import ITEM, USER, Batch, Embeddings
 
 

@@ -8,8 +8,8 @@ from torch_geometric.data import HeteroData
 
 from motor_geo.nn.graph import BipartiteGraph, sym_norm
 from motor_geo.nn.item_encoder import IDEmbedding, encode_items, xavier_
-from motor_geo.ranking import top_k
 from motor_geo.typing import ITEM, RATES, USER, Batch, Embeddings
+from motor_geo.utils.ranking import top_k
 
 
 class Recommender(nn.Module):

@@ -8,10 +8,10 @@ from torch_geometric import EdgeIndex
 from torch_geometric.data import HeteroData
 
 from motor_geo.nn.conv import Propagate
+from motor_geo.nn.functional.distinct import distinct
+from motor_geo.nn.functional.rows import project
 from motor_geo.nn.loss import batch_contrast, info_nce
 from motor_geo.nn.models.recommender import Recommender, modalities
-from motor_geo.nn.nodes import distinct
-from motor_geo.nn.rows import project
 from motor_geo.typing import ITEM, Batch, Embeddings
 
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
+from motor_geo.nn.functional.distinct import distinct
+from motor_geo.nn.functional.rows import project
 from motor_geo.nn.loss import bpr_loss, frobenius_reg
 from motor_geo.nn.models.recommender import Recommender, modalities
-from motor_geo.nn.nodes import distinct
-from motor_geo.nn.rows import project
 from motor_geo.typing import ITEM, Batch, Embeddings
 
 

@@ -1,6 +1,5 @@
 import copy
 import gc
-import sys
 
 import pytest
 import torch
@@ -9,7 +8,7 @@ from torch_geometric import EdgeIndex
 from torch_geometric.typing import SparseTensor
 
 from motor_geo.nn.conv import Propagate
-from motor_geo.nn.conv.propagate import _REORDERED, csr_matmul, csr_matmul_rows, transposed
+from motor_geo.nn.functional.spmm import _REORDERED, csr_matmul, csr_matmul_rows, transposed
 from motor_geo.nn.graph import sorted_edge_index
 
 
@@ -149,7 +148,7 @@ def test_csr_matmul_keeps_nothing_for_a_backward_pass():
 @pytest.mark.parametrize('devices', [('cpu',), ()])  # As on a CPU, as on a GPU.
 @pytest.mark.parametrize('index', [[2], [], [0, 3, 0, 8], list(range(9)) * 2])
 def test_rows(index, devices, monkeypatch):
-    monkeypatch.setattr('motor_geo.nn.nodes.SYNCHRONOUS', devices)
+    monkeypatch.setattr('motor_geo.nn.functional.distinct.SYNCHRONOUS', devices)
     generator = torch.Generator().manual_seed(0)
     pairs = (torch.rand(5, 9, generator=generator) < 0.5).nonzero().t()
     edge_index, _ = sorted_edge_index(pairs[:, pairs[1] != 3], 5, 9)  # Nothing to 3.
@@ -178,7 +177,7 @@ def test_rows_leave_out_other_entries(monkeypatch):
         sizes.append(index.numel())
         return csr_matmul(indptr, index, value, x)
 
-    monkeypatch.setattr(sys.modules[Propagate.__module__], 'csr_matmul', spy)
+    monkeypatch.setattr('motor_geo.nn.functional.spmm.csr_matmul', spy)
     indptr, x = torch.tensor([0, 1, 5, 9]), torch.randn(9, 2)
     index, value = torch.arange(9), torch.ones(9)
     out = csr_matmul_rows(indptr, index, value, x, torch.tensor([0, 0]))

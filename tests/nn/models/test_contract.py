@@ -9,11 +9,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from motor_geo.data import ItemKNN, OPQTokenizer, SyntheticMultimodal
-from motor_geo.data.extend import add_items
-from motor_geo.evaluator import Evaluator, popularity_embeddings
-from motor_geo.nn import FeatureProjection, TokenCrossEncoder, nodes
+from motor_geo.data.transforms.add_items import add_items
+from motor_geo.engine.evaluator import Evaluator, popularity_embeddings
+from motor_geo.engine.trainer import Trainer
+from motor_geo.nn import FeatureProjection, TokenCrossEncoder
+from motor_geo.nn.functional import distinct as nodes
 from motor_geo.nn.models import MODELS
-from motor_geo.trainer import Trainer
 from motor_geo.typing import ITEM, RATES, Batch, EvalTargets
 
 M, N = 211, 173  # Primes that no other size equals.

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from motor_geo.data.graph import ItemKNN
+from motor_geo.data.transforms.item_knn import ItemKNN
 from motor_geo.nn.models.lattice import LATTICE
 from motor_geo.typing import similar
 from tests.golden_case import GoldenCase

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from motor_geo.nn import FeatureProjection, TokenCrossEncoder
+from motor_geo.nn.functional.distinct import distinct
 from motor_geo.nn.models.lgmrec import LGMRec, contrast_all
-from motor_geo.nn.nodes import distinct
 from motor_geo.typing import RATES
 from tests.golden_case import GoldenCase
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from motor_geo.nn import TokenCrossEncoder
-from motor_geo.nn.dct import cosine_transform
+from motor_geo.nn.functional.dct import cosine_transform
 from motor_geo.nn.item_encoder import FeatureProjection, IDEmbedding
 from motor_geo.nn.models.lirdrec import LIRDRec
 from motor_geo.typing import ITEM, similar

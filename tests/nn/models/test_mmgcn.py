@@ -5,7 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from motor_geo.nn import TokenCrossEncoder, rows
+from motor_geo.nn import TokenCrossEncoder
+from motor_geo.nn.functional import rows
 from motor_geo.nn.item_encoder import FeatureProjection, IDEmbedding
 from motor_geo.nn.models.mmgcn import MMGCN
 from motor_geo.typing import ITEM, RATED_BY, RATES, Batch

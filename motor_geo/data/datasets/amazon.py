@@ -1,0 +1,345 @@
+r"""Product reviews with images and descriptions, from the raw public files."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import os
+import os.path as osp
+import re
+import shutil
+import tempfile
+import warnings
+from http.client import HTTPException
+from typing import Callable, Optional
+
+import numpy as np
+from torch_geometric.data import download_url
+
+from motor_geo.data.datasets.amazon_raw import (
+    clean,
+    core_mask,
+    distinct_rows,
+    read_interactions,
+    read_metadata,
+    sentence,
+    write_images,
+)
+from motor_geo.data.datasets.base import unique_pairs
+from motor_geo.data.datasets.split import SPLITS
+from motor_geo.data.datasets.table import TableDataset
+from motor_geo.utils.cache import fingerprint
+from motor_geo.utils.files import load_array
+
+CATEGORIES = (
+    'Amazon_Instant_Video Apps_for_Android Automotive Baby Beauty Books CDs_and_Vinyl '
+    'Cell_Phones_and_Accessories Clothing_Shoes_and_Jewelry Digital_Music Electronics '
+    'Grocery_and_Gourmet_Food Health_and_Personal_Care Home_and_Kitchen Kindle_Store Movies_and_TV '
+    'Musical_Instruments Office_Products Patio_Lawn_and_Garden Pet_Supplies Sports_and_Outdoors '
+    'Tools_and_Home_Improvement Toys_and_Games Video_Games'
+).split()
+SHORT_NAMES = {
+    'sports': 'Sports_and_Outdoors',
+    'clothing': 'Clothing_Shoes_and_Jewelry',
+    'office': 'Office_Products',
+    'toys': 'Toys_and_Games',
+}
+ENCODER = 'all-MiniLM-L6-v2'
+VERSION = 1  # Of the processed files.
+
+Encoder = Callable[[list[str]], np.ndarray]
+
+
+class AmazonReviews(TableDataset):
+    r"""A category of the Amazon product data (release of 2014) from the
+    `"Image-based Recommendations on Styles and Substitutes"
+    <https://arxiv.org/abs/1506.04757>`_ paper.
+
+    Users with fewer than :obj:`core` reviews and products with fewer than
+    :obj:`core` reviews are removed until none is left. Images are the released
+    features of a convolutional network; products without one get the mean of
+    the others, and are :obj:`False` in :obj:`data['item'].mask_image`. Texts
+    are vectors of title, brand, category and description.
+
+    Files that are not in :obj:`root/raw` are downloaded:
+
+    ====================================== ====================================
+    :obj:`ratings_<Category>.csv`          or :obj:`reviews_<Category>.json.gz`
+                                           or, for cores from 5 on,
+                                           :obj:`reviews_<Category>_5.json.gz`
+    :obj:`meta_<Category>.json.gz`         titles and texts
+    :obj:`image_features_<Category>.b`     several gigabytes
+    ====================================== ====================================
+
+    The result is written to a folder of :obj:`root/processed` in the layout of
+    :class:`TableDataset`, which is read from then on; its :obj:`items.tsv`
+    holds the product number (ASIN), the title and the whole text of each item.
+
+    Args:
+        root: Folder of the files.
+        category: Category as in the file names, such as :obj:`'Baby'` or
+            :obj:`'Musical Instruments'`; also :obj:`'Sports'`,
+            :obj:`'Clothing'`, :obj:`'Office'` and :obj:`'Toys'`.
+        core: Minimal number of reviews of users and products; 1 keeps all.
+        split: A key of :obj:`motor_geo.data.datasets.split.SPLITS`.
+        seed: Seed of the split.
+        text: :obj:`'auto'` encodes texts by :obj:`all-MiniLM-L6-v2` if
+            :obj:`sentence-transformers` is installed and leaves them out with
+            a warning otherwise; a path is a :obj:`.npy` with one row per line
+            of :obj:`items.tsv`; :obj:`None` leaves texts out.
+        image: If set to :obj:`False`, images are left out.
+        mmap: If set to :obj:`True`, features stay on disk where possible.
+        force_reload: If set to :obj:`True`, raw files are processed again.
+
+    **STATS:**
+
+    .. list-table::
+        :widths: 20 10 10 10 10
+        :header-rows: 1
+
+        * - Category
+          - core
+          - #users
+          - #items
+          - #interactions
+        * - Baby
+          - 5
+          - 19,445
+          - 7,050
+          - 160,792
+        * - Sports and Outdoors
+          - 5
+          - 35,598
+          - 18,357
+          - 296,337
+        * - Clothing, Shoes and Jewelry
+          - 5
+          - 39,387
+          - 23,033
+          - 278,677
+        * - Electronics
+          - 5
+          - 192,403
+          - 63,001
+          - 1,689,188
+        * - Music (as reported)
+          - 1
+          - 57,202
+          - 25,717
+          - 184,556
+        * - Baby (as reported)
+          - 1
+          - 139,722
+          - 28,795
+          - 501,717
+        * - Office (as reported)
+          - 1
+          - 146,048
+          - 38,140
+          - 435,675
+
+    The rows of core 1 are the sizes given in `"MOTOR"
+    <https://arxiv.org/abs/2410.19276>`_, which does not say how they follow
+    from the raw files.
+
+    Raises:
+        FileNotFoundError: If files are neither there nor can be downloaded.
+        ValueError: If the category is unknown, a file is truncated or
+            malformed, or no interaction is left.
+    """
+
+    url = 'http://snap.stanford.edu/data/amazon/productGraph'
+
+    def __init__(
+        self,
+        root: str,
+        category: str = 'Baby',
+        core: int = 5,
+        split: str = 'random',
+        seed: int = 0,
+        text: Optional[str] = 'auto',
+        image: bool = True,
+        mmap: bool = False,
+        force_reload: bool = False,
+    ) -> None:
+        if split not in SPLITS:
+            raise ValueError(f"Unknown split '{split}'; expected one of {sorted(SPLITS)}.")
+        if core < 1:
+            raise ValueError(f"Expected 'core' to be at least 1, got {core}.")
+        self.root = osp.abspath(osp.expanduser(root))
+        self.category, self.core, self.image = find_category(category), core, image
+
+        encode: Optional[Encoder] = None
+        if text == 'auto' and importlib.util.find_spec('sentence_transformers') is None:
+            warnings.warn(
+                f"'{self.category}': texts are left out, because sentence-transformers is not "
+                f'installed; text=PATH takes a .npy with a row per line of items.tsv.',
+                stacklevel=2,
+            )
+            text = None
+        elif text == 'auto' and (force_reload or not osp.isdir(self._folder(ENCODER))):
+            encode = _load_encoder(self.category)
+            text = None if encode is None else ENCODER
+        elif text == 'auto':
+            text = ENCODER
+        elif text is not None:
+            path = osp.abspath(osp.expanduser(text))
+            given = load_array(path)
+            encode, text = _Given(path, given), fingerprint(given)
+
+        folder = self._folder(text)
+        if force_reload or not osp.isdir(folder):
+            self._process(folder, encode, force_reload)
+        super().__init__(folder, split, seed, mmap)
+        self.name = f'{self.category}_{core}core'
+
+    @property
+    def raw_dir(self) -> str:
+        return osp.join(self.root, 'raw')
+
+    @property
+    def processed_dir(self) -> str:
+        return osp.join(self.root, 'processed')
+
+    def _folder(self, text: Optional[str]) -> str:
+        key = fingerprint(VERSION, self.category, self.core, bool(self.image), text)
+        return osp.join(self.processed_dir, f'{self.category}_{self.core}core_{key}')
+
+    def _raw_files(self) -> list[list[str]]:
+        r"""Names of the raw files that are needed, with alternatives."""
+        reviews = [f'ratings_{self.category}.csv', f'reviews_{self.category}.json.gz']
+        if self.core >= 5:  # The core of a core is the core.
+            reviews.insert(1, f'reviews_{self.category}_5.json.gz')
+        names = [reviews, [f'meta_{self.category}.json.gz']]
+        return names + ([[f'image_features_{self.category}.b']] if self.image else [])
+
+    def _fetch(self) -> list[str]:
+        r"""Paths of the raw files; those that are missing are downloaded."""
+        paths = []
+        for names in self._raw_files():
+            found = [name for name in names if osp.isfile(osp.join(self.raw_dir, name))]
+            paths.append(osp.join(self.raw_dir, (found or names)[0]))
+            if not found:
+                self._download(names[0])
+        return paths
+
+    def _download(self, name: str) -> None:
+        kind = 'image_features/categoryFiles' if name.endswith('.b') else 'categoryFiles'
+        url = f'{self.url}/{kind}/{name}'
+        os.makedirs(self.raw_dir, exist_ok=True)
+        # A download that breaks off leaves nothing under the final name.
+        with tempfile.TemporaryDirectory(prefix='.tmp-', dir=self.raw_dir) as temporary:
+            try:
+                os.replace(download_url(url, temporary), osp.join(self.raw_dir, name))
+            except (OSError, HTTPException) as error:
+                missing = [
+                    ' or '.join(f"'{name}'" for name in names)
+                    for names in self._raw_files()
+                    if not any(osp.isfile(osp.join(self.raw_dir, name)) for name in names)
+                ]
+                raise FileNotFoundError(
+                    f"Downloading '{url}' failed ({error}); expected these files in the folder "
+                    f"'{self.raw_dir}': {', '.join(missing)}"
+                    f'{" (image=False does without images)" if self.image else ""}.'
+                ) from error
+
+    def _process(self, folder: str, encode: Optional[Encoder], replace: bool) -> None:
+        name = f'{self.category}_{self.core}core'
+        path, meta_path, *image_path = self._fetch()
+        user_ids, item_ids, user, item, time = read_interactions(path)
+        keep = distinct_rows(user, item, time)
+        keep = keep[core_mask(user[keep], item[keep], self.core)]
+        if len(keep) == 0:
+            raise ValueError(
+                f"'{path}': no interaction is left with at least {self.core} for each user and "
+                f"item; expected a smaller 'core'."
+            )
+        keep = keep[unique_pairs(user[keep], item[keep], time[keep])]
+        user, item, time = user[keep], item[keep], time[keep]
+        kept = np.unique(item)
+        order = kept[np.argsort(item_ids[kept])]
+        asins = item_ids[order]
+        if isinstance(encode, _Given):
+            encode.check(len(asins))
+
+        os.makedirs(self.processed_dir, exist_ok=True)
+        temporary = tempfile.mkdtemp(prefix='.tmp-', dir=self.processed_dir)
+        try:
+            rows = np.lexsort((time, user_ids[user]))
+            with open(osp.join(temporary, f'{name}.inter'), 'w', encoding='utf-8') as file:
+                file.write('userID\titemID\ttimestamp\n')
+                columns = (user_ids[user[rows]], item_ids[item[rows]], time[rows].tolist())
+                file.writelines(f'{u}\t{i}\t{t}\n' for u, i, t in zip(*columns))
+            items = read_metadata(meta_path, asins)
+            texts = [sentence(items.get(asin, {})) for asin in asins]
+            with open(osp.join(temporary, 'items.tsv'), 'w', encoding='utf-8') as file:
+                file.write('itemID\ttitle\ttext\n')
+                for asin, text in zip(asins, texts):
+                    title = clean(items.get(asin, {}).get('title'))
+                    file.write(f'{asin}\t{title}\t{text.strip()}\n')
+            if image_path:
+                write_images(image_path[0], asins, temporary)
+            if encode is not None:
+                x = np.asarray(encode(texts), np.float32)
+                np.save(osp.join(temporary, 'text_feat.npy'), x)
+            _publish(temporary, folder, replace)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+class _Given:
+    r"""Text features from a file, in place of an encoder."""
+
+    def __init__(self, path: str, x: np.ndarray) -> None:
+        self.path, self.x = path, x
+
+    def check(self, num_items: int) -> None:
+        if len(self.x) != num_items:
+            raise ValueError(
+                f"'{self.path}': expected {num_items} rows (one per item, sorted by ASIN as in "
+                f"'items.tsv'), got {len(self.x)}."
+            )
+
+    def __call__(self, texts: list[str]) -> np.ndarray:
+        return self.x
+
+
+def find_category(name: str) -> str:
+    r"""The category as it is spelled in file names."""
+    names = {category.lower(): category for category in CATEGORIES} | SHORT_NAMES
+    key = re.sub('[^a-z]+', '_', name.lower().replace('&', 'and')).strip('_')
+    if key not in names:
+        close = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
+        hint = f"did you mean '{names[close[0]]}'?" if close else f'expected one of {CATEGORIES}.'
+        raise ValueError(f"Unknown category '{name}'; {hint}")
+    return names[key]
+
+
+def _load_encoder(category: str) -> Optional[Encoder]:
+    from sentence_transformers import SentenceTransformer
+
+    try:
+        model = SentenceTransformer(ENCODER)
+    except OSError as error:
+        warnings.warn(
+            f"'{category}': texts are left out, because the model '{ENCODER}' cannot be loaded: "
+            f'{error}',
+            stacklevel=3,
+        )
+        return None
+    return lambda texts: model.encode(texts, batch_size=256, show_progress_bar=True)
+
+
+def _publish(temporary: str, folder: str, replace: bool) -> None:
+    r"""Moves the finished folder to its place, unless another process was
+    faster.
+    """
+    mask = os.umask(0)
+    os.umask(mask)
+    os.chmod(temporary, 0o777 & ~mask)  # `mkdtemp` makes private folders.
+    if osp.isdir(folder):
+        if not replace:
+            return
+        os.replace(folder, f'{temporary}-old')
+    os.replace(temporary, folder)
+    shutil.rmtree(f'{temporary}-old', ignore_errors=True)

@@ -1,0 +1,66 @@
+r"""Taking something away from a data set, to see what a model needs of it."""
+
+from __future__ import annotations
+
+from typing import Mapping, Optional, Sequence
+
+import numpy as np
+
+from motor_geo.data.datasets.split import TRAIN
+
+
+def thin_training(
+    user: np.ndarray, item: np.ndarray, label: np.ndarray, share: float, seed: int = 0
+) -> np.ndarray:
+    r"""Draws training interactions at random; all others are kept.
+
+    The draw depends on the set of training pairs and the seed, not on the
+    order of rows, and a smaller share is a part of a larger one.
+
+    Args:
+        user: User of each interaction, **[E]**.
+        item: Item of each interaction, **[E]**.
+        label: 0 for training, **[E]**.
+        share: Share of the training interactions to keep.
+        seed: Seed of the draw.
+
+    Returns:
+        Which rows are kept, **[E]**.
+    """
+    rows = np.flatnonzero(label == TRAIN)
+    rows = rows[np.lexsort((item[rows], user[rows]))]
+    order = np.random.default_rng(seed).permutation(len(rows))
+    keep = np.ones(len(label), bool)
+    keep[rows[order[max(1, round(share * len(rows))) :]]] = False
+    return keep
+
+
+def drop_modalities(
+    modalities: Sequence[str],
+    num_items: int,
+    share: float,
+    seed: int = 0,
+    masks: Optional[Mapping[str, np.ndarray]] = None,
+) -> dict[str, np.ndarray]:
+    r"""Takes one modality, drawn at random, away from a share of the items;
+    items that lose one at a smaller share lose the same at a larger one.
+
+    Args:
+        modalities: Names of the modalities.
+        num_items: Number of items.
+        share: Share of the items that lose a modality.
+        seed: Seed of the draw.
+        masks: Items that have a modality to begin with, **[N]**.
+
+    Returns:
+        Items that are left with each modality, **[N]**.
+    """
+    generator = np.random.default_rng(seed)
+    lost = generator.permutation(num_items)[: round(share * num_items)]
+    which = generator.integers(len(modalities), size=num_items)[lost]
+    out = {}
+    for position, name in enumerate(sorted(modalities)):
+        out[name] = np.ones(num_items, bool) if not masks or name not in masks else masks[name]
+        out[name] = out[name].copy()
+        out[name][lost[which == position]] = False
+    return out

@@ -1,0 +1,262 @@
+r"""Fits vector quantisers by :obj:`faiss`."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from contextlib import contextmanager
+from typing import Any, Iterator, Optional
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from motor_geo.data.transforms.features import as_array, as_block, unique_rows
+from motor_geo.data.transforms.quantizer import Quantizer, nearest, prepare
+
+METHODS = ('opq', 'pq', 'rq')
+INITS = ('pca', 'random')
+EXACT_WIDTH = 2048  # Beyond it, a few principal axes are found by iteration.
+
+
+def check_sizes(
+    name: str,
+    num_rows: int,
+    width: int,
+    num_tokens: int,
+    codebook_size: int,
+    method: str,
+    max_dim: Optional[int] = None,
+    **kwargs: Any,
+) -> None:
+    r"""Raises a :class:`ValueError` if :obj:`num_rows` rows of
+    :obj:`width` columns are too few to fit to.
+    """
+    if num_rows < codebook_size:
+        smaller = 2 ** max(1, int(num_rows).bit_length() - 1)
+        raise ValueError(
+            f"The modality '{name}' has {num_rows} rows to fit {codebook_size} centroids per "
+            f'token to; expected at least as many rows as centroids, for instance '
+            f'codebook_size={smaller}.'
+        )
+    if method != 'rq' and num_tokens > min(width, max_dim or width):
+        raise ValueError(
+            f"The modality '{name}' has {min(width, max_dim or width)} columns to cut into "
+            f"{num_tokens} tokens; expected at least as many columns as tokens (or method='rq')."
+        )
+
+
+def fit_quantizer(
+    x: Tensor | np.ndarray,
+    num_tokens: int,
+    codebook_size: int = 256,
+    method: str = 'opq',
+    init: str = 'pca',
+    center: bool = False,
+    normalize: bool = False,
+    whiten: bool = False,
+    num_iters: int = 10,
+    max_dim: Optional[int] = 512,
+    seed: int = 0,
+    name: str = 'features',
+) -> Quantizer:
+    r"""Fits a :class:`Quantizer` to the rows of :obj:`x`; duplicate rows
+    count as often as they occur. The arguments are those of
+    :class:`~motor_geo.data.OPQTokenizer`; :obj:`name` appears in errors.
+
+    Raises:
+        ValueError: If there are fewer rows than centroids, or fewer columns
+            than tokens.
+    """
+    array = as_array(x)
+    num_rows, width = array.shape
+    check_sizes(name, num_rows, width, num_tokens, codebook_size, method, max_dim=max_dim)
+    num_distinct = unique_rows(array)[0].size
+    if num_distinct < codebook_size:
+        warnings.warn(
+            f"The modality '{name}' has only {num_distinct} distinct rows for {codebook_size} "
+            f'centroids per token: some tokens stay unused.',
+            stacklevel=2,
+        )
+
+    step = max(1, 2**22 // width)
+    total = torch.zeros(width, dtype=torch.double)
+    for start in range(0, num_rows, step):
+        total += as_block(array, start, start + step, torch.double).sum(dim=0)
+    mean = (total / num_rows).float()
+    residual = method == 'rq'
+
+    def blocks() -> Iterator[Tensor]:
+        for start in range(0, num_rows, step):
+            block = as_block(array, start, start + step, torch.double)
+            yield prepare(block, mean, center, normalize)
+
+    projection, scale, kept_variance = None, None, 1.0
+    num_axes = width if max_dim is None else min(width, max_dim)
+    if whiten or num_axes < width:
+        projection, variance, kept_variance = _principal_axes(blocks(), num_axes)
+        axes = projection.double().t()
+        if whiten:
+            small = variance <= 1e-6 * variance.max()  # Nothing but rounding.
+            scale = variance.rsqrt().masked_fill(small, 0).float()
+            axes = axes * scale.double()
+        z = torch.cat([(block @ axes).float() for block in blocks()]).numpy()
+    else:
+        z = torch.cat([block.float() for block in blocks()]).numpy()
+
+    rotation = None
+    with _faiss() as faiss:
+        if residual:
+            centroids = _train_residual(faiss, z, num_tokens, codebook_size, seed)
+        else:
+            columns = z.shape[1]
+            if columns % num_tokens:
+                z = np.pad(z, ((0, 0), (0, -columns % num_tokens)))
+            if method == 'opq':
+                matrix = _train_rotation(faiss, z, num_tokens, codebook_size, init, num_iters, seed)
+                z = np.ascontiguousarray(z @ matrix.T)
+                rotation = torch.from_numpy(matrix[:, :columns].copy())
+            pq = _product_quantizer(faiss, z.shape[1], num_tokens, codebook_size, seed)
+            pq.train(z)
+            flat = torch.from_numpy(faiss.vector_to_array(pq.centroids).copy())
+            centroids = flat.view(num_tokens, codebook_size, -1)
+    return Quantizer(
+        mean, centroids, projection, rotation, scale, kept_variance, center, normalize, residual
+    )
+
+
+def _principal_axes(blocks: Iterator[Tensor], num_axes: int) -> tuple[Tensor, Tensor, float]:
+    r"""Axes, the variances along them, and their share of all."""
+    num_rows, total, square = 0, torch.zeros(1).double(), torch.zeros(1).double()
+    for block in blocks:
+        num_rows += block.size(0)
+        total = total + block.sum(dim=0)
+        if block.size(1) > EXACT_WIDTH:  # Sums stay in double precision.
+            block = block.float()
+        square = square + block.t() @ block
+    mean = total / num_rows
+    matrix = square / num_rows - torch.outer(mean, mean)
+    if matrix.size(0) <= EXACT_WIDTH or matrix.size(0) < 4 * num_axes:
+        value, axis = _eigh(matrix)
+        kept = value[:num_axes].sum() / value.sum().clamp(min=1e-300)
+    else:
+        axis = _leading_axes(matrix, num_axes)
+        value = ((axis @ matrix) * axis).sum(dim=1)
+        kept = value.sum() / matrix.trace().clamp(min=1e-300)
+    return axis[:num_axes].float(), value[:num_axes], float(kept)
+
+
+def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Eigenvalues in descending order and eigenvectors as rows."""
+    value, vector = torch.linalg.eigh(matrix)
+    return value.flip(0).clamp(min=0), _with_signs(vector.t().flip(0))
+
+
+def _leading_axes(matrix: Tensor, num_axes: int) -> Tensor:
+    r"""The leading eigenvectors of a covariance as rows, by subspace
+    iteration: those next to the last one are mixed with what follows, which
+    holds about the same variance.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        vector = torch.svd_lowrank(matrix, q=num_axes + num_axes // 2, niter=4)[2]
+    return _with_signs(vector[:, :num_axes].t())
+
+
+def _with_signs(vector: Tensor) -> Tensor:
+    r"""Rows of which the entry of largest magnitude is positive."""
+    peak = vector.gather(1, vector.abs().argmax(dim=1, keepdim=True))
+    return vector * torch.where(peak < 0, -1.0, 1.0)
+
+
+def import_faiss() -> Any:
+    r"""The module :obj:`faiss`. Its threads meet after each of the many short
+    steps of k-means: they sleep until all are there, since waiting in a loop
+    for one whose core another process uses makes fitting several times slower.
+    """
+    policy = os.environ.get('OMP_WAIT_POLICY')
+    os.environ['OMP_WAIT_POLICY'] = policy or 'PASSIVE'  # Read by the first import.
+    try:
+        import faiss
+    finally:
+        if policy is None:
+            del os.environ['OMP_WAIT_POLICY']
+    return faiss
+
+
+@contextmanager
+def _faiss() -> Iterator[Any]:
+    r"""The module, with as many threads as :obj:`torch` uses: two full OpenMP
+    pools side by side slow each other down by an order of magnitude.
+    """
+    try:
+        faiss = import_faiss()
+    except ImportError as error:
+        raise ImportError(
+            "Fitting tokens needs faiss: 'pip install faiss-cpu' (encoding does not)."
+        ) from error
+    num_threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(torch.get_num_threads())
+    try:
+        yield faiss
+    finally:
+        faiss.omp_set_num_threads(num_threads)
+
+
+def _product_quantizer(faiss: Any, width: int, num_tokens: int, size: int, seed: int) -> Any:
+    pq = faiss.ProductQuantizer(width, num_tokens, size.bit_length() - 1)
+    pq.cp.seed = seed
+    pq.cp.min_points_per_centroid = 1  # Below 39, faiss warns at every iteration.
+    return pq
+
+
+def _train_rotation(
+    faiss: Any, z: np.ndarray, num_tokens: int, size: int, init: str, num_iters: int, seed: int
+) -> np.ndarray:
+    width = z.shape[1]
+    opq = faiss.OPQMatrix(width, num_tokens, width)
+    opq.niter = num_iters
+    pq = _product_quantizer(faiss, width, num_tokens, size, seed)
+    opq.pq = pq  # Not owned by `opq`.
+    if init == 'pca':
+        start = _balanced_axes(z, num_tokens)
+        if num_iters == 0:
+            return start
+        faiss.copy_array_to_vector(start.ravel(), opq.A)
+    if z.shape[0] < width:
+        # With fewer rows than columns, faiss 1.15 writes a width x width matrix
+        # into a buffer of rows x width. Repeating all rows changes no optimum.
+        z = np.tile(z, (-(-width // z.shape[0]), 1))
+    opq.train(z)
+    return faiss.vector_to_array(opq.A).reshape(width, width).copy()
+
+
+def _balanced_axes(z: np.ndarray, num_tokens: int) -> np.ndarray:
+    r"""Principal axes, dealt out such that the product of the eigenvalues is
+    about the same in each block: the optimum for Gaussian data.
+    """
+    value, axis = _eigh(torch.from_numpy(np.cov(z.T.astype(np.float64)).reshape((z.shape[1],) * 2)))
+    log = (value / value.max().clamp(min=1e-300)).clamp(min=1e-12).log() - np.log(1e-12)
+    blocks: list[list[int]] = [[] for _ in range(num_tokens)]
+    load = [0.0] * num_tokens
+    for i in range(z.shape[1]):
+        free = [t for t in range(num_tokens) if len(blocks[t]) < z.shape[1] // num_tokens]
+        target = min(free, key=lambda t: load[t])
+        blocks[target].append(i)
+        load[target] += float(log[i])
+    return axis[torch.tensor(blocks).flatten()].float().contiguous().numpy()
+
+
+def _train_residual(faiss: Any, z: np.ndarray, num_tokens: int, size: int, seed: int) -> Tensor:
+    residual = torch.from_numpy(z.copy())
+    centroids = []
+    for _ in range(num_tokens):
+        means = faiss.Kmeans(z.shape[1], size, niter=25, seed=seed, min_points_per_centroid=1)
+        means.train(residual.numpy())
+        centroids.append(torch.from_numpy(means.centroids.copy()))
+        step = max(1, 2**22 // size)
+        for start in range(0, z.shape[0], step):
+            block = residual[start : start + step]
+            code = nearest(block.double(), centroids[-1].double())
+            block -= centroids[-1][code]
+    return torch.stack(centroids)

@@ -1,0 +1,264 @@
+r"""What the users of items have in common, as one more modality."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Optional
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch_geometric.data import HeteroData
+from torch_geometric.transforms import BaseTransform
+
+from motor_geo.data.transforms.features import check_matrix, feature_modalities, item_features
+from motor_geo.data.transforms.knn import attach
+from motor_geo.typing import ITEM, RATES, USER
+from motor_geo.utils.cache import cached, fingerprint
+
+COLD = ('neighbors', 'zero')
+ROUNDING = 1e-6  # Relative to the largest: what is smaller may be rounding.
+
+
+class InteractionSVD(BaseTransform):
+    r"""Gives items a vector of behaviour that is close for items of the same
+    users, by a truncated singular value decomposition of the training
+    interactions, whose degrees are smoothed as in `"Regularized Spectral
+    Clustering under the Degree-Corrected Stochastic Blockmodel"
+    <https://arxiv.org/abs/1309.4111>`_:
+
+    .. math::
+        \left( \mathbf{D}_U + \tau_U \mathbf{I} \right)^{-\frac{1}{2}}
+        \mathbf{R} \left( \mathbf{D}_I + \tau_I \mathbf{I}
+        \right)^{-\frac{1}{2}} \approx \mathbf{U} \mathbf{S}
+        \mathbf{V}^{\top}, \qquad \mathbf{X} = \mathbf{V} \mathbf{S}^p
+
+    with :math:`\tau = s \cdot \textrm{mean degree}`. The result,
+    :obj:`data['item'].x_behavior`, is quantised like any other modality by
+    :class:`OPQTokenizer`. Vectors of popular items are longer, whatever
+    :math:`p`. Of two opposite singular vectors, the one whose largest entry is
+    positive is taken.
+
+    .. note::
+        Without smoothing, each connected component of the graph has a
+        singular value of one. Sparse data fall apart into more components
+        than there are channels, and the channels then say which of them an
+        item is in, and nothing about the items of the largest one.
+
+    An item lacks this modality (:obj:`data['item'].mask_behavior` is
+    :obj:`False`, so that no codebook is fitted to it) if it has no training
+    interaction, or only some in a part of the graph that the singular vectors
+    do not reach. It gets the mean vector of the :math:`k` items nearest by
+    content among those that have the modality; the content of an item are its
+    features, scaled to unit length, of all other modalities side by side.
+    :meth:`encode` does the same for items that are not in the graph.
+
+    Args:
+        channels: Number of singular vectors, largest first, less than the
+            numbers of users and of items with interactions.
+        power: Exponent :math:`p` of the singular values.
+        smoothing: Share :math:`s` of the mean degree that is added to every
+            degree; :obj:`0` is the plain symmetric normalisation.
+        cold: What items that lack the modality get: :obj:`"neighbors"` (zeros
+            if they have no content) or :obj:`"zero"`.
+        k: Number of nearest items.
+        modality: Name of the new modality.
+        modalities: Modalities of content. (default: all others)
+        seed: Seed of the first vector of the iteration.
+        cache: If set to :obj:`True`, keeps vectors on disk, keyed by the
+            interactions and all settings.
+
+    Raises:
+        ValueError: If a setting is out of range.
+    """
+
+    def __init__(
+        self,
+        channels: int = 64,
+        power: float = 1.0,
+        smoothing: float = 1.0,
+        cold: str = 'neighbors',
+        k: int = 10,
+        modality: str = 'behavior',
+        modalities: Optional[Sequence[str]] = None,
+        seed: int = 0,
+        cache: bool = True,
+    ) -> None:
+        if channels < 1 or k < 1:
+            raise ValueError(f'channels and k must be at least 1, got {channels} and {k}.')
+        if not (0 <= power < float('inf') and 0 <= smoothing < float('inf')):
+            raise ValueError(
+                f'power and smoothing must be at least 0 and finite, got {power} and {smoothing}.'
+            )
+        if cold not in COLD:
+            raise ValueError(f"cold must be one of {', '.join(COLD)}, got '{cold}'.")
+        if not modality:
+            raise ValueError('The name of the new modality is empty.')
+        if modalities is not None and modality in modalities:
+            raise ValueError(f"The new modality '{modality}' cannot be one of its own content.")
+        self.channels = channels
+        self.power = power
+        self.smoothing = smoothing
+        self.cold = cold
+        self.k = k
+        self.modality = modality
+        self.modalities = None if modalities is None else sorted(set(modalities))
+        self.seed = seed
+        self.cache = cache
+
+    def forward(self, data: HeteroData) -> HeteroData:
+        r"""Adds the vectors to the graph.
+
+        Raises:
+            ValueError: If the graph has too few users or items with
+                interactions, or lacks a modality of content.
+        """
+        edge_index = data[RATES].edge_index
+        names = self._modalities(data)
+        features = {m: item_features(data, m) for m in names} if self.cold == 'neighbors' else {}
+        x, known = self._behavior(edge_index.cpu(), data[USER].num_nodes, data[ITEM].num_nodes)
+        if features and not bool(known.all()):
+            content = _content(features, {m: _mask(data, m) for m in features})
+            x[~known] = self._from_neighbors(x[known], content[known], content[~known])
+        data[ITEM][f'x_{self.modality}'] = x.to(edge_index.device)
+        data[ITEM][f'mask_{self.modality}'] = known.to(edge_index.device)
+        return data
+
+    def encode(
+        self,
+        data: HeteroData,
+        features: Mapping[str, Tensor | np.ndarray],
+        mask: Optional[Mapping[str, Tensor]] = None,
+    ) -> Tensor:
+        r"""Vectors of items that are not in the graph, **[n, channels]**,
+        from those that are.
+
+        Args:
+            data: The graph, with the vectors of its items.
+            features: A matrix **[n, d_m]** for every modality of content.
+            mask: For some modalities, which items have it, **[n]**.
+
+        Raises:
+            ValueError: If the graph has no vectors yet, if a modality is
+                missing, or if sizes differ.
+        """
+        x = data[ITEM].get(f'x_{self.modality}')
+        if x is None or x.size(1) != self.channels:
+            raise ValueError(
+                f"data['item'].x_{self.modality} with {self.channels} columns is missing: apply "
+                'the transform to the graph first.'
+            )
+        names = self._modalities(data)
+        missing = [m for m in names if m not in features]
+        if missing or not features:
+            raise ValueError(f'New items lack features of {missing or names}; expected {names}.')
+        num_rows = {m: value.shape[0] for m, value in features.items()}
+        if len(set(num_rows.values())) > 1:
+            raise ValueError(f'The modalities differ in their number of rows: {num_rows}.')
+        num_new = next(iter(num_rows.values()))
+        mask = {} if mask is None else mask
+        for m, present in mask.items():
+            if m not in names or present.shape != (num_new,):
+                raise ValueError(
+                    f"The mask of the modality '{m}' has shape {list(present.shape)}, expected "
+                    f'[{num_new}] and one of the modalities {names}.'
+                )
+        if self.cold == 'zero' or not names:
+            return x.new_zeros(num_new, self.channels)
+        known = _mask(data, self.modality)
+        catalogue = {m: item_features(data, m) for m in names}
+        old = _content(catalogue, {m: _mask(data, m) for m in names})
+        given = {m: check_matrix(features[m], f"The features of '{m}'") for m in names}
+        new = _content(given, mask)
+        return self._from_neighbors(x.cpu()[known], old[known], new).to(x)
+
+    def _modalities(self, data: HeteroData) -> list[str]:
+        if self.modalities is not None:
+            return self.modalities
+        return [m for m in feature_modalities(data) if m != self.modality]
+
+    def _from_neighbors(self, x: Tensor, old: Tensor, new: Tensor) -> Tensor:
+        r"""Mean vectors of the rows :obj:`old` of content nearest to :obj:`new`."""
+        index, _ = attach(old, new, min(self.k, x.size(0)) + 1)
+        # A row without a direction has itself in place of neighbours.
+        found = (index < x.size(0)).unsqueeze(-1)
+        total = (x[index.clamp(max=x.size(0) - 1)] * found).sum(dim=1)
+        return total / found.sum(dim=1).clamp(min=1)
+
+    def _behavior(
+        self, edge_index: Tensor, num_users: int, num_items: int
+    ) -> tuple[Tensor, Tensor]:
+        r"""Vectors **[N, channels]**, and which items have one, **[N]**."""
+        key = (edge_index[0].long() * num_items + edge_index[1]).unique()
+        _, user = (key // num_items).unique(return_inverse=True)
+        warm, item = (key % num_items).unique(return_inverse=True)
+        size = (int(user.max()) + 1, int(item.max()) + 1) if key.numel() > 0 else (0, 0)
+        if self.channels >= min(size):
+            raise ValueError(
+                f'channels must be less than the numbers of users ({size[0]}) and of items '
+                f'({size[1]}) with training interactions, got {self.channels}.'
+            )
+
+        def compute() -> dict[str, Tensor]:
+            value, vector = self._svd(user.numpy(), item.numpy(), size)
+            return {'value': torch.from_numpy(value), 'vector': torch.from_numpy(vector)}
+
+        if self.cache:
+            settings = (self.channels, self.smoothing, self.seed)
+            state = cached('svd', fingerprint('InteractionSVD.1', user, item, settings), compute)
+        else:
+            state = compute()
+        value, vector = state['value'], state['vector']
+        vector = vector * torch.where(value > ROUNDING * value[0], value**self.power, 0.0)
+        length = vector.norm(dim=1)
+        reached = length > ROUNDING * length.max()
+        x = torch.zeros(num_items, self.channels)
+        known = torch.zeros(num_items, dtype=torch.bool)
+        x[warm[reached]], known[warm[reached]] = vector[reached].float(), True
+        return x, known
+
+    def _svd(
+        self, user: np.ndarray, item: np.ndarray, size: tuple[int, int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        try:
+            from scipy.sparse import csr_array
+            from scipy.sparse.linalg import svds
+        except ImportError as error:
+            raise ImportError(f"{type(self).__name__} needs scipy: 'pip install scipy'") from error
+
+        degree = [np.bincount(index).astype(np.float64) for index in (user, item)]
+        scale = [1 / np.sqrt(d + self.smoothing * d.mean()) for d in degree]
+        matrix = csr_array((scale[0][user] * scale[1][item], (user, item)), shape=size)
+        start = np.random.default_rng(self.seed).standard_normal(min(size))
+        _, value, vector = svds(matrix, self.channels, v0=start, return_singular_vectors='vh')
+        order = np.argsort(-value, kind='stable')
+        value, vector = value[order], vector[order]
+        # Of entries that are equal up to rounding, the first one decides.
+        size_of = np.abs(vector)
+        peak = (size_of >= (1 - 1e-6) * size_of.max(axis=1, keepdims=True)).argmax(axis=1)
+        sign = np.where(vector[np.arange(len(vector)), peak] < 0, -1.0, 1.0)
+        return value, np.ascontiguousarray((vector * sign[:, None]).T)
+
+    def __repr__(self) -> str:
+        return (
+            f'{self.__class__.__name__}({self.channels}, power={self.power}, '
+            f"smoothing={self.smoothing}, cold='{self.cold}')"
+        )
+
+
+def _mask(data: HeteroData, modality: str) -> Tensor:
+    r"""Items that have a modality, **[N]**."""
+    mask = data[ITEM].get(f'mask_{modality}')
+    return torch.ones(data[ITEM].num_nodes, dtype=torch.bool) if mask is None else mask.cpu()
+
+
+def _content(features: Mapping[str, np.ndarray], mask: Mapping[str, Tensor]) -> Tensor:
+    r"""Features of all modalities, of equal weight, side by side; zeros where
+    an item lacks one.
+    """
+    blocks = []
+    for m, x in features.items():
+        block = F.normalize(torch.tensor(x, dtype=torch.float))
+        blocks.append(block * torch.as_tensor(mask[m]).view(-1, 1) if m in mask else block)
+    return torch.cat(blocks, dim=1)

@@ -1,0 +1,105 @@
+r"""Item-item graphs of nearest neighbours in feature space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Optional
+
+import numpy as np
+from torch import Tensor
+from torch_geometric.data import HeteroData
+from torch_geometric.transforms import BaseTransform
+
+from motor_geo.data.transforms.features import (
+    feature_modalities,
+    item_features,
+)
+from motor_geo.data.transforms.knn import WEIGHTINGS, knn_graph_cosine, knn_weights
+from motor_geo.typing import ITEM, similar
+from motor_geo.utils.cache import cached, fingerprint
+
+
+class ItemKNN(BaseTransform):
+    r"""Connects each item to the :math:`k` items with the most similar
+    features (including itself), once per modality.
+
+    With :math:`s_{ij}` the cosine similarity and :math:`\mathcal{T}(i)` the
+    :math:`k` largest of row :math:`i`,
+
+    .. math::
+        S_{ij} = \frac{W_{ij}}{\sqrt{D_i D_j}}, \quad
+        D_i = \sum_{j \in \mathcal{T}(i)} W_{ij}, \quad
+        j \in \mathcal{T}(i)
+
+    where :math:`W_{ij} = 1`, such that :math:`S_{ij} = 1 / k`
+    (:obj:`"binary"`), or :math:`W_{ij} = s_{ij}` (:obj:`"cosine"`). The graph
+    is directed and degrees are row sums.
+
+    Adds :obj:`edge_index` (row 0 the neighbour :math:`j`, row 1 the item
+    :math:`i`, ordered by :math:`i`) and :obj:`edge_weight` to
+    :obj:`data['item', 'similar_<modality>', 'item']`. An item whose features
+    are all zero is connected to itself alone, with weight one.
+
+    Args:
+        k: Number of neighbours, including the item itself.
+        modalities: The modalities to use. (default: all of the graph)
+        weighting: :obj:`"binary"` or :obj:`"cosine"`.
+        block_size: Items that are compared at once.
+        cache: If set to :obj:`True`, keeps neighbours on disk, keyed by the
+            features and :obj:`k`.
+
+    Raises:
+        ValueError: If a setting is out of range, :obj:`k` exceeds the number
+            of items, or a modality is missing or not finite.
+    """
+
+    def __init__(
+        self,
+        k: int = 10,
+        modalities: Optional[Sequence[str]] = None,
+        weighting: str = 'binary',
+        block_size: int = 1024,
+        cache: bool = True,
+    ) -> None:
+        if k < 1 or block_size < 1:
+            raise ValueError(f'k and block_size must be at least 1, got {k} and {block_size}.')
+        if weighting not in WEIGHTINGS:
+            raise ValueError(
+                f"weighting must be one of {', '.join(WEIGHTINGS)}, got '{weighting}'."
+            )
+        self.k = k
+        self.modalities = None if modalities is None else sorted(set(modalities))
+        self.weighting = weighting
+        self.block_size = block_size
+        self.cache = cache
+
+    def forward(self, data: HeteroData) -> HeteroData:
+        modalities = self.modalities
+        if modalities is None:
+            modalities = feature_modalities(data)
+        if not modalities:
+            raise ValueError("The graph has no item features: expected data['item'].x_<modality>.")
+        features = {m: item_features(data, m) for m in modalities}
+        for x in features.values():
+            if self.k > x.shape[0]:
+                raise ValueError(f'k={self.k} exceeds the number of items ({x.shape[0]}).')
+        for m, x in features.items():
+            index, similarity = self._neighbors(x)
+            edge_index, edge_weight = knn_weights(index, similarity, self.weighting)
+            device = data[ITEM][f'x_{m}'].device
+            data[similar(m)].edge_index = edge_index.to(device)
+            data[similar(m)].edge_weight = edge_weight.to(device)
+        return data
+
+    def _neighbors(self, x: np.ndarray) -> tuple[Tensor, Tensor]:
+        def compute() -> dict[str, Tensor]:
+            index, similarity = knn_graph_cosine(x, self.k, self.block_size)
+            return {'index': index, 'similarity': similarity}
+
+        if not self.cache:
+            return knn_graph_cosine(x, self.k, self.block_size)
+        result = cached('knn', fingerprint('knn_graph_cosine.1', x, self.k), compute)
+        return result['index'], result['similarity']
+
+    def __repr__(self) -> str:
+        return f"{self.__class__.__name__}(k={self.k}, weighting='{self.weighting}')"

@@ -1,0 +1,423 @@
+r"""Item features to item tokens."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Optional
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch_geometric.data import HeteroData
+from torch_geometric.transforms import BaseTransform
+from tqdm import tqdm
+
+from motor_geo.data.transforms.features import (
+    as_array,
+    check_matrix,
+    feature_modalities,
+    item_features,
+)
+from motor_geo.data.transforms.fit_quantizer import (
+    INITS,
+    METHODS,
+    check_sizes,
+    fit_quantizer,
+    import_faiss,
+)
+from motor_geo.data.transforms.quantizer import Quantizer
+from motor_geo.data.transforms.token_report import format_report, token_report
+from motor_geo.typing import ITEM, RATES
+from motor_geo.utils.cache import cached, fingerprint
+from motor_geo.utils.files import atomic_write
+
+FORMAT = 'motor_geo.OPQTokenizer.1'
+CACHE = 'motor_geo.OPQTokenizer.2'  # Changes with what is fitted to the same features.
+
+
+class OPQTokenizer(BaseTransform):
+    r"""Turns the features of items into discrete tokens by optimised product
+    quantisation, `"Optimized Product Quantization for Approximate Nearest
+    Neighbor Search" <https://ieeexplore.ieee.org/document/6619223>`_.
+
+    For each modality, an orthonormal rotation :math:`\mathbf{A}` and
+    :math:`D` codebooks of :math:`K` centroids each are chosen to minimise the
+    squared error of
+
+    .. math::
+        t_{i,x} = \underset{c \in \{1, \ldots, K\}}{\arg\min} \left\|
+        (\mathbf{A} \mathbf{f}_i)_x - \mathbf{c}_{x,c} \right\|^2
+
+    where :math:`(\mathbf{A} \mathbf{f}_i)_x` is the :math:`x`-th of
+    :math:`D` blocks of the rotated feature vector. A width that :math:`D`
+    does not divide is padded with zeros before the rotation.
+
+    The transform adds :obj:`data['item'].token_id` with the tokens of all
+    modalities side by side, in sorted order of their names. It is fitted by
+    its first call (duplicate rows count as often as they occur) and encodes
+    everything that follows with the same codebooks; identical features get
+    identical tokens. Fitting requires :obj:`faiss`, encoding does not.
+
+    Args:
+        num_tokens: Tokens :math:`D` per modality, or one number for each.
+        codebook_size: Centroids :math:`K` per token, a power of two between
+            2 and 65536.
+        method: :obj:`"opq"`, :obj:`"pq"` (no rotation), or :obj:`"rq"`
+            (each token quantises what the tokens before it leave over).
+        modalities: The modalities to tokenise. (default: all of the graph)
+        center: If set to :obj:`True`, subtracts the mean of the fitted rows.
+        normalize: If set to :obj:`True`, scales rows to unit length (after
+            centring); a zero row stays zero. Without it, items of large norm
+            dominate the squared error.
+        whiten: If set to :obj:`True`, principal axes are scaled to unit
+            variance, such that directions of small variance count as much as
+            others; those below a millionth of the largest are left out.
+        num_iters: Alternations between rotation and codebooks
+            (:obj:`"opq"` only).
+        init: Where the rotation starts: :obj:`"pca"` (principal axes dealt
+            out to blocks of equal variance product) or :obj:`"random"` (as
+            :obj:`faiss` does; takes more iterations to the same error).
+        max_dim: Wider features are first reduced to this many principal
+            axes; the kept variance is part of :meth:`report`. :obj:`None`
+            never reduces.
+        seed: Seed of k-means.
+        fit_on: :obj:`"train"` fits to items with at least one training
+            interaction (to all if the graph holds no interactions),
+            :obj:`"all"` to all items. Items whose
+            :obj:`data['item'].mask_<modality>` is :obj:`False` lack the
+            modality and are never fitted to.
+        cache: If set to :obj:`True`, keeps what was fitted on disk, keyed by
+            the features and all settings.
+        verbose: If set to :obj:`False`, shows no progress bar.
+
+    Raises:
+        ValueError: If a setting is out of range.
+    """
+
+    def __init__(
+        self,
+        num_tokens: int | Mapping[str, int] = 4,
+        codebook_size: int = 256,
+        method: str = 'opq',
+        modalities: Optional[Sequence[str]] = None,
+        center: bool = False,
+        normalize: bool = False,
+        whiten: bool = False,
+        num_iters: int = 10,
+        init: str = 'pca',
+        max_dim: Optional[int] = 512,
+        seed: int = 0,
+        fit_on: str = 'train',
+        cache: bool = True,
+        verbose: bool = True,
+    ) -> None:
+        if isinstance(num_tokens, Mapping):
+            num_tokens = {str(key): int(value) for key, value in num_tokens.items()}
+        for value in num_tokens.values() if isinstance(num_tokens, dict) else [num_tokens]:
+            if value < 1:
+                raise ValueError(f'num_tokens must be at least 1 per modality, got {value}.')
+        if not 2 <= codebook_size <= 65_536 or codebook_size & (codebook_size - 1):
+            raise ValueError(
+                f'codebook_size must be a power of two between 2 and 65536, got {codebook_size}.'
+            )
+        for key, choice, choices in [
+            ('method', method, METHODS),
+            ('init', init, INITS),
+            ('fit_on', fit_on, ('train', 'all')),
+        ]:
+            if choice not in choices:
+                raise ValueError(f"{key} must be one of {', '.join(choices)}, got '{choice}'.")
+        if num_iters < (0 if init == 'pca' else 1):
+            raise ValueError(f"num_iters={num_iters} is too small for init='{init}'.")
+        if max_dim is not None and max_dim < 1:
+            raise ValueError(f'max_dim must be at least 1 or None, got {max_dim}.')
+        self.num_tokens = num_tokens
+        self.codebook_size = codebook_size
+        self.method = method
+        self.modalities = None if modalities is None else sorted(set(modalities))
+        self.center = center
+        self.normalize = normalize
+        self.whiten = whiten
+        self.num_iters = num_iters
+        self.init = init
+        self.max_dim = max_dim
+        self.seed = seed
+        self.fit_on = fit_on
+        self.cache = cache
+        self.verbose = verbose
+        self.quantizers: dict[str, Quantizer] = {}
+
+    @property
+    def is_fitted(self) -> bool:
+        return len(self.quantizers) > 0
+
+    @property
+    def num_tokens_dict(self) -> dict[str, int]:
+        r"""Tokens per modality, in the order of the columns."""
+        modalities = self.modalities or sorted(self.quantizers)
+        if not modalities and isinstance(self.num_tokens, dict):
+            modalities = sorted(self.num_tokens)
+        if not modalities:
+            raise RuntimeError('The modalities are not known before the tokenizer is fitted.')
+        return {m: self._num_tokens_of(m) for m in modalities}
+
+    def _num_tokens_of(self, modality: str) -> int:
+        if isinstance(self.num_tokens, int):
+            return self.num_tokens
+        if modality not in self.num_tokens:
+            raise ValueError(
+                f"num_tokens has no entry for the modality '{modality}' (given: "
+                f'{sorted(self.num_tokens)}); pass modalities=[...] to leave it out.'
+            )
+        return self.num_tokens[modality]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        r"""Smallest type that holds all token ids."""
+        if self.codebook_size <= 256:
+            return torch.uint8
+        return torch.int16 if self.codebook_size <= 2**15 else torch.int32
+
+    def fit(self, data: HeteroData) -> OPQTokenizer:
+        r"""Fits the codebooks to the items of the graph.
+
+        Raises:
+            ValueError: If a modality is missing, holds NaN or infinite
+                values, or has fewer rows than there are centroids.
+        """
+        modalities = feature_modalities(data) if self.modalities is None else self.modalities
+        if not modalities:
+            raise ValueError("The graph has no item features: expected data['item'].x_<modality>.")
+        features = self._features(data, modalities)
+        if isinstance(self.num_tokens, dict) and set(self.num_tokens) - set(modalities):
+            unknown = sorted(set(self.num_tokens) - set(modalities))
+            raise ValueError(f'num_tokens names {unknown}, expected only {sorted(modalities)}.')
+        rows = {m: self._rows(data, m) for m in sorted(modalities)}
+        for m in rows:
+            check_sizes(m, rows[m].size, features[m].shape[1], **self._fit_settings(m))
+        bar = tqdm(rows, desc='Fitting tokens', disable=not self.verbose)
+        self.quantizers = {m: self._fit_one(m, features[m], rows[m]) for m in bar}
+        return self
+
+    def _features(self, data: HeteroData, modalities: Sequence[str]) -> dict[str, np.ndarray]:
+        features = {m: item_features(data, m) for m in modalities}
+        for m, x in features.items():
+            self._check_width(m, x, f"data['item'].x_{m}")
+        return features
+
+    def _check_width(self, modality: str, x: np.ndarray, name: str) -> None:
+        fitted = self.quantizers.get(modality)
+        if fitted is not None and x.shape[1] != fitted.width:
+            raise ValueError(
+                f'{name} has {x.shape[1]} columns, expected {fitted.width}, the width that '
+                f"the tokenizer was fitted to for the modality '{modality}'."
+            )
+
+    def _rows(self, data: HeteroData, modality: str) -> np.ndarray:
+        num_items = data[ITEM][f'x_{modality}'].shape[0]
+        keep = torch.ones(num_items, dtype=torch.bool)
+        if self.fit_on == 'train' and RATES in data.edge_types:
+            item = data[RATES].edge_index[1].cpu()
+            if item.numel() > 0:
+                keep.zero_()
+                keep[item] = True
+        if f'mask_{modality}' in data[ITEM]:
+            keep &= data[ITEM][f'mask_{modality}'].cpu().bool()
+        return keep.nonzero().view(-1).numpy()
+
+    def _fit_settings(self, modality: str) -> dict[str, Any]:
+        names = ('codebook_size', 'method', 'init', 'center', 'normalize', 'whiten')
+        settings = {name: getattr(self, name) for name in (*names, 'num_iters', 'max_dim', 'seed')}
+        return {'num_tokens': self._num_tokens_of(modality), **settings}
+
+    def _fit_one(self, modality: str, x: np.ndarray, rows: np.ndarray) -> Quantizer:
+        if rows.size < x.shape[0]:
+            x = x[rows]
+        settings = self._fit_settings(modality)
+
+        def compute() -> dict[str, Tensor]:
+            return fit_quantizer(x, **settings, name=modality).state_dict()
+
+        if self.cache:
+            key = fingerprint(CACHE, x, settings, _faiss_version())
+            state = cached('tokens', key, compute)
+        else:
+            state = compute()
+        return self._quantizer(state)
+
+    def _quantizer(self, state: dict[str, Tensor]) -> Quantizer:
+        residual = self.method == 'rq'
+        return Quantizer.from_state_dict(state, self.center, self.normalize, residual)
+
+    def forward(self, data: HeteroData) -> HeteroData:
+        if not self.is_fitted:
+            self.fit(data)
+        features = self._features(data, sorted(self.quantizers))
+        device = data[ITEM][f'x_{next(iter(features))}'].device
+
+        def compute() -> dict[str, Tensor]:
+            return {'token_id': self._encode(features)}
+
+        if self.cache:
+            states = {m: quantizer.state_dict() for m, quantizer in self.quantizers.items()}
+            settings = [self.center, self.normalize, self.method]
+            token_id = cached('codes', fingerprint(CACHE, features, states, settings), compute)
+        else:
+            token_id = compute()
+        data[ITEM].token_id = token_id['token_id'].to(device)
+        return data
+
+    def encode(
+        self,
+        features: Mapping[str, Tensor | np.ndarray],
+        mask: Optional[Mapping[str, Tensor]] = None,
+    ) -> Tensor:
+        r"""Tokens of new items, **[n, T]**.
+
+        Args:
+            features: A matrix **[n, d_m]** for every fitted modality.
+            mask: For some modalities, which items have it, **[n]**; the
+                others get the mean of the fitted rows in place of their row.
+
+        Raises:
+            ValueError: If a modality is missing or unknown, has another
+                width or number of rows, or holds NaN or infinite values.
+        """
+        if not self.is_fitted:
+            raise RuntimeError('The tokenizer is not fitted yet: call it on a graph first.')
+        mask = {} if mask is None else mask
+        for given in (features, mask):
+            for m in given:
+                if m not in self.quantizers:
+                    raise ValueError(
+                        f"The modality '{m}' is unknown: the tokenizer was fitted to "
+                        f'{sorted(self.quantizers)}.'
+                    )
+        arrays = {}
+        for m, quantizer in self.quantizers.items():
+            if m not in features:
+                raise ValueError(
+                    f"The features of the modality '{m}' are missing: expected "
+                    f'{sorted(self.quantizers)} (pass a mask for items that lack one).'
+                )
+            x = features[m]
+            if m in mask:
+                present = torch.as_tensor(mask[m]).bool().cpu()
+                if present.dim() != 1 or present.numel() != x.shape[0]:
+                    raise ValueError(
+                        f"The mask of the modality '{m}' has shape {list(present.shape)}, "
+                        f'expected [{x.shape[0]}].'
+                    )
+                x = torch.tensor(as_array(x), dtype=torch.float)
+                x[~present] = quantizer.mean
+            name = f"The feature matrix of the modality '{m}'"
+            arrays[m] = check_matrix(x, name)
+            self._check_width(m, arrays[m], name)
+        return self._encode(arrays)
+
+    def _encode(self, features: dict[str, np.ndarray]) -> Tensor:
+        num_rows = {m: x.shape[0] for m, x in features.items()}
+        if len(set(num_rows.values())) > 1:
+            raise ValueError(f'The modalities differ in their number of rows: {num_rows}.')
+        codes = [self.quantizers[m].encode(features[m]) for m in sorted(self.quantizers)]
+        return torch.cat(codes, dim=1).to(self.dtype)
+
+    def save(self, path: str) -> None:
+        r"""Writes settings and codebooks into one file."""
+        if not self.is_fitted:
+            raise RuntimeError('The tokenizer is not fitted yet: there is nothing to save.')
+        content = {
+            'format': FORMAT,
+            'settings': {key: getattr(self, key) for key in _SETTINGS},
+            'state': {m: quantizer.state_dict() for m, quantizer in self.quantizers.items()},
+        }
+        with atomic_write(path) as temporary:
+            torch.save(content, temporary)
+
+    @classmethod
+    def load(cls, path: str) -> OPQTokenizer:
+        r"""Reads what :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file is truncated or something else.
+        """
+        if not os.path.isfile(path):
+            raise FileNotFoundError(f"'{path}' does not exist (expected a saved tokenizer)")
+        try:
+            content = torch.load(path, map_location='cpu', weights_only=True)
+            if not isinstance(content, dict) or content['format'] != FORMAT:
+                raise KeyError('format')
+            tokenizer = cls(**content['settings'])
+            for m, state in sorted(content['state'].items()):
+                tokenizer.quantizers[m] = tokenizer._quantizer(state)
+        except Exception as error:
+            raise ValueError(
+                f"'{path}' is not a saved tokenizer, or is damaged: expected a file written by "
+                f'{cls.__name__}.save.'
+            ) from error
+        return tokenizer
+
+    def report(self, data: HeteroData, k: int = 10, num_samples: int = 1000) -> dict[str, Any]:
+        r"""Measures how well the tokens tell the items of the graph apart.
+
+        Returns:
+            :obj:`num_items`, :obj:`collisions` (items that share all their
+            tokens with another item), and for each of :obj:`modalities`:
+            :obj:`perplexity` and :obj:`used` codes of each token,
+            :obj:`collisions`, :obj:`duplicates` (items whose features equal
+            those of another item and so must collide), :obj:`error` (squared
+            error relative to the variance of the prepared features),
+            :obj:`kept_variance`, and :obj:`neighbors` (share of the
+            :obj:`k` nearest neighbours, by cosine, of sampled items that are
+            found again when all other items are given by their tokens).
+        """
+        if not self.is_fitted:
+            self.fit(data)
+        features = self._features(data, sorted(self.quantizers))
+        return token_report(self.quantizers, features, k, num_samples, self.seed)
+
+    def report_table(self, data: HeteroData, k: int = 10, num_samples: int = 1000) -> str:
+        r"""The :meth:`report` as text."""
+        return format_report(self.report(data, k, num_samples))
+
+    def __repr__(self) -> str:
+        tokens = str(self.num_tokens)
+        if self.is_fitted or isinstance(self.num_tokens, dict):
+            tokens = ', '.join(f'{m}: {n}' for m, n in self.num_tokens_dict.items())
+            tokens = f'{{{tokens}}}'
+        return (
+            f'{self.__class__.__name__}(num_tokens={tokens}, '
+            f"codebook_size={self.codebook_size}, method='{self.method}')"
+        )
+
+
+_SETTINGS = (
+    'num_tokens',
+    'codebook_size',
+    'method',
+    'modalities',
+    'center',
+    'normalize',
+    'whiten',
+    'num_iters',
+    'init',
+    'max_dim',
+    'seed',
+    'fit_on',
+    'cache',
+    'verbose',
+)
+
+
+def _faiss_version() -> str:
+    try:
+        return version('faiss-cpu')  # Importing takes longer.
+    except PackageNotFoundError:
+        pass
+    try:
+        return import_faiss().__version__
+    except ImportError:
+        return 'none'

@@ -1,0 +1,240 @@
+r"""Full ranking: every user against every item, in blocks of users."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Optional, Sequence
+
+import torch
+from torch import Tensor
+
+from motor_geo.engine.metrics import METRICS, check_names, list_metrics, ranking_metrics
+from motor_geo.typing import Embeddings, EvalTargets
+from motor_geo.utils.ranking import Ranker, check_items
+
+
+def popularity_embeddings(
+    edge_index: Tensor, num_users: int, num_items: int, seed: int = 0
+) -> Embeddings:
+    r"""Embeddings of width one that rank items by their number of training
+    interactions. Ties are broken at random: the order of items in a file may
+    itself tell of popularity.
+    """
+    count = edge_index[1].bincount(minlength=num_items).float()
+    noise = torch.rand(num_items, generator=torch.Generator().manual_seed(seed))
+    count = count + noise.to(count.device) / 2
+    return Embeddings(count.new_ones(num_users, 1), count.view(-1, 1))
+
+
+def item_groups(count: Tensor, bounds: Optional[Sequence[int]] = None) -> tuple[list[str], Tensor]:
+    r"""Groups items by their number of training interactions.
+
+    Without :obj:`bounds`, :obj:`cold` items have none, :obj:`tail` items at
+    most the median and :obj:`head` items more than the 80th percentile of the
+    others; :obj:`middle` items are in between. Items with equal counts are in
+    the same group.
+
+    Args:
+        count: Number of training interactions of every item, **[N]**.
+        bounds: Increasing upper bounds, *e.g.*, :obj:`(0, 5, 10, 20, 50)` for
+            the groups :obj:`0`, :obj:`1-5`, ..., :obj:`21-50`, :obj:`>50`.
+
+    Returns:
+        The names of the groups, and the group of every item **[N]**.
+    """
+    if bounds is None:
+        warm = count[count > 0].sort().values
+        half, most = (warm.numel() - 1) // 2, (4 * warm.numel() - 1) // 5
+        edges = [0, int(warm[half]), int(warm[most])] if warm.numel() > 0 else [0, 0, 0]
+        names = ['cold', 'tail', 'middle', 'head']
+    else:
+        edges = [int(bound) for bound in bounds]
+        if not edges or edges[0] < 0 or any(a >= b for a, b in zip(edges, edges[1:])):
+            raise ValueError(
+                f"'bounds' must be increasing numbers of interactions, got {list(bounds)}."
+            )
+        lows = [0, *(edge + 1 for edge in edges[:-1])]
+        names = [str(b) if a == b else f'{a}-{b}' for a, b in zip(lows, edges)]
+        names.append(f'>{edges[-1]}')
+    return names, torch.bucketize(count, torch.tensor(edges, device=count.device))
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    r"""Metrics of one evaluation.
+
+    Args:
+        metrics: Means over users, *e.g.*, :obj:`metrics['recall@20']`.
+        user: The users, **[U]**.
+        per_user: The same metrics (but those of lists) of each user, **[U]**.
+        rank: Rank of each held-out item in its user's list, from 0, or the
+            largest cut-off if it is not in it, **[n]**.
+        pred: The ranked items, if asked for, **[U, max K]**; :obj:`-1` is
+            empty.
+    """
+
+    metrics: dict[str, float]
+    user: Tensor
+    per_user: dict[str, Tensor]
+    rank: Tensor
+    pred: Optional[Tensor] = None
+    _targets: Optional[EvalTargets] = field(default=None, repr=False)
+    _count: Optional[Tensor] = field(default=None, repr=False)
+    _ks: tuple[int, ...] = field(default=(), repr=False)
+
+    def slices(self, bounds: Optional[Sequence[int]] = None) -> dict[str, dict[str, float]]:
+        r"""Recall and NDCG of groups of items (see :meth:`item_groups`).
+
+        The lists stay as they are; only held-out items of the group count, and
+        means are over users who have one. A group held out by nobody has no
+        metrics.
+
+        Returns:
+            For each group its number of :obj:`items`, held-out
+            :obj:`interactions`, :obj:`users`, and metrics.
+        """
+        assert self._targets is not None and self._count is not None
+        names, group = item_groups(self._count, bounds)
+        user, item = self._targets.index
+        out = {}
+        for i, name in enumerate(names):
+            mask = group[item] == i
+            count = user[mask].bincount(minlength=len(self._targets))
+            hits = _hits(user[mask], self.rank[mask], len(self._targets), max(self._ks))
+            some = count > 0
+            values = ranking_metrics(hits[some], count[some], self._ks, ('recall', 'ndcg'))
+            out[name] = {
+                'items': int((group == i).sum()),
+                'interactions': int(mask.sum()),
+                'users': int(some.sum()),
+            } | ({key: float(value.mean()) for key, value in values.items()} if some.any() else {})
+        return out
+
+
+class Evaluator:
+    r"""Evaluates embeddings by ranking all items (or the candidates of
+    :obj:`targets`) for every user with a held-out item. Training items of a
+    user are not ranked, held-out items of other splits are, unless
+    :obj:`exclude` holds them.
+
+    Args:
+        targets: The held-out interactions.
+        train_edge_index: Training interactions (user, item), **[2, E]**.
+        num_items: Number of items.
+        ks: The cut-offs.
+        exclude: Further interactions that are not ranked, *e.g.*, validation
+            when testing.
+        batch_size: Number of users per block; see
+            :class:`motor_geo.utils.ranking.Ranker` for the default.
+        metrics: Names of per-user metrics.
+
+    Raises:
+        ValueError: If there is nothing to evaluate, an index is out of range,
+            or a held-out item is not among the candidates.
+    """
+
+    def __init__(
+        self,
+        targets: EvalTargets,
+        train_edge_index: Tensor,
+        num_items: int,
+        ks: Sequence[int] = (5, 10, 20, 50),
+        exclude: Optional[EvalTargets] = None,
+        batch_size: Optional[int] = None,
+        metrics: Sequence[str] = METRICS,
+    ):
+        check_names(ks, metrics, METRICS)
+        if len(targets) == 0:
+            raise ValueError('There is no held-out interaction to evaluate.')
+        if int(targets.count.min()) < 1:
+            user = int(targets.user[targets.count.argmin()])
+            raise ValueError(
+                f"User {user} of 'targets' has no held-out item, expected one or more."
+            )
+        check_items('targets', targets.item, num_items)
+        check_items('train_edge_index', train_edge_index[1], num_items)
+        if targets.candidates is not None:
+            missing = ~torch.isin(targets.item, targets.candidates)
+            if bool(missing.any()):
+                item = int(targets.item[missing][0])
+                raise ValueError(f'The held-out item {item} is not among the candidates.')
+        self.targets = targets
+        self.train_edge_index = train_edge_index
+        self.num_items = num_items
+        self.ks = tuple(ks)
+        self.exclude = exclude
+        self.batch_size = batch_size
+        self.metrics = tuple(metrics)
+        self._prepare(targets.user.device)
+
+    def _prepare(self, device: torch.device) -> None:
+        self.targets = self.targets.to(device)
+        self.train_edge_index = self.train_edge_index.to(device)
+        pairs = [self.train_edge_index]
+        if self.exclude is not None:
+            user, item = self.exclude.index
+            pairs.append(torch.stack([self.exclude.user[user], item]).to(device))
+        self._ranker = Ranker(
+            self.targets.user,
+            self.num_items,
+            max(self.ks),
+            torch.cat(pairs, dim=1),
+            self.targets.candidates,
+            self.batch_size,
+        )
+        self._count = self.train_edge_index[1].bincount(minlength=self.num_items)
+        self._row, self._item = self.targets.index
+        self._bound = self.targets.ptr[:: self._ranker.batch_size].tolist()
+        self._bound = [*self._bound[: len(self._ranker)], self._item.numel()]
+
+    @torch.no_grad()
+    def evaluate(self, emb: Embeddings, return_pred: bool = False) -> EvalResult:
+        r"""Ranks items by the inner products of :obj:`emb`.
+
+        Args:
+            emb: User and item vectors, **[M, d]** and **[N, d]**.
+            return_pred: If set to :obj:`True`, keeps the lists.
+
+        Raises:
+            ValueError: If a score is NaN, or the embeddings do not fit.
+        """
+        if emb.user.device != self.targets.user.device:
+            self._prepare(emb.user.device)
+        width = max(self.ks)
+        place = torch.arange(width, 0, -1, device=emb.user.device, dtype=torch.int32)
+        place = place[: self._ranker.k]
+        ranks, preds = [], []
+        for i, (start, _, pred) in enumerate(self._ranker(emb)):
+            held_out = slice(self._bound[i], self._bound[i + 1])
+            match = pred[self._row[held_out] - start] == self._item[held_out].view(-1, 1)
+            ranks.append(width - (match * place).amax(1))
+            preds.append(pred)
+        rank, pred = torch.cat(ranks), torch.cat(preds)
+
+        hits = _hits(self._row, rank, len(self.targets), width)
+        per_user = ranking_metrics(hits, self.targets.count, self.ks, self.metrics)
+        means = {key: value.mean() for key, value in per_user.items()}
+        means |= list_metrics(pred, self._count, self.ks, self._ranker.num_candidates)
+        values = torch.stack(list(means.values())).tolist()
+        return EvalResult(
+            metrics=dict(zip(means, values)),
+            user=self.targets.user,
+            per_user=per_user,
+            rank=rank,
+            pred=pred if return_pred else None,
+            _targets=self.targets,
+            _count=self._count,
+            _ks=self.ks,
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f'{self.__class__.__name__}({len(self.targets)} users, '
+            f'{self._ranker.num_candidates} items, ks={list(self.ks)})'
+        )
+
+
+def _hits(row: Tensor, rank: Tensor, num_rows: int, width: int) -> Tensor:
+    hits = torch.zeros(num_rows, width + 1, dtype=torch.bool, device=row.device)
+    hits[row, rank.long().clamp(max=width)] = True  # The last column takes the misses.
+    return hits[:, :width]

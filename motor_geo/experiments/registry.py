@@ -1,0 +1,182 @@
+r"""The experiments of the papers, and some beyond."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from motor_geo.experiments.variants import (
+    EPOCHS,
+    LIRDREC,
+    MOTOR,
+    Contender,
+    Setup,
+    backbones,
+    cold_start,
+    controls,
+    layers,
+    lirdrec_modalities,
+    lirdrec_parts,
+    missing,
+    nothing,
+    parts,
+    quantizers,
+    quick_start,
+    recommended,
+    sensitivity,
+    sparsity,
+    token_counts,
+)
+
+
+class Experiment(NamedTuple):
+    r"""An experiment.
+
+    Args:
+        name: Its name.
+        title: What it shows.
+        contenders: Who competes.
+        view: How the report shows it, see :mod:`motor_geo.experiments.views.comparison`.
+        reference: Index of the label that differs between contenders that are
+            compared, and its value for the one compared with.
+        paper: Key of the paper in the file of published numbers.
+        head: Names of the labels.
+        note: What a reader should know.
+    """
+
+    name: str
+    title: str
+    contenders: Callable[[Setup], list[Contender]]
+    view: str
+    reference: tuple[int, str] | None = None
+    paper: str | None = None
+    head: tuple[str, ...] = ('data', 'backbone', 'items')
+    note: str = ''
+
+
+AGAINST_IDS = (2, 'id')
+_ALL = [
+    Experiment('table1', 'Statistics of the data sets', nothing, 'statistics', paper='motor'),
+    Experiment(
+        'table2',
+        'Backbones with IDs and with tokens',
+        backbones(MOTOR, ('id', 'specific', 'agnostic')),
+        'comparison',
+        AGAINST_IDS,
+        'motor',
+    ),
+    Experiment(
+        'table3',
+        'Items by their number of training interactions',
+        backbones(('LightGCN', 'VBPR', 'SLMRec', 'FREEDOM'), ('id', 'specific')),
+        'buckets',
+        AGAINST_IDS,
+        'motor',
+    ),
+    Experiment(
+        'table4',
+        'Single modalities and plainer decoders',
+        parts,
+        'comparison',
+        AGAINST_IDS,
+        'motor',
+    ),
+    Experiment(
+        'figure4',
+        'Parameters and Recall@20 by the number of tokens per modality',
+        token_counts,
+        'counts',
+        AGAINST_IDS,
+        'motor',
+        ('data', 'backbone', 'tokens'),
+    ),
+    Experiment('figure5', 'Items that share most tokens', nothing, 'neighbors', paper='motor'),
+    Experiment('figure6', 'How often tokens occur', nothing, 'tokens', paper='motor'),
+    Experiment(
+        'lirdrec-table2',
+        'LIRDRec and others',
+        backbones(LIRDREC, ('id',)),
+        'comparison',
+        (1, 'LIRDRec'),
+        'lirdrec',
+    ),
+    Experiment(
+        'lirdrec-table3',
+        'LIRDRec without its parts',
+        lirdrec_parts,
+        'comparison',
+        (2, 'full'),
+        'lirdrec',
+        ('data', 'backbone', 'variant'),
+    ),
+    Experiment(
+        'lirdrec-table4',
+        'LIRDRec with single modalities',
+        lirdrec_modalities,
+        'comparison',
+        (2, 'full'),
+        'lirdrec',
+        ('data', 'backbone', 'features'),
+    ),
+    Experiment(
+        'lirdrec-figure3',
+        f'The first {EPOCHS} epochs',
+        quick_start,
+        'epochs',
+        note='Recall@20 on validation, which is what an epoch is followed by.',
+    ),
+    Experiment('lirdrec-figure4', 'Items without interactions', cold_start, 'cold'),
+    Experiment(
+        'lirdrec-figure5',
+        'LIRDRec by weight of the regulariser and decay',
+        sensitivity,
+        'heat',
+        head=('data', 'reg_weight', 'decay_weight'),
+    ),
+    Experiment(
+        'lirdrec-figure6',
+        'LIRDRec by the number of hops',
+        layers,
+        'lines',
+        head=('data', 'backbone', 'hops on the user-item graph'),
+    ),
+    Experiment(
+        'quantizers',
+        'Optimised product, product and residual quantisation',
+        quantizers,
+        'comparison',
+        (3, 'opq'),
+        head=('data', 'backbone', 'items', 'quantiser'),
+    ),
+    Experiment(
+        'missing',
+        'Items that lack a modality',
+        missing,
+        'lines',
+        head=('data', 'backbone', 'items', 'share of items that lost a modality'),
+    ),
+    Experiment(
+        'controls',
+        'What content adds, and what the token network adds',
+        controls,
+        'comparison',
+        AGAINST_IDS,
+    ),
+    Experiment(
+        'recommended',
+        'The recommended tokens against IDs, features and plain means',
+        recommended,
+        'comparison',
+        (2, 'recommended'),
+    ),
+    Experiment(
+        'sparsity',
+        'Fewer training interactions',
+        sparsity,
+        'shares',
+        head=('data', 'backbone', 'items', 'share of training interactions'),
+    ),
+]
+EXPERIMENTS = {entry.name: entry for entry in _ALL}
+#: Other names of an experiment.
+ALIASES = {'figure3': 'table3'}

@@ -1,0 +1,218 @@
+r"""What a sweep searches: options of runs with lists of choices or ranges."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import warnings
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+
+import numpy as np
+import yaml
+
+from motor_geo.pipeline.config import (
+    CHOICES,
+    FIXED,
+    GENERAL,
+    Config,
+    flatten,
+    merge,
+    parse_flags,
+    read_yaml,
+    resolve,
+)
+from motor_geo.utils.errors import ConfigError
+
+
+class Range(NamedTuple):
+    r"""Numbers to search between, both included."""
+
+    low: Union[int, float]
+    high: Union[int, float]
+    log: bool
+
+
+class Space:
+    r"""A search space: options of all trials, and what differs.
+
+    Args:
+        config: Options of all trials.
+        search: For every searched option by dotted name, a list of choices or
+            a mapping :obj:`{low, high, log}`.
+
+    Raises:
+        ConfigError: If an option is unknown or cannot be searched, or a
+            choice has the wrong type.
+    """
+
+    def __init__(self, config: Config, search: Config):
+        self.config = config
+        self.search = parse_search(config, search)
+        #: The configuration with the first choices.
+        self.base = self.resolve({key: entry[0] for key, entry in self.search.items()})
+
+    def resolve(self, options: Mapping[str, Any]) -> Config:
+        r"""The configuration of searched options, without a folder."""
+        return {**resolve(override(self.config, options)), 'out': None}
+
+    def grid(self, limit: Optional[int] = None) -> Optional[List[Config]]:
+        r"""All combinations, or so many of them at random, or :obj:`None` if
+        there are ranges.
+        """
+        if any(isinstance(entry, Range) for entry in self.search.values()):
+            return None
+        labels = [[json.dumps(value) for value in entry] for entry in self.search.values()]
+        grid = [dict(zip(self.search, entry)) for entry in itertools.product(*labels)]
+        if limit is None or limit >= len(grid):
+            return grid
+        order = np.random.default_rng(self.base['seed']).permutation(len(grid))
+        return [grid[i] for i in order[:limit]]
+
+    def add(self, study: Any, params: Config) -> None:
+        r"""Adds a running trial to a study."""
+        from optuna.trial import TrialState, create_trial
+
+        distributions = self.distributions()
+        study.add_trial(
+            create_trial(state=TrialState.RUNNING, params=params, distributions=distributions)
+        )
+
+    def sample(self, study: Any) -> None:
+        r"""Adds a running trial that TPE chooses. It is seeded by trial, so
+        that going on with a sweep samples the same, and processes do not.
+        """
+        from optuna.samplers import TPESampler
+
+        entropy = self.base['seed'], len(study.get_trials(deepcopy=False))
+        seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # 'constant_liar' was experimental.
+            study.sampler = TPESampler(seed=seed, constant_liar=True)
+        study.ask(self.distributions())
+
+    def distributions(self) -> Dict[str, Any]:
+        r"""The space in terms of Optuna, which knows choices by their JSON,
+        since they may be lists or mappings.
+        """
+        from optuna.distributions import CategoricalDistribution as Choice
+        from optuna.distributions import FloatDistribution, IntDistribution
+
+        out: Dict[str, Any] = {}
+        for key, entry in self.search.items():
+            if not isinstance(entry, Range):
+                out[key] = Choice([json.dumps(value) for value in entry])
+            elif isinstance(entry.low, int) and isinstance(entry.high, int):
+                out[key] = IntDistribution(entry.low, entry.high, log=entry.log)
+            else:
+                out[key] = FloatDistribution(entry.low, entry.high, log=entry.log)
+        return out
+
+    def options(self, params: Config) -> Config:
+        r"""Values of searched options from parameters of Optuna."""
+        return {
+            key: params[key] if isinstance(entry, Range) else json.loads(params[key])
+            for key, entry in self.search.items()
+        }
+
+    def settings(self) -> Config:
+        r"""Everything that two halves of a sweep must share."""
+        out = flatten({**self.base, 'search': self.search})
+        for key in ('out', 'threads', 'tensorboard', 'device', 'trainer.progress', *self.search):
+            out.pop('model.name' if key == 'model' else 'items.name' if key == 'items' else key)
+        return json.loads(json.dumps(out))
+
+
+def read_space(paths: Sequence[str], flags: Config) -> Space:
+    r"""Reads and merges files, later ones and flags first."""
+    config: Config = {}
+    search: Config = {}
+    for path in paths:
+        options, entries = _read(path)
+        config, search = merge(config, options), {**search, **entries}
+    if not search:
+        raise ConfigError("A sweep needs --config or --space with a file that has 'search'")
+    return Space(merge(config, flags), search)
+
+
+def override(config: Config, options: Mapping[str, Any]) -> Config:
+    r"""Sets options by dotted name; the names of sections come first."""
+    for key in sorted(options, key=lambda key: key not in CHOICES):
+        ((section, inner),) = parse_flags([f'--{key}=']).items()
+        value = options[key]
+        config = merge(config, {section: dict.fromkeys(inner, value) if inner else value})
+    return config
+
+
+def parse_search(config: Config, search: Config) -> Dict[str, Union[List[Any], Range]]:
+    r"""Checks what is searched against the constructors, choice by choice.
+
+    Raises:
+        ConfigError: If an option is unknown or cannot be searched, or a
+            choice has the wrong type.
+    """
+    entries: Dict[str, List[Any]] = {}
+    logs: Dict[str, bool] = {}
+    for given, entry in search.items():
+        ((section, inner),) = parse_flags([f'--{given}=']).items()
+        key = section if not inner or 'name' in inner else f'{section}.{next(iter(inner))}'
+        fixed = section in ('data', 'evaluator') or (section in GENERAL and section != 'seed')
+        if fixed or key in ('trainer.metric', 'trainer.progress'):
+            raise ConfigError(f"'search': '{given}' must be the same in all trials")
+        if key in entries:
+            raise ConfigError(f"'search': '{given}' occurs twice")
+        if isinstance(entry, dict) and {'low', 'high'} <= set(entry) <= {'low', 'high', 'log'}:
+            entries[key], logs[key] = [entry['low'], entry['high']], entry.get('log', False)
+        elif isinstance(entry, list) and entry:
+            entries[key] = entry
+        else:
+            raise ConfigError(
+                f"'search': expected a list of choices or {{low, high, log}} for '{given}', "
+                f'got {entry!r}'
+            )
+    if not entries:
+        raise ConfigError("Nothing to search; expected a mapping 'search' in the file")
+
+    out: Dict[str, Union[List[Any], Range]] = {}
+    names = [key for key in entries if key in CHOICES]
+    for combination in itertools.product(*(entries[key] for key in names)):
+        base = override(config, dict(zip(names, combination)))
+        resolve(base)
+        for key, values in entries.items():
+            if key not in names:
+                values = [flatten(resolve(override(base, {key: v})))[key] for v in values]
+            if len({json.dumps(value) for value in values}) < len(values):
+                raise ConfigError(f"'search': two choices of '{key}' are the same: {values}")
+            out[key] = _range(key, values, logs[key]) if key in logs else values
+    return out
+
+
+def _range(key: str, values: List[Any], log: Any) -> Range:
+    if any(isinstance(v, bool) or not isinstance(v, (int, float)) for v in values):
+        raise ConfigError(f"'search': '{key}' takes no range of numbers; expected a list")
+    low, high = values
+    if not isinstance(log, bool) or not low < high or (log and low <= 0):
+        raise ConfigError(
+            f"'search': expected low below high (above 0 if log is true) for '{key}', got "
+            f'low {low}, high {high}, log {log}'
+        )
+    return Range(low, high, log)
+
+
+def _read(path: str) -> Tuple[Config, Config]:
+    try:
+        with open(path, encoding='utf-8') as file:
+            content = yaml.safe_load(file)
+    except (OSError, ValueError, yaml.YAMLError):
+        content = None
+    if not isinstance(content, dict) or 'search' not in content:
+        return read_yaml(path), {}
+    search = content.pop('search')
+    config: Config = {}
+    if not isinstance(search, dict) or not search:
+        raise ConfigError(f"'{path}': 'search' must be a mapping of options (got {search!r})")
+    for key, value in content.items():
+        if key in (*CHOICES, *FIXED) and isinstance(value, dict):
+            config = merge(config, {key: {str(option): entry for option, entry in value.items()}})
+        else:
+            config = override(config, {str(key): value})
+    return config, {str(key): value for key, value in search.items()}

@@ -1,0 +1,263 @@
+r"""Curves of a report: metrics against something that changes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from motor_geo.experiments.results import MAIN, Label, Scene, of_group, spelled, summary
+from motor_geo.report.document import Block, Column, Figure, Row, Series, Table, Text, Value
+
+#: Items by their number of training interactions.
+GROUPS = ('tail', 'middle', 'head')
+#: A metric by seed, by label.
+Values = Mapping[Label, Sequence[float]]
+
+
+def lines(scene: Scene, logx: bool = False) -> Iterator[Block]:
+    r"""Recall@20 against the last label, a number."""
+    for data in scene.setup.data:
+        outcomes = scene.of(data)
+        names = list(dict.fromkeys(label[1:-1] for label in outcomes))
+        levels = list(dict.fromkeys(label[-1] for label in outcomes))
+        if not outcomes:
+            continue
+        for metric in (MAIN, 'ndcg@20'):
+            rows, series = [], {}
+            for name in names:
+                cells: list[Value] = []
+                for level in levels:
+                    label = (data, *name, level)
+                    known = label in outcomes
+                    cells.append(scene.value(label, metric) if known else Value(None))
+                rows.append(Row(list(name), list(cells)))
+                y, std = [cell.mean for cell in cells], [cell.std for cell in cells]
+                runs = tuple(run for cell in cells for run in cell.runs)
+                x = [float(level) for level in levels]
+                series[name[-1]] = Series(name[-1], x, y, std, runs)
+            stem = f'{scene.experiment.name}-{data}'
+            yield Table(
+                f'{stem}-{metric[:-3]}',
+                f'{spelled(metric)} by {scene.experiment.head[-1]}: {data}',
+                list(scene.experiment.head[1:-1]),
+                [Column(level, 'metric') for level in levels],
+                rows,
+                [],
+            )
+            for family, members in families(list(series)).items():
+                yield Figure(
+                    f'{stem}-{metric[:-3]}{_suffix(family)}-plot',
+                    f'{spelled(metric)}{_of(family)}: {data}',
+                    'line',
+                    scene.experiment.head[-1],
+                    spelled(metric),
+                    [series[member] for member in members],
+                    logx=logx,
+                    panels=f'{stem}-{metric[:-3]}',
+                )
+
+
+def families(names: Sequence[str]) -> dict[str, list[str]]:
+    r"""Names that stand in one figure: those of no family, and after them
+    variations (:obj:`"name, what differs"`) beside IDs and what they vary.
+    """
+    out = {'': [name for name in names if ', ' not in name]}
+    for name in names:
+        family, _, variation = name.partition(', ')
+        if variation:
+            known = [other for other in ('id', family) if other in names]
+            out.setdefault(family, known).append(name)
+    return out
+
+
+def _suffix(family: str) -> str:
+    return f'-{family}' if family else ''
+
+
+def _of(family: str) -> str:
+    return f' of variations of {family}' if family else ''
+
+
+def shares(scene: Scene) -> Iterator[Block]:
+    r"""Metrics against the share of training interactions, and where the
+    lines of tokens and of IDs cross, over all items and by their popularity.
+    """
+    yield from lines(scene, logx=True)
+    for data in scene.setup.data:
+        outcomes = scene.of(data)
+        forms = list(dict.fromkeys(label[2] for label in outcomes))
+        values = {'': {label: out.values('test', MAIN) for label, out in outcomes.items()}}
+        groups = {label: scene.groups(outcome) for label, outcome in outcomes.items()}
+        for name in GROUPS:
+            values[name] = {label: of_group(found, name, MAIN) for label, found in groups.items()}
+        if not any(len(gains(values[''], form)) > 1 for form in forms if form != 'id'):
+            continue
+        yield _crossings(scene, data, forms, values)
+        yield _evaluated(scene, data)
+
+        runs = {
+            form: [job.name for key, out in outcomes.items() if key[2] == form for job in out.jobs]
+            for form in forms
+        }
+        for family, members in families(forms).items():
+            series = []
+            for form in members:
+                points = gains(values[''], form)
+                above = [100 * gain for _, gain in points]
+                x = [share for share, _ in points]
+                series.append(Series(form, x, above, None, runs[form]))
+            title = f'Gain over IDs{_of(family)}: {data}'
+            yield _figure(scene, data, family, 'gain', title, series)
+            for name in GROUPS:
+                series = []
+                for form in members:
+                    found = {key: out for key, out in outcomes.items() if key[2] == form}
+                    cells = [summary(values[name][key], out) for key, out in found.items()]
+                    x = [float(key[-1]) for key in found]
+                    y, std = [cell.mean for cell in cells], [cell.std for cell in cells]
+                    series.append(Series(form, x, y, std, runs[form]))
+                title = f'{name.capitalize()} items of {data}{_of(family)}'
+                yield _figure(scene, data, family, name, title, series)
+
+
+def _figure(
+    scene: Scene, data: str, family: str, name: str, title: str, series: list[Series]
+) -> Figure:
+    return Figure(
+        f'{scene.experiment.name}-{data}-{name}{_suffix(family)}-plot',
+        title,
+        'line',
+        scene.experiment.head[-1],
+        'gain in Recall@20 over IDs, %' if name == 'gain' else 'Recall@20',
+        series,
+        logx=True,
+        panels=f'{scene.experiment.name}-groups-{data}{_suffix(family)}',
+    )
+
+
+def _crossings(
+    scene: Scene, data: str, forms: Sequence[str], values: Mapping[str, Values]
+) -> Table:
+    levels = sorted({float(label[-1]) for label in values['']}, reverse=True)
+    rows = []
+    for form in forms:
+        if form == 'id':
+            continue
+        known = dict(gains(values[''], form))
+        cells: list[Value | str] = [Value(known.get(level)) for level in levels]
+        cells += [ahead(gains(of, form)) for of in values.values()]
+        rows.append(Row([form], cells))
+    columns = [Column(f'gain at {100 * level:g} %', 'percent') for level in levels]
+    columns += [Column(f'ahead {name}'.rstrip(), 'text') for name in ('', *GROUPS)]
+    return Table(
+        f'{scene.experiment.name}-{data}-crossings',
+        f'Gain in Recall@20 over IDs, and at which shares of training interactions: {data}',
+        ['items'],
+        columns,
+        rows,
+        ['Between shares that were measured, lines are taken to be straight (on a log scale).'],
+    )
+
+
+def _evaluated(scene: Scene, data: str) -> Text:
+    users = {
+        float(label[-1]): outcome.arrays()[0]['user'].size
+        for label, outcome in scene.of(data).items()
+        if outcome.jobs
+    }
+    counts = ', '.join(f'{users[share]:,} at {100 * share:g} %' for share in sorted(users))
+    body = (
+        f'Users with a training and a held-out interaction: {counts}. Items are grouped by the '
+        'training interactions that are left: tail ones have at most the '
+        'median of those that have any, head ones more than four fifths of them.'
+    )
+    return Text(f'Who is evaluated: {data}', body)
+
+
+def gains(values: Values, form: str) -> list[tuple[float, float]]:
+    r"""Shares of training interactions, and the gain over IDs at each.
+
+    Args:
+        values: A metric by seed, of data, backbone, items and share.
+        form: The items.
+    """
+    points = []
+    for label, own in values.items():
+        other = values.get((*label[:2], 'id', *label[3:]))
+        if label[2] == form and own and other and np.mean(other) > 0:
+            points.append((float(label[-1]), float(np.mean(own)) / float(np.mean(other)) - 1))
+    return sorted(points)
+
+
+def ahead(points: Sequence[tuple[float, float]]) -> str:
+    r"""At which shares a gain is positive, in words."""
+    if len(points) < 2:
+        return '–'
+    cross = [f'{100 * _zero(a, b):.0f}' for a, b in zip(points, points[1:]) if a[1] * b[1] < 0]
+    first = points[0][1] > 0
+    if not cross:
+        return 'everywhere' if first else 'nowhere'
+    spans = [f'below {cross.pop(0)} %'] if first else []
+    while len(cross) > 1:
+        spans.append(f'{cross.pop(0)} to {cross.pop(0)} %')
+    return ', '.join([*spans, *(f'above {at} %' for at in cross)])
+
+
+def _zero(a: tuple[float, float], b: tuple[float, float]) -> float:
+    r"""Where a line through two points is zero, shares on a log scale."""
+    part = a[1] / (a[1] - b[1])
+    return math.exp((1 - part) * math.log(a[0]) + part * math.log(b[0]))
+
+
+def epochs(scene: Scene) -> Iterator[Block]:
+    r"""Recall@20 on validation against epochs."""
+    for data in scene.setup.data:
+        series = []
+        for label, outcome in scene.of(data).items():
+            curves = outcome.epochs()
+            if not curves:
+                continue
+            length = min(len(curve) for curve in curves)
+            values = np.array([curve[:length] for curve in curves])
+            std = values.std(axis=0, ddof=1).tolist() if len(curves) > 1 else None
+            name = label[1] if label[2] == 'id' else f'{label[1]} ({label[2]})'
+            runs = tuple(job.name for job in outcome.jobs)
+            x = [float(epoch + 1) for epoch in range(length)]
+            series.append(Series(name, x, values.mean(axis=0).tolist(), std, runs))
+        if series:
+            name = f'{scene.experiment.name}-{data}'
+            title = f'Recall@20 on validation by epoch: {data}'
+            yield Figure(f'{name}-plot', title, 'line', 'epoch', 'Recall@20 on validation', series)
+            rows = [
+                Row([s.label], [Value(s.y[i - 1]) if i <= len(s.y) else Value(None) for i in marks])
+                for s in series
+                for marks in [(1, 5, 10, 20, 40, 60)]
+            ]
+            columns = [Column(f'epoch {i}', 'metric') for i in (1, 5, 10, 20, 40, 60)]
+            yield Table(name, f'Recall@20 on validation: {data}', ['backbone'], columns, rows, [])
+
+
+def heat(scene: Scene) -> Iterator[Block]:
+    r"""Recall@20 against two options."""
+    for data in scene.setup.data:
+        outcomes = scene.of(data)
+        _, first, second = scene.experiment.head
+        rows = list(dict.fromkeys(label[1] for label in outcomes))
+        columns = list(dict.fromkeys(label[2] for label in outcomes))
+        series, table = [], []
+        for row in rows:
+            values = [scene.value((data, row, column), MAIN) for column in columns]
+            runs = tuple(run for value in values for run in value.runs)
+            y = [value.mean for value in values]
+            series.append(Series(f'{first} {row}', [], y, None, runs))
+            table.append(Row([row], list(values)))
+        name = f'{scene.experiment.name}-{data}'
+        if not table:
+            continue
+        heads = [Column(column, 'metric') for column in columns]
+        title = f'Recall@20 by {first} (rows) and {second} (columns): {data}'
+        yield Table(name, title, [first], heads, table, [])
+        title = f'Recall@20: {data}'
+        yield Figure(f'{name}-plot', title, 'heat', second, 'Recall@20', series, categories=columns)

@@ -1,0 +1,138 @@
+r"""A contrastive loss between two views of all nodes, in bounded memory."""
+
+from __future__ import annotations
+
+import math
+from typing import Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from motor_geo.nn.functional.autocast import Function, full_precision
+
+
+@full_precision
+def two_view_contrast(
+    z: Tensor, y: Tensor, temperature: float, entries: Optional[int] = None
+) -> Tensor:
+    r"""Contrastive loss of two views from the `"Deep Graph Contrastive
+    Representation Learning" <https://arxiv.org/abs/2006.04131>`_ paper, with
+    :math:`c` the cosine similarity divided by the temperature and
+    :obj:`z` as the anchor,
+
+    .. math::
+        -\frac{1}{N} \sum_i \log \frac{\exp c(\mathbf{z}_i, \mathbf{y}_i)}
+        {\sum_{k \neq i} \exp c(\mathbf{z}_i, \mathbf{z}_k) +
+        \sum_k \exp c(\mathbf{z}_i, \mathbf{y}_k)} .
+
+    The cost is quadratic in :math:`N`, the memory is not, see
+    :func:`~motor_geo.nn.functional.contrast.log_sum_exp`.
+
+    Args:
+        z: Vectors of the anchor view.
+        y: Vectors of the other view.
+        temperature: Divisor of similarities.
+        entries: Similarities that are held at a time; by default about what a
+            cache holds.
+
+    Shapes:
+        - **input:** vectors :math:`(N, F)` and :math:`(N, F)`
+        - **output:** a scalar
+    """
+    z, y = F.normalize(z, dim=-1), F.normalize(y, dim=-1)
+    anchor, bound = z / temperature, 1 / temperature
+    key = torch.cat([z, y])
+    total = log_sum_exp(anchor, key, bound=bound, skip_diagonal=True, entries=entries)
+    return (total - (anchor * y).sum()) / z.size(0)
+
+
+def log_sum_exp(
+    a: Tensor,
+    p: Tensor,
+    row_count: Optional[Tensor] = None,
+    count: Optional[Tensor] = None,
+    bound: float = math.inf,
+    skip_diagonal: bool = False,
+    entries: Optional[int] = None,
+) -> Tensor:
+    r"""The logarithms of the denominators of a contrastive loss, summed,
+
+    .. math::
+        \sum_b n_b \log \sum_k m_k \exp(\mathbf{a}_b^{\top} \mathbf{p}_k) .
+
+    Value and gradient are computed together, a block of rows at a time: the
+    cost is quadratic, the memory is not.
+
+    Args:
+        a: Anchors.
+        p: Vectors they are compared with.
+        row_count: How often anchors count, by default once.
+        count: How often the others count, by default once.
+        bound: What no inner product exceeds in size, if that is known: the
+            maximum of a row need not be found if exponentials are finite
+            without.
+        skip_diagonal: If set to :obj:`True`, :math:`b = k` is left out.
+        entries: Inner products that are held at a time; by default about what
+            a cache holds.
+
+    Shapes:
+        - **input:** anchors :math:`(B, F)`, vectors :math:`(N, F)`, counts
+          :math:`(B)` and :math:`(N)`
+        - **output:** a scalar
+    """
+    needs_grad = torch.is_grad_enabled() and (a.requires_grad or p.requires_grad)
+    if entries is None:
+        # Few rows at a time would make products slow.
+        entries = max(2**18, p.numel()) if a.device.type == 'cpu' else 2**26
+    shift = bound > 60  # exp(60) and exp(-60) are far from the limits of float32.
+    options = shift, skip_diagonal, max(1, entries // max(p.size(0), 1)), needs_grad
+    return _LogSumExp.apply(a, p, row_count, count, options)
+
+
+class _LogSumExp(Function):
+    r"""The gradient is computed on the way, while the exponentials of a block
+    are at hand.
+    """
+
+    @staticmethod
+    def forward(  # type: ignore
+        ctx, a: Tensor, p: Tensor, row_count: Optional[Tensor], count: Optional[Tensor], options
+    ) -> Tensor:
+        shift, skip_diagonal, step, needs_grad = options
+        row_count = a.new_ones(a.size(0)) if row_count is None else row_count.to(a.dtype)
+        count = None if count is None else count.to(p.dtype)
+        p_t, weighted = p.t().contiguous(), p if count is None else p * count.view(-1, 1)
+        buffer = a.new_empty(min(step, a.size(0)), p.size(0))
+        value = a.new_zeros(())
+        if needs_grad:
+            grad_a, grad_p = torch.empty_like(a), torch.zeros_like(p_t)
+        for start in range(0, a.size(0), step):
+            rows, n = a[start : start + step], row_count[start : start + step]
+            block = torch.mm(rows, p_t, out=buffer[: rows.size(0)])
+            if skip_diagonal:
+                block[:, start : start + step].fill_diagonal_(-torch.inf)
+            if shift:
+                largest = block.amax(dim=1, keepdim=True)
+                # What exp(-60) stands for does not count, but subnormal numbers
+                # are slow.
+                block.sub_(largest).clamp_(min=-60)
+                value += n @ largest.view(-1)
+            block.exp_()
+            # A product with ones adds up one by one: too inexact for many columns.
+            total = block.sum(dim=1) if count is None else block @ count
+            value += n @ total.log()
+            if needs_grad:
+                scale = (n / total).view(-1, 1)
+                torch.mm(block, weighted, out=grad_a[start : start + step]).mul_(scale)
+                grad_p.addmm_((rows * scale).t(), block)  # type: ignore
+        if needs_grad:
+            grad_p = grad_p if count is None else grad_p * count
+            ctx.save_for_backward(grad_a, grad_p.t().contiguous())
+        return value
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):  # type: ignore
+        grad_a, grad_p = ctx.saved_tensors
+        return grad * grad_a, grad * grad_p, None, None, None

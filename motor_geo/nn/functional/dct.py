@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import math
+from typing import Callable, Tuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from motor_geo.nn.functional.autocast import Function
+
+
+def cosine_transform(x: Tensor, inverse: bool = False) -> Tensor:
+    r"""Orthonormal discrete cosine transform of type II along rows,
+
+    .. math::
+        X_k = a_k \sum_{n=0}^{F-1} x_n \cos \frac{\pi (2n + 1) k}{2F}, \quad
+        a_0 = \sqrt{1 / F}, \quad a_k = \sqrt{2 / F} ,
+
+    or its inverse, which is its transpose: for weights :math:`\mathbf{W}`,
+    :math:`\mathbf{W} \, \textrm{DCT}(\mathbf{x}) =
+    \textrm{DCT}^{-1}(\mathbf{W}) \, \mathbf{x}`.
+
+    Args:
+        x: Signals, or coefficients.
+        inverse: If set to :obj:`True`, turns coefficients into signals.
+
+    Shapes:
+        - **input:** signals :math:`(N, F)`, single or double precision
+        - **output:** coefficients :math:`(N, F)`
+    """
+    return _CosineTransform.apply(x, inverse)
+
+
+class _CosineTransform(Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, inverse: bool):  # type: ignore
+        ctx.inverse = inverse
+        return _in_blocks(x, _signals if inverse else _coefficients)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):  # type: ignore
+        return _in_blocks(grad, _coefficients if ctx.inverse else _signals), None
+
+
+def _in_blocks(x: Tensor, function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
+    scale, twiddle = _factors(x)
+    out = torch.empty_like(x)
+    rows = max(2**22 // x.size(1), 1)  # Bounds the memory of complex intermediates.
+    for start in range(0, x.size(0), rows):
+        out[start : start + rows] = function(x[start : start + rows], scale, twiddle)
+    return out
+
+
+def _factors(x: Tensor) -> Tuple[Tensor, Tensor]:
+    r"""The factors :math:`a_k` and :math:`e^{-i \pi k / 2F}`."""
+    size = x.size(1)
+    k = torch.arange(size, dtype=torch.float64, device=x.device)
+    scale = torch.full_like(k, math.sqrt(2 / size))
+    scale[0] = math.sqrt(1 / size)
+    twiddle = torch.polar(torch.ones_like(k), -math.pi * k / (2 * size))
+    return scale.to(x.dtype), twiddle.to(torch.promote_types(x.dtype, torch.complex64))
+
+
+def _coefficients(x: Tensor, scale: Tensor, twiddle: Tensor) -> Tensor:
+    # Even entries, then odd ones backwards: a transform of the same length.
+    x = torch.cat([x[:, ::2], x[:, 1::2].flip(1)], dim=1)
+    return (torch.fft.fft(x) * twiddle).real * scale
+
+
+def _signals(x: Tensor, scale: Tensor, twiddle: Tensor) -> Tensor:
+    real = x / scale
+    # Of a real signal, the second half of the spectrum mirrors the first one.
+    imag = torch.cat([torch.zeros_like(real[:, :1]), -real[:, 1:].flip(1)], dim=1)
+    x = torch.fft.ifft(torch.complex(real, imag) * twiddle.conj()).real
+    half = (x.size(1) + 1) // 2
+    out = torch.empty_like(x)
+    out[:, ::2], out[:, 1::2] = x[:, :half], x[:, half:].flip(1)
+    return out

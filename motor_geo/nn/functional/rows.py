@@ -1,0 +1,164 @@
+r"""Row-wise functions of long tables that take fewer passes over them, or
+keep less of them in memory, than autograd does.
+"""
+
+from __future__ import annotations
+
+from typing import Callable, Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
+
+from motor_geo.nn.functional import matmul
+from motor_geo.nn.functional.autocast import Function, autocasts
+
+
+def normalize_rows(x: Tensor, eps: float = 1e-12) -> Tensor:
+    r"""Scales rows to unit length, as
+    :func:`torch.nn.functional.normalize` does along the last dimension.
+
+    Shapes:
+        - **input:** features :math:`(*, F)`
+        - **output:** features :math:`(*, F)`
+    """
+    return _Normalize.apply(x, eps)
+
+
+class _Normalize(Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, eps: float):  # type: ignore
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        out = x / norm.clamp_min(eps)
+        ctx.eps = eps
+        ctx.save_for_backward(out, norm)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):  # type: ignore
+        out, norm = ctx.saved_tensors
+        return normalize_grad(grad, out, norm, ctx.eps), None
+
+
+def normalize_grad(grad: Tensor, out: Tensor, norm: Tensor, eps: float) -> Tensor:
+    r"""The gradient of :math:`\mathbf{x}` from that of its unit rows.
+
+    Shapes:
+        - **input:** gradient :math:`(*, F)`, unit rows :math:`(*, F)`, norms
+          of :math:`\mathbf{x}` :math:`(*, 1)`
+        - **output:** gradient :math:`(*, F)`
+    """
+    dot = (grad * out).sum(dim=-1, keepdim=True)
+    dot = dot * (norm >= eps)  # Shorter rows are scaled by a constant.
+    return torch.addcmul(grad, out, dot, value=-1).div_(norm.clamp_min(eps))
+
+
+def row_norm(x: Tensor) -> Tensor:
+    r"""The Euclidean norm of rows, as :func:`torch.linalg.vector_norm`
+    computes it.
+
+    Shapes:
+        - **input:** features :math:`(*, F)`
+        - **output:** norms :math:`(*)`
+    """
+    return _Norm.apply(x)
+
+
+def mean_square(x: Tensor) -> Tensor:
+    r"""The mean of squared entries. Adding up rows first is exact enough for
+    tables of any height, which one norm of all entries is not.
+
+    Shapes:
+        - **input:** features :math:`(*, F)`
+        - **output:** a scalar
+    """
+    return row_norm(x).square().sum() / x.numel()
+
+
+class _Norm(Function):
+    @staticmethod
+    def forward(ctx, x: Tensor):  # type: ignore
+        norm = torch.linalg.vector_norm(x, dim=-1)
+        ctx.save_for_backward(x, norm)
+        return norm
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):  # type: ignore
+        x, norm = ctx.saved_tensors
+        scale = (grad / norm).masked_fill_(norm == 0, 0)
+        return x * scale.unsqueeze(-1)
+
+
+#: Rows of a table that are converted at a time: 64 MB at width 4,096.
+BLOCK = 4096
+
+
+def project(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
+    r"""An affine map of long tables, as :func:`torch.nn.functional.linear`, by
+    the fastest kernel. Fixed features of another precision than the weights
+    are converted block by block, forward and backward: a copy of the whole
+    table is never made.
+
+    Shapes:
+        - **input:** features :math:`(N, F)`, weight :math:`(d, F)`, bias
+          :math:`(d)` *(optional)*
+        - **output:** vectors :math:`(N, d)`
+    """
+    x = x.to(weight.dtype) if x.requires_grad else x
+    if autocasts(x) or (x.dtype == weight.dtype and not matmul.prefers_onednn(x)):
+        return F.linear(x, weight, bias)
+    out = _Project.apply(x, weight)
+    return out if bias is None else out.add_(bias)
+
+
+class _Project(Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor):  # type: ignore
+        ctx.save_for_backward(x, weight if ctx.needs_input_grad[0] else None)
+        ctx.dtype = weight.dtype
+        if x.dtype == weight.dtype:
+            return matmul.linear(x, weight)
+        return torch.cat([matmul.linear(rows.to(weight.dtype), weight) for rows in x.split(BLOCK)])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):  # type: ignore
+        x, weight = ctx.saved_tensors
+        if x.dtype == ctx.dtype:
+            grad_x = None if weight is None else matmul.linear(grad, weight.t())
+            return grad_x, matmul.linear_grad(grad, x)
+        out = grad.new_zeros(grad.size(1), x.size(1))
+        for rows, upstream in zip(x.split(BLOCK), grad.split(BLOCK)):
+            out.add_(matmul.linear_grad(upstream, rows.to(ctx.dtype)))
+        return None, out
+
+
+#: Rows of a table from which on results on the way are not kept.
+LONG = 32_768
+
+
+def checkpoint_rows(function: Callable[..., Tensor], *tables: Optional[Tensor]) -> Tensor:
+    r"""Applies a function of rows. Long tables are cut into blocks, and what
+    is computed of a block on the way is computed again in the backward pass
+    instead of being kept.
+
+    Args:
+        function: Takes and gives as many rows.
+        tables: Its arguments; :obj:`None` stays so.
+
+    Shapes:
+        - **input:** features :math:`(N, *)` each
+        - **output:** features :math:`(N, *)`
+    """
+    size = next(table.size(0) for table in tables if table is not None)
+    if size <= LONG or not torch.is_grad_enabled():
+        return function(*tables)
+    outs = []
+    for start in range(0, size, LONG):
+        rows = (None if table is None else table[start : start + LONG] for table in tables)
+        outs.append(checkpoint(function, *rows, use_reentrant=False, preserve_rng_state=False))
+    return torch.cat(outs)

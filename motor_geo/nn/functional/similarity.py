@@ -1,0 +1,145 @@
+r"""Nearest neighbours of vectors that are trained: exact, differentiable, and
+without a matrix over all pairs.
+"""
+
+from __future__ import annotations
+
+from typing import List, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch_geometric import EdgeIndex
+
+from motor_geo.nn.functional.autocast import Function, full_precision
+from motor_geo.nn.graph import sorted_edge_index
+from motor_geo.utils.topk import topk
+
+#: Similarities that are held at a time.
+BLOCK_ENTRIES = 2**25
+
+
+def block_rows(num_columns: int, entries: int = BLOCK_ENTRIES) -> int:
+    r"""Rows of a block of about :obj:`entries` entries."""
+    return max(1, entries // num_columns)
+
+
+@full_precision
+def top_k_cosine(x: Tensor, k: int, entries: int = BLOCK_ENTRIES) -> Tuple[Tensor, Tensor]:
+    r"""The :obj:`k` nearest rows of every row by cosine similarity, the row
+    itself among them,
+
+    .. math::
+        s_{ij} = \frac{\mathbf{x}_i^{\top} \mathbf{x}_j}
+        {\| \mathbf{x}_i \| \, \| \mathbf{x}_j \|} .
+
+    Neighbours are selected block by block without gradient; the similarities
+    that were kept are then computed again with gradient. Those that were not
+    kept have none, hence values and gradients equal those of a dense matrix.
+    A row of zeros is similar to nothing, itself included.
+
+    Args:
+        x: Vectors.
+        k: Number of neighbours, at most :math:`N` are returned.
+        entries: Similarities that are held at a time.
+
+    Shapes:
+        - **input:** vectors :math:`(N, F)`
+        - **output:** neighbours :math:`(N, k)`, their similarities
+          :math:`(N, k)`
+    """
+    z = F.normalize(x, dim=-1)
+    index = _select(z.detach(), min(k, z.size(0)), entries)
+    return index, _RowDot.apply(z, index)
+
+
+@torch.no_grad()
+def _select(z: Tensor, k: int, entries: int) -> Tensor:
+    num_rows = z.size(0)
+    step = min(block_rows(num_rows, entries), num_rows)
+    index = torch.empty(num_rows, k, dtype=torch.long, device=z.device)
+    z_t = z.t().contiguous()
+    buffer = z.new_empty(step, num_rows)
+    for start in range(0, num_rows, step):
+        rows = z[start : start + step]
+        similarity = torch.mm(rows, z_t, out=buffer[: rows.size(0)])
+        index[start : start + step] = topk(similarity, k, sorted=False)[1]
+    return index
+
+
+class _RowDot(Function):
+    r"""Inner products of every row with the rows :obj:`index`. Both halves of
+    the gradient are sparse products, which (unlike the backward pass of
+    ``z[index]``) sum in a fixed order and hold no tensor of size
+    :math:`N \cdot k \cdot F`.
+    """
+
+    @staticmethod
+    def forward(ctx, z: Tensor, index: Tensor) -> Tensor:  # type: ignore
+        ctx.save_for_backward(z, index)
+        out = [(z * z.index_select(0, column)).sum(dim=-1) for column in index.unbind(dim=1)]
+        return torch.stack(out, dim=1)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):  # type: ignore
+        z, index = ctx.saved_tensors
+        (num_rows, k), size = index.shape, (z.size(0), z.size(0))
+        column, grad = index.flatten(), grad.flatten()
+        ptr = torch.arange(0, column.numel() + 1, k, device=z.device)
+        out = torch.sparse_csr_tensor(ptr, column, grad, size, check_invariants=False) @ z
+        order = column.argsort(stable=True)
+        ptr = F.pad(torch.bincount(column, minlength=num_rows).cumsum(0), (1, 0))
+        transposed = torch.sparse_csr_tensor(
+            ptr, order // k, grad[order], size, check_invariants=False
+        )
+        return out + transposed @ z, None
+
+
+def neighbour_edges(index: Tensor) -> Tensor:
+    r"""Edges from the neighbours of every row to that row, ordered by row.
+
+    Shapes:
+        - **input:** neighbours :math:`(N, k)`
+        - **output:** edge indices :math:`(2, N \cdot k)`
+    """
+    row = torch.arange(index.size(0), device=index.device).view(-1, 1)
+    return torch.stack([index.flatten(), row.expand_as(index).flatten()])
+
+
+def row_sum_norm(index: Tensor, value: Tensor, row_sum: Tensor) -> Tensor:
+    r"""Normalises similarities with the sums of *rows* on both sides,
+
+    .. math::
+        S_{ij} = \frac{s_{ij}}{\sqrt{d_i d_j}} .
+
+    A sum that is not positive counts as infinite.
+
+    Shapes:
+        - **input:** neighbours :math:`(N, k)`, similarities :math:`(N, k)`,
+          row sums :math:`(N)`
+        - **output:** weights :math:`(N, k)`
+    """
+    positive = row_sum > 0
+    factor = torch.where(positive, row_sum, 1.0).rsqrt() * positive
+    return value * factor.view(-1, 1) * factor.index_select(0, index.flatten()).view_as(index)
+
+
+def merge_edges(
+    edge_indices: List[Tensor], weights: List[Tensor], num_nodes: int
+) -> Tuple[EdgeIndex, Tensor]:
+    r"""The sum of several graphs over the same nodes, in the form that
+    :class:`~motor_geo.nn.conv.Propagate` is fastest on; differentiable in the
+    weights.
+
+    Shapes:
+        - **input:** edge indices :math:`(2, |\mathcal{E}_m|)`, their weights
+          :math:`(|\mathcal{E}_m|)`
+        - **output:** edge indices :math:`(2, |\mathcal{E}|)` sorted by
+          target, their weights :math:`(|\mathcal{E}|)`
+    """
+    source, target = torch.cat([edges.as_subclass(Tensor) for edges in edge_indices], dim=1)
+    key, inverse = torch.unique(target * num_nodes + source, return_inverse=True)
+    weight = torch.cat(weights)
+    weight = weight.new_zeros(key.numel()).index_add(0, inverse, weight)
+    edge_index = torch.stack([key % num_nodes, key // num_nodes])
+    return sorted_edge_index(edge_index, num_nodes, num_nodes)[0], weight

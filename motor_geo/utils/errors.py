@@ -1,0 +1,41 @@
+r"""Errors and warnings as one sentence each."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+class ConfigError(ValueError):
+    r"""A key or a value of a configuration is wrong."""
+
+
+def one_line(error: BaseException) -> str:
+    r"""The message of an error without line breaks."""
+    return ' '.join(line.strip() for line in str(error).splitlines())
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    r"""Shows warnings as a line each, without the place in the source."""
+
+    def show(message: Any, *args: Any, **kwargs: Any) -> None:
+        print(f'warning: {one_line(message)}', file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    r"""The end of an error message: the nearest known name, or all names."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    lower = [entry for entry in known if entry.lower() == name.lower()]
+    if lower or close:
+        return f"; did you mean '{(lower or close)[0]}'?"
+    return f'; known are {", ".join(known)}'

@@ -1,0 +1,180 @@
+r"""Ranking all items for blocks of users, with some pairs masked."""
+
+from __future__ import annotations
+
+import math
+from typing import Iterator, Optional
+
+import torch
+from torch import Tensor
+
+from motor_geo.typing import Embeddings
+from motor_geo.utils.topk import topk
+
+#: Scores per block of users: what stays in the cache of a CPU between product
+#: and selection, or what keeps a GPU busy, in bytes.
+CPU_BLOCK, GPU_BLOCK = 16 * 2**20, 256 * 2**20
+#: Users per block of a catalogue too large for that: each block reads all item
+#: vectors once, which for a few users takes longer than their scores.
+MIN_USERS = 64
+
+
+class Ranker:
+    r"""Ranks items for a fixed list of users, again and again.
+
+    What does not depend on the embeddings (which scores to mask in which
+    block of users) is computed once.
+
+    Args:
+        users: Users to rank items for, **[U]**.
+        num_items: Number of items.
+        k: Length of the lists; at most the number of candidates is returned.
+        exclude: Pairs (user, item) that are never recommended, **[2, E]**.
+        candidates: Distinct items to rank, **[C]**. (default: all)
+        batch_size: Number of users per block. (default: as many as fit into
+            16 MB of scores on a CPU, 64 or more while these fit into 256 MB;
+            as many as fit into 256 MB on a GPU)
+    """
+
+    def __init__(
+        self,
+        users: Tensor,
+        num_items: int,
+        k: int,
+        exclude: Optional[Tensor] = None,
+        candidates: Optional[Tensor] = None,
+        batch_size: Optional[int] = None,
+    ):
+        if k < 1:
+            raise ValueError(f"'k' must be at least 1, got {k}.")
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"'batch_size' must be at least 1, got {batch_size}.")
+        if users.numel() > 0 and int(users.min()) < 0:
+            raise ValueError(f"'users' holds the negative index {int(users.min())}.")
+        if candidates is not None:
+            if candidates.numel() == 0:
+                raise ValueError("'candidates' is empty, expected at least one item to rank.")
+            check_items('candidates', candidates, num_items)
+            if candidates.unique().numel() < candidates.numel():
+                raise ValueError("'candidates' holds an item twice, expected distinct items.")
+        self.users = users
+        self.num_items = num_items
+        self.candidates = candidates
+        self.num_candidates = num_items if candidates is None else candidates.numel()
+        self.k = min(k, self.num_candidates)
+        block = CPU_BLOCK if users.device.type == 'cpu' else GPU_BLOCK
+        width = 4 * max(self.num_candidates, 1)
+        size = batch_size or max(block // width, min(MIN_USERS, GPU_BLOCK // width))
+        self.batch_size = max(1, min(size, users.numel()))
+        self._max_user = int(users.max()) if users.numel() > 0 else -1
+        self._mask(exclude)
+
+    def _mask(self, exclude: Optional[Tensor]) -> None:
+        # Flat positions within the score matrix of each block of users.
+        device = self.users.device
+        self._flat = torch.empty(0, dtype=torch.long, device=device)
+        self._bound = [0] * (-(-self.users.numel() // self.batch_size) + 1)
+        if exclude is None or exclude.numel() == 0 or self.users.numel() == 0:
+            return
+        check_items('exclude', exclude[1], self.num_items)
+        user, item = exclude.to(device).long()
+        if self.candidates is not None:
+            place = item.new_full((self.num_items,), -1)
+            place[self.candidates] = torch.arange(self.num_candidates, device=device)
+            user, item = user[place[item] >= 0], place[item][place[item] >= 0]
+        user, perm = user.sort()
+        ptr = user.bincount(minlength=self._max_user + 1).cumsum(0)
+        ptr = torch.cat([ptr.new_zeros(1), ptr])
+        count = ptr[self.users + 1] - ptr[self.users]
+        end = count.cumsum(0)
+        row = torch.arange(count.numel(), device=device).repeat_interleave(count)
+        offset = torch.arange(row.numel(), device=device) - (end - count)[row]
+        column = item[perm[ptr[self.users][row] + offset]]
+        self._flat = (row % self.batch_size) * self.num_candidates + column
+        last = torch.arange(len(self._bound) - 1, device=device) * self.batch_size
+        last = (last + self.batch_size - 1).clamp(max=count.numel() - 1)
+        self._bound = [0, *end[last].tolist()]
+
+    def __len__(self) -> int:
+        return len(self._bound) - 1
+
+    @torch.no_grad()
+    def __call__(self, emb: Embeddings) -> Iterator[tuple[int, Tensor, Tensor]]:
+        r"""Yields the position of the first user, scores and items
+        **[block, k]** of each block, best first. Where fewer than :obj:`k`
+        items may be recommended, the score is :obj:`-inf` and the item
+        :obj:`-1`.
+
+        Raises:
+            ValueError: If a score is NaN (after the last block), or the
+                embeddings do not fit.
+        """
+        user, item = emb.user.detach().float(), emb.item.detach().float()
+        if item.size(0) != self.num_items or user.size(0) <= self._max_user:
+            raise ValueError(
+                f'The embeddings hold {user.size(0)} users and {item.size(0)} items, expected '
+                f'at least {self._max_user + 1} users and exactly {self.num_items} items.'
+            )
+        if self.candidates is not None:
+            item = item[self.candidates]
+        # One buffer for all blocks: fresh memory costs more than the masking.
+        nan: list[Tensor] = []  # Looked at once, so that a GPU need not wait for each block.
+        buffer = user.new_empty(self.batch_size * self.num_candidates)
+        for i, start in enumerate(range(0, self.users.numel(), self.batch_size)):
+            rows = user[self.users[start : start + self.batch_size]]
+            flat = buffer[: rows.size(0) * self.num_candidates]
+            scores = flat.view(rows.size(0), self.num_candidates)
+            torch.matmul(rows, item.t(), out=scores)
+            flat.index_fill_(0, self._flat[self._bound[i] : self._bound[i + 1]], -math.inf)
+            value, index = topk(scores, self.k)
+            nan.append(value[:, 0].isnan())  # NaN ranks first.
+            if self.candidates is not None:
+                index = self.candidates[index]
+            yield start, value, index.masked_fill_(value == -math.inf, -1)
+        bad = self.users[torch.cat(nan)] if nan else self.users[:0]
+        if bad.numel() > 0:
+            raise ValueError(f'The scores of user {int(bad[0])} hold NaN; the model has diverged.')
+
+
+def top_k(
+    emb: Embeddings,
+    users: Tensor,
+    k: int,
+    exclude: Optional[Tensor] = None,
+    candidates: Optional[Tensor] = None,
+    batch_size: Optional[int] = None,
+) -> tuple[Tensor, Tensor]:
+    r"""The :obj:`k` best items of each user.
+
+    Args:
+        emb: User and item vectors.
+        users: Users to recommend to, **[U]**.
+        k: Length of the lists; at most the number of candidates is returned.
+        exclude: Pairs (user, item) that are never recommended, **[2, E]**.
+        candidates: Distinct items to choose from, **[C]**. (default: all)
+        batch_size: Number of users per block.
+
+    Returns:
+        Scores and items, **[U, k]**, best first. A list with fewer items ends
+        in the score :obj:`-inf` and the item :obj:`-1`.
+    """
+    device = emb.user.device
+    users = users.to(device)
+    candidates = None if candidates is None else candidates.to(device)
+    ranker = Ranker(users, emb.item.size(0), k, exclude, candidates, batch_size)
+    blocks = list(ranker(emb))
+    if not blocks:
+        empty = emb.user.new_empty(0, ranker.k)
+        return empty.float(), empty.long()
+    return torch.cat([score for _, score, _ in blocks]), torch.cat([item for *_, item in blocks])
+
+
+def check_items(name: str, item: Tensor, num_items: int) -> None:
+    if item.numel() == 0:
+        return
+    low, high = int(item.min()), int(item.max())
+    if low < 0 or high >= num_items:
+        raise ValueError(
+            f"'{name}' holds item {low if low < 0 else high}, expected indices from 0 "
+            f'to {num_items - 1}.'
+        )

@@ -1,0 +1,269 @@
+import os.path as osp
+import sys
+
+import numpy as np
+import pytest
+import torch
+import torch_geometric
+
+from motor_geo.data.transforms.fit_quantizer import fit_quantizer
+from motor_geo.data.transforms.opq_tokenizer import OPQTokenizer
+from tests.data.token_cases import CASES, features, make_data, tokenizer
+
+DATA = osp.join(osp.dirname(__file__), '..', '..', '..', '..', 'shared', 'data')
+
+
+@pytest.fixture(autouse=True)
+def cache_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch_geometric, 'get_home_dir', lambda: str(tmp_path / 'home'))
+
+
+def test_columns_and_dtype():
+    image, text = features(80, 6, seed=1), features(80, 9, seed=2)
+    data = make_data(text=text, image=image)
+    transform = tokenizer({'text': 3, 'image': 2})
+    assert transform.num_tokens_dict == {'image': 2, 'text': 3}
+    out = transform(data)
+    assert 'token_id' not in data['item']
+    token_id = out['item'].token_id
+    assert list(transform.num_tokens_dict) == ['image', 'text']
+    assert torch.equal(token_id[:, :2].long(), transform.quantizers['image'].encode(image))
+    assert torch.equal(token_id[:, 2:].long(), transform.quantizers['text'].encode(text))
+    assert str(transform) == (
+        "OPQTokenizer(num_tokens={image: 2, text: 3}, codebook_size=16, method='opq')"
+    )
+    only = tokenizer(2, modalities=['text'])(data)['item'].token_id
+    assert only.shape == (80, 2)
+    assert str(tokenizer()) == "OPQTokenizer(num_tokens=2, codebook_size=16, method='opq')"
+    for size, dtype in [(2, torch.uint8), (256, torch.uint8), (512, torch.int16)]:
+        x = features(600, 4)
+        out = tokenizer(1, size, num_iters=1)(make_data(x=x))['item'].token_id
+        assert out.dtype == dtype
+        out = out.long()
+        assert 0 <= out.min() and size // 2 <= out.max() < size
+    assert tokenizer(1, 2**15).dtype == torch.int16 and tokenizer(1, 2**16).dtype == torch.int32
+
+
+def test_fits_once():
+    x, other = features(80, 6, seed=1), features(30, 6, seed=2)
+    transform = tokenizer()
+    first = transform(make_data(text=x))['item'].token_id
+    before = transform.quantizers['text']
+    second = transform(make_data(text=other))['item'].token_id
+    assert transform.quantizers['text'] is before
+    assert torch.equal(second, transform.encode({'text': other}))
+    assert torch.equal(first, transform(make_data(text=x))['item'].token_id)
+
+
+def test_fit_rows():
+    x = features(60, 6)
+    x[40:] += 100
+    data = make_data(text=x)
+    data['user', 'rates', 'item'].edge_index = torch.tensor([[0, 1, 0], [0, 1, 0]])
+    data['user', 'rates', 'item'].edge_index = torch.stack(
+        [torch.zeros(40).long(), torch.arange(40)]
+    )
+    data['item'].mask_text = torch.arange(60) != 39
+    for fit_on, rows in [('train', torch.arange(39)), ('all', data['item'].mask_text)]:
+        transform = tokenizer(fit_on=fit_on).fit(data)
+        expected = tokenizer().fit(make_data(text=x[rows]))
+        for name in ['mean', 'centroids', 'rotation']:
+            left = getattr(transform.quantizers['text'], name)
+            assert torch.equal(left, getattr(expected.quantizers['text'], name))
+        assert transform(data)['item'].token_id.size(0) == 60
+    data['user', 'rates', 'item'].edge_index = torch.empty(2, 0, dtype=torch.long)
+    mean = tokenizer().fit(data).quantizers['text'].mean
+    assert torch.allclose(mean, x[data['item'].mask_text].mean(dim=0), atol=1e-4)
+
+
+def test_deterministic_and_seeded():
+    data = make_data(text=features(200, 8))
+    out = [tokenizer(4, seed=seed)(data)['item'].token_id for seed in [0, 0, 1]]
+    assert torch.equal(out[0], out[1]) and not torch.equal(out[0], out[2])
+
+
+def test_half_precision_and_memory_map(tmp_path):
+    x = features(80, 6).half()
+    np.save(tmp_path / 'x.npy', x.numpy())
+    mapped = np.load(tmp_path / 'x.npy', mmap_mode='r')
+    expected = tokenizer()(make_data(text=x.float()))['item'].token_id
+    assert torch.equal(tokenizer()(make_data(text=x))['item'].token_id, expected)
+    transform = tokenizer().fit(make_data(text=x))
+    assert torch.equal(transform.encode({'text': mapped}), expected)
+    assert torch.equal(transform.encode({'text': x.double()}), expected)
+
+
+def test_mask():
+    image, text = features(50, 6, seed=1), features(50, 8, seed=2)
+    transform = tokenizer(modalities=['image', 'text']).fit(make_data(image=image, text=text))
+    has_image = torch.tensor([True, False, True])
+    new = {'image': image[:3].clone(), 'text': text[:3]}
+    new['image'][1] = torch.nan
+    out = transform.encode(new, mask={'image': has_image})
+    mean = {'image': image.mean(dim=0, keepdim=True), 'text': text[1:2]}
+    assert torch.equal(out[1:2], transform.encode(mean))
+    assert torch.equal(
+        out[[0, 2]], transform.encode({'image': image[[0, 2]], 'text': text[[0, 2]]})
+    )
+    assert new['image'][1].isnan().all()
+    with pytest.raises(ValueError, match="'image': row 1 holds NaN"):
+        transform.encode(new)
+    with pytest.raises(ValueError, match=r"mask of the modality 'image' has shape \[2\]"):
+        transform.encode(new, mask={'image': has_image[:2]})
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_save_and_load(case, tmp_path):
+    data = make_data(text=features(60, 10), image=features(60, 12))
+    transform = tokenizer(**{**case, 'num_tokens': {'text': 2, 'image': 3}})
+    path = str(tmp_path / 'tokens.pt')
+    with pytest.raises(RuntimeError, match='not fitted'):
+        transform.save(path)
+    expected = transform(data)['item'].token_id
+    transform.save(path)
+    loaded = OPQTokenizer.load(path)
+    assert str(loaded) == str(transform)
+    for name, value in vars(transform).items():
+        assert name == 'quantizers' or getattr(loaded, name) == value
+    assert loaded.num_tokens_dict == {'image': 3, 'text': 2}
+    assert torch.equal(loaded(data)['item'].token_id, expected)
+    assert loaded.report(data) == transform.report(data)
+
+
+def test_load_errors(tmp_path):
+    path = str(tmp_path / 'tokens.pt')
+    with pytest.raises(FileNotFoundError, match='does not exist'):
+        OPQTokenizer.load(path)
+    tokenizer().fit(make_data(text=features(60, 10))).save(path)
+    content = open(path, 'rb').read()
+    for broken in [b'', b'not a tokenizer', content[: len(content) // 2]]:
+        with open(path, 'wb') as f:
+            f.write(broken)
+        with pytest.raises(ValueError, match=r'tokens.pt. is not a saved tokenizer'):
+            OPQTokenizer.load(path)
+    for foreign in [{'weight': torch.zeros(2)}, torch.zeros(3), [1]]:
+        torch.save(foreign, path)
+        with pytest.raises(ValueError, match='is not a saved tokenizer'):
+            OPQTokenizer.load(path)
+
+
+def test_encoding_needs_no_faiss(tmp_path, monkeypatch):
+    data = make_data(text=features(60, 10))
+    transform = tokenizer()
+    expected = transform(data)['item'].token_id
+    transform.save(str(tmp_path / 'tokens.pt'))
+    monkeypatch.setitem(sys.modules, 'faiss', None)
+    loaded = OPQTokenizer.load(str(tmp_path / 'tokens.pt'))
+    assert torch.equal(loaded(data)['item'].token_id, expected)
+    with pytest.raises(ImportError, match='pip install faiss-cpu'):
+        tokenizer().fit(data)
+
+
+def test_cache(monkeypatch):
+    data = make_data(text=features(60, 10))
+    expected = tokenizer(cache=True)(data)['item'].token_id
+    calls = []
+
+    def counted(*args, **kwargs):
+        calls.append(kwargs)
+        return fit_quantizer(*args, **kwargs)
+
+    monkeypatch.setattr('motor_geo.data.transforms.opq_tokenizer.fit_quantizer', counted)
+    assert torch.equal(tokenizer(cache=True)(data)['item'].token_id, expected)
+    assert not calls
+    for i, kwargs in enumerate(
+        [
+            {'seed': 1},
+            {'num_iters': 4},
+            {'center': True},
+            {'whiten': True},
+            {'method': 'rq'},
+            {'max_dim': 5},
+        ]
+    ):
+        tokenizer(cache=True, **kwargs)(data)
+        assert len(calls) == i + 1
+    tokenizer(cache=True)(make_data(text=features(60, 10) + 1))
+    assert len(calls) == 7
+    tokenizer(cache=False)(data)
+    assert len(calls) == 8
+
+    # Tokens of features that were seen before are not computed again.
+    def broken(*args):
+        raise AssertionError
+
+    other = make_data(text=features(60, 10).flip(0))
+    with monkeypatch.context() as patch:
+        patch.setattr('motor_geo.data.transforms.opq_tokenizer.Quantizer.encode', broken)
+        assert torch.equal(tokenizer(cache=True)(data)['item'].token_id, expected)
+        for graph, kwargs in [(other, {}), (data, {'cache': False})]:
+            with pytest.raises(AssertionError):
+                tokenizer(**{'cache': True, **kwargs}).fit(data)(graph)
+        transform = tokenizer(cache=True).fit(data)
+        transform.quantizers['text'].centroids.add_(1)
+        with pytest.raises(AssertionError):
+            transform(data)
+
+
+def test_setting_errors():
+    for kwargs, match in [
+        ({'num_tokens': 0}, 'num_tokens must be at least 1'),
+        ({'num_tokens': {'text': -1}}, 'num_tokens must be at least 1'),
+        ({'codebook_size': 100}, 'power of two between 2 and 65536, got 100'),
+        ({'codebook_size': 1}, 'power of two'),
+        ({'codebook_size': 2**17}, 'power of two'),
+        ({'method': 'vq'}, "method must be one of opq, pq, rq, got 'vq'"),
+        ({'init': 'zero'}, 'init must be one of'),
+        ({'fit_on': 'test'}, 'fit_on must be one of'),
+        ({'num_iters': -1}, 'num_iters=-1 is too small'),
+        ({'max_dim': 0}, 'max_dim must be at least 1'),
+    ]:
+        with pytest.raises(ValueError, match=match):
+            tokenizer(**kwargs)
+    with pytest.raises(RuntimeError, match='before the tokenizer is fitted'):
+        _ = tokenizer().num_tokens_dict
+    with pytest.raises(RuntimeError, match='not fitted yet'):
+        tokenizer().encode({'text': torch.zeros(1, 2)})
+
+
+def test_data_errors():
+    x = features(60, 6)
+    with pytest.raises(ValueError, match='no item features'):
+        tokenizer()(make_data())
+    with pytest.raises(ValueError, match='x_image is missing'):
+        tokenizer(modalities=['image'])(make_data(text=x))
+    with pytest.raises(ValueError, match="no entry for the modality 'text'"):
+        tokenizer({'image': 2})(make_data(text=x, image=x))
+    with pytest.raises(ValueError, match=r"names \['audio'\], expected only \['text'\]"):
+        tokenizer({'text': 2, 'audio': 2})(make_data(text=x))
+    with pytest.raises(
+        ValueError, match="'text' has 60 rows to fit 64 centroids .* codebook_size=32"
+    ):
+        tokenizer(2, 64)(make_data(text=x))
+    with pytest.raises(ValueError, match="'text' has 6 columns to cut into 7 tokens"):
+        tokenizer(7)(make_data(text=x))
+    assert tokenizer(7, method='rq')(make_data(text=x))['item'].token_id.shape == (60, 7)
+    with pytest.raises(ValueError, match=r'must be a matrix .* got \[60\]'):
+        tokenizer()(make_data(text=x[:, 0]))
+    bad = x.clone()
+    bad[5, 2] = torch.inf
+    with pytest.raises(ValueError, match='x_text: row 5 holds NaN or infinite values'):
+        tokenizer()(make_data(text=bad))
+    transform = tokenizer()
+    transform(make_data(text=x, image=x))
+    for new, match in [
+        ({'text': x}, "'image' are missing"),
+        ({'text': x, 'image': x, 'audio': x}, "'audio' is unknown"),
+        ({'text': x, 'image': x[:, :4]}, "'image' has 4 columns, expected 6"),
+        ({'text': x, 'image': x[:4]}, "differ in their number of rows: {'image': 4, 'text': 60}"),
+    ]:
+        with pytest.raises(ValueError, match=match):
+            transform.encode(new)
+
+
+@pytest.mark.skipif(not osp.isdir(DATA), reason='needs the real data')
+def test_real_data():
+    x = torch.from_numpy(np.load(osp.join(DATA, 'tiktok', 'image_feat.npy')))
+    report = tokenizer(4, 256, num_iters=2).report(make_data(image=x))['modalities']['image']
+    assert 0.35 < report['error'] < 0.43
+    assert min(report['used']) == 256

@@ -1,0 +1,204 @@
+import json
+import math
+import os.path as osp
+
+import pytest
+import torch
+
+from motor_geo.data import ItemKNN, OPQTokenizer, SyntheticMultimodal
+from motor_geo.engine.evaluator import Evaluator
+from motor_geo.engine.trainer import Trainer
+from motor_geo.nn import TokenCrossEncoder
+from motor_geo.nn.models import BPR, FREEDOM, LATTICE, LayerGCN, LightGCN, LIRDRec
+from motor_geo.typing import RATES
+
+
+@pytest.fixture(scope='module')
+def dataset():
+    return SyntheticMultimodal(num_users=150, num_items=90, num_interactions=900, seed=0)
+
+
+def make(dataset, cls=LightGCN, out=None, weighting='binary', **kwargs):
+    data = OPQTokenizer(2, codebook_size=16, cache=False, verbose=False)(dataset.data)
+    data = ItemKNN(k=4, weighting=weighting, cache=False)(data)
+    torch.manual_seed(0)
+    encoder = TokenCrossEncoder({'image': 2, 'text': 2}, 16, 16)
+    model = cls(data, item_encoder=encoder, channels=16)
+    evaluator = Evaluator(dataset.targets('val'), data[RATES].edge_index, 90, ks=(5, 20))
+    out = None if out is None else str(out)
+    kwargs = {'batch_size': 128, 'epochs': 4, 'progress': False, 'lr': 0.01, **kwargs}
+    return Trainer(model, data, evaluator, out=out, **kwargs)
+
+
+def scripted(dataset, values, **kwargs):
+    r"""A trainer whose validation recalls are given."""
+    trainer = make(dataset, BPR, epochs=1000, **kwargs)
+    values = iter(values)
+
+    class Fixed:
+        def evaluate(self, embeddings):
+            class Result:
+                metrics = {'recall@20': next(values)}
+
+            return Result()
+
+    trainer.evaluator = Fixed()
+    return trainer
+
+
+def test_trainer_learns_and_records(dataset, tmp_path):
+    trainer = make(dataset, out=tmp_path, epochs=15)
+    result = trainer.fit()
+    losses = [entry['loss'] for entry in result.history]
+    assert losses[-1] < 0.9 * losses[0]
+    assert result.epochs == 15 and 1 <= result.best_epoch <= 15
+    recalls = [round(entry['val']['recall@20'], 4) for entry in result.history]
+    assert recalls.index(max(recalls)) + 1 == result.best_epoch
+    assert result.best == result.history[result.best_epoch - 1]['val']
+    with open(tmp_path / 'metrics.jsonl') as file:
+        assert [json.loads(line) for line in file] == result.history
+    first = result.history[0]
+    assert first['loss'] == pytest.approx(sum(first['losses'].values()))
+
+
+def test_early_stopping(dataset):
+    r"""A gain below four decimals is none; the 21st failure in a row ends it."""
+    values = [0.10006, 0.10012] + [0.0] * 30
+    result = scripted(dataset, values).fit()
+    assert result.best_epoch == 1
+    assert result.epochs == 1 + 21
+
+    values = [0.1, 0.0, 0.10014, 0.1001] + [0.05] * 30
+    result = scripted(dataset, values, patience=2).fit()
+    assert result.best_epoch == 3 and result.epochs == 3 + 3
+
+
+def test_learning_rate_schedule(dataset):
+    trainer = make(dataset, LATTICE, weighting='cosine', epochs=3, lr=None)
+    seen = []
+    trainer.callbacks = [lambda entry: seen.append(trainer.optimizer.param_groups[0]['lr'])]
+    trainer.fit()
+    assert seen == pytest.approx([1e-3 * 0.96 ** (epoch / 50) for epoch in range(3)])
+    assert make(dataset, LIRDRec, lr=None).optimizer.param_groups[0]['lr'] == 1e-4
+
+
+def states(trainer):
+    return trainer.model.state_dict(), trainer.optimizer.state_dict()['state']
+
+
+@pytest.mark.parametrize('cls', [LightGCN, LayerGCN, FREEDOM, LIRDRec])
+def test_interrupted_training_ends_with_the_same_bits(dataset, tmp_path, cls):
+    whole = make(dataset, cls, tmp_path / 'whole', epochs=5)
+    expected = whole.fit()
+
+    broken = make(dataset, cls, tmp_path / 'broken', epochs=5)
+    steps = 0
+    loss = broken.model.loss
+
+    def failing(data, batch):  # In the middle of the fourth epoch.
+        nonlocal steps
+        steps += 1
+        if steps == 3 * len(broken.sampler) + 2:
+            raise KeyboardInterrupt
+        return loss(data, batch)
+
+    broken.model.loss = failing
+    with pytest.raises(KeyboardInterrupt):
+        broken.fit()
+    with open(tmp_path / 'broken' / 'metrics.jsonl', 'a') as file:
+        file.write('half a li')  # What a kill may leave.
+
+    torch.manual_seed(123)  # The state of the process does not matter.
+    resumed = make(dataset, cls, tmp_path / 'broken', epochs=5)
+    result = resumed.fit()
+    assert [e['val'] for e in result.history] == [e['val'] for e in expected.history]
+    assert [e['losses'] for e in result.history] == [e['losses'] for e in expected.history]
+    for (weights, moments), (weights_, moments_) in [(states(resumed), states(whole))]:
+        assert all(torch.equal(weights[key], weights_[key]) for key in weights_)
+        for index, moment in moments_.items():
+            assert all(torch.equal(moments[index][key], moment[key]) for key in moment)
+    files = [tmp_path / name / 'best.pt' for name in ('whole', 'broken')]
+    best, best_ = (torch.load(file, weights_only=True)['state'] for file in files)
+    assert best['epoch'] == best_['epoch'] == expected.best_epoch
+    assert all(torch.equal(best['model'][key], best_['model'][key]) for key in best['model'])
+    with open(tmp_path / 'broken' / 'metrics.jsonl') as file:
+        assert len(file.readlines()) == 5
+
+
+def test_more_epochs_go_on(dataset, tmp_path):
+    expected = make(dataset, epochs=4).fit()
+    make(dataset, out=tmp_path, epochs=2).fit()
+    result = make(dataset, out=tmp_path, epochs=4).fit()
+    assert [e['losses'] for e in result.history] == [e['losses'] for e in expected.history]
+    again = make(dataset, out=tmp_path, epochs=4).fit()  # Nothing is left to do.
+    assert again.history == result.history
+
+
+@pytest.mark.parametrize('cls', [LIRDRec, FREEDOM, LATTICE])
+def test_bfloat16(dataset, tmp_path, cls):
+    weighting = cls.item_graph
+    exact = make(dataset, cls, weighting=weighting).fit()
+    trainer = make(dataset, cls, tmp_path / 'half', weighting, bf16=True)
+    seen = []
+    loss = trainer.model.loss
+
+    def spy(data, batch):
+        seen.append((data['item'].x_image.dtype, torch.is_autocast_enabled('cpu')))
+        return loss(data, batch)
+
+    trainer.model.loss = spy
+    half = trainer.fit()
+    assert set(seen) == {(torch.bfloat16, True)}
+    assert trainer.data['item'].x_image.dtype == torch.float32  # What is ranked with.
+    assert all(p.dtype == torch.float32 for p in trainer.model.parameters())
+    losses = [[entry['loss'] for entry in result.history] for result in (half, exact)]
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+    for key, value in exact.history[0]['val'].items():
+        assert half.history[0]['val'][key] == pytest.approx(value, rel=0.2, abs=0.05)
+
+
+def test_seed_changes_training(dataset):
+    first, again, other = (make(dataset, seed=seed).fit() for seed in (0, 0, 1))
+    assert [e['losses'] for e in first.history] == [e['losses'] for e in again.history]
+    assert first.history[0]['losses'] != other.history[0]['losses']
+
+
+def test_global_random_state_is_left_alone(dataset):
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    trainer = make(dataset)
+    torch.manual_seed(7)
+    trainer.fit()
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_foreign_checkpoints(dataset, tmp_path):
+    make(dataset, out=tmp_path, epochs=1).fit()
+    with pytest.raises(ValueError, match='last.pt.*LightGCN.*BPR|last.pt.*BPR.*LightGCN'):
+        make(dataset, BPR, out=tmp_path).fit()
+    with pytest.raises(ValueError, match='last.pt'):
+        make(dataset, out=tmp_path, fingerprint='other').fit()
+    path = tmp_path / 'last.pt'
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match='last.pt'):
+        make(dataset, out=tmp_path).fit()
+
+
+def test_loss_that_is_not_finite(dataset, tmp_path):
+    trainer = make(dataset, out=tmp_path)
+    loss = trainer.model.loss
+    trainer.model.loss = lambda data, batch: {
+        **loss(data, batch),
+        'bad': trainer.model.user_embedding.sum() * math.nan,
+    }
+    with pytest.raises(FloatingPointError, match='not finite in epoch 1'):
+        trainer.fit()
+    assert not osp.exists(tmp_path / 'last.pt')
+
+
+def test_bad_arguments(dataset):
+    with pytest.raises(ValueError, match="'epochs' must be positive"):
+        make(dataset, epochs=0)
+    with pytest.raises(ValueError, match="'patience' must not be negative"):
+        make(dataset, patience=-1)

@@ -1,0 +1,116 @@
+import hashlib
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from motor_geo.utils import cache
+from motor_geo.utils.cache import cache_dir, cached, fingerprint
+
+
+def test_fingerprint_is_of_contents():
+    x = np.arange(6.0).reshape(2, 3)
+    base = fingerprint(x)
+    assert re.fullmatch('[0-9a-f]{16}', base)
+    assert fingerprint(x.copy()) == base
+    assert fingerprint(np.asfortranarray(x)) == base
+    assert fingerprint(x[:, ::-1][:, ::-1]) == base  # Not contiguous.
+    assert fingerprint(torch.from_numpy(x).requires_grad_()) == base
+
+    others = [
+        (x + 1,),
+        (x.astype(np.float32),),
+        (x.reshape(3, 2),),
+        (x, x),
+        ([x],),
+        ((x[0], x[1]),),
+        (x.tolist(),),
+        (None,),
+        ('',),
+    ]
+    hashes = [base] + [fingerprint(*other) for other in others]
+    assert len(set(hashes)) == len(hashes)
+
+
+def test_fingerprint_of_values():
+    assert fingerprint({'a': 1, 'b': [2, None]}) == fingerprint({'b': [2, None], 'a': 1})
+    values = [1, 1.0, True, '1', None, [1], [[1]], {'1': 1}, {'1': '1'}, [1, 2], [12], ['1', '2']]
+    assert len({fingerprint(value) for value in values}) == len(values)
+    assert fingerprint('a', 'b') != fingerprint('ab')
+    # Two levels: where a list ends matters.
+    assert fingerprint([1], 2) != fingerprint([1, 2])
+    assert fingerprint([[1], 2]) != fingerprint([[1, 2]])
+    names = np.array(['a', 'bc'], dtype=object)
+    assert fingerprint(names) == fingerprint(np.array(['a', 'bc'], dtype=object))
+    assert fingerprint(names) != fingerprint(np.array(['ab', 'c'], dtype=object))
+
+
+def test_fingerprint_is_equal_across_processes():
+    code = (
+        'import numpy as np; from motor_geo.utils.cache import fingerprint;'
+        "print(fingerprint({'x': np.arange(5), 'y': 'text', 'z': [0.5, None]}))"
+    )
+    output = subprocess.run(
+        [sys.executable, '-c', code],
+        env={**os.environ, 'PYTHONHASHSEED': '1'},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    assert output == fingerprint({'x': np.arange(5), 'y': 'text', 'z': [0.5, None]})
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache.torch_geometric, 'get_home_dir', lambda: str(tmp_path))
+    return tmp_path
+
+
+def test_cached(home):
+    calls = []
+
+    def compute():
+        calls.append(1)
+        return {'x': torch.arange(3)}
+
+    assert cache_dir() == str(home / 'motor_geo')
+    for _ in range(2):
+        assert cached('token', 'abc', compute)['x'].tolist() == [0, 1, 2]
+    assert len(calls) == 1
+    assert os.listdir(cache_dir()) == ['token-abc.pt']
+    cached('token', 'def', compute)
+    cached('graph', 'abc', compute)
+    assert len(calls) == 3
+
+    path = os.path.join(cache_dir(), 'token-abc.pt')
+    for content in (b'', b'text', open(path, 'rb').read()[:-100]):
+        with open(path, 'wb') as file:
+            file.write(content)
+        calls.clear()
+        assert cached('token', 'abc', compute)['x'].tolist() == [0, 1, 2]
+        assert cached('token', 'abc', compute)['x'].tolist() == [0, 1, 2]
+        assert len(calls) == 1  # Replaced, then read.
+
+
+def test_cached_without_a_writable_folder(home):
+    (home / 'motor_geo').write_text('a file where the folder should be')
+    for _ in range(2):
+        assert cached('token', 'abc', lambda: {'x': torch.ones(1)})['x'].tolist() == [1]
+
+
+def test_cached_failure_is_not_stored(home):
+    def fail():
+        raise RuntimeError('no')
+
+    with pytest.raises(RuntimeError, match='no'):
+        cached('token', 'abc', fail)
+    assert not os.path.exists(os.path.join(cache_dir(), 'token-abc.pt'))
+
+
+def test_hash_is_sha256():
+    digest = hashlib.sha256(b'list1int:1;').hexdigest()[:16]
+    assert fingerprint(1) == digest  # Caches survive an upgrade.

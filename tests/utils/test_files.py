@@ -1,0 +1,131 @@
+import os
+import re
+import stat
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from motor_geo.utils.files import atomic_write, check_finite, load_array, try_lock
+
+
+def test_atomic_write(tmp_path):
+    path = tmp_path / 'new' / 'result.json'
+    with atomic_write(str(path)) as temporary:
+        assert os.path.dirname(temporary) == str(path.parent)
+        assert temporary.endswith('.json')
+        with open(temporary, 'w') as file:
+            file.write('1')
+        assert not path.exists()
+    assert path.read_text() == '1'
+    assert os.listdir(path.parent) == ['result.json']
+    mask = os.umask(0)
+    os.umask(mask)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask
+
+
+@pytest.mark.parametrize('error', [RuntimeError, KeyboardInterrupt])
+def test_atomic_write_failure_keeps_the_old_file(tmp_path, error):
+    path = tmp_path / 'result.json'
+    path.write_text('old')
+    with pytest.raises(error):
+        with atomic_write(str(path)) as temporary:
+            with open(temporary, 'w') as file:
+                file.write('half')
+            raise error
+    assert path.read_text() == 'old'
+    assert os.listdir(tmp_path) == ['result.json']
+
+
+def test_atomic_write_relative_path_and_npy(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with atomic_write('x.npy') as temporary:
+        np.save(temporary, np.arange(3))
+    assert np.load('x.npy').tolist() == [0, 1, 2]
+    assert os.listdir(tmp_path) == ['x.npy']
+
+
+def test_atomic_write_into_a_file(tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(OSError):
+        with atomic_write(str(tmp_path / 'file' / 'x')):
+            pass
+
+
+@pytest.mark.parametrize('mmap', [False, True])
+def test_load_array(tmp_path, mmap):
+    path = str(tmp_path / 'text_feat.npy')
+    x = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float16)
+    np.save(path, x)
+    out = load_array(path, num_rows=5, mmap=mmap)
+    np.testing.assert_array_equal(out, x)
+    assert out.dtype == np.float16
+    assert isinstance(out, np.memmap) == mmap
+
+
+def test_load_array_errors(tmp_path):
+    path = tmp_path / 'image_feat.npy'
+    name = re.escape(f"'{path}'")
+    with pytest.raises(FileNotFoundError, match=f'{name} does not exist'):
+        load_array(str(path))
+    for array, message in [
+        (np.ones(3), 'expected a numeric matrix .items, width., got 1 dimensions of float64'),
+        (np.array([['a']]), 'expected a numeric matrix'),
+        (np.ones((2, 2), dtype=complex), 'expected a numeric matrix'),
+        (np.ones((2, 2), dtype=bool), 'expected a numeric matrix'),
+        (np.ones((2, 0)), 'expected at least one column'),
+        (np.ones((3, 2)), r'expected 2 rows \(one per item\), got 3'),
+        (np.array([[1.0], [np.nan]]), 'row 1 holds NaN or infinite values'),
+        (np.array([[-np.inf], [0.0]]), 'row 0 holds NaN or infinite values'),
+    ]:
+        np.save(path, array)
+        with pytest.raises(ValueError, match=f'{name}: {message}'):
+            load_array(str(path), num_rows=2)
+    np.save(path, np.array([[{}]], dtype=object), allow_pickle=True)
+    with pytest.raises(ValueError, match=f'{name} cannot be read'):
+        load_array(str(path))
+    for content in (b'', b'not an array', b'\x93NUMPY\x01\x00'):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=f'{name} cannot be read'):
+            load_array(str(path))
+    with open(path, 'wb') as file:
+        np.savez(file, x=np.ones((2, 2)))
+    with pytest.raises(ValueError, match='got an archive'):
+        load_array(str(path))
+
+
+def test_load_array_truncated(tmp_path):
+    path = tmp_path / 'x.npy'
+    np.save(path, np.ones((100, 10)))
+    path.write_bytes(path.read_bytes()[:-8])
+    for mmap in (False, True):
+        with pytest.raises(ValueError, match='cannot be read'):
+            load_array(str(path), mmap=mmap)
+
+
+def test_check_finite_names_the_first_row():
+    x = np.zeros((10, 2))
+    check_finite(x, 'x')
+    check_finite(x.astype(np.int64), 'x')
+    x[[7, 9], 1] = np.inf
+    for block in (1, 3, 7, 100):
+        with pytest.raises(ValueError, match='x: row 7 holds NaN'):
+            check_finite(x, 'x', block=block)
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='locks need fcntl')
+def test_a_lock_has_one_holder_and_ends_with_it(tmp_path):
+    path = str(tmp_path / 'new' / '.lock')
+    lock = try_lock(path)
+    assert lock is not None and try_lock(path) is None
+    lock.close()
+    code = (
+        'from motor_geo.utils.files import try_lock; import os, signal; '
+        f'lock = try_lock({path!r}); '
+        'print(lock is not None, flush=True); os.kill(os.getpid(), signal.SIGKILL)'
+    )
+    out = subprocess.run([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True)
+    assert out.stdout == 'True\n' and out.returncode == -9
+    with try_lock(path, wait=True):
+        assert try_lock(path) is None

@@ -1,0 +1,58 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from motor_geo.utils.memory import keep_freed_memory
+
+# Page faults of making and freeing an array of 4 MB, again and again.
+SCRIPT = """
+import resource, sys
+import torch
+from motor_geo.utils.memory import keep_freed_memory
+torch.set_num_threads(1)
+if sys.argv[1] == 'keep':
+    assert keep_freed_memory()
+def step():
+    kept = [torch.zeros(2**20) for _ in range(6)]
+    return len(kept)
+for _ in range(100):  # Until the heap has found its size.
+    step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(50):
+    step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='glibc only')
+def test_freed_memory_is_used_again():
+    if not keep_freed_memory():
+        pytest.skip('no glibc')
+    # Where nothing is asked for, glibc adapts to what the process did before;
+    # with a fixed threshold it maps every array.
+    fixed = {**os.environ, 'MALLOC_MMAP_THRESHOLD_': '131072'}
+
+    def faults(how):
+        command = [sys.executable, '-c', SCRIPT, how]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=fixed)
+        return int(done.stdout)
+
+    assert faults('keep') < 100
+    assert faults('plain') > 1000  # 50 x 6 x 1024 pages of 4 kB would be 307,200.
+
+
+@pytest.mark.parametrize('given', [None, '0'])
+def test_huge_pages_are_asked_for(given):
+    code = 'import os, motor_geo; print(os.environ["THP_MEM_ALLOC_ENABLE"])'
+    env = {key: value for key, value in os.environ.items() if key != 'THP_MEM_ALLOC_ENABLE'}
+    env |= {} if given is None else {'THP_MEM_ALLOC_ENABLE': given}
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=env)
+    assert done.stdout.strip() == (given or '1')
+
+
+@pytest.mark.parametrize('platform', ['darwin', 'win32'])
+def test_nothing_is_done_elsewhere(monkeypatch, platform):
+    monkeypatch.setattr(sys, 'platform', platform)
+    assert keep_freed_memory() is False
