@@ -16,7 +16,8 @@ import os
 import os.path as osp
 import platform
 import sys
-from typing import Any, Callable, Dict, Iterable, Optional, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -28,7 +29,7 @@ from motor_geo.pipeline.train import versions
 from motor_geo.utils.files import atomic_write
 from motor_geo.utils.memory import keep_freed_memory
 
-Row = Dict[str, Any]
+Row = dict[str, Any]
 NEED_DATA = ('price', 'evaluation', 'quantiser')
 PARTS = (
     'tokens',
@@ -56,7 +57,7 @@ def machine(threads: int) -> Row:
     return {**out, 'gpu': torch.cuda.get_device_name()} if torch.cuda.is_available() else out
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='python -m benchmarks')
     parser.add_argument('--data', help='folder of data set folders')
     parser.add_argument('--only', nargs='+', choices=[*PARTS, 'quantiser'], help='what to measure')
@@ -66,7 +67,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     keep_freed_memory()
-    parts: Dict[str, Callable[[], Iterable[Row]]] = {
+    parts: dict[str, Callable[[], Iterable[Row]]] = {
         'tokens': kernels.token_network,
         'products': kernels.products,
         'bf16': kernels.half_precision,
@@ -114,14 +115,14 @@ def identity(row: Row) -> str:
     return json.dumps([row.get(key) for key in keys], sort_keys=True)
 
 
-def load(path: str) -> Dict[str, Row]:
+def load(path: str) -> dict[str, Row]:
     if not osp.exists(path):
         return {}
     with open(path) as file:
         return {identity(row): row for row in map(json.loads, file)}
 
 
-def save(path: str, rows: Dict[str, Row]) -> None:
+def save(path: str, rows: dict[str, Row]) -> None:
     order = [*PARTS, 'quantiser']
     ordered = sorted(rows.values(), key=lambda row: order.index(row['part']))
     with atomic_write(path) as temporary, open(temporary, 'w') as file:

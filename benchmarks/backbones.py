@@ -19,9 +19,10 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from typing import Any, Dict, Iterator, Optional, Sequence, Tuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,7 +59,7 @@ REFERENCE = {
     'MMGCN': '10',
 }
 
-Numbers = Dict[str, Any]
+Numbers = dict[str, Any]
 
 
 def deviations() -> Numbers:
@@ -105,14 +106,14 @@ def token_encoder(modalities: Sequence[str]) -> TokenCrossEncoder:
 
 def measure_all(
     folder: str, models: Sequence[str], epochs: int, threads: int
-) -> Iterator[Tuple[str, Numbers]]:
+) -> Iterator[tuple[str, Numbers]]:
     r"""Time and memory, each backbone in a process of its own, in turns."""
     dataset = TableDataset(folder)
     tokenizer = OPQTokenizer(
         NUM_TOKENS, CODEBOOK_SIZE, center=True, normalize=True, seed=0, verbose=False
     )
     tokens = tokenizer(dataset.data)
-    graphs: Dict[Optional[str], HeteroData] = {None: tokens}
+    graphs: dict[str | None, HeteroData] = {None: tokens}
     for name in tqdm(models, desc='time'):
         weighting = MODELS[name].item_graph
         if weighting is not None and weighting not in graphs:
@@ -269,7 +270,7 @@ share of the user table.
 """
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='python -m benchmarks.backbones')
     parser.add_argument('--data', help='folder of data set folders, with tiktok')
     parser.add_argument('--out', default=osp.join('docs', 'backbones.md'), help='the page')

@@ -4,7 +4,8 @@ content.
 
 from __future__ import annotations
 
-from typing import Any, Dict, Sequence, Tuple
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from scipy.sparse import csr_matrix
@@ -20,7 +21,7 @@ NEIGHBORS = (5, 10, 20, 50, 100)
 METRICS = ('recall', 'ndcg')
 
 
-def popularity(dataset: RecommendationDataset) -> Dict[str, Any]:
+def popularity(dataset: RecommendationDataset) -> dict[str, Any]:
     r"""Ranks items by their number of training interactions."""
     edge_index, num_items = dataset.data[RATES].edge_index, dataset.num_items
     emb = popularity_embeddings(edge_index, dataset.num_users, num_items)
@@ -35,7 +36,7 @@ def popularity(dataset: RecommendationDataset) -> Dict[str, Any]:
 
 def item_knn(
     dataset: RecommendationDataset, ks: Sequence[int] = NEIGHBORS, seed: int = 0
-) -> Dict[str, Any]:
+) -> dict[str, Any]:
     r"""Ranks items by their similarity in content to the training items
     :math:`\mathcal{N}_u` of a user,
 
@@ -85,7 +86,7 @@ def center(x: Tensor, item: Tensor) -> Tensor:
     return ((x - x[item.unique()].mean(dim=0)) * (x != 0).any(dim=1, keepdim=True)).float()
 
 
-def item_similarity(lists: Sequence[Tuple[Tensor, Tensor]], k: int) -> csr_matrix:
+def item_similarity(lists: Sequence[tuple[Tensor, Tensor]], k: int) -> csr_matrix:
     r"""The sparse matrix **[N, N]** of similarities of each item (row) to its
     :obj:`k` nearest others, summed over modalities.
 
@@ -109,7 +110,7 @@ def evaluate(
     targets: EvalTargets,
     k: int = 20,
     batch_size: int = 128,
-) -> Dict[str, float]:
+) -> dict[str, float]:
     r"""Metrics of the ranking by :obj:`train @ similarity` without training
     items, as :class:`~motor_geo.engine.evaluator.Evaluator` has them for embeddings.
     """
@@ -130,8 +131,8 @@ def evaluate(
 
 
 def summary(
-    setting: Dict[str, Any], val: Dict[str, float], test: Dict[str, float]
-) -> Dict[str, Any]:
+    setting: dict[str, Any], val: dict[str, float], test: dict[str, float]
+) -> dict[str, Any]:
     return {
         'setting': setting,
         'val': round(val['recall@20'], 5),

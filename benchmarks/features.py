@@ -15,8 +15,9 @@ import argparse
 import os.path as osp
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ ITERATIONS = (1, 2, 5, 10, 20, 50)
 DIMENSIONS = (64, 128, 256, 512, None)
 NUM_TOKENS, CODEBOOK_SIZE = 4, 256
 
-Row = Dict[str, Any]
+Row = dict[str, Any]
 
 
 @contextmanager
@@ -43,13 +44,13 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def timed(function: Callable[[], Any]) -> Tuple[Any, float]:
+def timed(function: Callable[[], Any]) -> tuple[Any, float]:
     r"""Result and seconds of processor time."""
     start = time.process_time()
     return function(), time.process_time() - start
 
 
-def load(folder: str) -> Dict[str, np.ndarray]:
+def load(folder: str) -> dict[str, np.ndarray]:
     r"""The features :obj:`FEATURES` that the folder holds."""
     paths = {f'{data} {m}': osp.join(folder, data, f'{m}_feat.npy') for data, m in FEATURES}
     return {what: np.load(path) for what, path in paths.items() if osp.exists(path)}
@@ -63,8 +64,8 @@ def fit_row(what: str, x: np.ndarray, **setting: Any) -> Row:
 
 
 def iteration_rows(
-    features: Dict[str, np.ndarray], iterations: Sequence[int] = ITERATIONS, max_dim: int = 512
-) -> List[Row]:
+    features: dict[str, np.ndarray], iterations: Sequence[int] = ITERATIONS, max_dim: int = 512
+) -> list[Row]:
     r"""Error against time for numbers of iterations, from both starts."""
     with one_thread():
         return [
@@ -76,10 +77,10 @@ def iteration_rows(
 
 
 def dimension_rows(
-    features: Dict[str, np.ndarray],
-    dimensions: Sequence[Optional[int]] = DIMENSIONS,
+    features: dict[str, np.ndarray],
+    dimensions: Sequence[int | None] = DIMENSIONS,
     num_iters: int = 10,
-) -> List[Row]:
+) -> list[Row]:
     r"""Error against time for numbers of principal axes (:obj:`None` keeps
     all; numbers that reduce nothing are left out).
     """
@@ -92,7 +93,7 @@ def dimension_rows(
         ]
 
 
-def axes_rows(width: int = 4096, num_rows: int = 8192, num_axes: int = 512) -> List[Row]:
+def axes_rows(width: int = 4096, num_rows: int = 8192, num_axes: int = 512) -> list[Row]:
     r"""All eigenvectors of a covariance against the iteration for the leading
     ones, on generated features whose spectrum decays; the error is the share
     of the variance outside of the axes.
@@ -118,13 +119,13 @@ def axes_rows(width: int = 4096, num_rows: int = 8192, num_axes: int = 512) -> L
         ]
 
 
-def rows(folder: str) -> List[Row]:
+def rows(folder: str) -> list[Row]:
     r"""Everything that is measured here."""
     features = load(folder)
     return [*iteration_rows(features), *dimension_rows(features), *axes_rows()]
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='python -m benchmarks.features')
     parser.add_argument('--data', required=True, help='folder of data set folders')
     for row in rows(parser.parse_args(arguments).data):

@@ -2,7 +2,8 @@ r"""Steps, evaluation and propagation on a GPU."""
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Iterator, Optional, Sequence, Tuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch_geometric.data import HeteroData
@@ -17,14 +18,14 @@ from motor_geo.nn.models import MODELS, Recommender
 from motor_geo.nn.models.recommender import build_graph
 from motor_geo.typing import ITEM, RATES, USER, EvalTargets
 
-Sizes = Tuple[int, int, int, Dict[str, int]]
-SIZES: Dict[str, Sizes] = {'Baby': BABY, 'Electronics': ELECTRONICS}
+Sizes = tuple[int, int, int, dict[str, int]]
+SIZES: dict[str, Sizes] = {'Baby': BABY, 'Electronics': ELECTRONICS}
 #: Steps that are measured; an epoch takes as many times more as it has steps.
 STEPS = 30
 
 
 def rows(
-    models: Sequence[str], device: str = 'cuda', sizes: Optional[Dict[str, Sizes]] = None
+    models: Sequence[str], device: str = 'cuda', sizes: dict[str, Sizes] | None = None
 ) -> Iterator[Row]:
     r"""Seconds per epoch and of evaluation of every backbone, whether a step
     waits for the GPU, and how much of the bandwidth of memory propagation
@@ -91,7 +92,7 @@ def backbone(
     batches = [batch for batch, _ in zip(sampler.epoch(0), range(STEPS))]
     advance = training_steps(model, data, batches, len(batches))
     (seconds,) = interleave([done(advance, device)], repeats=3)
-    more: Dict[str, Any] = {}
+    more: dict[str, Any] = {}
     if device.type == 'cuda':
         more['peak_mb'] = round(torch.cuda.max_memory_allocated(device) / 1e6)
     note = f'{1e3 * seconds / len(batches):.2f} ms per step; {waits(model, data, batches[:1])}'

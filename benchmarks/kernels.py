@@ -2,8 +2,9 @@ r"""What :mod:`benchmarks` measures of single parts of a step."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, Callable, Iterator
+from typing import Any
 from unittest import mock
 
 import numpy as np

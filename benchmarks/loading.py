@@ -17,8 +17,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -34,7 +35,7 @@ SIZES = 192_403, 63_001, 1_700_000
 MODULES = ('motor_geo', 'motor_geo.nn.models', 'motor_geo.data', 'motor_geo.run')
 COLUMNS = ['userID', 'itemID']
 
-Row = Dict[str, Any]
+Row = dict[str, Any]
 
 
 @contextmanager
@@ -65,7 +66,7 @@ def generated(sizes: Sequence[int] = SIZES) -> Iterator[str]:
 
 def compare(what: str, ours: Callable[[], Any], plain: Callable[[], Any], repeats: int = 5) -> Row:
     r"""Medians of processor time, measured in turns."""
-    seconds: Dict[str, List[float]] = {'ours': [], 'plain': []}
+    seconds: dict[str, list[float]] = {'ours': [], 'plain': []}
     for _ in range(repeats):
         for key, function in (('ours', ours), ('plain', plain)):
             start = time.process_time()
@@ -78,9 +79,9 @@ def compare(what: str, ours: Callable[[], Any], plain: Callable[[], Any], repeat
     }
 
 
-def parse_plainly(path: str) -> List[np.ndarray]:
+def parse_plainly(path: str) -> list[np.ndarray]:
     r"""The loop that comes to mind first."""
-    columns: Dict[str, List[int]] = {'userID': [], 'itemID': [], 'x_label': []}
+    columns: dict[str, list[int]] = {'userID': [], 'itemID': [], 'x_label': []}
     with open(path, newline='') as file:
         for row in csv.DictReader(file, delimiter='\t'):
             for name, values in columns.items():
@@ -122,12 +123,12 @@ def start_row(folder: str, repeats: int = 5) -> Row:
     return compare('second start', lambda: start(folder), anew, repeats)
 
 
-def import_rows(modules: Sequence[str] = MODULES, repeats: int = 5) -> List[Row]:
+def import_rows(modules: Sequence[str] = MODULES, repeats: int = 5) -> list[Row]:
     r"""Imports, each in a process of its own, against those of PyTorch and PyG
     alone.
     """
     plain = 'torch, torch_geometric'
-    seconds: Dict[str, List[float]] = {name: [] for name in (plain, *modules)}
+    seconds: dict[str, list[float]] = {name: [] for name in (plain, *modules)}
     for _ in range(repeats):
         for name, values in seconds.items():
             code = f'import time; s = time.process_time(); import {name}; '
@@ -141,14 +142,14 @@ def import_rows(modules: Sequence[str] = MODULES, repeats: int = 5) -> List[Row]
     ]
 
 
-def rows(repeats: int = 5) -> List[Row]:
+def rows(repeats: int = 5) -> list[Row]:
     r"""Everything that is measured here."""
     with generated() as folder:
         out = [parsing_row(folder, repeats), start_row(folder, repeats)]
     return out + import_rows(repeats=repeats)
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='python -m benchmarks.loading')
     parser.add_argument('--repeats', type=int, default=5)
     repeats = parser.parse_args(arguments).repeats

@@ -2,14 +2,15 @@ r"""Renders measurements as a page of Markdown."""
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from benchmarks.backbones import TRAINED
 from benchmarks.results_page import group, markdown
 
-Row = Dict[str, Any]
+Row = dict[str, Any]
 GROWTH = 'performance-growth.svg'
 
 
@@ -35,7 +36,7 @@ def line(row: Row) -> str:
 def render(rows: Sequence[Row]) -> str:
     r"""The page for the rows that :mod:`benchmarks` collects."""
     by_part = group(rows, lambda row: row['part'])
-    sections: Dict[str, Callable[[Sequence[Row]], str]] = {
+    sections: dict[str, Callable[[Sequence[Row]], str]] = {
         'tokens': pairs,
         'products': pairs,
         'bf16': pairs,
@@ -103,7 +104,7 @@ def epochs(rows: Sequence[Row]) -> str:
 def growth(rows: Sequence[Row]) -> str:
     r"""Against the number of interactions, as a table and a plot."""
     counts = sorted({row['interactions'] for row in rows})
-    lines: List[List[str]] = []
+    lines: list[list[str]] = []
     for what, mine in group(rows, lambda row: row['what']).items():
         seconds = {row['interactions']: row['ours'] for row in mine}
         per_million = [seconds.get(count) and seconds[count] / count * 1e6 for count in counts]

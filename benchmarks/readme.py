@@ -9,7 +9,8 @@ from __future__ import annotations
 import glob
 import json
 import os.path as osp
-from typing import Any, Dict, List, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -29,12 +30,12 @@ COLUMNS = {
 }
 
 
-def read(folder: str) -> List[Dict[str, Any]]:
+def read(folder: str) -> list[dict[str, Any]]:
     r"""What the reports in a folder measured, a row per run. A report on one
     data set (:obj:`recommended-DATA.jsonl`) takes the place of what one on
     several says of it.
     """
-    found: Dict[str, List[Dict[str, Any]]] = {}
+    found: dict[str, list[dict[str, Any]]] = {}
     paths = glob.glob(osp.join(folder, 'recommended*.jsonl'))
     for path in sorted(paths, key=lambda path: osp.splitext(path)[0]):
         with open(path) as file:
@@ -43,7 +44,7 @@ def read(folder: str) -> List[Dict[str, Any]]:
     return [row for rows in found.values() for row in rows]
 
 
-def table(rows: Sequence[Dict[str, Any]]) -> str:
+def table(rows: Sequence[dict[str, Any]]) -> str:
     r"""Recall@20 on test, the best mean of a data set in bold."""
     lines = []
     for data, mine in group(rows, lambda row: row['label'][0]).items():

@@ -22,7 +22,8 @@ import os.path as osp
 import sys
 import tempfile
 from collections import ChainMap, defaultdict
-from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -47,7 +48,7 @@ STAGES = ('baseline', 'final', 'parts', 'cold', 'time', 'tune')
 #: Backbones with a grid and seeds of their own, and what is tried of the others with
 #: IDs: the grids behind docs/results.json.
 MAIN = ('BPR', 'LightGCN', 'VBPR', 'FREEDOM')
-OTHERS: Dict[str, List[Options]] = {
+OTHERS: dict[str, list[Options]] = {
     'LayerGCN': product(model__reg_weight=[1e-3, 1e-4, 1e-2]),
     'GRCN': product(model__reg_weight=[1e-3, 1e-4, 1e-5]),
     'SLMRec': product(model__ssl_weight=[0.1, 0.01, 1.0]),
@@ -61,7 +62,7 @@ OTHERS: Dict[str, List[Options]] = {
 }
 
 
-def grid(data: str, model: str, items: str) -> List[Options]:
+def grid(data: str, model: str, items: str) -> list[Options]:
     r"""The settings that are tried on validation, as many for every contender
     of a backbone: six for LightGCN and FREEDOM on the small data sets, three
     for BPR and VBPR and on sports, two on ml1m and baby. The other backbones
@@ -94,7 +95,7 @@ def grid(data: str, model: str, items: str) -> List[Options]:
     return product(model__reg_weight=[1.0, 1e-1, 1e-3])
 
 
-def plan(datasets: Iterable[str]) -> List[Tuple[str, str, str, int]]:
+def plan(datasets: Iterable[str]) -> list[tuple[str, str, str, int]]:
     r"""Contenders (data, model, items) and their number of seeds."""
     out = []
     for data in datasets:
@@ -115,7 +116,7 @@ def plan(datasets: Iterable[str]) -> List[Tuple[str, str, str, int]]:
 
 
 #: One change at a time to LightGCN with specific tokens.
-PARTS: Dict[str, Options] = {
+PARTS: dict[str, Options] = {
     'as chosen': {},
     'features raw': {'tokenizer.center': False, 'tokenizer.normalize': False},
     '16 tokens per modality': {'tokenizer.num_tokens': 16},
@@ -191,7 +192,7 @@ class Study:
     def is_finished(self, entry: Entry) -> bool:
         return osp.exists(osp.join(self.folder(entry), 'result.json'))
 
-    def rows(self, entries: Iterable[Entry]) -> Dict[str, Options]:
+    def rows(self, entries: Iterable[Entry]) -> dict[str, Options]:
         r"""The rows of the runs that are finished, by identity."""
         out = {}
         for entry in filter(self.is_finished, entries):
@@ -231,7 +232,7 @@ def _run(config: Options) -> str:
     return ''
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='python -m benchmarks.results')
     parser.add_argument('--data', required=True, help='folder of data set folders')
     parser.add_argument('--datasets', nargs='+', default=DATASETS, help='data sets to work on')
@@ -251,7 +252,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     # Rows of this call, in front of those of the file.
     rows: ChainMap[str, Options] = ChainMap({}, load(options.out))
 
-    def wanted(entries: Iterable[Entry]) -> List[Entry]:
+    def wanted(entries: Iterable[Entry]) -> list[Entry]:
         return [
             entry
             for entry in entries
@@ -318,7 +319,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     return 0
 
 
-def load(path: str) -> Dict[str, Options]:
+def load(path: str) -> dict[str, Options]:
     r"""The rows of a file by identity; none if there is no file."""
     if not osp.exists(path):
         return {}
@@ -326,7 +327,7 @@ def load(path: str) -> Dict[str, Options]:
         return {identity(row): row for row in json.load(file)}
 
 
-def save(path: str, rows: Dict[str, Options]) -> None:
+def save(path: str, rows: dict[str, Options]) -> None:
     r"""Writes the rows, and the page next to them."""
     ordered = sorted(rows.values(), key=lambda row: STAGES.index(row['stage']))
     page = osp.splitext(path)[0] + '.md'
@@ -337,7 +338,7 @@ def save(path: str, rows: Dict[str, Options]) -> None:
     print(f"{len(ordered)} results written to '{path}', the page is '{page}'")
 
 
-def baselines(study: Study, data: str) -> List[Options]:
+def baselines(study: Study, data: str) -> list[Options]:
     r"""The rows of popularity and, given features, of item-kNN."""
     dataset = TableDataset(osp.join(study.data, data), split='column')
     head = {'stage': 'baseline', 'data': data}

@@ -3,13 +3,14 @@ r"""Renders the collected results as a page of Markdown."""
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any, Callable, Dict, Iterable, List, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
 from motor_geo.nn.models import MODELS
 
-Row = Dict[str, Any]
+Row = dict[str, Any]
 
 #: Recall@20 / NDCG@20 of others on the same splits: the rows published with
 #: the splits, and single runs of the reference framework.
@@ -90,16 +91,16 @@ def render(rows: Sequence[Row]) -> str:
     return '\n'.join(part for part in parts if part).rstrip() + '\n'
 
 
-def chosen(rows: Iterable[Row]) -> Dict[tuple, Row]:
+def chosen(rows: Iterable[Row]) -> dict[tuple, Row]:
     r"""The best setting of each contender on validation."""
-    best: Dict[tuple, Row] = {}
+    best: dict[tuple, Row] = {}
     for row in rows:
         if row['stage'] == 'tune' and row['val'] > best.get(key(row), {'val': -1})['val']:
             best[key(row)] = row
     return {name: row['setting'] for name, row in best.items()}
 
 
-def current(rows: Sequence[Row]) -> List[Row]:
+def current(rows: Sequence[Row]) -> list[Row]:
     r"""Leaves out what was trained in a setting that is no longer the best."""
     best = chosen(rows)
     return [
@@ -114,13 +115,13 @@ def key(row: Row) -> tuple:
     return row['data'], row['model'], row['items']
 
 
-def unique(rows: Sequence[Row], name: str) -> List[Any]:
+def unique(rows: Sequence[Row], name: str) -> list[Any]:
     r"""Values in the order of their first occurrence."""
     return list(dict.fromkeys(row[name] for row in rows))
 
 
-def group(rows: Sequence[Row], by: Callable[[Row], Any]) -> Dict[Any, List[Row]]:
-    out: Dict[Any, List[Row]] = defaultdict(list)
+def group(rows: Sequence[Row], by: Callable[[Row], Any]) -> dict[Any, list[Row]]:
+    out: dict[Any, list[Row]] = defaultdict(list)
     for row in rows:
         out[by(row)].append(row)
     return out
@@ -142,9 +143,9 @@ def words(setting: Row) -> str:
     return ', '.join(f'{name.split(".")[-1]} {value}' for name, value in setting.items())
 
 
-def final_table(stages: Dict[str, List[Row]]) -> str:
+def final_table(stages: dict[str, list[Row]]) -> str:
     r"""The results on a data set, baselines first."""
-    lines: List[List[Any]] = []
+    lines: list[list[Any]] = []
     for row in stages['baseline']:
         numbers = [f'{row[name]:.4f}' for name in ('recall@20', 'ndcg@20', 'val')]
         lines.append([row['model'], '', '', *numbers, '', '', '', words(row['setting']), ''])
@@ -177,12 +178,12 @@ def final_table(stages: Dict[str, List[Row]]) -> str:
     return markdown(header, lines) + remark(stages['baseline'], contenders)
 
 
-def remark(baselines: Sequence[Row], contenders: Dict[tuple, List[Row]]) -> str:
+def remark(baselines: Sequence[Row], contenders: dict[tuple, list[Row]]) -> str:
     r"""Which models are not worth their training."""
     if not baselines:
         return ''
     best = max(baselines, key=lambda row: row['recall@20'])
-    worse: Dict[str, List[str]] = defaultdict(list)
+    worse: dict[str, list[str]] = defaultdict(list)
     for (_, model, items), seeds in contenders.items():
         if np.mean([row['recall@20'] for row in seeds]) < best['recall@20']:
             worse[model].append(f'`{items}`')
@@ -213,7 +214,7 @@ def part_table(rows: Sequence[Row]) -> str:
         return ''
     lines = []
     for part, mine in group(rows, lambda row: row['part']).items():
-        cells: List[Any] = [part]
+        cells: list[Any] = [part]
         for data in datasets:
             seeds = [row for row in mine if row['data'] == data]
             cells += [

@@ -9,10 +9,11 @@ import os
 import os.path as osp
 import tempfile
 import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
-from typing import Any, Callable, Dict, Iterator, Optional, Sequence, Tuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,8 +42,8 @@ REFERENCE_TRAINED = {'BM3': 26.0, 'FREEDOM': 15.0, 'MGCN': 23.0}
 
 
 def generate(
-    sizes: Tuple[int, int, int, Dict[str, int]],
-    weighting: Optional[str],
+    sizes: tuple[int, int, int, dict[str, int]],
+    weighting: str | None,
     dtype: torch.dtype = torch.float16,
 ) -> HeteroData:
     r"""A random graph with popular items, features, tokens
@@ -186,7 +187,7 @@ def electronics(models: Sequence[str], threads: int) -> Iterator[Row]:
         yield row(what, peak, 4000.0, 'MB', step_s=seconds, note='plain: the bound to keep')
 
 
-def memory(path: str, name: str, items: str, threads: int) -> Tuple[float, int]:
+def memory(path: str, name: str, items: str, threads: int) -> tuple[float, int]:
     r"""Seconds of a step of training, and resident memory in MB."""
     torch.set_num_threads(threads)
     keep_freed_memory()
@@ -228,14 +229,14 @@ def wide_features(num_items: int = 63001, width: int = 4096, threads: int = 2) -
             yield row(what, seconds, None, peak_mb=peak, size=size)
 
 
-def _neighbors(path: str, threads: int) -> Tuple[float, int]:
+def _neighbors(path: str, threads: int) -> tuple[float, int]:
     torch.set_num_threads(threads)
     start = time.perf_counter()
     knn_graph_cosine(np.load(path, mmap_mode='r'), 10)
     return time.perf_counter() - start, resident('VmHWM')
 
 
-def _tokens(path: str, threads: int) -> Tuple[float, int]:
+def _tokens(path: str, threads: int) -> tuple[float, int]:
     torch.set_num_threads(threads)
     start = time.perf_counter()
     x = np.load(path, mmap_mode='r')
@@ -244,13 +245,13 @@ def _tokens(path: str, threads: int) -> Tuple[float, int]:
 
 
 def in_processes(
-    sizes: Tuple[int, int, int, Dict[str, int]],
+    sizes: tuple[int, int, int, dict[str, int]],
     dtype: torch.dtype,
     models: Sequence[str],
     items: Sequence[str],
     function: Callable[..., Any],
     *arguments: Any,
-) -> Iterator[Tuple[str, str, Any]]:
+) -> Iterator[tuple[str, str, Any]]:
     r"""Measures every model on a generated graph in a process of its own."""
     for weighting in (None, 'binary'):
         names = [m for m in models if (MODELS[m].item_graph is None) == (weighting is None)]

@@ -5,23 +5,24 @@ the plain form beside it.
 from __future__ import annotations
 
 import time
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-Row = Dict[str, Any]
+Row = dict[str, Any]
 
 
-def row(what: str, ours: float, plain: Optional[float], unit: str = 's', **more: Any) -> Row:
+def row(what: str, ours: float, plain: float | None, unit: str = 's', **more: Any) -> Row:
     plain = None if plain is None else float(f'{plain:.4g}')
     return {'what': what, 'ours': float(f'{ours:.4g}'), 'plain': plain, 'unit': unit, **more}
 
 
 def interleave(
     functions: Sequence[Callable[[], Any]], repeats: int, warmup: int = 1
-) -> List[float]:
+) -> list[float]:
     r"""Median seconds of functions that take turns."""
-    seconds: List[List[float]] = [[] for _ in functions]
+    seconds: list[list[float]] = [[] for _ in functions]
     for repeat in range(warmup + repeats):
         for function, values in zip(functions, seconds):
             start = time.perf_counter()

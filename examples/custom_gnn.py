@@ -17,7 +17,7 @@ from torch_geometric.nn import MessagePassing
 from torch_geometric.utils import degree
 
 from motor_geo.data import BPRSampler, OPQTokenizer, SyntheticMultimodal
-from motor_geo.engine.evaluator import Evaluator
+from motor_geo.engine import Evaluator
 from motor_geo.nn import TokenCrossEncoder
 from motor_geo.typing import Embeddings
 

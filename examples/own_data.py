@@ -18,8 +18,7 @@ import numpy as np
 import torch
 
 from motor_geo.data import OPQTokenizer, TableDataset
-from motor_geo.engine.evaluator import Evaluator
-from motor_geo.engine.trainer import Trainer
+from motor_geo.engine import Evaluator, Trainer
 from motor_geo.nn import TokenCrossEncoder
 from motor_geo.nn.models import LightGCN
 from motor_geo.typing import RATES

@@ -1,9 +1,29 @@
 r"""ID-free multimodal recommendation on graphs."""
 
-import os
+from __future__ import annotations
 
-# Rows of large tables are read in random order, where huge pages are twice as fast. PyTorch
-# looks this up once, when it makes its first tensor.
-os.environ.setdefault('THP_MEM_ALLOC_ENABLE', '1')
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from motor_geo import data, nn
+    from motor_geo.data import ItemKNN, OPQTokenizer
+    from motor_geo.nn import TokenCrossEncoder
 
 __version__ = '0.1.0'
+__all__ = ['ItemKNN', 'OPQTokenizer', 'TokenCrossEncoder', '__version__', 'data', 'nn']
+
+_MODULES = {'ItemKNN': 'data', 'OPQTokenizer': 'data', 'TokenCrossEncoder': 'nn'}
+
+
+def __getattr__(name: str) -> Any:
+    r"""Imports a public name when it is first asked for (PEP 562)."""
+    if name in ('data', 'nn'):
+        return importlib.import_module(f'motor_geo.{name}')
+    if name in _MODULES:
+        return getattr(importlib.import_module(f'motor_geo.{_MODULES[name]}'), name)
+    raise AttributeError(f"module 'motor_geo' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os.path as osp
 import sys
-from typing import Dict, Optional, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -14,9 +14,11 @@ from motor_geo.pipeline.folder import load_run
 from motor_geo.pipeline.recommend import check_ending, recommend, write
 from motor_geo.utils.errors import one_line, plain_warnings
 from motor_geo.utils.files import check_writable
+from motor_geo.utils.memory import tune_process
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
+    tune_process()
     parser = argparse.ArgumentParser(
         prog='python -m motor_geo.recommend',
         description='Writes the best items of every user, from a finished run.',
@@ -58,11 +60,11 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     return 0
 
 
-def read_users(path: str) -> Dict[str, int]:
+def read_users(path: str) -> dict[str, int]:
     r"""Distinct raw user ids of a file, one per line, and the first line of
     each.
     """
-    users: Dict[str, int] = {}
+    users: dict[str, int] = {}
     try:
         with open(path, encoding='utf-8-sig') as file:
             for line, text in enumerate(file, start=1):
@@ -76,7 +78,7 @@ def read_users(path: str) -> Dict[str, int]:
     return users
 
 
-def check_users(users: Dict[str, int], dataset: RecommendationDataset, path: str) -> None:
+def check_users(users: dict[str, int], dataset: RecommendationDataset, path: str) -> None:
     r"""Raises a :class:`ValueError` that names the line of an unknown user."""
     known = set(dataset.user_ids.astype(str))
     for user, line in users.items():

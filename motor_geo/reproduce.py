@@ -23,6 +23,7 @@ from motor_geo.pipeline.assemble import build_dataset
 from motor_geo.pipeline.config import flatten, parse_flags, resolve
 from motor_geo.report.document import NAMING, valid_name
 from motor_geo.utils.errors import ConfigError, one_line, plain_warnings, suggest
+from motor_geo.utils.memory import tune_process
 
 
 def read_setup(options: argparse.Namespace, flags: Options) -> Setup:
@@ -139,6 +140,7 @@ def _worker(arguments: Sequence[str], budget: float) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    tune_process()
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     command = shlex.join(['python', '-m', 'motor_geo.reproduce', *arguments])
     helpers = []

@@ -3,17 +3,19 @@ r"""Trains a recommender and evaluates it: :obj:`python -m motor_geo.run`."""
 from __future__ import annotations
 
 import sys
-from typing import Any, Dict, List, Optional, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from motor_geo.pipeline.config import Config, merge, parse_flags, read_yaml, resolve, usage
 from motor_geo.pipeline.train import default_folder, run
 from motor_geo.utils.errors import one_line, plain_warnings
+from motor_geo.utils.memory import tune_process
 
 
-def table(result: Dict[str, Any]) -> str:
+def table(result: dict[str, Any]) -> str:
     r"""The closing table."""
     ks = sorted({int(key.split('@')[1]) for key in result['test'] if '@' in key})
-    names: List[str] = []
+    names: list[str] = []
     for key in result['test']:
         name = key.split('@')[0]
         if name not in names:
@@ -45,7 +47,8 @@ def load_config(arguments: Sequence[str]) -> Config:
     return resolve(merge(read_yaml(path), flags) if path is not None else flags)
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
+    tune_process()
     arguments = sys.argv[1:] if arguments is None else arguments
     if '-h' in arguments or '--help' in arguments:
         print(usage())

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os.path as osp
 import sys
-from typing import Any, Dict, Optional, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from motor_geo.experiments.search import read_space
 from motor_geo.experiments.sweep import Sweep
 from motor_geo.pipeline.config import parse_flags
 from motor_geo.pipeline.train import default_folder
 from motor_geo.utils.errors import ConfigError, one_line, plain_warnings
+from motor_geo.utils.memory import tune_process
 
 USAGE = """usage: python -m motor_geo.sweep [--config FILE.yaml] [--space FILE.yaml]
            [--trials N] [--out DIR] [--option value ...]
@@ -21,7 +23,7 @@ to lists of choices, or to {low: 0.1, high: 0.9, log: false}. Lists alone are a 
 The same command goes on with a sweep, and several processes may share one."""
 
 
-def table(summary: Dict[str, Any]) -> str:
+def table(summary: dict[str, Any]) -> str:
     r"""The closing table."""
     metric = summary['metric']
     rows = [[*summary['trials'][0]['options'], f'val {metric}', 'best epoch', 'seconds']]
@@ -33,7 +35,8 @@ def table(summary: Dict[str, Any]) -> str:
     return '\n'.join('  '.join(c.rjust(w) for c, w in zip(row, widths)) for row in rows)
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
+    tune_process()
     arguments = sys.argv[1:] if arguments is None else arguments
     if '-h' in arguments or '--help' in arguments:
         print(USAGE)

@@ -5,11 +5,12 @@ packages.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Optional, Tuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch_geometric.data import HeteroData
 from torch_geometric.typing import EdgeType
 
 USER = 'user'
@@ -21,6 +22,27 @@ RATED_BY: EdgeType = (ITEM, 'rated_by', USER)
 def similar(modality: str) -> EdgeType:
     r"""Edge type of the item-item graph of a modality."""
     return (ITEM, f'similar_{modality}', ITEM)
+
+
+def modalities(data: HeteroData, model: str | None = None, at_least: int = 0) -> list[str]:
+    r"""Names of the item features :obj:`x_<modality>` in sorted order.
+
+    Args:
+        data: The graph.
+        model: Who asks, for the message.
+        at_least: Number of modalities that are needed.
+
+    Raises:
+        ValueError: If there are fewer.
+    """
+    names = sorted(key[2:] for key in data[ITEM].keys() if key.startswith('x_'))
+    if len(names) < at_least:
+        raise ValueError(
+            f"'{model}' needs item features of at least {at_least} "
+            f"modalit{'y' if at_least == 1 else 'ies'} (data['item'].x_<modality>), found "
+            f'{names or "none"}'
+        )
+    return names
 
 
 class Embeddings(NamedTuple):
@@ -37,7 +59,7 @@ class Batch(NamedTuple):
     pos: Tensor  # [B]
     neg: Tensor  # [B]
 
-    def rows(self, emb: Embeddings) -> Tuple[Tensor, Tensor, Tensor]:
+    def rows(self, emb: Embeddings) -> tuple[Tensor, Tensor, Tensor]:
         r"""Rows of the users, positive and negative items of the batch.
 
         They are taken by :meth:`torch.Tensor.index_select`: the backward pass
@@ -48,6 +70,11 @@ class Batch(NamedTuple):
         item = emb.item.index_select(0, torch.cat([self.pos, self.neg]))
         pos, neg = item.split([self.pos.numel(), self.neg.numel()])
         return emb.user.index_select(0, self.user), pos, neg
+
+    def scores(self, emb: Embeddings) -> tuple[Tensor, Tensor]:
+        r"""Scores of the positive and of the negative items."""
+        user, pos, neg = self.rows(emb)
+        return (user * pos).sum(dim=-1), (user * neg).sum(dim=-1)
 
 
 @dataclass(frozen=True)
@@ -66,14 +93,14 @@ class EvalTargets:
     user: Tensor
     ptr: Tensor
     item: Tensor
-    candidates: Optional[Tensor] = None
+    candidates: Tensor | None = None
 
     @classmethod
     def from_pairs(
         cls,
         user: np.ndarray,
         item: np.ndarray,
-        candidates: Optional[np.ndarray] = None,
+        candidates: np.ndarray | None = None,
     ) -> EvalTargets:
         r"""Groups user-item pairs by user (ascending user index)."""
         order = np.argsort(user, kind='stable')

@@ -64,3 +64,12 @@ def test_batch_rows():
     assert torch.equal(pos, emb.item[[1, 1]])
     assert torch.equal(neg, emb.item[[4, 0]])
     assert batch._replace(neg=batch.neg[:0]).rows(emb)[2].size() == (0, 2, 3)
+
+
+def test_batch_scores():
+    emb = Embeddings(torch.randn(4, 3), torch.randn(5, 3))
+    batch = Batch(torch.tensor([3, 0]), torch.tensor([1, 1]), torch.tensor([4, 0]))
+    pos, neg = batch.scores(emb)
+    table = emb.user @ emb.item.t()
+    torch.testing.assert_close(pos, table[[3, 0], [1, 1]])
+    torch.testing.assert_close(neg, table[[3, 0], [4, 0]])

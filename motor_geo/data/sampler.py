@@ -2,7 +2,7 @@ r"""Training triples."""
 
 from __future__ import annotations
 
-from typing import Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch

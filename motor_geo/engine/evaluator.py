@@ -2,8 +2,8 @@ r"""Full ranking: every user against every item, in blocks of users."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Optional, Sequence
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ def popularity_embeddings(
     return Embeddings(count.new_ones(num_users, 1), count.view(-1, 1))
 
 
-def item_groups(count: Tensor, bounds: Optional[Sequence[int]] = None) -> tuple[list[str], Tensor]:
+def item_groups(count: Tensor, bounds: Sequence[int] | None = None) -> tuple[list[str], Tensor]:
     r"""Groups items by their number of training interactions.
 
     Without :obj:`bounds`, :obj:`cold` items have none, :obj:`tail` items at
@@ -77,12 +77,12 @@ class EvalResult:
     user: Tensor
     per_user: dict[str, Tensor]
     rank: Tensor
-    pred: Optional[Tensor] = None
-    _targets: Optional[EvalTargets] = field(default=None, repr=False)
-    _count: Optional[Tensor] = field(default=None, repr=False)
+    pred: Tensor | None = None
+    _targets: EvalTargets | None = field(default=None, repr=False)
+    _count: Tensor | None = field(default=None, repr=False)
     _ks: tuple[int, ...] = field(default=(), repr=False)
 
-    def slices(self, bounds: Optional[Sequence[int]] = None) -> dict[str, dict[str, float]]:
+    def slices(self, bounds: Sequence[int] | None = None) -> dict[str, dict[str, float]]:
         r"""Recall and NDCG of groups of items (see :meth:`item_groups`).
 
         The lists stay as they are; only held-out items of the group count, and
@@ -139,8 +139,8 @@ class Evaluator:
         train_edge_index: Tensor,
         num_items: int,
         ks: Sequence[int] = (5, 10, 20, 50),
-        exclude: Optional[EvalTargets] = None,
-        batch_size: Optional[int] = None,
+        exclude: EvalTargets | None = None,
+        batch_size: int | None = None,
         metrics: Sequence[str] = METRICS,
     ):
         check_names(ks, metrics, METRICS)

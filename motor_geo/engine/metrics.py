@@ -2,7 +2,7 @@ r"""Ranking metrics, per user and per list, in one pass over the hits."""
 
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor

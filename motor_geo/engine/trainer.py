@@ -7,7 +7,8 @@ import os
 import os.path as osp
 import sys
 import time
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,8 +29,8 @@ class FitResult(NamedTuple):
 
     epochs: int  # finished epochs
     best_epoch: int  # counted from 1
-    best: Dict[str, float]  # validation metrics at the best epoch
-    history: List[Dict[str, Any]]  # one entry per epoch, as in metrics.jsonl
+    best: dict[str, float]  # validation metrics at the best epoch
+    history: list[dict[str, Any]]  # one entry per epoch, as in metrics.jsonl
     seconds: float  # training and validation, interruptions apart
 
 
@@ -88,8 +89,8 @@ class Trainer:
         model: Recommender,
         data: HeteroData,
         evaluator: Evaluator,
-        lr: Optional[float] = None,
-        weight_decay: Optional[float] = None,
+        lr: float | None = None,
+        weight_decay: float | None = None,
         lr_decay: bool = True,
         batch_size: int = 2048,
         epochs: int = 1000,
@@ -97,10 +98,10 @@ class Trainer:
         metric: str = 'recall@20',
         bf16: bool = False,
         seed: int = 0,
-        out: Optional[str] = None,
+        out: str | None = None,
         fingerprint: str = '',
         progress: bool = True,
-        callbacks: Sequence[Callable[[Dict[str, Any]], None]] = (),
+        callbacks: Sequence[Callable[[dict[str, Any]], None]] = (),
     ):
         if epochs < 1:
             raise ValueError(f"'epochs' must be positive (got {epochs})")
@@ -137,7 +138,7 @@ class Trainer:
             weight_decay=model.weight_decay if weight_decay is None else weight_decay,
             fused=True,
         )
-        self.history: List[Dict[str, Any]] = []
+        self.history: list[dict[str, Any]] = []
 
     def fit(self) -> FitResult:
         r"""Trains, from the last finished epoch if :obj:`out` holds one.
@@ -174,7 +175,7 @@ class Trainer:
             seconds=sum(entry['seconds'] for entry in self.history),
         )
 
-    def _run_epoch(self, epoch: int, data: HeteroData) -> Dict[str, Any]:
+    def _run_epoch(self, epoch: int, data: HeteroData) -> dict[str, Any]:
         start = time.perf_counter()
         generator = self._seed_epoch(epoch)
         factor = self.lr_decay[0] ** (epoch / self.lr_decay[1])
@@ -183,7 +184,7 @@ class Trainer:
 
         self.model.train()
         self.model.begin_epoch(data, epoch, generator)
-        sums: Dict[str, torch.Tensor] = {}
+        sums: dict[str, torch.Tensor] = {}
         bar = tqdm(
             self.sampler.epoch(epoch),
             total=len(self.sampler),
@@ -232,11 +233,11 @@ class Trainer:
     def _device(self) -> torch.device:
         return self.data[RATES].edge_index.device
 
-    def _cuda_devices(self) -> List[int]:
+    def _cuda_devices(self) -> list[int]:
         device = self._device()
         return [device.index or 0] if device.type == 'cuda' else []
 
-    def _rounded(self) -> List[float]:
+    def _rounded(self) -> list[float]:
         return [round(entry['val'][self.metric], 4) for entry in self.history]
 
     def _best(self) -> int:
@@ -263,7 +264,7 @@ class Trainer:
         with atomic_write(self._metrics_path()) as temporary, open(temporary, 'w') as file:
             file.writelines(json.dumps(entry) + '\n' for entry in self.history)
 
-    def _save(self, entry: Dict[str, Any]) -> None:
+    def _save(self, entry: dict[str, Any]) -> None:
         if self.out is None:
             return
         os.makedirs(self.out, exist_ok=True)
@@ -290,7 +291,7 @@ class Trainer:
         assert self.out is not None
         return osp.join(self.out, 'metrics.jsonl')
 
-    def _show(self, bar: tqdm, entry: Dict[str, Any]) -> None:
+    def _show(self, bar: tqdm, entry: dict[str, Any]) -> None:
         if not self.progress:
             return
         value, best = entry['val'][self.metric], self._best()

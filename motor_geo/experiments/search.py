@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import warnings
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
@@ -27,8 +28,8 @@ from motor_geo.utils.errors import ConfigError
 class Range(NamedTuple):
     r"""Numbers to search between, both included."""
 
-    low: Union[int, float]
-    high: Union[int, float]
+    low: int | float
+    high: int | float
     log: bool
 
 
@@ -55,7 +56,7 @@ class Space:
         r"""The configuration of searched options, without a folder."""
         return {**resolve(override(self.config, options)), 'out': None}
 
-    def grid(self, limit: Optional[int] = None) -> Optional[List[Config]]:
+    def grid(self, limit: int | None = None) -> list[Config] | None:
         r"""All combinations, or so many of them at random, or :obj:`None` if
         there are ranges.
         """
@@ -90,14 +91,14 @@ class Space:
             study.sampler = TPESampler(seed=seed, constant_liar=True)
         study.ask(self.distributions())
 
-    def distributions(self) -> Dict[str, Any]:
+    def distributions(self) -> dict[str, Any]:
         r"""The space in terms of Optuna, which knows choices by their JSON,
         since they may be lists or mappings.
         """
         from optuna.distributions import CategoricalDistribution as Choice
         from optuna.distributions import FloatDistribution, IntDistribution
 
-        out: Dict[str, Any] = {}
+        out: dict[str, Any] = {}
         for key, entry in self.search.items():
             if not isinstance(entry, Range):
                 out[key] = Choice([json.dumps(value) for value in entry])
@@ -143,15 +144,15 @@ def override(config: Config, options: Mapping[str, Any]) -> Config:
     return config
 
 
-def parse_search(config: Config, search: Config) -> Dict[str, Union[List[Any], Range]]:
+def parse_search(config: Config, search: Config) -> dict[str, list[Any] | Range]:
     r"""Checks what is searched against the constructors, choice by choice.
 
     Raises:
         ConfigError: If an option is unknown or cannot be searched, or a
             choice has the wrong type.
     """
-    entries: Dict[str, List[Any]] = {}
-    logs: Dict[str, bool] = {}
+    entries: dict[str, list[Any]] = {}
+    logs: dict[str, bool] = {}
     for given, entry in search.items():
         ((section, inner),) = parse_flags([f'--{given}=']).items()
         key = section if not inner or 'name' in inner else f'{section}.{next(iter(inner))}'
@@ -172,7 +173,7 @@ def parse_search(config: Config, search: Config) -> Dict[str, Union[List[Any], R
     if not entries:
         raise ConfigError("Nothing to search; expected a mapping 'search' in the file")
 
-    out: Dict[str, Union[List[Any], Range]] = {}
+    out: dict[str, list[Any] | Range] = {}
     names = [key for key in entries if key in CHOICES]
     for combination in itertools.product(*(entries[key] for key in names)):
         base = override(config, dict(zip(names, combination)))
@@ -186,7 +187,7 @@ def parse_search(config: Config, search: Config) -> Dict[str, Union[List[Any], R
     return out
 
 
-def _range(key: str, values: List[Any], log: Any) -> Range:
+def _range(key: str, values: list[Any], log: Any) -> Range:
     if any(isinstance(v, bool) or not isinstance(v, (int, float)) for v in values):
         raise ConfigError(f"'search': '{key}' takes no range of numbers; expected a list")
     low, high = values
@@ -198,7 +199,7 @@ def _range(key: str, values: List[Any], log: Any) -> Range:
     return Range(low, high, log)
 
 
-def _read(path: str) -> Tuple[Config, Config]:
+def _read(path: str) -> tuple[Config, Config]:
     try:
         with open(path, encoding='utf-8') as file:
             content = yaml.safe_load(file)

@@ -3,7 +3,8 @@ r"""Paired tests of per-user metrics."""
 from __future__ import annotations
 
 import warnings
-from typing import Hashable, Mapping, NamedTuple, TypeVar
+from collections.abc import Hashable, Mapping
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os.path as osp
 import sys
-from typing import Any, Dict, Optional, TextIO, Tuple
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -37,7 +37,7 @@ class Sweep:
         ImportError: If Optuna is not installed.
     """
 
-    def __init__(self, space: Space, out: str, num_trials: Optional[int] = None):
+    def __init__(self, space: Space, out: str, num_trials: int | None = None):
         try:
             import optuna
         except ImportError as error:
@@ -73,11 +73,11 @@ class Sweep:
         assert file is not None
         return file
 
-    def _trials(self) -> Dict[str, Any]:
+    def _trials(self) -> dict[str, Any]:
         r"""Trials of Optuna by folder, without those that repeat another and
         those that were interrupted before they had parameters.
         """
-        out: Dict[str, Any] = {}
+        out: dict[str, Any] = {}
         for trial in self.study.get_trials(deepcopy=False):
             if set(trial.params) == set(self.space.search):
                 out.setdefault(self.folder(trial.params), trial)
@@ -87,7 +87,7 @@ class Sweep:
         r"""Folder of a trial."""
         return osp.join(self.out, 'trials', fingerprint(self.space.options(params))[:12])
 
-    def claim(self) -> Optional[Tuple[int, Config, TextIO]]:
+    def claim(self) -> tuple[int, Config, TextIO] | None:
         r"""Takes a trial that was interrupted, or else a new one, for this
         process: its number, parameters and lock.
         """
@@ -109,7 +109,7 @@ class Sweep:
                 self.study.tell(new.number, state=TrialState.FAIL)
         return None
 
-    def _add(self, seen: Dict[str, Any]) -> bool:
+    def _add(self, seen: dict[str, Any]) -> bool:
         if self.grid is None:
             self.space.sample(self.study)
             return True
@@ -127,7 +127,7 @@ class Sweep:
         name = ', '.join(f'{key} {value}' for key, value in options.items())
         config = {**self.space.resolve(options), 'out': self.folder(params)}
         config['trainer'] = {**config['trainer'], 'progress': False}
-        told: Dict[str, Any] = {'state': TrialState.FAIL}
+        told: dict[str, Any] = {'state': TrialState.FAIL}
         with lock:
             try:
                 value = run(config, progress=False)['val'][self.metric]
@@ -141,7 +141,7 @@ class Sweep:
                 self.write()
         return f'{name}: {outcome}'
 
-    def summary(self) -> Dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         r"""All trials, best first, with validation metrics only."""
         rows = []
         for folder, trial in self._trials().items():
@@ -170,7 +170,7 @@ class Sweep:
             with writing(osp.join(self.out, 'best.yaml')) as path:
                 write_yaml(self.space.resolve(out['trials'][0]['options']), path)
 
-    def fit(self, progress: bool = True) -> Dict[str, Any]:
+    def fit(self, progress: bool = True) -> dict[str, Any]:
         r"""Runs trials until none is left and returns the :meth:`summary`."""
         hide = not progress or not sys.stderr.isatty()
         with tqdm(total=self.total, desc='trials', unit='trial', disable=hide) as bar:

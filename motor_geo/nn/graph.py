@@ -4,7 +4,7 @@ weights, and pruning.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Optional, Tuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from torch_geometric.utils import degree
 @torch.compiler.disable  # The caches of EdgeIndex cannot be filled in a compiled region.
 def sorted_edge_index(
     edge_index: Tensor, num_src: int, num_dst: int
-) -> Tuple[EdgeIndex, Optional[Tensor]]:
+) -> tuple[EdgeIndex, Tensor | None]:
     r"""Turns :obj:`edge_index` into the form that :class:`~motor_geo.nn.conv.Propagate` is
     fastest on: sorted by target, with its transpose cached.
 
@@ -80,7 +80,7 @@ def opposite_edges(graph: BipartiteGraph) -> Tensor:
     return order[rank]
 
 
-def bipartite_degree(edge_index: Tensor, num_users: int, num_items: int) -> Tuple[Tensor, Tensor]:
+def bipartite_degree(edge_index: Tensor, num_users: int, num_items: int) -> tuple[Tensor, Tensor]:
     r"""Degrees in float64 of both ends of every edge, **[E]** and **[E]**."""
     user, item = edge_index
     user_degree = degree(user, num_users, torch.float64)
@@ -89,7 +89,7 @@ def bipartite_degree(edge_index: Tensor, num_users: int, num_items: int) -> Tupl
 
 
 def sym_norm(
-    edge_index: Tensor, num_users: int, num_items: int, dtype: Optional[torch.dtype] = None
+    edge_index: Tensor, num_users: int, num_items: int, dtype: torch.dtype | None = None
 ) -> Tensor:
     r"""Symmetric normalisation of a user-item graph without self loops,
     :math:`1 / \sqrt{\deg(u) \deg(i)}` for every edge.
@@ -113,7 +113,7 @@ def degree_sensitive_pruning(
     num_users: int,
     num_items: int,
     rho: float,
-    generator: Optional[torch.Generator] = None,
+    generator: torch.Generator | None = None,
 ) -> Tensor:
     r"""Draws the edges that survive degree-sensitive pruning from the `"A Tale
     of Two Graphs: Freezing and Denoising Graph Structures for Multimodal

@@ -4,7 +4,7 @@ controls.
 
 from __future__ import annotations
 
-from typing import Mapping, Optional
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +24,7 @@ class ItemEncoder(nn.Module):
     def reset_parameters(self) -> None:
         raise NotImplementedError
 
-    def encode(self, store: NodeStorage, index: Optional[Tensor] = None) -> Tensor:
+    def encode(self, store: NodeStorage, index: Tensor | None = None) -> Tensor:
         r"""Vectors of all items, or of the items :obj:`index`.
 
         Args:
@@ -38,7 +38,7 @@ class ItemEncoder(nn.Module):
         raise NotImplementedError
 
 
-def encode_items(encoder: nn.Module, store: NodeStorage, index: Optional[Tensor] = None) -> Tensor:
+def encode_items(encoder: nn.Module, store: NodeStorage, index: Tensor | None = None) -> Tensor:
     r"""Calls any module as an item encoder: an :class:`ItemEncoder`, a plain
     :class:`torch.nn.Embedding` over items, or a module that maps
     :obj:`token_id` to vectors.
@@ -82,14 +82,14 @@ class IDEmbedding(ItemEncoder):
     def reset_parameters(self) -> None:
         xavier_(self.weight, self.xavier)
 
-    def forward(self, index: Optional[Tensor] = None) -> Tensor:
+    def forward(self, index: Tensor | None = None) -> Tensor:
         if index is None:
             return self.weight
         # Its backward pass is two to three times as fast as that of an embedding.
         rows = self.weight.index_select(0, index.reshape(-1))
         return rows.view(*index.shape, self.out_channels)
 
-    def encode(self, store: NodeStorage, index: Optional[Tensor] = None) -> Tensor:
+    def encode(self, store: NodeStorage, index: Tensor | None = None) -> Tensor:
         num_items = store.num_nodes
         if num_items != self.num_items:
             raise ValueError(
@@ -150,7 +150,7 @@ class FeatureProjection(ItemEncoder):
             out = out + lin(F.normalize(value, dim=-1) if self.normalize else value)
         return out
 
-    def encode(self, store: NodeStorage, index: Optional[Tensor] = None) -> Tensor:
+    def encode(self, store: NodeStorage, index: Tensor | None = None) -> Tensor:
         x = {m: store[f'x_{m}'] for m in self.in_channels}
         return self(x if index is None else {m: value[index] for m, value in x.items()})
 

@@ -3,7 +3,6 @@ r"""Loss terms that several backbones share."""
 from __future__ import annotations
 
 import math
-from typing import Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -85,7 +84,7 @@ def info_nce(
     anchor: Tensor,
     positive: Tensor,
     temperature: float,
-    pairs: Optional[Tuple[Distinct, Distinct]] = None,
+    pairs: tuple[Distinct, Distinct] | None = None,
 ) -> Tensor:
     r"""Contrastive loss over the rows of a batch, by cosine similarity,
 
@@ -115,7 +114,7 @@ def batch_contrast(
     anchor: Tensor,
     positive: Tensor,
     bound: float = math.inf,
-    pairs: Optional[Tuple[Distinct, Distinct]] = None,
+    pairs: tuple[Distinct, Distinct] | None = None,
 ) -> Tensor:
     r"""Contrastive loss over the rows of a batch, by inner products,
 

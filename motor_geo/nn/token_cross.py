@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from typing import List, Mapping, NamedTuple, Optional, Tuple, Union
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +28,7 @@ class _Catalogue(NamedTuple):
     """
 
     graph: TokenGraph
-    copies: Optional[Incidence] = None
+    copies: Incidence | None = None
 
 
 class _Entry(NamedTuple):
@@ -103,9 +104,9 @@ class TokenCrossEncoder(ItemEncoder):
         out_channels: int = 64,
         mode: str = 'specific',
         num_layers: int = 1,
-        activation: Optional[str] = 'relu',
-        init: Union[float, str] = 'xavier',
-        weight_init: Optional[float] = None,
+        activation: str | None = 'relu',
+        init: float | str = 'xavier',
+        weight_init: float | None = None,
         mlp_gain: float = 1.0,
         dropout: float = 0.0,
     ):
@@ -137,7 +138,7 @@ class TokenCrossEncoder(ItemEncoder):
         self.dropout = dropout
 
         self.total_tokens = sum(self.num_tokens.values())
-        self.groups: List[Tuple[int, int]] = [(0, self.total_tokens)]
+        self.groups: list[tuple[int, int]] = [(0, self.total_tokens)]
         if mode == 'specific':
             ends = list(itertools.accumulate(self.num_tokens.values()))
             self.groups = list(zip([0] + ends[:-1], ends))
@@ -148,7 +149,7 @@ class TokenCrossEncoder(ItemEncoder):
         self.register_buffer('offset', offset, persistent=False)
         self.act = nn.Identity() if activation is None else activation_resolver(activation)
         self.mlps = nn.ModuleList()
-        self.weight: Optional[nn.Parameter] = None
+        self.weight: nn.Parameter | None = None
         if mode in ('specific', 'agnostic'):
             self.weight = nn.Parameter(torch.empty(self.total_tokens))
         if mode == 'mean':
@@ -160,8 +161,8 @@ class TokenCrossEncoder(ItemEncoder):
             self.mlps.append(
                 nn.ModuleList(nn.Linear(*pair) for pair in zip(widths[:-1], widths[1:]))
             )
-        self._entries: List[_Entry] = []
-        self._checked: Optional[Tuple[weakref.ref, int]] = None
+        self._entries: list[_Entry] = []
+        self._checked: tuple[weakref.ref, int] | None = None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -195,7 +196,7 @@ class TokenCrossEncoder(ItemEncoder):
         self._check_range(token_id)
         return self._forward_gather(token_id)
 
-    def encode(self, store: NodeStorage, index: Optional[Tensor] = None) -> Tensor:
+    def encode(self, store: NodeStorage, index: Tensor | None = None) -> Tensor:
         if 'token_id' not in store:
             raise ValueError(
                 "data['item'].token_id is missing: apply 'OPQTokenizer' to the data first"

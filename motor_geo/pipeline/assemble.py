@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import sys
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Iterator, Mapping, Optional
 
 import torch
 from torch import Tensor, nn
@@ -75,7 +75,7 @@ def build_dataset(config: Config) -> RecommendationDataset:
     return choose('data', config['data']['name'])[0](**options)
 
 
-def build_tokenizer(config: Config, data: HeteroData) -> Optional[OPQTokenizer]:
+def build_tokenizer(config: Config, data: HeteroData) -> OPQTokenizer | None:
     r"""A tokenizer if the item encoder reads tokens, else :obj:`None`.
 
     Raises:
@@ -151,8 +151,8 @@ def encode_items(
 
 
 def build_item_encoder(
-    config: Config, data: HeteroData, tokenizer: Optional[OPQTokenizer]
-) -> Optional[nn.Module]:
+    config: Config, data: HeteroData, tokenizer: OPQTokenizer | None
+) -> nn.Module | None:
     r"""The module that stands where the item embedding stood; :obj:`None`
     leaves the backbone its own.
     """
@@ -168,7 +168,7 @@ def build_item_encoder(
     return None
 
 
-def build_model(config: Config, data: HeteroData, tokenizer: Optional[OPQTokenizer]) -> Recommender:
+def build_model(config: Config, data: HeteroData, tokenizer: OPQTokenizer | None) -> Recommender:
     r"""The backbone, with its item encoder in place."""
     options = {k: v for k, v in config['model'].items() if k != 'name'}
     if options['channels'] < 1:

@@ -9,14 +9,9 @@ import inspect
 import os
 import os.path as osp
 import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from typing import (
     Any,
-    Callable,
-    Dict,
-    List,
-    Mapping,
-    Sequence,
-    Tuple,
     get_args,
     get_origin,
     get_type_hints,
@@ -33,7 +28,7 @@ from motor_geo.nn.token_cross import MODES
 from motor_geo.utils.errors import ConfigError, one_line, suggest
 from motor_geo.utils.files import atomic_write
 
-ITEMS: Dict[str, type] = {
+ITEMS: dict[str, type] = {
     'id': IDEmbedding,
     **{mode: TokenCrossEncoder for mode in MODES},
     'features': FeatureProjection,
@@ -41,7 +36,7 @@ ITEMS: Dict[str, type] = {
 #: Sections with a choice of classes, and what is chosen by default.
 CHOICES = {'data': 'synthetic', 'model': 'LightGCN', 'items': 'specific'}
 #: Sections with one class.
-FIXED: Dict[str, Callable] = {
+FIXED: dict[str, Callable] = {
     'tokenizer': OPQTokenizer,
     'svd': InteractionSVD,
     'graph': ItemKNN,
@@ -49,7 +44,7 @@ FIXED: Dict[str, Callable] = {
     'evaluator': Evaluator,
 }
 #: Options of a run, with type, default and meaning.
-GENERAL: Dict[str, Tuple[type, Any, str]] = {
+GENERAL: dict[str, tuple[type, Any, str]] = {
     'seed': (int, 0, 'seed of initial weights, sampling and losses'),
     'out': (str, None, 'folder of the run, by default runs/DATA-MODEL-ITEMS-seedSEED'),
     'device': (str, 'auto', 'auto, cpu or cuda'),
@@ -79,7 +74,7 @@ DERIVED = {
     'evaluator': {'targets', 'train_edge_index', 'num_items', 'exclude'},
 }
 
-Config = Dict[str, Any]
+Config = dict[str, Any]
 
 
 def parse_flags(arguments: Sequence[str]) -> Config:
@@ -109,7 +104,7 @@ def parse_flags(arguments: Sequence[str]) -> Config:
     return config
 
 
-def _insert(config: Config, keys: List[str], value: Any, where: str) -> None:
+def _insert(config: Config, keys: list[str], value: Any, where: str) -> None:
     section, *rest = keys
     if section in CHOICES and not rest:
         rest = ['name']
@@ -202,7 +197,7 @@ def resolve(config: Config) -> Config:
     return out
 
 
-def choose(section: str, name: str) -> Tuple[Callable, Dict[str, Any]]:
+def choose(section: str, name: str) -> tuple[Callable, dict[str, Any]]:
     r"""The class that a section names, and arguments that follow from it."""
     if section == 'data':
         if name in DATASETS:
@@ -318,7 +313,7 @@ def usage() -> str:
         '(--config) has the same names, and flags override it. Options and defaults:',
         '',
     ]
-    targets: Dict[str, Callable] = {f'data ({name})': kind for name, kind in DATASETS.items()}
+    targets: dict[str, Callable] = {f'data ({name})': kind for name, kind in DATASETS.items()}
     targets['data (FOLDER)'] = TableDataset
     targets.update({f'model ({name})': kind for name, kind in MODELS.items()})
     for kind in dict.fromkeys(ITEMS.values()):
@@ -357,9 +352,9 @@ def _plain(value: Any) -> str:
     return str(value)
 
 
-def flatten(config: Config) -> Dict[str, Any]:
+def flatten(config: Config) -> dict[str, Any]:
     r"""Options by dotted name."""
-    out: Dict[str, Any] = {}
+    out: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, dict):
             out.update({f'{key}.{inner}': entry for inner, entry in value.items()})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os.path as osp
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 from torch_geometric.data import HeteroData
 
@@ -31,7 +31,7 @@ class Run(NamedTuple):
     config: Config
     dataset: RecommendationDataset
     data: HeteroData
-    tokenizer: Optional[OPQTokenizer]
+    tokenizer: OPQTokenizer | None
     model: Recommender
 
 

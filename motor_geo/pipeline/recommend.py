@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import os.path as osp
-from typing import NamedTuple, Optional, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -37,9 +38,9 @@ class Recommendations(NamedTuple):
 @torch.no_grad()
 def recommend(
     run: Run,
-    users: Optional[Sequence[str]] = None,
+    users: Sequence[str] | None = None,
     k: int = 20,
-    new_items: Optional[str] = None,
+    new_items: str | None = None,
 ) -> Recommendations:
     r"""The best items of users, training items of a user excluded.
 
@@ -70,7 +71,7 @@ def recommend(
     )
 
 
-def user_index(dataset: RecommendationDataset, users: Optional[Sequence[str]]) -> Tensor:
+def user_index(dataset: RecommendationDataset, users: Sequence[str] | None) -> Tensor:
     r"""Indices of raw user ids, all users if :obj:`None`."""
     if users is None:
         return torch.arange(dataset.num_users)

@@ -6,7 +6,8 @@ import json
 import os
 import os.path as osp
 import platform
-from typing import Any, Callable, Dict, Optional
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,10 +37,9 @@ from motor_geo.typing import ITEM, RATES
 from motor_geo.utils.cache import fingerprint
 from motor_geo.utils.errors import ConfigError
 from motor_geo.utils.files import atomic_write, check_writable, remove_temporary, writing
-from motor_geo.utils.memory import keep_freed_memory
 
 
-def run(config: Config, progress: bool = True) -> Dict[str, Any]:
+def run(config: Config, progress: bool = True) -> dict[str, Any]:
     r"""Trains and evaluates as a configuration says, and writes
     :obj:`config.yaml`, :obj:`metrics.jsonl`, :obj:`best.pt`, :obj:`last.pt`
     and :obj:`result.json` into the folder of the run. A run that was
@@ -55,7 +55,6 @@ def run(config: Config, progress: bool = True) -> Dict[str, Any]:
             holds another run.
         OSError: If the folder cannot be written to.
     """
-    keep_freed_memory()
     device = build_device(config['device'])
     if config['threads'] is not None:
         torch.set_num_threads(config['threads'])
@@ -86,7 +85,7 @@ def run(config: Config, progress: bool = True) -> Dict[str, Any]:
     parameters = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
     num_item_parameters = sum(parameters[name] for name in model.item_parameters(num_items))
 
-    def evaluator(split: str, exclude: Optional[str] = None) -> Evaluator:
+    def evaluator(split: str, exclude: str | None = None) -> Evaluator:
         return Evaluator(
             dataset.targets(split).to(device),
             edge_index,
@@ -201,7 +200,7 @@ def claim_folder(config: Config, out: str) -> None:
         write_yaml(config, path)
 
 
-def read_result(path: str, run: str, config: Config) -> Optional[Dict[str, Any]]:
+def read_result(path: str, run: str, config: Config) -> dict[str, Any] | None:
     r"""The result of a finished run, unless more epochs are wanted now."""
     if not osp.exists(path):
         return None
@@ -225,7 +224,7 @@ def sizes(dataset: Any) -> tuple[int, int]:
     return dataset.num_users, dataset.num_items
 
 
-def versions() -> Dict[str, str]:
+def versions() -> dict[str, str]:
     r"""What a result depends on beside data and settings."""
     import faiss
     import torch_geometric
@@ -242,15 +241,15 @@ def versions() -> Dict[str, str]:
     }
 
 
-def tensorboard_writer(out: str) -> Callable[[Dict[str, Any]], None]:
+def tensorboard_writer(out: str) -> Callable[[dict[str, Any]], None]:
     r"""A callback that writes every epoch for TensorBoard."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ConfigError("--tensorboard needs 'pip install motor-geo[tensorboard]'") from error
-    writer: Optional[SummaryWriter] = None
+    writer: SummaryWriter | None = None
 
-    def write(entry: Dict[str, Any]) -> None:
+    def write(entry: dict[str, Any]) -> None:
         nonlocal writer
         writer = writer or SummaryWriter(out)
         for name, value in {**entry['losses'], **entry['val']}.items():

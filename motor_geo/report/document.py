@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Mapping, NamedTuple, Optional, Sequence, Union
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 KINDS = ('metric', 'percent', 'count', 'number', 'text', 'seconds')
 
@@ -22,10 +23,10 @@ class Value(NamedTuple):
         runs: Names of the runs behind it.
     """
 
-    mean: Optional[float]
-    std: Optional[float] = None
-    published: Optional[float] = None
-    p: Optional[float] = None
+    mean: float | None
+    std: float | None = None
+    published: float | None = None
+    p: float | None = None
     runs: Sequence[str] = ()
 
 
@@ -47,7 +48,7 @@ class Row(NamedTuple):
     r"""A row: its labels and, per column, a :class:`Value` or a text."""
 
     label: Sequence[str]
-    cells: Sequence[Union[Value, str]]
+    cells: Sequence[Value | str]
 
 
 class Table(NamedTuple):
@@ -85,8 +86,8 @@ class Series(NamedTuple):
 
     label: str
     x: Sequence[float]
-    y: Sequence[Optional[float]]
-    std: Optional[Sequence[Optional[float]]] = None
+    y: Sequence[float | None]
+    std: Sequence[float | None] | None = None
     runs: Sequence[str] = ()
     published: bool = False
 
@@ -115,10 +116,10 @@ class Figure(NamedTuple):
     xlabel: str
     ylabel: str
     series: Sequence[Series]
-    categories: Optional[Sequence[str]] = None
+    categories: Sequence[str] | None = None
     logx: bool = False
-    fill: Optional[tuple[str, str]] = None
-    panels: Optional[str] = None
+    fill: tuple[str, str] | None = None
+    panels: str | None = None
 
 
 class Text(NamedTuple):
@@ -130,7 +131,7 @@ class Text(NamedTuple):
     body: str
 
 
-Block = Union[Table, Figure, Text]
+Block = Table | Figure | Text
 
 
 class Run(NamedTuple):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable, Mapping
 from html import escape
 from itertools import groupby
-from typing import Iterable, Mapping
 
 from motor_geo.report.document import Figure, Report, Table, Text
 from motor_geo.report.layout import Cell, grid, inline, rich

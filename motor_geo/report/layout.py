@@ -3,7 +3,8 @@ r"""Layout of tables and texts, and reports as Markdown and LaTeX."""
 from __future__ import annotations
 
 import re
-from typing import Callable, Iterable, Iterator, NamedTuple, Optional, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from motor_geo.report.document import Figure, Report, Table, Value, runs_of
 
@@ -39,7 +40,7 @@ class Cell(NamedTuple):
     text: str
     number: bool = False
     best: bool = False
-    p: Optional[float] = None
+    p: float | None = None
     runs: Sequence[str] = ()
 
     @property

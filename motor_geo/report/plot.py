@@ -3,8 +3,9 @@ r"""Figures of reports as SVG, by Matplotlib."""
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from math import log10
-from typing import TYPE_CHECKING, Any, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 import os
 import os.path as osp
 import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Iterator, TextIO
+from typing import TextIO
 
 import numpy as np
 

@@ -3,7 +3,7 @@ r"""Ranking all items for blocks of users, with some pairs masked."""
 from __future__ import annotations
 
 import math
-from typing import Iterator, Optional
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -41,9 +41,9 @@ class Ranker:
         users: Tensor,
         num_items: int,
         k: int,
-        exclude: Optional[Tensor] = None,
-        candidates: Optional[Tensor] = None,
-        batch_size: Optional[int] = None,
+        exclude: Tensor | None = None,
+        candidates: Tensor | None = None,
+        batch_size: int | None = None,
     ):
         if k < 1:
             raise ValueError(f"'k' must be at least 1, got {k}.")
@@ -69,7 +69,7 @@ class Ranker:
         self._max_user = int(users.max()) if users.numel() > 0 else -1
         self._mask(exclude)
 
-    def _mask(self, exclude: Optional[Tensor]) -> None:
+    def _mask(self, exclude: Tensor | None) -> None:
         # Flat positions within the score matrix of each block of users.
         device = self.users.device
         self._flat = torch.empty(0, dtype=torch.long, device=device)
@@ -140,9 +140,9 @@ def top_k(
     emb: Embeddings,
     users: Tensor,
     k: int,
-    exclude: Optional[Tensor] = None,
-    candidates: Optional[Tensor] = None,
-    batch_size: Optional[int] = None,
+    exclude: Tensor | None = None,
+    candidates: Tensor | None = None,
+    batch_size: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""The :obj:`k` best items of each user.
 

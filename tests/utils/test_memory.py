@@ -45,7 +45,10 @@ def test_freed_memory_is_used_again():
 
 @pytest.mark.parametrize('given', [None, '0'])
 def test_huge_pages_are_asked_for(given):
-    code = 'import os, motor_geo; print(os.environ["THP_MEM_ALLOC_ENABLE"])'
+    code = (
+        'import os; from motor_geo.utils.memory import tune_process; tune_process(); '
+        'print(os.environ["THP_MEM_ALLOC_ENABLE"])'
+    )
     env = {key: value for key, value in os.environ.items() if key != 'THP_MEM_ALLOC_ENABLE'}
     env |= {} if given is None else {'THP_MEM_ALLOC_ENABLE': given}
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=env)
@@ -56,3 +59,13 @@ def test_huge_pages_are_asked_for(given):
 def test_nothing_is_done_elsewhere(monkeypatch, platform):
     monkeypatch.setattr(sys, 'platform', platform)
     assert keep_freed_memory() is False
+
+
+def test_importing_sets_nothing():
+    code = (
+        'import os, warnings, torch, torch_geometric; before = dict(os.environ), '
+        'list(warnings.filters); import motor_geo.data, motor_geo.nn.models, motor_geo.engine, '
+        'motor_geo.pipeline.train; print(before == (dict(os.environ), list(warnings.filters)))'
+    )
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.stdout.strip() == 'True', done.stderr

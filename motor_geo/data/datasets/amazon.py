@@ -10,8 +10,8 @@ import re
 import shutil
 import tempfile
 import warnings
+from collections.abc import Callable
 from http.client import HTTPException
-from typing import Callable, Optional
 
 import numpy as np
 from torch_geometric.data import download_url
@@ -157,7 +157,7 @@ class AmazonReviews(TableDataset):
         core: int = 5,
         split: str = 'random',
         seed: int = 0,
-        text: Optional[str] = 'auto',
+        text: str | None = 'auto',
         image: bool = True,
         mmap: bool = False,
         force_reload: bool = False,
@@ -169,7 +169,7 @@ class AmazonReviews(TableDataset):
         self.root = osp.abspath(osp.expanduser(root))
         self.category, self.core, self.image = find_category(category), core, image
 
-        encode: Optional[Encoder] = None
+        encode: Encoder | None = None
         if text == 'auto' and importlib.util.find_spec('sentence_transformers') is None:
             warnings.warn(
                 f"'{self.category}': texts are left out, because sentence-transformers is not "
@@ -201,7 +201,7 @@ class AmazonReviews(TableDataset):
     def processed_dir(self) -> str:
         return osp.join(self.root, 'processed')
 
-    def _folder(self, text: Optional[str]) -> str:
+    def _folder(self, text: str | None) -> str:
         key = fingerprint(VERSION, self.category, self.core, bool(self.image), text)
         return osp.join(self.processed_dir, f'{self.category}_{self.core}core_{key}')
 
@@ -243,7 +243,7 @@ class AmazonReviews(TableDataset):
                     f'{" (image=False does without images)" if self.image else ""}.'
                 ) from error
 
-    def _process(self, folder: str, encode: Optional[Encoder], replace: bool) -> None:
+    def _process(self, folder: str, encode: Encoder | None, replace: bool) -> None:
         name = f'{self.category}_{self.core}core'
         path, meta_path, *image_path = self._fetch()
         user_ids, item_ids, user, item, time = read_interactions(path)
@@ -315,7 +315,7 @@ def find_category(name: str) -> str:
     return names[key]
 
 
-def _load_encoder(category: str) -> Optional[Encoder]:
+def _load_encoder(category: str) -> Encoder | None:
     from sentence_transformers import SentenceTransformer
 
     try:

@@ -11,7 +11,8 @@ import os.path as osp
 import re
 import zlib
 from array import array
-from typing import Any, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm

@@ -5,7 +5,8 @@ ones outside of it.
 from __future__ import annotations
 
 import warnings
-from typing import Any, Callable, Mapping, Optional
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ SPLIT_NAMES = ('train', 'val', 'test')
 
 
 def unique_pairs(
-    user: np.ndarray, item: np.ndarray, priority: Optional[np.ndarray] = None
+    user: np.ndarray, item: np.ndarray, priority: np.ndarray | None = None
 ) -> np.ndarray:
     r"""Rows of the distinct pairs, sorted by user and item. Of equal pairs the
     row of lowest :obj:`priority` is kept, and the first among those.
@@ -91,8 +92,8 @@ class RecommendationDataset(torch.utils.data.Dataset):
         features: Mapping[str, np.ndarray | Tensor],
         user_ids: np.ndarray,
         item_ids: np.ndarray,
-        candidates: Optional[Mapping[str, np.ndarray]] = None,
-        masks: Optional[Mapping[str, np.ndarray]] = None,
+        candidates: Mapping[str, np.ndarray] | None = None,
+        masks: Mapping[str, np.ndarray] | None = None,
         locate: Callable[[int], str] = 'row {}'.format,
     ) -> None:
         r"""Makes the graph and the targets.
@@ -178,7 +179,7 @@ class RecommendationDataset(torch.utils.data.Dataset):
             )
             for index, split in ((1, 'val'), (2, 'test'))
         }
-        self._fingerprint: Optional[str] = None
+        self._fingerprint: str | None = None
 
     @property
     def num_users(self) -> int:

@@ -11,7 +11,7 @@ import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -39,7 +39,7 @@ class Table:
     ids: dict[str, Ids] = field(default_factory=dict)
     numbers: dict[str, np.ndarray] = field(default_factory=dict)
     unit: str = 'line'
-    lines: Optional[np.ndarray] = None
+    lines: np.ndarray | None = None
 
     def locate(self, row: int) -> str:
         r"""Names a row in messages: the file and the line (text, the header

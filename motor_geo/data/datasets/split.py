@@ -2,7 +2,7 @@ r"""Splitting interactions into training (0), validation (1) and test (2)."""
 
 from __future__ import annotations
 
-from typing import Callable, Optional
+from collections.abc import Callable
 
 import numpy as np
 
@@ -44,7 +44,7 @@ def _shuffled(user: np.ndarray, item: np.ndarray, rng: np.random.Generator) -> n
 
 
 def random_split(
-    user: np.ndarray, item: np.ndarray, seed: int = 0, timestamp: Optional[np.ndarray] = None
+    user: np.ndarray, item: np.ndarray, seed: int = 0, timestamp: np.ndarray | None = None
 ) -> np.ndarray:
     r"""A random 8:1:1 split of each user's interactions.
 
@@ -66,7 +66,7 @@ def random_split(
 
 
 def temporal_split(
-    user: np.ndarray, item: np.ndarray, seed: int = 0, timestamp: Optional[np.ndarray] = None
+    user: np.ndarray, item: np.ndarray, seed: int = 0, timestamp: np.ndarray | None = None
 ) -> np.ndarray:
     r"""The sizes of :meth:`random_split`, with each user's latest interactions
     in test and those before in validation.
@@ -81,7 +81,7 @@ def temporal_split(
 
 
 def leave_one_out(
-    user: np.ndarray, item: np.ndarray, seed: int = 0, timestamp: Optional[np.ndarray] = None
+    user: np.ndarray, item: np.ndarray, seed: int = 0, timestamp: np.ndarray | None = None
 ) -> np.ndarray:
     r"""The last interaction of a user is for test and the one before for
     validation; a user with two has no validation interaction, and one with
@@ -105,7 +105,7 @@ def cold_items(
 
 
 def cold_item_split(
-    user: np.ndarray, item: np.ndarray, seed: int = 0, timestamp: Optional[np.ndarray] = None
+    user: np.ndarray, item: np.ndarray, seed: int = 0, timestamp: np.ndarray | None = None
 ) -> np.ndarray:
     r"""Holds out all interactions of the items in :meth:`cold_items`. Users
     may be left without a training interaction.
@@ -130,7 +130,7 @@ def split_interactions(
     item: np.ndarray,
     rule: str,
     seed: int = 0,
-    timestamp: Optional[np.ndarray] = None,
+    timestamp: np.ndarray | None = None,
 ) -> np.ndarray:
     r"""Labels interactions with 0 (training), 1 (validation) or 2 (test).
 

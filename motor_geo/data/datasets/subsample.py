@@ -2,7 +2,7 @@ r"""Taking something away from a data set, to see what a model needs of it."""
 
 from __future__ import annotations
 
-from typing import Mapping, Optional, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -40,7 +40,7 @@ def drop_modalities(
     num_items: int,
     share: float,
     seed: int = 0,
-    masks: Optional[Mapping[str, np.ndarray]] = None,
+    masks: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, np.ndarray]:
     r"""Takes one modality, drawn at random, away from a share of the items;
     items that lose one at a smaller share lose the same at a larger one.

@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import os.path as osp
 import warnings
-from typing import Callable, List, Optional, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -74,11 +74,11 @@ class TableDataset(RecommendationDataset):
     def __init__(
         self,
         path: str,
-        split: Optional[str] = None,
+        split: str | None = None,
         seed: int = 0,
         mmap: bool = False,
         reindex: bool = False,
-        modalities: Optional[List[str]] = None,
+        modalities: list[str] | None = None,
         train_share: float = 1.0,
         missing_share: float = 0.0,
     ) -> None:
@@ -192,7 +192,7 @@ def find_interactions(path: str) -> str:
 
 
 def load_features(
-    folder: str, mmap: bool = False, modalities: Optional[Sequence[str]] = None
+    folder: str, mmap: bool = False, modalities: Sequence[str] | None = None
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     r"""All (or some) :obj:`<modality>_feat.npy` and :obj:`<modality>_mask.npy`
     of a folder, keyed by modality.
@@ -283,7 +283,7 @@ def _is_integer(text: str) -> bool:
     return text.removeprefix('-').isdecimal() and text == str(int(text)) and len(text) <= 18
 
 
-def _find_catalogue(folder: str) -> Optional[str]:
+def _find_catalogue(folder: str) -> str | None:
     found = [osp.join(folder, f'items.{kind}') for kind in ('tsv', 'csv', 'parquet')]
     found = [path for path in found if osp.isfile(path)]
     if len(found) > 1:

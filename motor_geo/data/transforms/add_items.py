@@ -2,7 +2,7 @@ r"""Items that were not there in training."""
 
 from __future__ import annotations
 
-from typing import Mapping, Optional
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -15,8 +15,8 @@ from motor_geo.typing import ITEM, similar
 def add_items(
     data: HeteroData,
     features: Mapping[str, Tensor],
-    token_id: Optional[Tensor] = None,
-    weighting: Optional[str] = None,
+    token_id: Tensor | None = None,
+    weighting: str | None = None,
     k: int = 10,
 ) -> HeteroData:
     r"""A copy of a graph with items appended that have features but no

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Iterator, Optional
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ def check_sizes(
     num_tokens: int,
     codebook_size: int,
     method: str,
-    max_dim: Optional[int] = None,
+    max_dim: int | None = None,
     **kwargs: Any,
 ) -> None:
     r"""Raises a :class:`ValueError` if :obj:`num_rows` rows of
@@ -56,7 +57,7 @@ def fit_quantizer(
     normalize: bool = False,
     whiten: bool = False,
     num_iters: int = 10,
-    max_dim: Optional[int] = 512,
+    max_dim: int | None = 512,
     seed: int = 0,
     name: str = 'features',
 ) -> Quantizer:

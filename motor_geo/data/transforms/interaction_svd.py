@@ -3,7 +3,6 @@ r"""What the users of items have in common, as one more modality."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Optional
 
 import numpy as np
 import torch
@@ -81,7 +80,7 @@ class InteractionSVD(BaseTransform):
         cold: str = 'neighbors',
         k: int = 10,
         modality: str = 'behavior',
-        modalities: Optional[Sequence[str]] = None,
+        modalities: Sequence[str] | None = None,
         seed: int = 0,
         cache: bool = True,
     ) -> None:
@@ -129,7 +128,7 @@ class InteractionSVD(BaseTransform):
         self,
         data: HeteroData,
         features: Mapping[str, Tensor | np.ndarray],
-        mask: Optional[Mapping[str, Tensor]] = None,
+        mask: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         r"""Vectors of items that are not in the graph, **[n, channels]**,
         from those that are.

@@ -3,7 +3,6 @@ r"""Item-item graphs of nearest neighbours in feature space."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Optional
 
 import numpy as np
 from torch import Tensor
@@ -56,7 +55,7 @@ class ItemKNN(BaseTransform):
     def __init__(
         self,
         k: int = 10,
-        modalities: Optional[Sequence[str]] = None,
+        modalities: Sequence[str] | None = None,
         weighting: str = 'binary',
         block_size: int = 1024,
         cache: bool = True,

@@ -2,8 +2,6 @@ r"""Nearest rows of a feature matrix by cosine similarity, exactly and in blocks
 
 from __future__ import annotations
 
-from typing import Optional
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -96,7 +94,7 @@ def attach(
 
 
 def knn_weights(
-    index: Tensor, similarity: Tensor, weighting: str, old_degree: Optional[Tensor] = None
+    index: Tensor, similarity: Tensor, weighting: str, old_degree: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     r"""Turns the lists of :meth:`knn_graph_cosine` (or those of
     :meth:`attach`, given the row sums of the old rows) into :obj:`edge_index`

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 import torch
@@ -101,13 +101,13 @@ class OPQTokenizer(BaseTransform):
         num_tokens: int | Mapping[str, int] = 4,
         codebook_size: int = 256,
         method: str = 'opq',
-        modalities: Optional[Sequence[str]] = None,
+        modalities: Sequence[str] | None = None,
         center: bool = False,
         normalize: bool = False,
         whiten: bool = False,
         num_iters: int = 10,
         init: str = 'pca',
-        max_dim: Optional[int] = 512,
+        max_dim: int | None = 512,
         seed: int = 0,
         fit_on: str = 'train',
         cache: bool = True,
@@ -272,7 +272,7 @@ class OPQTokenizer(BaseTransform):
     def encode(
         self,
         features: Mapping[str, Tensor | np.ndarray],
-        mask: Optional[Mapping[str, Tensor]] = None,
+        mask: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         r"""Tokens of new items, **[n, T]**.
 

@@ -3,7 +3,6 @@ r"""What a fitted vector quantiser does to features, by plain matrix products.""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
 
 import numpy as np
 import torch
@@ -43,9 +42,9 @@ class Quantizer:
 
     mean: Tensor
     centroids: Tensor
-    projection: Optional[Tensor] = None
-    rotation: Optional[Tensor] = None
-    scale: Optional[Tensor] = None
+    projection: Tensor | None = None
+    rotation: Tensor | None = None
+    scale: Tensor | None = None
     kept_variance: float = 1.0
     center: bool = False
     normalize: bool = False

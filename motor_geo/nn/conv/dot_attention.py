@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from typing import Tuple
-
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -46,8 +44,8 @@ class DotAttention(nn.Module):
         self.conv = Propagate()
 
     def forward(
-        self, x: Tuple[Tensor, Tensor], edge_index: Tensor, logit: OptTensor = None
-    ) -> Tuple[Tensor, Tensor]:
+        self, x: tuple[Tensor, Tensor], edge_index: Tensor, logit: OptTensor = None
+    ) -> tuple[Tensor, Tensor]:
         x_src, x_dst = x
         size = (x_src.size(0), x_dst.size(0))
         if isinstance(edge_index, EdgeIndex):

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import NamedTuple, Tuple
+from typing import NamedTuple
 
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -183,24 +183,24 @@ class _LightRows(Function):
         return user, item, None, None, None, None, None
 
 
-Matrix = Tuple[Tensor, Tensor, Tensor]
+Matrix = tuple[Tensor, Tensor, Tensor]
 
 
-def _matrices(graph: BipartiteGraph) -> Tuple[Matrix, Matrix]:
+def _matrices(graph: BipartiteGraph) -> tuple[Matrix, Matrix]:
     (user_ptr, user_col), _ = graph.to_user.get_csc()
     (item_ptr, item_col), _ = graph.to_item.get_csc()
     to_user = user_ptr, user_col, graph.to_user_weight
     return to_user, (item_ptr, item_col, graph.to_item_weight)
 
 
-def _transposed(graph: BipartiteGraph) -> Tuple[Matrix, Matrix]:
+def _transposed(graph: BipartiteGraph) -> tuple[Matrix, Matrix]:
     to_user = transposed(graph.to_item, graph.to_item_weight)
     return to_user, transposed(graph.to_user, graph.to_user_weight)
 
 
 def _horner(
     user: Tensor, item: Tensor, to_user: Matrix, to_item: Matrix, num_layers: int, scale: float
-) -> Tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
     if scale != 1 or num_layers == 0:  # What is returned must not be an input.
         user, item = user * scale, item * scale
     x_user, x_item = user, item

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from typing import Optional, Tuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -68,9 +66,9 @@ class MMGCNConv(nn.Module):
         x: Embeddings,
         ids: Embeddings,
         graph: BipartiteGraph,
-        mean: Tuple[OptTensor, OptTensor] = (None, None),
-        scale: Tuple[OptTensor, OptTensor] = (None, None),
-        rows: Optional[Embeddings] = None,
+        mean: tuple[OptTensor, OptTensor] = (None, None),
+        scale: tuple[OptTensor, OptTensor] = (None, None),
+        rows: Embeddings | None = None,
     ) -> Embeddings:
         user = x.item, graph.to_user, graph.to_user_weight, mean[0]
         item = x.user, graph.to_item, graph.to_item_weight, mean[1]
@@ -117,7 +115,7 @@ class MMGCNConv(nn.Module):
         weight = self.gate.weight[:, self.in_channels :]
         return project(F.leaky_relu_(x) + ids, weight)
 
-    def _update(self, h: Tensor, *own: Optional[Tensor]) -> Tensor:
+    def _update(self, h: Tensor, *own: Tensor | None) -> Tensor:
         # The product with a concatenation, without one.
         return F.leaky_relu_(h.add_(checkpoint_rows(self._self, *own)))
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-import warnings
-from typing import Any, Optional, Tuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,9 +11,6 @@ from torch_geometric.utils import spmm
 
 from motor_geo.nn.functional.autocast import full_precision
 from motor_geo.nn.functional.spmm import _SpMMRows, propagate, transposed
-
-# Said once per process, whatever is done.
-warnings.filterwarnings('ignore', '.*Sparse CSR tensor support is in beta.*')
 
 
 class Propagate(MessagePassing):
@@ -56,7 +52,7 @@ class Propagate(MessagePassing):
         x: Tensor,
         edge_index: Adj,
         edge_weight: OptTensor = None,
-        size: Optional[Tuple[int, int]] = None,
+        size: tuple[int, int] | None = None,
     ) -> Tensor:
         if isinstance(edge_index, EdgeIndex):
             rows, cols = size if size is not None else edge_index.sparse_size()
@@ -91,7 +87,7 @@ class Propagate(MessagePassing):
         return x_j if edge_weight is None else edge_weight.view(-1, 1) * x_j
 
     def message_and_aggregate(
-        self, edge_index: Adj, x: Tuple[Tensor, OptTensor], edge_weight: OptTensor
+        self, edge_index: Adj, x: tuple[Tensor, OptTensor], edge_weight: OptTensor
     ) -> Tensor:
         if isinstance(edge_index, EdgeIndex):
             return propagate(x[0], edge_index, edge_weight)

@@ -5,7 +5,8 @@ r"""Sums over graphs, norms and losses in full precision, whatever
 from __future__ import annotations
 
 import functools
-from typing import Any, Callable, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor

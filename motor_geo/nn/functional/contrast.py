@@ -3,7 +3,6 @@ r"""A contrastive loss between two views of all nodes, in bounded memory."""
 from __future__ import annotations
 
 import math
-from typing import Optional
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +13,7 @@ from motor_geo.nn.functional.autocast import Function, full_precision
 
 @full_precision
 def two_view_contrast(
-    z: Tensor, y: Tensor, temperature: float, entries: Optional[int] = None
+    z: Tensor, y: Tensor, temperature: float, entries: int | None = None
 ) -> Tensor:
     r"""Contrastive loss of two views from the `"Deep Graph Contrastive
     Representation Learning" <https://arxiv.org/abs/2006.04131>`_ paper, with
@@ -50,11 +49,11 @@ def two_view_contrast(
 def log_sum_exp(
     a: Tensor,
     p: Tensor,
-    row_count: Optional[Tensor] = None,
-    count: Optional[Tensor] = None,
+    row_count: Tensor | None = None,
+    count: Tensor | None = None,
     bound: float = math.inf,
     skip_diagonal: bool = False,
-    entries: Optional[int] = None,
+    entries: int | None = None,
 ) -> Tensor:
     r"""The logarithms of the denominators of a contrastive loss, summed,
 
@@ -97,7 +96,7 @@ class _LogSumExp(Function):
 
     @staticmethod
     def forward(  # type: ignore
-        ctx, a: Tensor, p: Tensor, row_count: Optional[Tensor], count: Optional[Tensor], options
+        ctx, a: Tensor, p: Tensor, row_count: Tensor | None, count: Tensor | None, options
     ) -> Tensor:
         shift, skip_diagonal, step, needs_grad = options
         row_count = a.new_ones(a.size(0)) if row_count is None else row_count.to(a.dtype)

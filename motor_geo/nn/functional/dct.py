@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from typing import Callable, Tuple
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -53,7 +53,7 @@ def _in_blocks(x: Tensor, function: Callable[[Tensor, Tensor, Tensor], Tensor]) 
     return out
 
 
-def _factors(x: Tensor) -> Tuple[Tensor, Tensor]:
+def _factors(x: Tensor) -> tuple[Tensor, Tensor]:
     r"""The factors :math:`a_k` and :math:`e^{-i \pi k / 2F}`."""
     size = x.size(1)
     k = torch.arange(size, dtype=torch.float64, device=x.device)

@@ -4,7 +4,7 @@ keep less of them in memory, than autograd does.
 
 from __future__ import annotations
 
-from typing import Callable, Optional
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -97,7 +97,7 @@ class _Norm(Function):
 BLOCK = 4096
 
 
-def project(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
+def project(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     r"""An affine map of long tables, as :func:`torch.nn.functional.linear`, by
     the fastest kernel. Fixed features of another precision than the weights
     are converted block by block, forward and backward: a copy of the whole
@@ -141,7 +141,7 @@ class _Project(Function):
 LONG = 32_768
 
 
-def checkpoint_rows(function: Callable[..., Tensor], *tables: Optional[Tensor]) -> Tensor:
+def checkpoint_rows(function: Callable[..., Tensor], *tables: Tensor | None) -> Tensor:
     r"""Applies a function of rows. Long tables are cut into blocks, and what
     is computed of a block on the way is computed again in the backward pass
     instead of being kept.

@@ -4,8 +4,6 @@ without a matrix over all pairs.
 
 from __future__ import annotations
 
-from typing import List, Tuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -25,7 +23,7 @@ def block_rows(num_columns: int, entries: int = BLOCK_ENTRIES) -> int:
 
 
 @full_precision
-def top_k_cosine(x: Tensor, k: int, entries: int = BLOCK_ENTRIES) -> Tuple[Tensor, Tensor]:
+def top_k_cosine(x: Tensor, k: int, entries: int = BLOCK_ENTRIES) -> tuple[Tensor, Tensor]:
     r"""The :obj:`k` nearest rows of every row by cosine similarity, the row
     itself among them,
 
@@ -125,8 +123,8 @@ def row_sum_norm(index: Tensor, value: Tensor, row_sum: Tensor) -> Tensor:
 
 
 def merge_edges(
-    edge_indices: List[Tensor], weights: List[Tensor], num_nodes: int
-) -> Tuple[EdgeIndex, Tensor]:
+    edge_indices: list[Tensor], weights: list[Tensor], num_nodes: int
+) -> tuple[EdgeIndex, Tensor]:
     r"""The sum of several graphs over the same nodes, in the form that
     :class:`~motor_geo.nn.conv.Propagate` is fastest on; differentiable in the
     weights.

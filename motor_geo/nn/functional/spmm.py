@@ -2,8 +2,6 @@ r"""Products of sparse matrices with dense ones."""
 
 from __future__ import annotations
 
-from typing import Tuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -73,7 +71,7 @@ class _SpMMRows(Function):
         return csr_matmul(indptr, target, weight, full), None, None, None, None
 
 
-def transposed(edge_index: EdgeIndex, edge_weight: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+def transposed(edge_index: EdgeIndex, edge_weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     r"""The transpose of an adjacency matrix in compressed rows, as
     :meth:`csr_matmul` takes it.
     """

@@ -4,7 +4,8 @@ of whatever is computed once per row of the token tables.
 
 from __future__ import annotations
 
-from typing import List, NamedTuple, Sequence, Tuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -72,11 +73,11 @@ class TokenGraph(NamedTuple):
     r"""The incidence of all tokens, and of each group of slots."""
 
     all: Incidence
-    groups: List[Incidence]
+    groups: list[Incidence]
 
     @classmethod
     def from_tokens(
-        cls, token_id: Tensor, codebook_size: int, groups: Sequence[Tuple[int, int]]
+        cls, token_id: Tensor, codebook_size: int, groups: Sequence[tuple[int, int]]
     ) -> TokenGraph:
         r"""From token ids **[N, T]** and the ranges of slots."""
         incidence = Incidence.from_tokens(token_id, codebook_size)
@@ -148,7 +149,7 @@ class TokenCross(Function):
         slots = table.view(weight.numel(), -1, table.size(1))
         sizes = [group.num_slots for group in graph.groups]
         first = slots * weight.view(-1, 1, 1)
-        high: List[Tensor] = []
+        high: list[Tensor] = []
         if lins:
             high = list(map(project_slots, slots.split(sizes), lins[::2], lins[1::2]))
 
@@ -179,7 +180,7 @@ class TokenCross(Function):
         grad_weight = (slots * grad_first).sum(dim=(1, 2))
         grad_slots = grad_first.mul_(weight.view(-1, 1, 1))
 
-        grad_lins: List[Tensor] = []
+        grad_lins: list[Tensor] = []
         tables = zip(groups, high, lins, slots.split(sizes), grad_slots.split(sizes))
         for group, rows, lin, source, target in tables:
             part = group.gather(rows)

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from typing import Dict, Optional
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -69,7 +67,7 @@ class BM3(Recommender):
     def __init__(
         self,
         data: HeteroData,
-        item_encoder: Optional[nn.Module] = None,
+        item_encoder: nn.Module | None = None,
         channels: int = 64,
         num_layers: int = 1,
         dropout: float = 0.5,
@@ -89,7 +87,7 @@ class BM3(Recommender):
         self.lins = nn.ModuleDict(
             {m: nn.Linear(data[ITEM][f'x_{m}'].size(1), channels) for m in self.modalities}
         )
-        self.features: Optional[nn.ParameterDict] = None
+        self.features: nn.ParameterDict | None = None
         if train_features:
             tables = {m: data[ITEM][f'x_{m}'].float().clone() for m in self.modalities}
             self.features = nn.ParameterDict(tables)
@@ -119,7 +117,7 @@ class BM3(Recommender):
         out = self.propagate(data)
         return Embeddings(self.predictor(out.user), self.predictor(out.item))
 
-    def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
+    def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
         out = self.propagate(data)
         rows = {
             USER: out.user.index_select(0, batch.user),

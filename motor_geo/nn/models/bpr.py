@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from typing import Dict, Optional
-
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
@@ -36,7 +34,7 @@ class BPR(Recommender):
     def __init__(
         self,
         data: HeteroData,
-        item_encoder: Optional[nn.Module] = None,
+        item_encoder: nn.Module | None = None,
         channels: int = 64,
         reg_weight: float = 0.1,
     ):
@@ -46,7 +44,7 @@ class BPR(Recommender):
     def forward(self, data: HeteroData) -> Embeddings:
         return Embeddings(self.user_embedding, self.encode_items(data))
 
-    def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
+    def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
         user = self.user_embedding.index_select(0, batch.user)
         item = self.encode_items(data, torch.cat([batch.pos, batch.neg]))
         pos, neg = item.chunk(2)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Dict, Mapping, Optional
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -61,11 +61,11 @@ class FREEDOM(Recommender):
     def __init__(
         self,
         data: HeteroData,
-        item_encoder: Optional[nn.Module] = None,
+        item_encoder: nn.Module | None = None,
         channels: int = 64,
         num_layers: int = 2,
         num_item_layers: int = 1,
-        modality_weight: Optional[Mapping[str, float]] = None,
+        modality_weight: Mapping[str, float] | None = None,
         rho: float = 0.8,
         reg_weight: float = 1e-3,
         norm_weight: float = 0.0,
@@ -85,11 +85,11 @@ class FREEDOM(Recommender):
         self.lins = nn.ModuleDict(
             {m: nn.Linear(data[ITEM][f'x_{m}'].size(1), channels) for m in self.modalities}
         )
-        self.features: Optional[nn.ParameterDict] = None
+        self.features: nn.ParameterDict | None = None
         if train_features:
             tables = {m: data[ITEM][f'x_{m}'].float().clone() for m in self.modalities}
             self.features = nn.ParameterDict(tables)
-        self._pruned: Optional[BipartiteGraph] = None
+        self._pruned: BipartiteGraph | None = None
         self.item_graphs.check(data, 'FREEDOM')
 
     def reset_parameters(self) -> None:
@@ -113,7 +113,7 @@ class FREEDOM(Recommender):
         edge_index = data[RATES].edge_index[:, keep]
         self._pruned = build_graph(edge_index, *size, self.user_embedding.dtype)
 
-    def smooth(self, data: HeteroData, item: Tensor, index: Optional[Tensor] = None) -> Tensor:
+    def smooth(self, data: HeteroData, item: Tensor, index: Tensor | None = None) -> Tensor:
         r"""All hops on the item graph.
 
         Args:
@@ -147,7 +147,7 @@ class FREEDOM(Recommender):
     def forward(self, data: HeteroData) -> Embeddings:
         return self.propagate(data, self.graph(data))
 
-    def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
+    def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
         graph = self.graph(data) if self._pruned is None else self._pruned
         index = batch.user, torch.cat([batch.pos, batch.neg])
         table = self.encode_items(data)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import ClassVar, Dict, List, Optional, Tuple, Union
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -86,11 +86,11 @@ class GRCN(Recommender):
     def __init__(
         self,
         data: HeteroData,
-        item_encoder: Optional[nn.Module] = None,
+        item_encoder: nn.Module | None = None,
         channels: int = 64,
         routing: str = 'reference',
         num_routings: int = 3,
-        item_confidence: Optional[str] = None,
+        item_confidence: str | None = None,
         reg_weight: float = 1e-5,
         table_reg: bool = True,
     ):
@@ -118,13 +118,13 @@ class GRCN(Recommender):
         if item_confidence is None:
             has_ids = isinstance(self.item_encoder, (IDEmbedding, nn.Embedding))
             item_confidence = 'free' if has_ids else 'token'
-        self.item_confidence: Union[nn.Parameter, nn.Linear, None] = None
+        self.item_confidence: nn.Parameter | nn.Linear | None = None
         if item_confidence == 'free':
             self.item_confidence = nn.Parameter(torch.empty(num_items, len(self.modalities)))
         elif item_confidence == 'token':
             self.item_confidence = nn.Linear(channels, len(self.modalities))
         self.attention = DotAttention()
-        self._edges: Optional[Tuple[BipartiteGraph, Tensor]] = None
+        self._edges: tuple[BipartiteGraph, Tensor] | None = None
         self._num_rows = num_users + num_items
         self._one_table = item_encoder is None
         self._reset_tables()
@@ -155,7 +155,7 @@ class GRCN(Recommender):
             lin.reset_parameters()  # type: ignore
             nn.init.xavier_normal_(lin.weight)  # type: ignore
 
-    def refine(self, data: HeteroData, item: Tensor) -> Tuple[List[Embeddings], BipartiteGraph]:
+    def refine(self, data: HeteroData, item: Tensor) -> tuple[list[Embeddings], BipartiteGraph]:
         r"""Content vectors of every modality, and the graph with the edge
         weights of the ID branch.
 
@@ -208,7 +208,7 @@ class GRCN(Recommender):
             )
         return self.item_confidence
 
-    def represent(self, data: HeteroData, item: Tensor) -> List[Embeddings]:
+    def represent(self, data: HeteroData, item: Tensor) -> list[Embeddings]:
         r"""Final vectors from the given item vectors, part by part.
 
         Shapes:
@@ -223,7 +223,7 @@ class GRCN(Recommender):
         out = _WeightedSum.apply(user, item, *weights, graph, self.num_hops)
         return [Embeddings(*out), *contents]
 
-    def edges(self, data: HeteroData) -> Tuple[BipartiteGraph, Tensor]:
+    def edges(self, data: HeteroData) -> tuple[BipartiteGraph, Tensor]:
         r"""The training graph, and where its edges to items are among those
         to users; kept for as long as the same edges come in.
         """
@@ -236,7 +236,7 @@ class GRCN(Recommender):
         parts = self.represent(data, self.encode_items(data))
         return Embeddings(*(torch.cat(views, dim=-1) for views in zip(*parts)))
 
-    def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
+    def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
         item = self.encode_items(data)
         parts = [batch.rows(part) for part in self.represent(data, item)]
         user, pos, neg = (torch.cat(views, dim=-1) for views in zip(*parts))

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Dict, List, Mapping, Optional, Tuple
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -14,8 +14,8 @@ from motor_geo.typing import ITEM, similar
 
 
 def modality_weights(
-    modalities: List[str], weight: Optional[Mapping[str, float]] = None
-) -> Dict[str, float]:
+    modalities: list[str], weight: Mapping[str, float] | None = None
+) -> dict[str, float]:
     r"""Weights of item graphs per modality: the given ones, or 0.1 for images
     beside other modalities, which share the rest equally.
 
@@ -45,7 +45,7 @@ class ItemGraph:
 
     def __init__(self, weights: Mapping[str, float]):
         self.weights = dict(weights)
-        self._cache: Optional[Tuple[list, EdgeIndex, Tensor]] = None
+        self._cache: tuple[list, EdgeIndex, Tensor] | None = None
 
     def check(self, data: HeteroData, model: str) -> None:
         r"""Raises a :class:`ValueError` if a graph is missing."""
@@ -56,7 +56,7 @@ class ItemGraph:
                     'the data first'
                 )
 
-    def __call__(self, data: HeteroData, dtype: torch.dtype) -> Tuple[EdgeIndex, Tensor]:
+    def __call__(self, data: HeteroData, dtype: torch.dtype) -> tuple[EdgeIndex, Tensor]:
         stores = [data[similar(modality)] for modality in self.weights]
         tensors = [t for s in stores for t in (s.edge_index, s.edge_weight)]
         key = [(tensor, tensor._version, dtype) for tensor in tensors]

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from typing import Dict, Optional
-
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
@@ -61,7 +59,7 @@ class LATTICE(LearnedGraphRecommender):
     def __init__(
         self,
         data: HeteroData,
-        item_encoder: Optional[nn.Module] = None,
+        item_encoder: nn.Module | None = None,
         channels: int = 64,
         num_layers: int = 2,
         num_item_layers: int = 1,
@@ -119,5 +117,5 @@ class LATTICE(LearnedGraphRecommender):
     def forward(self, data: HeteroData) -> Embeddings:
         return self.propagate(data, self.item_graphs(data))
 
-    def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
+    def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
         return self.ranking_loss(self.propagate(data, self.epoch_item_graphs(data)), batch)

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from typing import Dict, Optional
-
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -61,7 +59,7 @@ class LayerGCN(Recommender):
     def __init__(
         self,
         data: HeteroData,
-        item_encoder: Optional[nn.Module] = None,
+        item_encoder: nn.Module | None = None,
         channels: int = 64,
         num_layers: int = 4,
         rho: float = 0.1,
@@ -82,7 +80,7 @@ class LayerGCN(Recommender):
         self.rho = rho
         self.pruning = pruning
         self.reg_weight = reg_weight
-        self._pruned: Optional[BipartiteGraph] = None
+        self._pruned: BipartiteGraph | None = None
 
     def begin_epoch(self, data: HeteroData, epoch: int, generator: torch.Generator) -> None:
         if self.rho == 0:
@@ -121,7 +119,7 @@ class LayerGCN(Recommender):
     def forward(self, data: HeteroData) -> Embeddings:
         return self.propagate(self.encode_items(data), self.graph(data))
 
-    def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
+    def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
         item = self.encode_items(data)
         graph = self.graph(data) if self._pruned is None else self._pruned
         out = self.propagate(item, graph)

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from typing import Dict, List, Optional, Tuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,7 +15,7 @@ from motor_geo.nn.loss import bpr_loss, l2_reg
 from motor_geo.nn.models.recommender import Recommender, modalities, num_nodes
 from motor_geo.typing import ITEM, Batch, Embeddings, similar
 
-ItemGraphs = List[Tuple[EdgeIndex, Tensor]]
+ItemGraphs = list[tuple[EdgeIndex, Tensor]]
 
 
 class LearnedGraphRecommender(Recommender):
@@ -60,7 +58,7 @@ class LearnedGraphRecommender(Recommender):
     def __init__(
         self,
         data: HeteroData,
-        item_encoder: Optional[nn.Module],
+        item_encoder: nn.Module | None,
         channels: int,
         num_layers: int,
         num_item_layers: int,
@@ -89,12 +87,12 @@ class LearnedGraphRecommender(Recommender):
         self.lins = nn.ModuleDict(
             {m: nn.Linear(data[ITEM][f'x_{m}'].size(1), channels) for m in self.modalities}
         )
-        self.features: Optional[nn.ParameterDict] = None
+        self.features: nn.ParameterDict | None = None
         if train_features:
             tables = {m: data[ITEM][f'x_{m}'].float().clone() for m in self.modalities}
             self.features = nn.ParameterDict(tables)
-        self._self_loop: Optional[Tuple[BipartiteGraph, BipartiteGraph]] = None
-        self._epoch: Optional[Tuple[list, ItemGraphs]] = None
+        self._self_loop: tuple[BipartiteGraph, BipartiteGraph] | None = None
+        self._epoch: tuple[list, ItemGraphs] | None = None
         for modality in self.modalities:
             self.initial_graph(data, modality)
 
@@ -112,7 +110,7 @@ class LearnedGraphRecommender(Recommender):
             self._self_loop = (graph, SelfLoopPropagation.normalize(graph))
         return self._self_loop[1]
 
-    def initial_graph(self, data: HeteroData, modality: str) -> Tuple[Tensor, Tensor]:
+    def initial_graph(self, data: HeteroData, modality: str) -> tuple[Tensor, Tensor]:
         r"""Edges and weights of the item graph of raw features."""
         if similar(modality) not in data.edge_types:
             raise ValueError(
@@ -122,7 +120,7 @@ class LearnedGraphRecommender(Recommender):
         store = data[similar(modality)]
         return store.edge_index, store.edge_weight.to(self.user_embedding.dtype)
 
-    def learned_graphs(self, data: HeteroData) -> Dict[str, Tuple[Tensor, Tensor]]:
+    def learned_graphs(self, data: HeteroData) -> dict[str, tuple[Tensor, Tensor]]:
         r"""The nearest items of every item by projected features, per
         modality.
 
@@ -167,7 +165,7 @@ class LearnedGraphRecommender(Recommender):
             self._epoch = (key, [(edge_index, weight.detach()) for edge_index, weight in graphs])
         return graphs
 
-    def smooth(self, item: Tensor, graph: Tuple[EdgeIndex, Tensor]) -> Tensor:
+    def smooth(self, item: Tensor, graph: tuple[EdgeIndex, Tensor]) -> Tensor:
         r"""All hops on an item graph.
 
         Shapes:
@@ -190,7 +188,7 @@ class LearnedGraphRecommender(Recommender):
         out = self.propagation(self.user_embedding, item, self.graph(data))
         return Embeddings(out.user, out.item + F.normalize(h, dim=-1))
 
-    def ranking_loss(self, out: Embeddings, batch: Batch) -> Dict[str, Tensor]:
+    def ranking_loss(self, out: Embeddings, batch: Batch) -> dict[str, Tensor]:
         r"""Ranking loss and regularisation of a batch."""
         user, pos, neg = batch.rows(out)
         bpr = bpr_loss((user * pos).sum(dim=-1), (user * neg).sum(dim=-1))

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from itertools import combinations
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +31,7 @@ class Parts(NamedTuple):
 
     content: Embeddings  # [M, d], [N, d]: from the training graph
     modal: Embeddings  # [M, n, d], [N, n, d]: from every modality
-    hyper: List[Hypergraph]  # n of them
+    hyper: list[Hypergraph]  # n of them
 
 
 class LGMRec(Recommender):
@@ -102,7 +102,7 @@ class LGMRec(Recommender):
     def __init__(
         self,
         data: HeteroData,
-        item_encoder: Optional[nn.Module] = None,
+        item_encoder: nn.Module | None = None,
         channels: int = 64,
         num_layers: int = 2,
         num_modal_layers: int = 2,
@@ -156,7 +156,7 @@ class LGMRec(Recommender):
 
     def draw(
         self, logits: Tensor, modality: str, node_type: str, training: bool
-    ) -> Tuple[Optional[Tensor], Optional[Tensor]]:
+    ) -> tuple[Tensor | None, Tensor | None]:
         r"""Draws the Gumbel noise of membership logits and the factors (zero,
         or one over the share that is kept) of memberships; :obj:`None` stands
         for neither.
@@ -255,7 +255,7 @@ class LGMRec(Recommender):
         share, lat = merge(hyper)
         return Embeddings(*(self.fuse(*part, lat) for part in zip(content, modal, share)))
 
-    def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
+    def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
         content, modal, hyper = self.parts(data, self.training)
         share, lat = merge(hyper)
         rows = zip(batch.rows(content), batch.rows(modal), batch.rows(share))
@@ -276,7 +276,7 @@ class LGMRec(Recommender):
         return losses
 
 
-def merge(hyper: List[Hypergraph]) -> Tuple[Embeddings, Tensor]:
+def merge(hyper: list[Hypergraph]) -> tuple[Embeddings, Tensor]:
     r"""One hypergraph with the hyperedges of all.
 
     Shapes:

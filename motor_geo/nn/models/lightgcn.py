@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from typing import Dict, Optional
-
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
@@ -39,7 +37,7 @@ class LightGCN(Recommender):
     def __init__(
         self,
         data: HeteroData,
-        item_encoder: Optional[nn.Module] = None,
+        item_encoder: nn.Module | None = None,
         channels: int = 64,
         num_layers: int = 2,
         reg_weight: float = 1e-4,
@@ -51,7 +49,7 @@ class LightGCN(Recommender):
     def forward(self, data: HeteroData) -> Embeddings:
         return self.propagation(self.user_embedding, self.encode_items(data), self.graph(data))
 
-    def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
+    def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
         index = batch.user, torch.cat([batch.pos, batch.neg])
         tables = self.user_embedding, self.encode_items(data)
         (user, item), x = self.propagation.rows(*tables, self.graph(data), *index)

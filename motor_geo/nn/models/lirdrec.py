@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Dict, List, Mapping, Optional, Tuple
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -94,11 +95,11 @@ class LIRDRec(Recommender):
     def __init__(
         self,
         data: HeteroData,
-        item_encoder: Optional[nn.Module] = None,
+        item_encoder: nn.Module | None = None,
         channels: int = 64,
         num_layers: int = 2,
         num_item_layers: int = 1,
-        modality_weight: Optional[Mapping[str, float]] = None,
+        modality_weight: Mapping[str, float] | None = None,
         decay_weight: float = 0.9,
         decay_base: float = 0.9,
         reg_weight: float = 1e-3,
@@ -198,7 +199,7 @@ class LIRDRec(Recommender):
         odds = self.decay_weight * self.decay_base ** (n * (n + 1) / 2)
         return odds / (odds + 1 - self.decay_weight)
 
-    def encode_features(self, data: HeteroData) -> List[Tensor]:
+    def encode_features(self, data: HeteroData) -> list[Tensor]:
         r"""The block of every modality, and the shared one. That is linear in
         the features up to its activation: instead of all features, the weights
         are transformed, and all features are read once.
@@ -224,7 +225,7 @@ class LIRDRec(Recommender):
             first.append(shared)
         return [encoder[1:](h + encoder[0].bias) for encoder, h in zip(self.encoders, first)]  # type: ignore
 
-    def propagate(self, data: HeteroData) -> Tuple[Tensor, Tensor, Tensor]:
+    def propagate(self, data: HeteroData) -> tuple[Tensor, Tensor, Tensor]:
         r"""Blocks of users, their weights, and final vectors of items.
 
         Shapes:
@@ -257,7 +258,7 @@ class LIRDRec(Recommender):
         user, fusion, item = self.propagate(data)
         return Embeddings((fusion.unsqueeze(-1) * user).flatten(1), item)
 
-    def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
+    def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
         if self.training and self.schedule == 'step':
             self.copy_weights()
         blocks, fusion, item = self.propagate(data)
@@ -276,7 +277,7 @@ class LIRDRec(Recommender):
         }
 
 
-def _join(layers: List[nn.Linear]) -> Tuple[Tensor, Tensor]:
+def _join(layers: list[nn.Linear]) -> tuple[Tensor, Tensor]:
     r"""Weight and bias of linear layers side by side, each on its own block."""
     weights, biases = zip(*((layer.weight, layer.bias) for layer in layers))
     return torch.block_diag(*weights), torch.cat(biases)

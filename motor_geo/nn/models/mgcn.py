@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Dict, NamedTuple, Optional, Tuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -85,7 +85,7 @@ class MGCN(Recommender):
     def __init__(
         self,
         data: HeteroData,
-        item_encoder: Optional[nn.Module] = None,
+        item_encoder: nn.Module | None = None,
         channels: int = 64,
         num_layers: int = 2,
         num_item_layers: int = 1,
@@ -123,7 +123,7 @@ class MGCN(Recommender):
         self.attention = nn.Sequential(
             nn.Linear(channels, channels), nn.Tanh(), nn.Linear(channels, 1, bias=False)
         )
-        self.features: Optional[nn.ParameterDict] = None
+        self.features: nn.ParameterDict | None = None
         if train_features:
             tables = {m: data[ITEM][f'x_{m}'].float().clone() for m in self.modalities}
             self.features = nn.ParameterDict(tables)
@@ -135,7 +135,7 @@ class MGCN(Recommender):
                 if isinstance(lin, nn.Linear):
                     lin.reset_parameters()
 
-    def views(self, data: HeteroData, index: Optional[Tuple[Tensor, Tensor]] = None) -> Views:
+    def views(self, data: HeteroData, index: tuple[Tensor, Tensor] | None = None) -> Views:
         r"""Content and modal vectors.
 
         Args:
@@ -194,7 +194,7 @@ class MGCN(Recommender):
         (user, item), modal = self.views(data)
         return Embeddings(user + self.side(user, modal.user), item + self.side(item, modal.item))
 
-    def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
+    def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
         # Fusion is row by row: only the rows of the batch go through it, those
         # of users and positive items once however often they occur.
         users, items = distinct(batch.user), distinct(batch.pos)

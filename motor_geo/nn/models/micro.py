@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from typing import Dict, List, Optional, Tuple
-
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
@@ -64,7 +62,7 @@ class MICRO(LearnedGraphRecommender):
     def __init__(
         self,
         data: HeteroData,
-        item_encoder: Optional[nn.Module] = None,
+        item_encoder: nn.Module | None = None,
         channels: int = 64,
         num_layers: int = 2,
         num_item_layers: int = 1,
@@ -118,7 +116,7 @@ class MICRO(LearnedGraphRecommender):
             graphs.append(merge_edges(edge_indices, weights, num_nodes(data, ITEM)))
         return graphs
 
-    def fuse(self, item: Tensor, graphs: ItemGraphs) -> Tuple[List[Tensor], Tensor]:
+    def fuse(self, item: Tensor, graphs: ItemGraphs) -> tuple[list[Tensor], Tensor]:
         r"""Item vectors after every item graph, and their fusion.
 
         Shapes:
@@ -135,7 +133,7 @@ class MICRO(LearnedGraphRecommender):
         _, h = self.fuse(item, self.item_graphs(data))
         return self.combine(data, item, h)
 
-    def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
+    def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
         item = self.encode_items(data)
         views, h = self.fuse(item, self.epoch_item_graphs(data))
         losses = self.ranking_loss(self.combine(data, item, h), batch)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from typing import Dict, Mapping, Optional, Tuple
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -66,10 +66,10 @@ class MMGCN(Recommender):
     def __init__(
         self,
         data: HeteroData,
-        item_encoder: Optional[nn.Module] = None,
+        item_encoder: nn.Module | None = None,
         channels: int = 64,
         num_layers: int = 3,
-        latent_channels: Optional[Mapping[str, int]] = None,
+        latent_channels: Mapping[str, int] | None = None,
         reg_weight: float = 0.0,
         train_embeddings: bool = False,
     ):
@@ -99,7 +99,7 @@ class MMGCN(Recommender):
             for m in self.modalities
         )
         self._own_items = item_encoder is None
-        self._mean: Optional[Tuple[BipartiteGraph, BipartiteGraph]] = None
+        self._mean: tuple[BipartiteGraph, BipartiteGraph] | None = None
         self.user_embedding.requires_grad_(train_embeddings)
         if self._own_items:
             self.item_encoder.requires_grad_(train_embeddings)
@@ -135,7 +135,7 @@ class MMGCN(Recommender):
         return self._mean[1]
 
     def propagate(
-        self, data: HeteroData, ids: Embeddings, rows: Optional[Embeddings] = None
+        self, data: HeteroData, ids: Embeddings, rows: Embeddings | None = None
     ) -> Embeddings:
         r"""Final vectors of the given :math:`\mathbf{id}` vectors.
 
@@ -156,7 +156,7 @@ class MMGCN(Recommender):
     def forward(self, data: HeteroData) -> Embeddings:
         return self.propagate(data, Embeddings(self.user_embedding, self.encode_items(data)))
 
-    def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
+    def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
         ids = Embeddings(self.user_embedding, self.encode_items(data))
         index = Embeddings(batch.user, torch.cat([batch.pos, batch.neg]))
         user, item = self.propagate(data, ids, index)
@@ -184,7 +184,7 @@ class _Branch(nn.Module):
         self,
         num_users: int,
         in_channels: int,
-        latent_channels: Optional[int],
+        latent_channels: int | None,
         out_channels: int,
         num_layers: int,
         train_preference: bool,
@@ -196,7 +196,7 @@ class _Branch(nn.Module):
         self.preference = nn.Parameter(preference, requires_grad=train_preference)
         widths = [width] + [out_channels] * (num_layers - 1)
         self.convs = nn.ModuleList(MMGCNConv(width, out_channels) for width in widths)
-        self._kept: Dict[str, tuple] = {}
+        self._kept: dict[str, tuple] = {}
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -212,7 +212,7 @@ class _Branch(nn.Module):
         x: Tensor,
         ids: Embeddings,
         graph: BipartiteGraph,
-        rows: Optional[Embeddings] = None,
+        rows: Embeddings | None = None,
     ) -> Embeddings:
         user: Tensor = self.preference
         item = x
@@ -239,7 +239,7 @@ class _Branch(nn.Module):
 
     def _constant(
         self, name: str, table: Tensor, edge_index: EdgeIndex, weight: Tensor
-    ) -> Tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor]:
         r"""Factors that scale the rows of a table that is not trained to unit
         length, and means of these over neighbours, kept for as long as the
         same table and graph come in.

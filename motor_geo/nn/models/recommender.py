@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import ClassVar, Dict, List, Optional, Tuple
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +35,7 @@ class Recommender(nn.Module):
 
     #: Item graphs the backbone reads: ``'binary'`` or ``'cosine'`` weighting
     #: of :class:`~motor_geo.data.ItemKNN`, or ``None``.
-    item_graph: ClassVar[Optional[str]] = None
+    item_graph: ClassVar[str | None] = None
     #: Whether raw features are read, and how many modalities are needed.
     min_modalities: ClassVar[int] = 0
     #: Form of the Xavier initialisation of ID tables.
@@ -44,11 +44,9 @@ class Recommender(nn.Module):
     #: learning-rate factor ``a ** (epoch / b)``, as published.
     lr: ClassVar[float] = 1e-3
     weight_decay: ClassVar[float] = 0.0
-    lr_decay: ClassVar[Tuple[float, float]] = (1.0, 50.0)
+    lr_decay: ClassVar[tuple[float, float]] = (1.0, 50.0)
 
-    def __init__(
-        self, data: HeteroData, item_encoder: Optional[nn.Module] = None, channels: int = 64
-    ):
+    def __init__(self, data: HeteroData, item_encoder: nn.Module | None = None, channels: int = 64):
         super().__init__()
         if item_encoder is None:
             item_encoder = IDEmbedding(num_nodes(data, ITEM), channels, self.init)
@@ -62,7 +60,7 @@ class Recommender(nn.Module):
         self.user_embedding = nn.Parameter(
             torch.empty(num_nodes(data, USER), self.user_channels(channels))
         )
-        self._graph: Optional[Tuple[Tensor, int, torch.dtype, int, BipartiteGraph]] = None
+        self._graph: tuple[Tensor, int, torch.dtype, int, BipartiteGraph] | None = None
         xavier_(self.user_embedding, self.init)
 
     @classmethod
@@ -86,7 +84,7 @@ class Recommender(nn.Module):
         """
         raise NotImplementedError
 
-    def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
+    def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
         r"""Loss terms of a batch, already weighted: their sum is the loss.
 
         Shapes:
@@ -100,7 +98,7 @@ class Recommender(nn.Module):
         graph that is seeded for this epoch.
         """
 
-    def encode_items(self, data: HeteroData, index: Optional[Tensor] = None) -> Tensor:
+    def encode_items(self, data: HeteroData, index: Tensor | None = None) -> Tensor:
         r"""What stands where the item embedding stood.
 
         Shapes:
@@ -127,8 +125,8 @@ class Recommender(nn.Module):
 
     @torch.no_grad()
     def recommend(
-        self, data: HeteroData, user: Optional[Tensor] = None, k: int = 20
-    ) -> Tuple[Tensor, Tensor]:
+        self, data: HeteroData, user: Tensor | None = None, k: int = 20
+    ) -> tuple[Tensor, Tensor]:
         r"""The best :obj:`k` items that a user has no training edge to.
 
         Args:
@@ -148,7 +146,7 @@ class Recommender(nn.Module):
             user = torch.arange(embeddings.user.size(0), device=embeddings.user.device)
         return top_k(embeddings, user, k, exclude=data[RATES].edge_index)
 
-    def item_parameters(self, num_items: int) -> List[str]:
+    def item_parameters(self, num_items: int) -> list[str]:
         r"""Names of trainable parameters with a dimension equal to the number
         of items: none if the model is ID-free.
         """
@@ -186,7 +184,7 @@ def num_nodes(data: HeteroData, node_type: str) -> int:
     return int(size)
 
 
-def modalities(data: HeteroData, model: str, at_least: int = 1) -> List[str]:
+def modalities(data: HeteroData, model: str, at_least: int = 1) -> list[str]:
     r"""Names of the item features :obj:`x_<modality>` in sorted order.
 
     Raises:

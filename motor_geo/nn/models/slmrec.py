@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from typing import Dict, Optional, Tuple
-
 import torch
 from torch import Tensor, nn
 from torch_geometric import EdgeIndex
@@ -74,7 +72,7 @@ class SLMRec(Recommender):
     def __init__(
         self,
         data: HeteroData,
-        item_encoder: Optional[nn.Module] = None,
+        item_encoder: nn.Module | None = None,
         channels: int = 64,
         num_layers: int = 3,
         temperature: float = 0.2,
@@ -109,10 +107,10 @@ class SLMRec(Recommender):
         self.head_id = nn.Linear(d, d)
         self.heads = nn.ModuleDict({m: nn.Linear(d, w) for m, w in zip(self.modalities, widths)})
         self.chain = nn.ModuleList([nn.Linear(d, w) for w in widths[1:]])
-        self.stage: Optional[nn.ModuleDict] = None
+        self.stage: nn.ModuleDict | None = None
         if n == 2:  # The head takes no part, as in the reference.
             self.stage = nn.ModuleDict({'map': nn.Linear(d, d), 'head': nn.Linear(d, d)})
-        self._scales: Dict[str, Tuple[Tensor, int, torch.dtype, Tensor]] = {}
+        self._scales: dict[str, tuple[Tensor, int, torch.dtype, Tensor]] = {}
         self._reset_linears()
 
     def reset_parameters(self) -> None:
@@ -150,7 +148,7 @@ class SLMRec(Recommender):
         return cache[3]
 
     def views(
-        self, data: HeteroData, user: Optional[Tensor] = None, item: Optional[Tensor] = None
+        self, data: HeteroData, user: Tensor | None = None, item: Tensor | None = None
     ) -> Embeddings:
         r"""The outcome of every run of LightGCN: item vectors first, then the
         modalities.
@@ -179,8 +177,8 @@ class SLMRec(Recommender):
         )
 
     def _walk(
-        self, x: Tensor, there: Tuple[EdgeIndex, Tensor], back: Tuple[EdgeIndex, Tensor]
-    ) -> Tuple[Tensor, Tensor]:
+        self, x: Tensor, there: tuple[EdgeIndex, Tensor], back: tuple[EdgeIndex, Tensor]
+    ) -> tuple[Tensor, Tensor]:
         r"""Sums over hops of what starts as :obj:`x` on one side: what is on
         this side after an even number of hops, and on the other after an odd
         one. They are computed by Horner's rule: no hop is kept.
@@ -193,7 +191,7 @@ class SLMRec(Recommender):
                 other = self.conv(here, *there)
         return here, other
 
-    def _join(self, wide: Tensor, narrow: Tensor, index: Optional[Tensor]) -> Tensor:
+    def _join(self, wide: Tensor, narrow: Tensor, index: Tensor | None) -> Tensor:
         if index is not None:
             wide, narrow = wide.index_select(0, index), narrow.index_select(0, index)
         wide = wide.view(wide.size(0), -1, self.channels)
@@ -203,7 +201,7 @@ class SLMRec(Recommender):
         user, item = self.views(data)
         return Embeddings(self.user_fusion(user.flatten(1)), self.item_fusion(item.flatten(1)))
 
-    def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
+    def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
         users, items = distinct(batch.user), distinct(batch.pos)
         user, item = self.views(data, users.node, items.node)
         losses = {

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from typing import Dict, Optional
-
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
@@ -48,7 +46,7 @@ class VBPR(Recommender):
     def __init__(
         self,
         data: HeteroData,
-        item_encoder: Optional[nn.Module] = None,
+        item_encoder: nn.Module | None = None,
         channels: int = 64,
         reg_weight: float = 1e-4,
     ):
@@ -71,7 +69,7 @@ class VBPR(Recommender):
         nn.init.xavier_normal_(self.lin.weight)
         nn.init.zeros_(self.lin.bias)
 
-    def item_vectors(self, data: HeteroData, index: Optional[Tensor] = None) -> Tensor:
+    def item_vectors(self, data: HeteroData, index: Tensor | None = None) -> Tensor:
         r"""Both halves of item vectors.
 
         Shapes:
@@ -91,7 +89,7 @@ class VBPR(Recommender):
     def forward(self, data: HeteroData) -> Embeddings:
         return Embeddings(self.user_embedding, self.item_vectors(data))
 
-    def loss(self, data: HeteroData, batch: Batch) -> Dict[str, Tensor]:
+    def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
         user = self.user_embedding.index_select(0, batch.user)
         # Features of an item that occurs twice are projected once.
         items = distinct(torch.cat([batch.pos, batch.neg]))

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+T = TypeVar('T')
+
+
+class _Entry(NamedTuple):
+    key: tuple[Any, ...]
+    value: Any
+
+
+class Memo:
+    r"""Keeps what was computed for as long as what it was made from stays the
+    same: the same tensors, unchanged in place, and equal other values.
+
+    .. code-block:: python
+
+        memo = Memo()
+        graph = memo(lambda: build(edge_index, num_nodes), edge_index, num_nodes)
+
+    Tensors are compared by identity and version and are not kept alive. The
+    value is computed without gradient and outside of
+    :func:`torch.inference_mode`, so that training can use what a server left
+    behind. A tensor that was made under inference mode has no version: what
+    depends on one is computed anew in every call. Changes by way of
+    :obj:`tensor.data`, or of a NumPy array that shares its memory, are not
+    noticed. Copies and pickles are empty.
+
+    Args:
+        size: Number of values that are kept, the most recent ones.
+    """
+
+    def __init__(self, size: int = 1):
+        self.size = size
+        self._entries: list[_Entry] = []
+
+    @torch.compiler.disable
+    def __call__(self, compute: Callable[[], T], *sources: Any) -> T:
+        r"""The value of :obj:`compute`, which is called if it is not known.
+
+        Args:
+            compute: Called without arguments.
+            sources: Everything that the value depends on: tensors, values
+                that can be compared, and tuples or lists of both.
+        """
+        leaves = list(_leaves(sources))
+        if any(isinstance(leaf, Tensor) and leaf.is_inference() for leaf in leaves):
+            with torch.no_grad():
+                return compute()
+        for entry in self._entries:
+            if _same(entry.key, leaves):
+                return entry.value
+        with torch.inference_mode(False), torch.no_grad():
+            value = compute()
+        key = tuple(
+            (weakref.ref(leaf), leaf._version) if isinstance(leaf, Tensor) else leaf
+            for leaf in leaves
+        )
+        self._entries = [_Entry(key, value), *self._entries[: self.size - 1]]
+        return value
+
+    def clear(self) -> None:
+        r"""Forgets everything."""
+        self._entries = []
+
+    def __reduce__(self) -> tuple[type[Memo], tuple[int]]:
+        return type(self), (self.size,)
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, (tuple, list)):
+        yield len(value)
+        for entry in value:
+            yield from _leaves(entry)
+    else:
+        yield value
+
+
+def _same(key: tuple[Any, ...], leaves: list[Any]) -> bool:
+    if len(key) != len(leaves):
+        return False
+    for old, new in zip(key, leaves):
+        if isinstance(new, Tensor):
+            same = isinstance(old, tuple) and old[0]() is new and old[1] == new._version
+        else:
+            same = not isinstance(old, tuple) and type(old) is type(new) and bool(old == new)
+        if not same:
+            return False
+    return True
