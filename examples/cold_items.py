@@ -17,7 +17,8 @@ import sys
 import torch
 
 from motor_geo.data import OPQTokenizer, SyntheticMultimodal
-from motor_geo.engine import Evaluator, Trainer, popularity_embeddings
+from motor_geo.engine import Evaluator, Trainer
+from motor_geo.engine.evaluator import popularity_embeddings
 from motor_geo.nn import TokenCrossEncoder
 from motor_geo.nn.models import LightGCN
 from motor_geo.typing import RATES, Embeddings
