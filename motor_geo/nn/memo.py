@@ -65,6 +65,13 @@ class Memo:
         self._entries = [_Entry(key, value), *self._entries[: self.size - 1]]
         return value
 
+    def get(self, *sources: Any) -> Any:
+        r"""The value that is kept for these sources, otherwise :obj:`None`."""
+        leaves = list(_leaves(sources))
+        if any(isinstance(leaf, Tensor) and leaf.is_inference() for leaf in leaves):
+            return None
+        return next((entry.value for entry in self._entries if _same(entry.key, leaves)), None)
+
     def clear(self) -> None:
         r"""Forgets everything."""
         self._entries = []

@@ -8,10 +8,15 @@ from torch_geometric.data import HeteroData
 from motor_geo.nn.functional.autocast import Function
 from motor_geo.nn.functional.rows import normalize_grad
 from motor_geo.nn.functional.spmm import csr_matmul, transposed
-from motor_geo.nn.graph import BipartiteGraph, degree_sensitive_pruning, num_kept_edges
+from motor_geo.nn.graph import (
+    BipartiteGraph,
+    PrunedGraph,
+    degree_sensitive_pruning,
+    uniform_pruning,
+)
 from motor_geo.nn.loss import bpr_loss, l2_reg
-from motor_geo.nn.models.recommender import Recommender, build_graph, num_nodes
-from motor_geo.typing import ITEM, RATES, USER, Batch, Embeddings
+from motor_geo.nn.models.recommender import Recommender
+from motor_geo.typing import Batch, Embeddings
 
 EPS = 1e-8  # Shorter vectors have no direction.
 
@@ -80,19 +85,16 @@ class LayerGCN(Recommender):
         self.rho = rho
         self.pruning = pruning
         self.reg_weight = reg_weight
-        self._pruned: BipartiteGraph | None = None
+        self.pruned = PrunedGraph()
 
     def begin_epoch(self, data: HeteroData, epoch: int, generator: torch.Generator) -> None:
         if self.rho == 0:
             return
-        edge_index = data[RATES].edge_index
+        edge_index, num_users, num_items, _ = self.graph_args(data)
         if self.pruning == 'alternating' and epoch % 2 == 1:
-            num_edges = edge_index.size(1)
-            order = torch.randperm(num_edges, generator=generator, device=edge_index.device)
-            keep = order[: num_kept_edges(num_edges, self.rho)].sort().values
+            keep = uniform_pruning(edge_index, self.rho, generator)
         else:
-            size = num_nodes(data, USER), num_nodes(data, ITEM)
-            keep = degree_sensitive_pruning(edge_index, *size, self.rho, generator)
+            keep = degree_sensitive_pruning(edge_index, num_users, num_items, self.rho, generator)
         self.prune(data, keep)
 
     def prune(self, data: HeteroData, keep: Tensor) -> None:
@@ -101,9 +103,13 @@ class LayerGCN(Recommender):
         Shapes:
             - **input:** positions of kept edges :math:`(|\mathcal{E}^{\prime}|)`
         """
-        size = num_nodes(data, USER), num_nodes(data, ITEM)
-        edge_index = data[RATES].edge_index[:, keep]
-        self._pruned = build_graph(edge_index, *size, self.user_embedding.dtype)
+        self.pruned.set(keep, *self.graph_args(data))
+
+    def training_graph(self, data: HeteroData) -> BipartiteGraph:
+        r"""The graph of :meth:`loss`: what pruning left, or the whole graph if
+        :meth:`begin_epoch` was not called with these edges.
+        """
+        return self.pruned.get(*self.graph_args(data)) or self.graph(data)
 
     def propagate(self, item: Tensor, graph: BipartiteGraph) -> Embeddings:
         r"""Final vectors from the item vectors of the ego layer, on the given
@@ -121,15 +127,11 @@ class LayerGCN(Recommender):
 
     def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
         item = self.encode_items(data)
-        graph = self.graph(data) if self._pruned is None else self._pruned
-        out = self.propagate(item, graph)
+        out = self.propagate(item, self.training_graph(data))
         user, pos, neg = batch.rows(out)
         pos, neg = (user * pos).sum(dim=-1), (user * neg).sum(dim=-1)
         reg = l2_reg(*batch.rows(Embeddings(self.user_embedding, item)))
         return {'bpr': bpr_loss(pos, neg, 'sum'), 'reg': self.reg_weight * reg}
-
-    def __getstate__(self) -> dict:
-        return {**super().__getstate__(), '_pruned': None}
 
 
 class _Refined(Function):
