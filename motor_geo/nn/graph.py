@@ -80,6 +80,17 @@ def build_graph(
     return BipartiteGraph.from_edges(edge_index, num_users, num_items, weight)
 
 
+def mean_graph(graph: BipartiteGraph) -> BipartiteGraph:
+    r"""The same edges with the weights of a mean over neighbors,
+    :math:`1 / \deg(v)` of their target :math:`v`.
+    """
+    weights = []
+    for edge_index, weight in [graph[:2], graph[2:]]:
+        degree = edge_index.get_csc()[0][0].diff()
+        weights.append(degree.to(weight.dtype).reciprocal().repeat_interleave(degree))
+    return graph._replace(to_user_weight=weights[0], to_item_weight=weights[1])
+
+
 def opposite_edges(graph: BipartiteGraph) -> Tensor:
     r"""Where the edges to items are among the edges to users.
 
@@ -223,9 +234,7 @@ class PrunedGraph:
             )
         size = num_users, num_items
         self._memo.clear()
-        self._memo(
-            lambda: build_graph(edge_index[:, keep], *size, dtype), edge_index, *size, dtype
-        )
+        self._memo(lambda: build_graph(edge_index[:, keep], *size, dtype), edge_index, *size, dtype)
 
     def get(
         self, edge_index: Tensor, num_users: int, num_items: int, dtype: torch.dtype

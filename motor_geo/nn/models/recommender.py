@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
+from motor_geo import typing
 from motor_geo.nn.graph import BipartiteGraph, build_graph
 from motor_geo.nn.item_encoder import IDEmbedding, encode_items, xavier_
 from motor_geo.nn.memo import Memo
-from motor_geo.typing import ITEM, RATES, USER, Batch, Embeddings, modalities  # noqa: F401
+from motor_geo.typing import ITEM, RATES, USER, Batch, Embeddings
 from motor_geo.utils.ranking import top_k
+
+modalities = partial(typing.modalities, at_least=1)
 
 
 class Recommender(nn.Module):
@@ -73,8 +77,9 @@ class Recommender(nn.Module):
         r"""Draws all parameters anew."""
         xavier_(self.user_embedding, self.init)
         for module in self.children():
-            if hasattr(module, 'reset_parameters'):
-                module.reset_parameters()  # type: ignore
+            reset = getattr(module, 'reset_parameters', None)
+            if reset is not None:
+                reset()
 
     def forward(self, data: HeteroData) -> Embeddings:
         r"""Final user and item vectors on the full training graph.
