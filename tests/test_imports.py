@@ -23,7 +23,8 @@ FLOORS = [
 ]
 #: The same inside of `nn`; a room is a module or a folder of modules.
 NN = [
-    {'graph', 'memo'},
+    {'memo'},
+    {'graph'},
     {'functional'},
     {'item_encoder', 'loss'},
     {'token_cross', 'conv'},

@@ -59,7 +59,13 @@ class Propagate(MessagePassing):
         if isinstance(edge_index, EdgeIndex):
             rows, cols = size if size is not None else edge_index.sparse_size()
             rows = x.size(0) if rows is None else rows
-            edge_index = self._resize(edge_index, (rows, rows if cols is None else cols))
+            size = rows, rows if cols is None else cols
+            edge_index = self._resize(edge_index, size)
+            # PyG looks into the edge index, which fails under inference mode.
+            if torch.is_inference_mode_enabled():
+                if self.fuse and edge_index.is_sorted_by_col:
+                    return propagate(x, edge_index, edge_weight)
+                edge_index = edge_index.as_tensor()
         elif isinstance(edge_index, Tensor) and edge_index.layout == torch.strided:
             size = (x.size(0), x.size(0)) if size is None else size
         elif edge_weight is not None:
