@@ -46,7 +46,8 @@ def propagate(x: Tensor, edge_index: EdgeIndex, edge_weight: OptTensor = None) -
     source, target = edge_index.as_tensor()
     message = x.index_select(0, source)
     message = message if edge_weight is None else message * edge_weight.view(-1, 1)
-    out = message.new_zeros(edge_index.get_sparse_size(1), x.size(1))
+    size = edge_index.get_sparse_size(1), x.size(1)
+    out = torch.zeros(size, dtype=message.dtype, device=message.device)
     return out.index_add(0, target, message)
 
 
