@@ -52,6 +52,18 @@ class Embeddings(NamedTuple):
     item: Tensor  # [N, d]
 
 
+class Rows(NamedTuple):
+    r"""Vectors of the users, positive and negative items of a batch."""
+
+    user: Tensor  # [B, d]
+    pos: Tensor  # [B, d]
+    neg: Tensor  # [B, d]
+
+    def scores(self) -> tuple[Tensor, Tensor]:
+        r"""Scores of the positive and of the negative items, **[B]** each."""
+        return (self.user * self.pos).sum(dim=-1), (self.user * self.neg).sum(dim=-1)
+
+
 class Batch(NamedTuple):
     r"""Training triples; models without negatives ignore :obj:`neg`."""
 
@@ -59,7 +71,7 @@ class Batch(NamedTuple):
     pos: Tensor  # [B]
     neg: Tensor  # [B]
 
-    def rows(self, emb: Embeddings) -> tuple[Tensor, Tensor, Tensor]:
+    def rows(self, emb: Embeddings) -> Rows:
         r"""Rows of the users, positive and negative items of the batch.
 
         They are taken by :meth:`torch.Tensor.index_select`: the backward pass
@@ -69,12 +81,11 @@ class Batch(NamedTuple):
         """
         item = emb.item.index_select(0, torch.cat([self.pos, self.neg]))
         pos, neg = item.split([self.pos.numel(), self.neg.numel()])
-        return emb.user.index_select(0, self.user), pos, neg
+        return Rows(emb.user.index_select(0, self.user), pos, neg)
 
     def scores(self, emb: Embeddings) -> tuple[Tensor, Tensor]:
-        r"""Scores of the positive and of the negative items."""
-        user, pos, neg = self.rows(emb)
-        return (user * pos).sum(dim=-1), (user * neg).sum(dim=-1)
+        r"""Scores of the positive and of the negative items, **[B]** each."""
+        return self.rows(emb).scores()
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ FLOORS = [
 NN = [
     {'memo'},
     {'graph'},
-    {'functional'},
+    {'functional', 'name_dict'},
     {'item_encoder', 'loss'},
     {'token_cross', 'conv'},
     {'models'},
