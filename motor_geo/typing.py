@@ -128,6 +128,19 @@ class EvalTargets:
         row = torch.arange(len(self), device=self.ptr.device)
         return torch.stack([row.repeat_interleave(self.count), self.item])
 
+    def distinct(self) -> EvalTargets:
+        r"""Every pair once, in the order of its first occurrence; the object
+        itself if none occurs twice.
+        """
+        row, item = self.index.cpu().numpy()
+        first = np.unique(row * (item.max(initial=0) + 1) + item, return_index=True)[1]
+        if first.size == item.size:
+            return self
+        first.sort()
+        count = np.bincount(row[first], minlength=len(self))
+        ptr = torch.from_numpy(np.concatenate([[0], np.cumsum(count)])).to(self.ptr)
+        return replace(self, ptr=ptr, item=self.item[torch.from_numpy(first).to(self.item.device)])
+
     def to(self, device: torch.device | str) -> EvalTargets:
         candidates = self.candidates
         return replace(

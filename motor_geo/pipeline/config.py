@@ -71,7 +71,7 @@ DERIVED = {
     'svd': {'modality', 'modalities', 'cache'},
     'graph': {'weighting'},
     'trainer': {'model', 'data', 'evaluator', 'seed', 'out', 'fingerprint', 'callbacks'},
-    'evaluator': {'targets', 'train_edge_index', 'num_items', 'exclude'},
+    'evaluator': {'targets', 'train_edge_index', 'num_items', 'exclude', 'seed'},
 }
 
 Config = dict[str, Any]
