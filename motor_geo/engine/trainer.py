@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import math
 import os
 import os.path as osp
@@ -15,20 +16,23 @@ import torch
 from torch_geometric.data import HeteroData
 from tqdm import tqdm
 
-from motor_geo.data.sampler import BPRSampler
+from motor_geo.data.sampler import BPRSampler, has_full_user
 from motor_geo.engine.checkpoint import load_checkpoint, save_checkpoint
 from motor_geo.engine.evaluator import Evaluator
+from motor_geo.engine.loggers import Logger
 from motor_geo.engine.metrics import LIST_METRICS
 from motor_geo.nn.models import Recommender
 from motor_geo.typing import ITEM, RATES, USER
 from motor_geo.utils.files import atomic_write
+
+logger = logging.getLogger(__name__)
 
 
 class FitResult(NamedTuple):
     r"""What a training left behind."""
 
     epochs: int  # finished epochs
-    best_epoch: int  # counted from 1
+    best_epoch: int  # counted from 1; the last one without an evaluator
     best: dict[str, float]  # validation metrics at the best epoch
     history: list[dict[str, Any]]  # one entry per epoch, as in metrics.jsonl
     seconds: float  # training and validation, interruptions apart
@@ -55,7 +59,9 @@ class Trainer:
     Args:
         model: The backbone.
         data: The graph with training edges, on the device of the model.
-        evaluator: Ranks the validation targets.
+        evaluator: Ranks the validation targets. Without one, all
+            :obj:`epochs` are trained, nothing is validated, and the last
+            epoch counts as the best.
         lr: Learning rate of Adam; :obj:`None` is the model's own.
         weight_decay: Coupled weight decay of Adam; :obj:`None` is the model's
             own.
@@ -74,9 +80,11 @@ class Trainer:
         out: Folder of checkpoints and of :obj:`metrics.jsonl`; nothing is
             written if :obj:`None`.
         fingerprint: Hash of data and settings, which a checkpoint must share.
-        progress: Whether a bar (or, where there is no terminal, a line per
-            epoch) is shown.
-        callbacks: Called with the entry of every epoch.
+        progress: Whether a bar is shown (or, where there is no terminal, a
+            line per epoch logged at level :obj:`INFO`).
+        callbacks: Called with the entry of every epoch: functions, or
+            loggers of :obj:`motor_geo.engine.loggers`.
+        user_names: Names of the users, for warnings. (default: their indices)
 
     Raises:
         ValueError: If an argument is out of range, or a checkpoint in
@@ -88,7 +96,7 @@ class Trainer:
         self,
         model: Recommender,
         data: HeteroData,
-        evaluator: Evaluator,
+        evaluator: Evaluator | None = None,
         lr: float | None = None,
         weight_decay: float | None = None,
         lr_decay: bool = True,
@@ -101,19 +109,15 @@ class Trainer:
         out: str | None = None,
         fingerprint: str = '',
         progress: bool = True,
-        callbacks: Sequence[Callable[[dict[str, Any]], None]] = (),
+        callbacks: Sequence[Callable[[dict[str, Any]], None] | Logger] = (),
+        user_names: Sequence[object] | np.ndarray | None = None,
     ):
         if epochs < 1:
             raise ValueError(f"'epochs' must be positive (got {epochs})")
         if patience < 0:
             raise ValueError(f"'patience' must not be negative (got {patience})")
-        names = (*evaluator.metrics, *LIST_METRICS)
-        if metric not in {f'{name}@{k}' for name in names for k in evaluator.ks}:
-            raise ValueError(
-                f"'metric' must be one of {', '.join(names)} at one of the cut-offs "
-                f"{', '.join(map(str, evaluator.ks))}, such as '{names[0]}@{evaluator.ks[-1]}' "
-                f"(got '{metric}')"
-            )
+        if evaluator is not None:
+            _check_metric(metric, evaluator)
         self.model = model
         self.data = data
         self.evaluator = evaluator
@@ -131,7 +135,15 @@ class Trainer:
 
         edge_index = data[RATES].edge_index
         sizes = int(data[USER].num_nodes), int(data[ITEM].num_nodes)
-        self.sampler = BPRSampler(edge_index, *sizes, batch_size=batch_size, seed=seed)
+        self.sampler = BPRSampler(
+            edge_index,
+            *sizes,
+            batch_size=batch_size,
+            seed=seed,
+            # Where all users have negatives, they are drawn for the sake of the random stream.
+            negatives=model.needs_negatives or not has_full_user(edge_index, *sizes),
+            user_names=user_names,
+        )
         self.optimizer = torch.optim.Adam(
             model.parameters(),
             lr=self.lr,
@@ -165,7 +177,7 @@ class Trainer:
                 self._save(entry)
                 self._show(bar, entry)
                 for callback in self.callbacks:
-                    callback(entry)
+                    (callback.log if isinstance(callback, Logger) else callback)(entry)
         best = self._best()
         return FitResult(
             epochs=len(self.history),
@@ -213,8 +225,10 @@ class Trainer:
             )
         trained = time.perf_counter()
         self.model.eval()
-        with torch.no_grad():
-            metrics = self.evaluator.evaluate(self.model(self.data)).metrics
+        metrics: dict[str, float] = {}
+        if self.evaluator is not None:
+            with torch.no_grad():
+                metrics = self.evaluator.evaluate(self.model(self.data)).metrics
         end = time.perf_counter()
         return {
             'epoch': epoch + 1,
@@ -241,6 +255,8 @@ class Trainer:
         return [round(entry['val'][self.metric], 4) for entry in self.history]
 
     def _best(self) -> int:
+        if self.evaluator is None:
+            return len(self.history) - 1
         values = self._rounded()
         return values.index(max(values))  # The first: a tie is no improvement.
 
@@ -294,13 +310,25 @@ class Trainer:
     def _show(self, bar: tqdm, entry: dict[str, Any]) -> None:
         if not self.progress:
             return
-        value, best = entry['val'][self.metric], self._best()
-        line = (
-            f'loss {entry["loss"]:.4f}  {self.metric} {value:.4f}  '
-            f'best {self.history[best]["val"][self.metric]:.4f} at {best + 1}'
-        )
+        line = f'loss {entry["loss"]:.4f}'
+        if self.evaluator is not None:
+            best = self._best()
+            line += (
+                f'  {self.metric} {entry["val"][self.metric]:.4f}  '
+                f'best {self.history[best]["val"][self.metric]:.4f} at {best + 1}'
+            )
         if bar.disable:
-            print(f'epoch {entry["epoch"]:4d}  {line}  {entry["seconds"]:.2f} s', flush=True)
+            logger.info('epoch %4d  %s  %.2f s', entry['epoch'], line, entry['seconds'])
         else:
             bar.set_postfix_str(line)
             bar.update()
+
+
+def _check_metric(metric: str, evaluator: Evaluator) -> None:
+    names = (*evaluator.metrics, *LIST_METRICS)
+    if metric not in {f'{name}@{k}' for name in names for k in evaluator.ks}:
+        raise ValueError(
+            f"'metric' must be one of {', '.join(names)} at one of the cut-offs "
+            f"{', '.join(map(str, evaluator.ks))}, such as '{names[0]}@{evaluator.ks[-1]}' "
+            f"(got '{metric}')"
+        )

@@ -70,7 +70,16 @@ DERIVED = {
     'tokenizer': {'verbose'},
     'svd': {'modality', 'modalities', 'cache'},
     'graph': {'weighting'},
-    'trainer': {'model', 'data', 'evaluator', 'seed', 'out', 'fingerprint', 'callbacks'},
+    'trainer': {
+        'model',
+        'data',
+        'evaluator',
+        'seed',
+        'out',
+        'fingerprint',
+        'callbacks',
+        'user_names',
+    },
     'evaluator': {'targets', 'train_edge_index', 'num_items', 'exclude', 'seed'},
 }
 
