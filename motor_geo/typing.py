@@ -19,9 +19,9 @@ RATES: EdgeType = (USER, 'rates', ITEM)
 RATED_BY: EdgeType = (ITEM, 'rated_by', USER)
 
 
-def similar(modality: str) -> EdgeType:
+def similar(modality: str, node_type: str = ITEM) -> EdgeType:
     r"""Edge type of the item-item graph of a modality."""
-    return (ITEM, f'similar_{modality}', ITEM)
+    return (node_type, f'similar_{modality}', node_type)
 
 
 def modalities(data: HeteroData, model: str | None = None, at_least: int = 0) -> list[str]:

@@ -14,15 +14,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch_geometric.data import HeteroData
+from torch_geometric.typing import EdgeType
 from tqdm import tqdm
 
 from motor_geo.data.sampler import BPRSampler, has_full_user
+from motor_geo.data.transforms.features import find_edges, num_nodes
 from motor_geo.engine.checkpoint import load_checkpoint, save_checkpoint
 from motor_geo.engine.evaluator import Evaluator
 from motor_geo.engine.loggers import Logger
 from motor_geo.engine.metrics import LIST_METRICS
 from motor_geo.nn.models import Recommender
-from motor_geo.typing import ITEM, RATES, USER
+from motor_geo.typing import ITEM, RATES
 from motor_geo.utils.files import atomic_write
 
 logger = logging.getLogger(__name__)
@@ -38,12 +40,12 @@ class FitResult(NamedTuple):
     seconds: float  # training and validation, interruptions apart
 
 
-def half_features(data: HeteroData) -> HeteroData:
+def half_features(data: HeteroData, node_type: str = ITEM) -> HeteroData:
     r"""A shallow copy of a graph whose item features are bfloat16."""
     out = copy.copy(data)
-    for key, value in data[ITEM].items():
+    for key, value in data[node_type].items():
         if key.startswith('x_') and value.is_floating_point():
-            out[ITEM][key] = value.bfloat16()
+            out[node_type][key] = value.bfloat16()
     return out
 
 
@@ -85,6 +87,7 @@ class Trainer:
         callbacks: Called with the entry of every epoch: functions, or
             loggers of :obj:`motor_geo.engine.loggers`.
         user_names: Names of the users, for warnings. (default: their indices)
+        edge_type: Edge type of training interactions, from users to items.
 
     Raises:
         ValueError: If an argument is out of range, or a checkpoint in
@@ -111,6 +114,7 @@ class Trainer:
         progress: bool = True,
         callbacks: Sequence[Callable[[dict[str, Any]], None] | Logger] = (),
         user_names: Sequence[object] | np.ndarray | None = None,
+        edge_type: EdgeType = RATES,
     ):
         if epochs < 1:
             raise ValueError(f"'epochs' must be positive (got {epochs})")
@@ -133,8 +137,9 @@ class Trainer:
         self.progress = progress
         self.callbacks = callbacks
 
-        edge_index = data[RATES].edge_index
-        sizes = int(data[USER].num_nodes), int(data[ITEM].num_nodes)
+        self.edge_type = edge_type
+        edge_index = find_edges(data, edge_type)
+        sizes = num_nodes(data, edge_type[0]), num_nodes(data, edge_type[2])
         self.sampler = BPRSampler(
             edge_index,
             *sizes,
@@ -160,7 +165,7 @@ class Trainer:
         """
         self._resume()
         start = len(self.history)
-        data = half_features(self.data) if self.bf16 else self.data
+        data = half_features(self.data, self.edge_type[2]) if self.bf16 else self.data
         bar = tqdm(
             total=self.epochs,
             initial=start,
@@ -245,7 +250,7 @@ class Trainer:
         return torch.Generator(self._device()).manual_seed(int(state[1]) >> 1)
 
     def _device(self) -> torch.device:
-        return self.data[RATES].edge_index.device
+        return self.data[self.edge_type].edge_index.device
 
     def _cuda_devices(self) -> list[int]:
         device = self._device()

@@ -67,9 +67,9 @@ DERIVED = {
         'in_channels',
         'xavier',
     },
-    'tokenizer': {'verbose'},
-    'svd': {'modality', 'modalities', 'cache'},
-    'graph': {'weighting'},
+    'tokenizer': {'verbose', 'node_type', 'edge_type'},
+    'svd': {'modality', 'modalities', 'cache', 'edge_type'},
+    'graph': {'weighting', 'node_type'},
     'trainer': {
         'model',
         'data',
@@ -79,6 +79,7 @@ DERIVED = {
         'fingerprint',
         'callbacks',
         'user_names',
+        'edge_type',
     },
     'evaluator': {'targets', 'train_edge_index', 'num_items', 'exclude', 'seed'},
 }

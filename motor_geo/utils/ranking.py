@@ -3,7 +3,8 @@ r"""Ranking all items for blocks of users, with some pairs masked."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import reprlib
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -178,7 +179,7 @@ class Ranker:
 
 def top_k(
     emb: Embeddings,
-    users: Tensor,
+    users: Tensor | Sequence[int] | int,
     k: int,
     exclude: Tensor | None = None,
     candidates: Tensor | None = None,
@@ -188,7 +189,8 @@ def top_k(
 
     Args:
         emb: User and item vectors.
-        users: Users to recommend to, **[U]**.
+        users: Users to recommend to, **[U]**: indices, a single one, or a
+            boolean mask of all users.
         k: Length of the lists; at most the number of candidates is returned.
         exclude: Pairs (user, item) that are never recommended, **[2, E]**.
         candidates: Distinct items to choose from, **[C]**. (default: all)
@@ -197,9 +199,12 @@ def top_k(
     Returns:
         Scores and items, **[U, k]**, best first. A list with fewer items ends
         in the score :obj:`-inf` and the item :obj:`-1`.
+
+    Raises:
+        ValueError: If :obj:`users` are no indices of users, or a score is NaN.
     """
     device = emb.user.device
-    users = users.to(device)
+    users = _index('users', users, emb.user.size(0)).to(device)
     candidates = None if candidates is None else candidates.to(device)
     ranker = Ranker(users, emb.item.size(0), k, exclude, candidates, batch_size)
     blocks = list(ranker(emb))
@@ -222,6 +227,27 @@ def _mix(x: Tensor) -> Tensor:
 def _draw(user: Tensor, item: Tensor) -> Tensor:
     r"""Non-negative numbers that order the items of each user at random."""
     return ((user ^ item) * MIX[0][1] >> 1) & ~(-1 << 63)
+
+
+def _index(name: str, index: Tensor | Sequence[int] | int, size: int) -> Tensor:
+    r"""Indices as a vector of integers."""
+    try:
+        out = torch.as_tensor(index).reshape(-1)
+    except (TypeError, ValueError, RuntimeError):
+        out = torch.empty(0, dtype=torch.cfloat)
+    if out.dtype == torch.bool and out.numel() == size:
+        return out.nonzero().view(-1)
+    if out.dtype.is_floating_point and out.numel() == 0:  # An empty list.
+        return out.long()
+    if out.dtype == torch.bool or out.dtype.is_floating_point or out.dtype.is_complex:
+        raise ValueError(
+            f"'{name}' must be integers or a mask of {size} booleans, got {reprlib.repr(index)}."
+        )
+    out = out.long()
+    if out.numel() > 0 and not (0 <= int(out.min()) and int(out.max()) < size):
+        bad = int(out[(out < 0) | (out >= size)][0])
+        raise ValueError(f"'{name}' holds {bad}, expected indices from 0 to {size - 1}.")
+    return out
 
 
 def check_items(name: str, item: Tensor, num_items: int) -> None:

@@ -7,6 +7,7 @@ import warnings
 
 import pytest
 import torch
+from torch_geometric.data import HeteroData
 
 from motor_geo.data import ItemKNN, OPQTokenizer, SyntheticMultimodal
 from motor_geo.engine.evaluator import Evaluator
@@ -263,6 +264,33 @@ def test_training_without_validation(dataset, tmp_path):
         assert torch.equal(resumed.model.state_dict()[key], value)
     # The metric to decide is not asked for.
     Trainer(trainer.model, trainer.data, metric='none', progress=False)
+
+
+def test_interactions_of_any_name(dataset):
+    r"""A backbone of one's own on a graph of one's own."""
+
+    class Shop(BPR):
+        def __init__(self):
+            super().__init__(dataset.data, channels=8)
+
+        def encode_items(self, data, index=None):
+            weight = self.item_encoder.weight
+            return weight if index is None else weight[index]
+
+    data = HeteroData()
+    data['customer'].num_nodes = 150
+    data['product'].x_text = dataset.data['item'].x_text
+    data['customer', 'buys', 'product'].edge_index = dataset.data[RATES].edge_index
+    histories = []
+    for graph, options in (
+        (dataset.data, {}),
+        (data, {'edge_type': ('customer', 'buys', 'product')}),
+    ):
+        torch.manual_seed(0)
+        histories.append(Trainer(Shop(), graph, epochs=2, progress=False, **options).fit().history)
+    assert [e['losses'] for e in histories[0]] == [e['losses'] for e in histories[1]]
+    with pytest.raises(ValueError, match=r"it has \('customer', 'buys', 'product'\)"):
+        Trainer(Shop(), data)
 
 
 def test_epochs_are_logged(dataset, caplog, capsys):

@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -34,10 +35,10 @@ def test_top_k_errors():
     emb = from_scores(torch.ones(2, 3))
     with pytest.raises(ValueError, match="'k' must be at least 1"):
         top_k(emb, torch.tensor([0]), 0)
-    with pytest.raises(ValueError, match="'users' holds the negative index -1"):
+    with pytest.raises(ValueError, match="'users' holds -1, expected indices from 0 to 1"):
         top_k(emb, torch.tensor([-1]), 1)
     with pytest.raises(ValueError, match='expected at least 6 users'):
-        top_k(emb, torch.tensor([5]), 1)
+        list(Ranker(torch.tensor([5]), 3, 1)(emb))
     with pytest.raises(ValueError, match="'exclude' holds item 3"):
         top_k(emb, torch.tensor([0]), 1, edges((0, 3)))
     with pytest.raises(ValueError, match="'candidates' holds item 3"):
@@ -116,3 +117,19 @@ def test_the_draw_changes_nothing_else():
     ]
     for plain, drawn in zip(*blocks):
         assert torch.equal(plain[1], drawn[1]) and torch.equal(plain[2], drawn[2])
+
+
+def test_users_of_any_kind():
+    emb = from_scores([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]])
+    expected = [[2, 1], [0, 1]]
+    for users in ([0, 1], (0, 1), np.array([0, 1], np.int32), torch.tensor([True, True])):
+        assert top_k(emb, users, 2)[1].tolist() == expected
+    for users in (1, np.int64(1), [1], [False, True], torch.tensor(1)):
+        assert top_k(emb, users, 2)[1].tolist() == expected[1:]
+    assert top_k(emb, [], 2)[1].shape == (0, 2)
+    for users in ('ann', [0.5], [True], [[0], [1, 2]], None):
+        with pytest.raises(ValueError, match="'users' must be integers or a mask of 2 booleans"):
+            top_k(emb, users, 2)
+    for users in (2, [0, 2], torch.tensor([2])):
+        with pytest.raises(ValueError, match="'users' holds 2, expected indices from 0 to 1"):
+            top_k(emb, users, 2)
