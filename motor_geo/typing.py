@@ -19,9 +19,9 @@ RATES: EdgeType = (USER, 'rates', ITEM)
 RATED_BY: EdgeType = (ITEM, 'rated_by', USER)
 
 
-def similar(modality: str) -> EdgeType:
+def similar(modality: str, node_type: str = ITEM) -> EdgeType:
     r"""Edge type of the item-item graph of a modality."""
-    return (ITEM, f'similar_{modality}', ITEM)
+    return (node_type, f'similar_{modality}', node_type)
 
 
 def modalities(data: HeteroData, model: str | None = None, at_least: int = 0) -> list[str]:
@@ -138,6 +138,19 @@ class EvalTargets:
         r"""Pairs (position in :obj:`user`, item), **[2, n]**."""
         row = torch.arange(len(self), device=self.ptr.device)
         return torch.stack([row.repeat_interleave(self.count), self.item])
+
+    def distinct(self) -> EvalTargets:
+        r"""Every pair once, in the order of its first occurrence; the object
+        itself if none occurs twice.
+        """
+        row, item = self.index.cpu().numpy()
+        first = np.unique(row * (item.max(initial=0) + 1) + item, return_index=True)[1]
+        if first.size == item.size:
+            return self
+        first.sort()
+        count = np.bincount(row[first], minlength=len(self))
+        ptr = torch.from_numpy(np.concatenate([[0], np.cumsum(count)])).to(self.ptr)
+        return replace(self, ptr=ptr, item=self.item[torch.from_numpy(first).to(self.item.device)])
 
     def to(self, device: torch.device | str) -> EvalTargets:
         candidates = self.candidates

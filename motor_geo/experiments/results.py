@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from motor_geo.data import RecommendationDataset
-from motor_geo.engine.evaluator import EvalResult
+from motor_geo.engine.evaluator import slice_metrics
 from motor_geo.experiments.queue import Outcome
 from motor_geo.experiments.registry import Experiment
 from motor_geo.experiments.significance import paired_tests
@@ -123,8 +123,7 @@ class Scene:
                 torch.from_numpy(entry[key]) for key in ('user', 'ptr', 'item', 'rank')
             )
             targets = EvalTargets(user, ptr, item)
-            result = EvalResult({}, user, {}, rank, _targets=targets, _count=count, _ks=(20,))
-            out.append(result.slices(bounds))
+            out.append(slice_metrics(rank, targets, count, (20,), bounds))
         return out
 
 

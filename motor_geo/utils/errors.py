@@ -3,6 +3,7 @@ r"""Errors and warnings as one sentence each."""
 from __future__ import annotations
 
 import difflib
+import logging
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
@@ -29,6 +30,25 @@ def plain_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.showwarning = show
         yield
+
+
+@contextmanager
+def plain_log() -> Iterator[None]:
+    r"""Shows what the package logs as plain lines."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            print(record.getMessage(), flush=True)
+
+    logger, handler = logging.getLogger('motor_geo'), Handler()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

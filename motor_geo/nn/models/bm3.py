@@ -63,6 +63,7 @@ class BM3(Recommender):
     """
 
     min_modalities = 1
+    needs_negatives = False
 
     def __init__(
         self,

@@ -43,6 +43,8 @@ class Recommender(nn.Module):
     item_graph: ClassVar[str | None] = None
     #: Whether raw features are read, and how many modalities are needed.
     min_modalities: ClassVar[int] = 0
+    #: Whether the loss reads negative items.
+    needs_negatives: ClassVar[bool] = True
     #: Form of the Xavier initialisation of ID tables.
     init: ClassVar[str] = 'uniform'
     #: Learning rate and weight decay of Adam, and ``(a, b)`` of the

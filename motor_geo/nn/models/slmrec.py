@@ -70,6 +70,7 @@ class SLMRec(Recommender):
     """
 
     min_modalities = 1
+    needs_negatives = False
     weight_decay = 1e-4
 
     def __init__(
