@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from motor_geo.data.datasets.base import RecommendationDataset, unique_pairs
-from motor_geo.data.datasets.reader import Ids, Table, read_table
+from motor_geo.data.datasets.columns import Ids, Table
+from motor_geo.data.datasets.reader import read_table
 from motor_geo.data.datasets.split import SPLITS, cold_items, split_interactions
 from motor_geo.data.datasets.subsample import drop_modalities, thin_training
 from motor_geo.utils.files import load_array
