@@ -67,6 +67,7 @@ DERIVED = {
         'in_channels',
         'xavier',
     },
+    'data': {'transform', 'pre_transform'},
     'tokenizer': {'verbose'},
     'svd': {'modality', 'modalities', 'cache'},
     'graph': {'weighting'},

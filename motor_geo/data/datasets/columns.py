@@ -210,7 +210,7 @@ def question_numbers(table: Table, name: str) -> None:
     first = int((codes == odd[0]).argmax())
     warnings.warn(
         f"{table.locate(first)}: '{name}' is '{values[odd[0]]}', which looks like the integer "
-        f"{whole[0]}; ids that are not spelled as integers are kept as text.",
+        f'{whole[0]}; ids that are not spelled as integers are kept as text.',
         stacklevel=4,
     )
 
@@ -259,8 +259,8 @@ def stack(path: str, tables: Sequence[Table]) -> Table:
         if len({x.dtype.kind for x in values}) > 1:
             values = [x.astype(str) for x in values]
         merged, index = np.unique(np.concatenate(values), return_inverse=True)
-        index = np.split(index, np.cumsum([len(x) for x in values])[:-1])
-        codes = [index[i][ids.codes] for i, ids in enumerate(columns)]
+        parts = np.split(index, np.cumsum([len(x) for x in values])[:-1])
+        codes = [part[ids.codes] for part, ids in zip(parts, columns)]
         out.ids[name] = Ids(merged, np.concatenate(codes))
     for name in tables[0].numbers:
         out.numbers[name] = np.concatenate([table.numbers[name] for table in tables])

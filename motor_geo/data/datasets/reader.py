@@ -77,8 +77,8 @@ def read_table(
             return table.state_dict()
 
         content = np.fromfile(path, np.uint8)
-        key = ['read_table.1', content, ids, integers, numbers, optional]
-        key = fingerprint(*key, *([times] if times else []))
+        parts = ['read_table.1', content, ids, integers, numbers, optional]
+        key = fingerprint(*parts, *([times] if times else []))
         table.load_state_dict(cached('table', key, compute))
     for name in table.ids:
         question_numbers(table, name)
@@ -167,7 +167,7 @@ def _read_text(table: Table, names: list[str], optional: Sequence[str]) -> dict[
             f"'{path}': lines end with a carriage return alone; expected line feeds (the command "
             r"tr '\r' '\n' makes them)"
         )
-    if raw[:1] in (b'{', b'['):
+    if raw[:1] in (b'{', b'[') and not any(name.encode() in raw[:4096] for name in names):
         raise ValueError(
             f"'{path}' holds JSON; expected a table with the columns {names} (lists of items by "
             f"user are read from 'train.json', 'val.json' and 'test.json')"
