@@ -41,11 +41,8 @@ def apply_once(data: HeteroData, transform: Transform, folder: str, key: str) ->
             pass
     out = transform(copy.copy(data))
     content = out.to_dict()
-    if (
-        before is not None
-        and fingerprint(before) == fingerprint(_describe(transform))
-        and _is_plain(content)
-    ):
+    same = before is not None and fingerprint(before) == fingerprint(_describe(transform))
+    if same and _is_plain(content):
         with atomic_write(path) as temporary:
             torch.save(content, temporary)
     return out
