@@ -98,12 +98,18 @@ def convert(
 
 
 def read_header(path: str) -> list[str]:
-    r"""Names of the columns of a file; none if it is empty."""
+    r"""Names of the columns of a file; none if it has none, as
+    :meth:`read_table` will say.
+    """
     if path.endswith('.parquet'):
         with _open_parquet(path) as file:
             return file.schema_arrow.names
-    line = read_bytes(path, 2**16).removeprefix(b'\xef\xbb\xbf').split(b'\n')[0]
-    return [] if b'\0' in line or not line.strip() else _split_header(line)[0]
+    start = read_bytes(path, 2**16)
+    if b'\n' not in start and len(start) == 2**16:
+        start = read_bytes(path, 2**24)
+    line = start.removeprefix(b'\xef\xbb\xbf').split(b'\n')[0]
+    broken = b'\0' in line or b'\r' in line.rstrip(b'\r') or line[:1] in (b'{', b'[')
+    return [] if broken or not line.strip() else _split_header(line)[0]
 
 
 def _split_header(raw: bytes) -> tuple[list[str], str]:
