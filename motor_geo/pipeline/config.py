@@ -67,6 +67,7 @@ DERIVED = {
         'in_channels',
         'xavier',
     },
+    'data': {'transform', 'pre_transform'},
     'tokenizer': {'verbose', 'node_type', 'edge_type'},
     'svd': {'modality', 'modalities', 'cache', 'edge_type'},
     'graph': {'weighting', 'node_type'},

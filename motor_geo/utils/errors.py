@@ -22,13 +22,17 @@ def one_line(error: BaseException) -> str:
 
 @contextmanager
 def plain_warnings() -> Iterator[None]:
-    r"""Shows warnings as a line each, without the place in the source."""
+    r"""Shows warnings as a line each, without the place in the source; those of
+    this package whatever Python's :obj:`-W` says, because they tell what a
+    command did.
+    """
 
     def show(message: Any, *args: Any, **kwargs: Any) -> None:
         print(f'warning: {one_line(message)}', file=sys.stderr)
 
     with warnings.catch_warnings():
         warnings.showwarning = show
+        warnings.filterwarnings('default', category=UserWarning, module='motor_geo')
         yield
 
 
