@@ -58,6 +58,7 @@ setup(
         'jsonargparse>=4.36,<5',
         'tqdm>=4.60',
         'jinja2>=3.1',
+        'markupsafe>=2',
     ],
     extras_require={
         **extras,

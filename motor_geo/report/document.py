@@ -243,51 +243,37 @@ def to_rows(report: Report, measured: Iterable[Mapping[str, Any]] = ()) -> Itera
         measured: What was measured in each run, in the order of :obj:`report.runs`.
     """
     numbers = report.numbers()
+
+    def brief(entry: Any) -> Any:
+        r"""The fields that are not at their defaults."""
+        if isinstance(entry, str):
+            return entry
+        default = entry._field_defaults
+        out = {k: v for k, v in entry._asdict().items() if k not in default or v != default[k]}
+        if 'runs' in out:
+            out['runs'] = [numbers[run] for run in out['runs']]
+        return out
+
     yield {
         'report': report.name,
         **{key: getattr(report, key) for key in ('title', 'intro', 'command')},
         'machine': dict(report.machine),
     }
     for block in report.blocks:
-        row = _brief(block)
-        if isinstance(block, Text):
-            yield {'text': row.pop('title'), **row}
-            continue
-        parts: list[dict[str, Any]] = []
+        row = brief(block)
         if isinstance(block, Table):
-            row['columns'] = [_brief(column) for column in block.columns]
+            row['columns'] = [brief(column) for column in block.columns]
             row['rows'] = [
-                {
-                    'label': list(label),
-                    'cells': [c if isinstance(c, str) else _brief(c) for c in cells],
-                }
+                {'label': label, 'cells': [brief(cell) for cell in cells]}
                 for label, cells in block.rows
             ]
-            parts = [
-                cell
-                for entry in row['rows']
-                for cell in entry['cells']
-                if cell and not isinstance(cell, str)
-            ]
-        else:
-            row['series'] = parts = [_brief(series) for series in block.series]
-        for part in parts:
-            if 'runs' in part:
-                part['runs'] = [numbers[run] for run in part['runs']]
-        yield {type(block).__name__.lower(): row.pop('name'), **row}
+        elif isinstance(block, Figure):
+            row['series'] = [brief(series) for series in block.series]
+        key = 'title' if isinstance(block, Text) else 'name'
+        yield {type(block).__name__.lower(): row.pop(key), **row}
     more = iter(measured)
     for name, info in report.runs.items():
         yield {'run': name, **info._asdict(), **next(more, {})}
-
-
-def _brief(entry: Any) -> dict[str, Any]:
-    r"""The fields that are not at their defaults."""
-    default = entry._field_defaults
-    return {
-        key: list(value) if isinstance(value, tuple) else value
-        for key, value in entry._asdict().items()
-        if key not in default or value != default[key]
-    }
 
 
 def from_rows(rows: Iterable[Mapping[str, Any]]) -> Report:

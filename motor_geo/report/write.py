@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import os
 import os.path as osp
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import lru_cache
 from itertools import groupby
@@ -164,7 +164,9 @@ def _rounded(value: Any) -> Any:
         return float(f'{value:.{DIGITS}g}')
     if isinstance(value, Mapping):
         return {key: _rounded(entry) for key, entry in value.items()}
-    return [_rounded(entry) for entry in value] if isinstance(value, (list, tuple)) else value
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_rounded(entry) for entry in value]
+    return value
 
 
 def read_rows(path: str) -> Iterator[dict[str, Any]]:
