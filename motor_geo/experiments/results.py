@@ -17,7 +17,7 @@ from motor_geo.data import RecommendationDataset
 from motor_geo.engine.evaluator import slice_metrics
 from motor_geo.experiments.queue import Outcome
 from motor_geo.experiments.registry import Experiment
-from motor_geo.experiments.significance import paired_tests
+from motor_geo.experiments.user_values import compare, reference_of, user_means
 from motor_geo.experiments.variants import Setup
 from motor_geo.pipeline.assemble import build_dataset
 from motor_geo.report.document import Value
@@ -26,6 +26,7 @@ from motor_geo.typing import RATES, EvalTargets
 Label = tuple[str, ...]
 METRICS = ('recall@10', 'recall@20', 'ndcg@10', 'ndcg@20')
 MAIN = 'recall@20'
+TESTED = (MAIN, 'ndcg@20')
 
 
 class Scene:
@@ -41,7 +42,8 @@ class Scene:
         self.experiment, self.setup = experiment, setup
         self.outcomes = {outcome.contender.label: outcome for outcome in outcomes}
         self._datasets: dict[str, RecommendationDataset] = {}
-        self.tests = self._compare()
+        #: Tests per user of all contenders that are compared, by label and metric.
+        self.tests = compare(user_values(experiment, outcomes), experiment.reference)
 
     def of(self, data: str) -> dict[Label, Outcome]:
         r"""Outcomes of a data set."""
@@ -49,36 +51,7 @@ class Scene:
 
     def reference(self, label: Label) -> Label | None:
         r"""What a contender is compared with."""
-        if self.experiment.reference is None:
-            return None
-        index, value = self.experiment.reference
-        other = (*label[:index], value, *label[index + 1 :])
-        return other if other != label and other in self.outcomes else None
-
-    def _compare(self) -> dict[tuple[Label, str], Any]:
-        r"""Tests per user of all contenders that are compared, by label and
-        metric, corrected together. Values of a user are means over seeds.
-        """
-        pairs = {}
-        for label in self.outcomes:
-            other = self.reference(label)
-            if other is None:
-                continue
-            own, base = (self._per_user(name) for name in (label, other))
-            if own and base and np.array_equal(own['user'], base['user']):
-                for metric in (MAIN, 'ndcg@20'):
-                    pairs[label, metric] = (own[metric], base[metric])
-        return paired_tests(pairs)
-
-    def _per_user(self, label: Label) -> dict[str, np.ndarray]:
-        arrays = self.outcomes[label].arrays()
-        if not arrays:
-            return {}
-        out: dict[str, np.ndarray] = {'user': arrays[0]['user']}
-        for metric in (MAIN, 'ndcg@20'):
-            values = np.stack([entry[metric] for entry in arrays]).astype(np.float64)
-            out[metric] = values.mean(axis=0)
-        return out
+        return reference_of(label, self.experiment.reference, self.outcomes)
 
     def value(self, label: Label, metric: str) -> Value:
         r"""A metric on the test set."""
@@ -125,6 +98,15 @@ class Scene:
             targets = EvalTargets(user, ptr, item)
             out.append(slice_metrics(rank, targets, count, (20,), bounds))
         return out
+
+
+def user_values(
+    experiment: Experiment, outcomes: Sequence[Outcome]
+) -> dict[Label, dict[str, np.ndarray]]:
+    r"""What is tested, by label: means over seeds of the metrics of users."""
+    if experiment.reference is None:
+        return {}
+    return {out.contender.label: user_means(out.arrays(), TESTED) for out in outcomes}
 
 
 def summary(values: Sequence[float], outcome: Outcome, **more: Any) -> Value:

@@ -24,16 +24,17 @@ from tqdm import tqdm
 
 from motor_geo.experiments.queue import Job, Journal, Outcome
 from motor_geo.experiments.registry import Experiment
+from motor_geo.experiments.results import user_values
 from motor_geo.experiments.search import override
+from motor_geo.experiments.user_values import save_user_values
 from motor_geo.experiments.variants import Contender, Options, Setup
 from motor_geo.nn.token_cross import MODES
 from motor_geo.pipeline.assemble import build_dataset, build_device, run_fingerprint
 from motor_geo.pipeline.config import Config, resolve
 from motor_geo.pipeline.train import run, versions
-from motor_geo.report.document import Figure, Report, Run
-from motor_geo.report.write import write
+from motor_geo.report.document import Figure, Report, RunInfo
+from motor_geo.report.write import save, write
 from motor_geo.utils.errors import one_line
-from motor_geo.utils.files import atomic_write
 
 
 class Reproduction:
@@ -237,8 +238,7 @@ class Reproduction:
                 for block in shown
             ]
         runs = {
-            job.name: Run(
-                job.name,
+            job.name: RunInfo(
                 osp.relpath(job.folder, self.out),
                 job.command,
                 int(result['seed']),
@@ -258,10 +258,11 @@ class Reproduction:
             blocks=shown,
             runs=runs,
         )
-        path = osp.join(self.out, f'{name}.jsonl')
-        with atomic_write(path) as temporary, open(temporary, 'w') as file:
-            file.writelines(json.dumps(row) + '\n' for row in rows(outcomes))
-        return [*write(out, self.out), path]
+        paths = [*write(out, self.out), save(out, self.out, rows(outcomes))]
+        path = osp.join(self.out, f'{name}.npz')
+        values = user_values(self.experiment, outcomes)
+        kept = save_user_values(path, values, self.experiment.reference)
+        return [*paths, path] if kept else paths
 
     def intro(self, outcomes: Sequence[Outcome], failed: Mapping[str, str]) -> str:
         r"""What was done, and what was not."""
