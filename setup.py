@@ -54,6 +54,7 @@ setup(
         'pyyaml>=6',
         'jsonargparse>=4.36,<5',
         'tqdm>=4.60',
+        'filelock>=3.13',
     ],
     extras_require={
         **extras,

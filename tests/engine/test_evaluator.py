@@ -8,7 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from motor_geo.engine.evaluator import Evaluator, item_groups, popularity_embeddings
+from motor_geo.engine.evaluator import (
+    Evaluator,
+    item_groups,
+    popularity_embeddings,
+    slice_metrics,
+)
 from motor_geo.typing import Embeddings, EvalTargets
 
 GOLDEN = osp.join(osp.dirname(__file__), '..', 'golden', 'metrics')
@@ -313,3 +318,13 @@ def test_evaluator_cuda():
     assert cpu.metrics == pytest.approx(gpu.metrics)
     assert cpu.slices() == {key: pytest.approx(value) for key, value in gpu.slices().items()}
     assert evaluator.evaluate(emb).metrics == cpu.metrics  # And back.
+
+
+def test_slices_from_stored_ranks():
+    r"""As a function: ranks beyond the cut-off are misses."""
+    targets = make_targets([0, 0, 1], [0, 2, 1])
+    out = slice_metrics(
+        torch.tensor([2, 0, 50], dtype=torch.int16), targets, torch.tensor([3, 1, 0, 0]), (3,), (0,)
+    )
+    assert out['0']['recall@3'] == 1.0 and out['>0']['recall@3'] == 0.5
+    assert out['>0']['ndcg@3'] == pytest.approx(1 / math.log2(4) / 2)
