@@ -59,6 +59,7 @@ setup(
         'tqdm>=4.60',
         'jinja2>=3.1',
         'markupsafe>=2',
+        'filelock>=3.13',
     ],
     extras_require={
         **extras,

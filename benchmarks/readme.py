@@ -1,5 +1,5 @@
 r"""Writes the table of the README from the reports of :obj:`recommended`, which
-train all contenders with the same settings:
+train all variants with the same settings:
 
     python -m benchmarks.readme
 """
@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.results_page import group, markdown, spread
+from benchmarks.text import group, markdown, spread
 from motor_geo.report.write import read_runs
 from motor_geo.utils.files import atomic_write
 
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
 START, END = '<!-- results:start -->\n', '<!-- results:end -->'
-#: Contenders in the order of columns, and their names there.
+#: Variants in the order of columns, and their names there.
 COLUMNS = {
     'id': '`id`',
     'features': '`features`',

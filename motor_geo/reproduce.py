@@ -1,4 +1,4 @@
-r"""Carries out an experiment of a paper and reports it:
+r"""Runs an experiment of a paper and reports it:
 :obj:`python -m motor_geo.reproduce table2 --data FOLDER`.
 
 What a run of it is, and how processes share the list, is in
@@ -14,11 +14,11 @@ import shlex
 import sys
 from collections.abc import Sequence
 
+from motor_geo.experiments.baselines import BASELINES
+from motor_geo.experiments.options import ExperimentOptions, Options, backbone, short
 from motor_geo.experiments.registry import ALIASES, EXPERIMENTS
 from motor_geo.experiments.runner import Reproduction
 from motor_geo.experiments.search import override
-from motor_geo.experiments.variants import Options, Setup
-from motor_geo.nn.models import MODELS
 from motor_geo.pipeline.assemble import build_dataset
 from motor_geo.pipeline.config import flatten, parse_flags, resolve
 from motor_geo.report.document import NAMING, valid_name
@@ -27,8 +27,8 @@ from motor_geo.utils.errors import ConfigError, one_line, plain_warnings, sugges
 from motor_geo.utils.memory import tune_process
 
 
-def read_setup(options: argparse.Namespace, flags: Options) -> Setup:
-    r"""What an experiment is carried out on.
+def read_options(options: argparse.Namespace, flags: Options) -> ExperimentOptions:
+    r"""What an experiment runs on.
 
     Raises:
         ConfigError: If a data set or a backbone is unknown.
@@ -41,14 +41,17 @@ def read_setup(options: argparse.Namespace, flags: Options) -> Setup:
             raise ConfigError(f"--data: '{dataset.name}' is there twice")
         data[dataset.name], modalities[dataset.name] = folder, dataset.modalities
         sizes[dataset.name] = dataset.num_users, dataset.num_items
-    for model in options.models or ():
-        if model not in MODELS:
-            raise ConfigError(f"--models: unknown model '{model}'{suggest(model, MODELS)}")
     models = tuple(options.models) if options.models else None
+    names = [short(model) for model in models or ()]
+    for model, name in zip(models or (), names):
+        if model not in BASELINES:
+            backbone(model)
+        if names.count(name) > 1:
+            raise ConfigError(f"--models: '{name}' is there twice")
     grid = read_grid(options.grid, flags) if options.grid else ()
     if len(grid) > options.effort:
         raise ConfigError(f'--grid: {len(grid)} values, of which --effort tries {options.effort}')
-    return Setup(data, modalities, models, options.effort, flags, sizes, grid)
+    return ExperimentOptions(data, modalities, models, options.effort, flags, sizes, grid)
 
 
 def read_grid(text: str, flags: Options) -> tuple[Options, ...]:
@@ -71,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
     names = '\n'.join(f'  {name:18s}{entry.title}' for name, entry in EXPERIMENTS.items())
     out = argparse.ArgumentParser(
         prog='python -m motor_geo.reproduce',
-        description='Carries out an experiment of a paper and writes a report.',
+        description='Runs an experiment of a paper and writes a report.',
         epilog=f'experiments:\n{names}\n\nFurther options (--trainer.patience 50) are those of '
         'motor_geo.run, for all runs.\nThe same command goes on; processes may share --out.',
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -79,15 +82,15 @@ def parser() -> argparse.ArgumentParser:
     )
     out.add_argument('name', metavar='NAME', nargs='?', help='the experiment, see below')
     out.add_argument('--data', nargs='+', default=['synthetic'], help='folders of data sets')
-    out.add_argument('--models', nargs='+', help="backbones (default: the paper's)")
+    out.add_argument('--models', nargs='+', help="backbones and baselines (default: the paper's)")
     out.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], help='(default: 0 1 2)')
     out.add_argument(
-        '--effort', type=int, default=3, help='settings tried for each contender (default: 3)'
+        '--effort', type=int, default=3, help='settings tried for each variant (default: 3)'
     )
     out.add_argument(
         '--grid',
         metavar='OPTION=VALUE,VALUE',
-        help='tried for each contender (default: a grid of its own for each backbone)',
+        help='tried for each backbone (default: `reproduce` of configs/sweep/NAME.yaml)',
     )
     out.add_argument(
         '--budget', type=float, default=math.inf, help='hours after which no run is started'
@@ -135,8 +138,8 @@ def prepare(arguments: Sequence[str]) -> tuple[argparse.Namespace, Reproduction]
     general: Options = {'device': options.device}
     if options.threads is not None:
         general['threads'] = options.threads
-    setup = read_setup(options, flags)
-    out = Reproduction(EXPERIMENTS[name], setup, options.out, options.seeds, general)
+    experiment = read_options(options, flags)
+    out = Reproduction(EXPERIMENTS[name], experiment, options.out, options.seeds, general)
     return options, out
 
 
@@ -191,6 +194,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f'error: {one_line(error)}', file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        for process in helpers:
+            process.terminate()
         print('\ninterrupted; the same command goes on')
         return 130
     if not done:

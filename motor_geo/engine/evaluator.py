@@ -2,7 +2,7 @@ r"""Full ranking: every user against every item, in blocks of users."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -224,20 +224,23 @@ class Evaluator:
         self._bound = [*self._bound[: len(self._ranker)], self._item.numel()]
 
     @torch.no_grad()
-    def evaluate(self, emb: Embeddings, return_pred: bool = False) -> EvalResult:
+    def evaluate(
+        self, emb: Embeddings | Callable[[Tensor], Tensor], return_pred: bool = False
+    ) -> EvalResult:
         r"""Ranks items by the inner products of :obj:`emb`.
 
         Args:
-            emb: User and item vectors, **[M, d]** and **[N, d]**.
+            emb: User and item vectors, **[M, d]** and **[N, d]**, or a function
+                from users **[B]** to their scores of all items **[B, N]**.
             return_pred: If set to :obj:`True`, keeps the lists.
 
         Raises:
             ValueError: If a score is NaN, or the embeddings do not fit.
         """
-        if emb.user.device != self.targets.user.device:
+        if not callable(emb) and emb.user.device != self.targets.user.device:
             self._prepare(emb.user.device)
         width = max(self.ks)
-        place = torch.arange(width, 0, -1, device=emb.user.device, dtype=torch.int32)
+        place = torch.arange(width, 0, -1, device=self.targets.user.device, dtype=torch.int32)
         place = place[: self._ranker.k]
         ranks, preds = [], []
         for i, (start, _, pred) in enumerate(self._ranker(emb)):

@@ -48,6 +48,8 @@ def user_means(
         return {}
     out = {'user': runs[0]['user']}
     for metric in metrics:
+        if metric not in runs[0]:  # Metrics of lists have no values of users.
+            continue
         values = np.stack([run[metric] for run in runs]).astype(np.float64)
         out[metric] = values.mean(axis=0).astype(np.float16)
     return out

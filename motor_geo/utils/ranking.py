@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -111,17 +111,8 @@ class Ranker:
     def __len__(self) -> int:
         return len(self._bound) - 1
 
-    @torch.no_grad()
-    def __call__(self, emb: Embeddings) -> Iterator[tuple[int, Tensor, Tensor]]:
-        r"""Yields the position of the first user, scores and items
-        **[block, k]** of each block, best first. Where fewer than :obj:`k`
-        items may be recommended, the score is :obj:`-inf` and the item
-        :obj:`-1`.
-
-        Raises:
-            ValueError: If a score is NaN (after the last block), or the
-                embeddings do not fit.
-        """
+    def _product(self, emb: Embeddings) -> Callable[[Tensor, Tensor], None]:
+        r"""Writes the scores of users by their vectors."""
         user, item = emb.user.detach().float(), emb.item.detach().float()
         if item.size(0) != self.num_items or user.size(0) <= self._max_user:
             raise ValueError(
@@ -130,14 +121,48 @@ class Ranker:
             )
         if self.candidates is not None:
             item = item[self.candidates]
+
+        def write(users: Tensor, out: Tensor) -> None:
+            torch.matmul(user[users], item.t(), out=out)
+
+        return write
+
+    def _scorer(self, score: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], None]:
+        r"""Writes the scores of users as a function says."""
+
+        def write(users: Tensor, out: Tensor) -> None:
+            values = score(users)
+            out.copy_(values if self.candidates is None else values[:, self.candidates])
+
+        return write
+
+    @torch.no_grad()
+    def __call__(
+        self, emb: Embeddings | Callable[[Tensor], Tensor]
+    ) -> Iterator[tuple[int, Tensor, Tensor]]:
+        r"""Yields the position of the first user, scores and items
+        **[block, k]** of each block, best first. Where fewer than :obj:`k`
+        items may be recommended, the score is :obj:`-inf` and the item
+        :obj:`-1`.
+
+        Args:
+            emb: User and item vectors, or a function from users **[B]** to their
+                scores of all items **[B, N]**, for what has no vectors.
+
+        Raises:
+            ValueError: If a score is NaN (after the last block), or the
+                embeddings do not fit.
+        """
+        product = self._scorer(emb) if callable(emb) else self._product(emb)
         # One buffer for all blocks: fresh memory costs more than the masking.
         nan: list[Tensor] = []  # Looked at once, so that a GPU need not wait for each block.
-        buffer = user.new_empty(self.batch_size * self.num_candidates)
+        size = self.batch_size * self.num_candidates
+        buffer = torch.empty(size, dtype=torch.float, device=self.users.device)
         for i, start in enumerate(range(0, self.users.numel(), self.batch_size)):
-            rows = user[self.users[start : start + self.batch_size]]
-            flat = buffer[: rows.size(0) * self.num_candidates]
-            scores = flat.view(rows.size(0), self.num_candidates)
-            torch.matmul(rows, item.t(), out=scores)
+            users = self.users[start : start + self.batch_size]
+            flat = buffer[: users.numel() * self.num_candidates]
+            scores = flat.view(users.numel(), self.num_candidates)
+            product(users, scores)
             flat.index_fill_(0, self._flat[self._bound[i] : self._bound[i + 1]], -math.inf)
             value, index = self._top(scores, start)
             nan.append(value[:, 0].isnan())  # NaN ranks first.
