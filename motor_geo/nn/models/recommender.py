@@ -43,7 +43,7 @@ class Recommender(nn.Module):
     item_graph: ClassVar[str | None] = None
     #: Whether raw features are read, and how many modalities are needed.
     min_modalities: ClassVar[int] = 0
-    #: Form of the Xavier initialisation of ID tables.
+    #: Form of the Xavier initialization of ID tables.
     init: ClassVar[str] = 'uniform'
     #: Learning rate and weight decay of Adam, and ``(a, b)`` of the
     #: learning-rate factor ``a ** (epoch / b)``, as published.
@@ -114,7 +114,7 @@ class Recommender(nn.Module):
         return encode_items(self.item_encoder, data[ITEM], index)
 
     def graph(self, data: HeteroData) -> BipartiteGraph:
-        r"""The symmetrically normalised training graph, kept for as long as
+        r"""The symmetrically normalized training graph, kept for as long as
         the same edges come in.
         """
         args = self.graph_args(data)
