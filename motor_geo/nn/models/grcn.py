@@ -31,7 +31,7 @@ class GRCN(Recommender):
 
     With unit vectors :math:`\mathbf{x}^m` (the preferences of a user, or
     :math:`\textrm{LeakyReLU}(\mathbf{W}_m \mathbf{f}^m_i + \mathbf{b}_m)` of
-    an item) and :math:`\mathbf{Z}^{(0)}` the normalised rows of user and item
+    an item) and :math:`\mathbf{Z}^{(0)}` the normalized rows of user and item
     vectors,
 
     .. math::
@@ -67,9 +67,9 @@ class GRCN(Recommender):
             as in the reference implementation (not ID-free), and
             :obj:`"none"` sets it to one. By default, :obj:`"free"` beside an
             ID embedding and :obj:`"token"` beside all other item encoders.
-        reg_weight: Weight of the regularisers, mean squared entries of user and
+        reg_weight: Weight of the regularizers, mean squared entries of user and
             item vectors and of user preferences in the batch.
-        table_reg: If set to :obj:`False`, the regulariser of the whole table of
+        table_reg: If set to :obj:`False`, the regularizer of the whole table of
             image preferences is left out, as in the paper.
 
     Shapes:
@@ -136,7 +136,7 @@ class GRCN(Recommender):
 
     def _reset_tables(self) -> None:
         # ID vectors and confidences are one table each of users and items, with
-        # the scale of its height; after normalisation that scale still sets how
+        # the scale of its height; after normalization that scale still sets how
         # far a step of Adam turns a vector.
         std = (2 / (self._num_rows + self.channels)) ** 0.5
         nn.init.normal_(self.user_embedding, std=std)
@@ -200,7 +200,7 @@ class GRCN(Recommender):
         r"""Confidence of items as senders.
 
         Shapes:
-            - **input:** normalised item vectors :math:`(N, d)`
+            - **input:** normalized item vectors :math:`(N, d)`
             - **output:** confidence by modality :math:`(N, m)`
         """
         if isinstance(self.item_confidence, nn.Linear):

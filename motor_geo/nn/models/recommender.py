@@ -45,7 +45,7 @@ class Recommender(nn.Module):
     min_modalities: ClassVar[int] = 0
     #: Whether the loss reads negative items.
     needs_negatives: ClassVar[bool] = True
-    #: Form of the Xavier initialisation of ID tables.
+    #: Form of the Xavier initialization of ID tables.
     init: ClassVar[str] = 'uniform'
     #: Learning rate and weight decay of Adam, and ``(a, b)`` of the
     #: learning-rate factor ``a ** (epoch / b)``, as published.
@@ -116,7 +116,7 @@ class Recommender(nn.Module):
         return encode_items(self.item_encoder, data[ITEM], index)
 
     def graph(self, data: HeteroData) -> BipartiteGraph:
-        r"""The symmetrically normalised training graph, kept for as long as
+        r"""The symmetrically normalized training graph, kept for as long as
         the same edges come in.
         """
         args = self.graph_args(data)

@@ -136,11 +136,16 @@ class SLMRec(Recommender):
         out, dtype = [self.encode_items(data)], self.user_embedding.dtype
         for name, lin in self.features:
             x = self.features.table(data, name)
-            scale = self._scales(lambda x=x: inverse_norm(x.to(dtype)), x, dtype)
+            scale = self._scale(x, dtype)
             # Rows are scaled behind the product, so that no scaled copy of
             # the features is needed.
             out.append(torch.addcmul(lin.bias, project(x, lin.weight), scale))
         return torch.cat(out, dim=1)
+
+    def _scale(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        if x.requires_grad:
+            return inverse_norm(x.to(dtype))
+        return self._scales(lambda: inverse_norm(x.to(dtype)), x, dtype)
 
     def views(
         self, data: HeteroData, user: Tensor | None = None, item: Tensor | None = None
