@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric import EdgeIndex
 from torch_geometric.data import HeteroData
-from torch_geometric.nn.parameter_dict import ParameterDict
 
 from motor_geo.nn.conv.dot_attention import DotAttention
 from motor_geo.nn.functional.edges import edge_dot
@@ -19,6 +18,7 @@ from motor_geo.nn.loss import bpr_loss
 from motor_geo.nn.memo import Memo
 from motor_geo.nn.models.item_features import ItemFeatures
 from motor_geo.nn.models.recommender import Recommender, num_nodes
+from motor_geo.nn.name_dict import NameDict
 from motor_geo.typing import ITEM, Batch, Embeddings
 
 
@@ -112,7 +112,7 @@ class GRCN(Recommender):
         self.features = ItemFeatures(data, channels, 'GRCN')
         self.modalities = self.features.names
         num_users, num_items = self.user_embedding.size(0), num_nodes(data, ITEM)
-        self.preferences = ParameterDict(
+        self.preferences: NameDict[nn.Parameter] = NameDict(
             {m: nn.Parameter(torch.empty(num_users, channels)) for m in self.modalities}
         )
         self.user_confidence = nn.Parameter(torch.empty(num_users, len(self.modalities)))

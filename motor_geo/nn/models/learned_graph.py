@@ -168,5 +168,5 @@ class LearnedGraphRecommender(Recommender):
     def ranking_loss(self, out: Embeddings, batch: Batch) -> dict[str, Tensor]:
         r"""Ranking loss and regularisation of a batch."""
         rows = batch.rows(out)
-        reg = l2_reg(*rows) / self.reg_batch_size
-        return {'bpr': bpr_loss(*rows.scores()), 'reg': self.reg_weight * reg}
+        bpr = bpr_loss(*rows.scores())
+        return {'bpr': bpr, 'reg': self.reg_weight * (l2_reg(*rows) / self.reg_batch_size)}
