@@ -2,9 +2,11 @@ r"""Item-item graphs of nearest neighbours in feature space."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
@@ -13,7 +15,7 @@ from motor_geo.data.transforms.features import (
     feature_modalities,
     item_features,
 )
-from motor_geo.data.transforms.knn import WEIGHTINGS, knn_graph_cosine, knn_weights
+from motor_geo.data.transforms.knn import WEIGHTINGS, attach, knn_graph_cosine, knn_weights
 from motor_geo.typing import ITEM, similar
 from motor_geo.utils.cache import cached, fingerprint
 
@@ -89,6 +91,33 @@ class ItemKNN(BaseTransform):
             data[similar(m)].edge_index = edge_index.to(device)
             data[similar(m)].edge_weight = edge_weight.to(device)
         return data
+
+    def extend(self, old: HeteroData, new: HeteroData) -> HeteroData:
+        r"""Connects items that are new in a graph to themselves and their
+        nearest old items; the neighbours of old items stay as they are.
+
+        Args:
+            old: The graph with item graphs of this transform.
+            new: The graph with further items.
+        """
+        out = copy.copy(new)
+        num_old = int(old[ITEM].num_nodes)
+        for m in feature_modalities(old) if self.modalities is None else self.modalities:
+            if similar(m) not in old.edge_types:
+                continue
+            graph, x = old[similar(m)], new[ITEM][f'x_{m}']
+            index, similarity = attach(x[:num_old], x[num_old:], self.k)
+            # Row sums of old items: recovered from their own entry, S_ii = 1 / D_i.
+            source, target = graph.edge_index
+            loop = source == target
+            degree = torch.ones(num_old, dtype=graph.edge_weight.dtype, device=source.device)
+            degree[target[loop]] = 1 / graph.edge_weight[loop]
+            edge_index, weight = knn_weights(index, similarity, self.weighting, degree.cpu())
+            out[similar(m)].edge_index = torch.cat([graph.edge_index, edge_index.to(source)], 1)
+            out[similar(m)].edge_weight = torch.cat(
+                [graph.edge_weight, weight.to(graph.edge_weight)]
+            )
+        return out
 
     def _neighbors(self, x: np.ndarray) -> tuple[Tensor, Tensor]:
         def compute() -> dict[str, Tensor]:

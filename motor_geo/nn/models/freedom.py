@@ -14,6 +14,7 @@ from motor_geo.nn.loss import bpr_loss, frobenius_reg
 from motor_geo.nn.models.item_graph import ItemGraph, modality_weights
 from motor_geo.nn.models.recommender import Recommender, build_graph, modalities, num_nodes
 from motor_geo.typing import ITEM, RATES, USER, Batch, Embeddings
+from motor_geo.utils.lazy import Lazy
 
 
 class FREEDOM(Recommender):
@@ -55,7 +56,7 @@ class FREEDOM(Recommender):
             argument is out of range.
     """
 
-    item_graph = 'binary'
+    transforms = (Lazy('motor_geo.data.ItemKNN', weighting='binary'),)
     min_modalities = 1
 
     def __init__(

@@ -14,6 +14,7 @@ from motor_geo.nn.graph import BipartiteGraph
 from motor_geo.nn.loss import bpr_loss, l2_reg
 from motor_geo.nn.models.recommender import Recommender, modalities, num_nodes
 from motor_geo.typing import ITEM, Batch, Embeddings, similar
+from motor_geo.utils.lazy import Lazy
 
 ItemGraphs = list[tuple[EdgeIndex, Tensor]]
 
@@ -51,7 +52,7 @@ class LearnedGraphRecommender(Recommender):
             the reference implementation (not ID-free).
     """
 
-    item_graph = 'cosine'
+    transforms = (Lazy('motor_geo.data.ItemKNN', weighting='cosine'),)
     min_modalities = 1
     lr_decay = (0.96, 50.0)
 

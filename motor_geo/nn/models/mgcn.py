@@ -13,6 +13,7 @@ from motor_geo.nn.loss import bpr_loss, info_nce, l2_reg
 from motor_geo.nn.models.item_graph import ItemGraph
 from motor_geo.nn.models.recommender import Recommender, modalities
 from motor_geo.typing import ITEM, Batch, Embeddings
+from motor_geo.utils.lazy import Lazy
 
 
 class Views(NamedTuple):
@@ -78,7 +79,7 @@ class MGCN(Recommender):
             argument is out of range.
     """
 
-    item_graph = 'cosine'
+    transforms = (Lazy('motor_geo.data.ItemKNN', weighting='cosine'),)
     min_modalities = 1
     lr_decay = (0.96, 50.0)
 
