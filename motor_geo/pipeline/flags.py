@@ -184,7 +184,7 @@ def find_config(name: str, first: str | None = None) -> str:
     if len(keys) > 1:
         raise ConfigError(f"'{name}' is the name of several files: {', '.join(keys)}")
     if not keys:
-        known = [key.split('/')[1] for key in found]
+        known = {key.split('/')[1] for key in found}
         raise ConfigError(
             f"'{name}' is neither a file nor the name of one that comes with the package"
             f'{suggest(name, known)}'
