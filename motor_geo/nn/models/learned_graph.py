@@ -15,6 +15,7 @@ from motor_geo.nn.memo import Memo
 from motor_geo.nn.models.item_features import ItemFeatures
 from motor_geo.nn.models.recommender import Recommender
 from motor_geo.typing import ITEM, Batch, Embeddings, similar
+from motor_geo.utils.lazy import Lazy
 
 ItemGraphs = list[tuple[EdgeIndex, Tensor]]
 
@@ -52,7 +53,7 @@ class LearnedGraphRecommender(Recommender):
             the reference implementation (not ID-free).
     """
 
-    item_graph = 'cosine'
+    transforms = (Lazy('motor_geo.data.ItemKNN', weighting='cosine'),)
     min_modalities = 1
     lr_decay = (0.96, 50.0)
 

@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
+from torch_geometric.transforms import BaseTransform
 
 from motor_geo import typing
 from motor_geo.nn.graph import BipartiteGraph, build_graph
@@ -38,9 +39,8 @@ class Recommender(nn.Module):
         ValueError: If the item encoder yields vectors of another size.
     """
 
-    #: Item graphs the backbone reads: ``'binary'`` or ``'cosine'`` weighting
-    #: of :class:`~motor_geo.data.ItemKNN`, or ``None``.
-    item_graph: ClassVar[str | None] = None
+    #: What adds the graphs that the backbone reads to the data, in order.
+    transforms: ClassVar[tuple[BaseTransform, ...]] = ()
     #: Whether raw features are read, and how many modalities are needed.
     min_modalities: ClassVar[int] = 0
     #: Whether the loss reads negative items.
