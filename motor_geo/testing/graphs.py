@@ -94,7 +94,8 @@ def new_items(backbone: type[nn.Module], data: HeteroData, num_items: int = 4) -
     if 'transforms' in inspect.signature(add_items).parameters:
         options['transforms'] = declared_transforms(backbone)
     else:
-        options['weighting'] = getattr(backbone, 'item_graph', None)
+        for transform in declared_transforms(backbone):
+            options['weighting'] = getattr(transform, 'weighting', None)
     return add_items(data, features, token_id, **options)
 
 
