@@ -22,7 +22,7 @@ html_theme = 'alabaster'
 html_theme_options = {'description': 'ID-free multimodal recommendation on graphs'}
 
 autodoc_member_order = 'bysource'
-autodoc_typehints = 'none'  # Signatures would be longer than docstrings.
+autodoc_typehints = 'description'  # Signatures would be longer than docstrings.
 autosummary_generate = False
 napoleon_custom_sections = ['Shapes']
 suppress_warnings = [
