@@ -1,9 +1,13 @@
+import importlib
 import os.path as osp
+import pkgutil
 import sys
 
 sys.path.insert(0, osp.join(osp.dirname(__file__), '..'))
 
 import motor_geo  # noqa: E402
+from motor_geo.nn import functional  # noqa: E402
+from motor_geo.nn.functional.kernel import has_kernel  # noqa: E402
 
 project = 'motor_geo'
 author = 'motor_geo contributors'
@@ -29,3 +33,10 @@ suppress_warnings = [
     'myst.xref_missing',
     'myst.header',
 ]  # Links of generated pages work on the web.
+
+# A formula with a kernel is documented by its plain form.
+for info in pkgutil.iter_modules(functional.__path__, 'motor_geo.nn.functional.'):
+    module = importlib.import_module(info.name)
+    for name, value in list(vars(module).items()):
+        if isinstance(value, has_kernel) and value.__module__ == info.name:
+            setattr(module, name, value.reference)
