@@ -1,10 +1,14 @@
+import importlib
 import os.path as osp
+import pkgutil
 import re
 import sys
 
 sys.path.insert(0, osp.join(osp.dirname(__file__), '..'))
 
 import motor_geo  # noqa: E402
+from motor_geo.nn import functional  # noqa: E402
+from motor_geo.nn.functional.kernel import has_kernel  # noqa: E402
 from motor_geo.report.write import render_folder  # noqa: E402
 
 project = 'motor_geo'
@@ -25,13 +29,20 @@ html_theme = 'alabaster'
 html_theme_options = {'description': 'ID-free multimodal recommendation on graphs'}
 
 autodoc_member_order = 'bysource'
-autodoc_typehints = 'none'  # Signatures would be longer than docstrings.
+autodoc_typehints = 'description'  # Signatures would be longer than docstrings.
 autosummary_generate = False
 napoleon_custom_sections = ['Shapes']
 suppress_warnings = [
     'myst.xref_missing',
     'myst.header',
 ]  # Links of generated pages work on the web.
+
+# A formula with a kernel is documented by its plain form.
+for info in pkgutil.iter_modules(functional.__path__, 'motor_geo.nn.functional.'):
+    module = importlib.import_module(info.name)
+    for name, value in list(vars(module).items()):
+        if isinstance(value, has_kernel) and value.__module__ == info.name:
+            setattr(module, name, value.reference)
 
 
 def link_pages(app, docname, source):

@@ -16,10 +16,11 @@ FLOORS = [
     {'typing'},
     {'utils'},
     {'data', 'nn', 'report'},
-    {'engine', 'testing'},
-    {'pipeline'},
+    {'engine'},
+    {'pipeline', 'testing'},
     {'run', 'recommend', 'experiments'},
     {'sweep', 'reproduce'},
+    {'cli'},
 ]
 #: The same inside of `nn`; a room is a module or a folder of modules.
 NN = [

@@ -1,4 +1,5 @@
 import ast
+import importlib
 import re
 import sys
 from pathlib import Path
@@ -19,8 +20,17 @@ MODULES = {
 }
 
 
+try:
+    import tomllib
+except ImportError:  # Python 3.10, where pytest itself needs it.
+    import tomli as tomllib
+
+PROJECT = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
+
+
 @pytest.fixture(scope='module')
-def metadata():
+def setup_arguments():
+    r"""What `setup.py` passes on."""
     setuptools = pytest.importorskip('setuptools')
     out = {}
     with pytest.MonkeyPatch.context() as patch:
@@ -31,27 +41,66 @@ def metadata():
     return out
 
 
-def test_versions_agree(metadata):
-    assert metadata['version'] == motor_geo.__version__
+def test_versions_agree():
+    assert PROJECT['dynamic'] == ['version']  # Read from the package.
     assert yaml.safe_load((ROOT / 'CITATION.cff').read_text())['version'] == motor_geo.__version__
     changes = re.findall(r'^## \[(\S+)\]', (ROOT / 'CHANGELOG.md').read_text(), re.M)
     assert changes[0] == motor_geo.__version__
 
 
-def test_packages(metadata):
+def test_packages(setup_arguments):
     folders = {path.parent for path in (ROOT / 'motor_geo').rglob('*.py')}
     expected = {'.'.join(folder.relative_to(ROOT).parts) for folder in folders}
-    assert set(metadata['packages']) == expected
+    assert set(setup_arguments['packages']) == expected | {'motor_geo.configs'}
 
 
-def test_every_import_is_a_requirement(metadata):
-    def modules(requirements):
-        names = [re.match(r'[\w-]+', entry).group().lower() for entry in requirements]
-        return {MODULES.get(name, name) for name in names}
+def test_files_are_shipped(setup_arguments):
+    r"""Everything in the package that is no Python, and all configurations."""
+    folders = {'motor_geo.configs': ROOT / 'configs'}
+    shipped = set()
+    for package, patterns in setup_arguments['package_data'].items():
+        folder = folders.get(package, ROOT / package.replace('.', '/'))
+        shipped |= {path for pattern in patterns for path in folder.glob(pattern)}
+    found = {*(ROOT / 'motor_geo').rglob('*'), *(ROOT / 'configs').rglob('*')}
+    expected = {p for p in found if p.is_file() and '__pycache__' not in p.parts}
+    assert shipped == {path for path in expected if path.suffix != '.py'}
 
-    required = modules(metadata['install_requires'])
-    optional = modules(sum((v for k, v in metadata['extras_require'].items() if k != 'dev'), []))
+
+def test_console_script():
+    module, name = PROJECT['scripts']['motor-geo'].split(':')
+    assert callable(getattr(importlib.import_module(module), name))
+
+
+def requirements(entries):
+    r"""Names of modules to import, extras of the package itself resolved."""
+    for entry in entries:
+        name = re.match(r'[\w-]+', entry).group().lower()
+        if name == PROJECT['name']:
+            for extra in re.search(r'\[(.*)\]', entry).group(1).split(','):
+                yield from requirements(PROJECT['optional-dependencies'][extra])
+        else:
+            yield MODULES.get(name, name)
+
+
+def test_extras_exist():
+    assert {'pytest', 'optuna', 'sphinx', 'pyarrow', 'ruff'} <= set(
+        requirements(PROJECT['optional-dependencies']['dev'])
+    )
+    pages = [ROOT / 'README.md', *(ROOT / 'docs').glob('*.rst')]
+    for path in [*pages, *(ROOT / 'motor_geo').rglob('*.py')]:
+        for extras in re.findall(
+            r'pip install (?:-e )?"?(?:\.|motor-geo)\[(.*?)\]', path.read_text()
+        ):
+            assert set(extras.split(',')) <= set(PROJECT['optional-dependencies']), path.name
+
+
+def test_every_import_is_a_requirement():
+    required = set(requirements(PROJECT['dependencies']))
+    extras = PROJECT['optional-dependencies']
+    optional = set(requirements(sum((extras[name] for name in set(extras) - {'dev'}), [])))
     for path in (ROOT / 'motor_geo').rglob('*.py'):
+        # What is optional is imported where it is needed; tests need pytest.
+        at_top = required | ({'pytest'} if path.parent.name == 'testing' else set())
         tree = ast.parse(path.read_text())
         for node in ast.walk(tree):
             names = []
@@ -61,8 +110,7 @@ def test_every_import_is_a_requirement(metadata):
                 names = [node.module]
             for name in {name.split('.')[0] for name in names} - {'motor_geo'}:
                 if name not in sys.stdlib_module_names:
-                    # What is optional is imported where it is needed.
-                    known = required if node in tree.body else required | optional
+                    known = at_top if node in tree.body else required | optional
                     assert name in known, f'{path.name} imports {name}'
 
 

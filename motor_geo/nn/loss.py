@@ -35,16 +35,16 @@ def bpr_loss(pos: Tensor, neg: Tensor, form: str = 'log') -> Tensor:
         - **input:** scores :math:`(B)` and :math:`(B)`
         - **output:** a scalar
     """
+    if form not in ('log', 'eps', 'sum', 'raw'):
+        raise ValueError(f"'form' must be 'log', 'eps', 'sum' or 'raw' (got '{form}')")
     difference = pos - neg
+    if form == 'sum' or difference.numel() == 0:  # Of an empty batch, the loss is zero.
+        return -F.logsigmoid(difference).sum()
     if form == 'log':
         return -F.logsigmoid(difference).mean()
-    if form == 'sum':
-        return -F.logsigmoid(difference).sum()
     if form == 'eps':
         return -torch.log(1e-10 + torch.sigmoid(difference)).mean()
-    if form == 'raw':
-        return -torch.log(torch.sigmoid(difference)).mean()
-    raise ValueError(f"'form' must be 'log', 'eps', 'sum' or 'raw' (got '{form}')")
+    return -torch.log(torch.sigmoid(difference)).mean()
 
 
 @full_precision
@@ -65,7 +65,7 @@ def frobenius_reg(*tensors: Tensor) -> Tensor:
         - **output:** a scalar
     """
     norms = torch.stack([torch.linalg.vector_norm(tensor) for tensor in tensors])
-    return norms.sum() / tensors[-1].size(0)
+    return norms.sum() / max(tensors[-1].size(0), 1)
 
 
 @full_precision
@@ -137,8 +137,8 @@ def batch_contrast(
     """
     if pairs is None:
         total = log_sum_exp(anchor, positive, bound=bound)
-        return (total - (anchor * positive).sum()) / anchor.size(0)
+        return (total - (anchor * positive).sum()) / max(anchor.size(0), 1)
     a, p = pairs
     total = log_sum_exp(anchor, positive, a.times, p.times, bound)
     anchor, positive = anchor.index_select(0, a.inverse), positive.index_select(0, p.inverse)
-    return (total - (anchor * positive).sum()) / a.inverse.numel()
+    return (total - (anchor * positive).sum()) / max(a.inverse.numel(), 1)

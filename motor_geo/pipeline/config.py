@@ -263,7 +263,7 @@ def schema(section: str, target: type, hidden: frozenset[str]) -> ArgumentParser
 
     parser = ArgumentParser(exit_on_error=False, add_help=False)
     skip = {key for key in hidden if key in arguments_of(target)}
-    parser.add_class_arguments(target, None, skip=skip, fail_untyped=False)  # type: ignore[arg-type]
+    parser.add_class_arguments(target, None, skip=skip, fail_untyped=False)
     return parser
 
 

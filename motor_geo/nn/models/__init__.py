@@ -4,6 +4,8 @@ from .bm3 import BM3
 from .bpr import BPR
 from .freedom import FREEDOM
 from .grcn import GRCN
+from .item_features import ItemFeatures
+from .item_graph import ItemGraph, modality_weights
 from .lattice import LATTICE
 from .layergcn import LayerGCN
 from .lgmrec import LGMRec
@@ -12,7 +14,7 @@ from .lirdrec import LIRDRec
 from .mgcn import MGCN
 from .micro import MICRO
 from .mmgcn import MMGCN
-from .recommender import Recommender
+from .recommender import Recommender, num_nodes
 from .slmrec import SLMRec
 from .vbpr import VBPR
 
@@ -36,4 +38,12 @@ MODELS: dict[str, type[Recommender]] = {
     )
 }
 
-__all__ = ['MODELS', 'Recommender', *MODELS]
+__all__ = [
+    'MODELS',
+    'ItemFeatures',
+    'ItemGraph',
+    'Recommender',
+    'modality_weights',
+    'num_nodes',
+    *MODELS,
+]

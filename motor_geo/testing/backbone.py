@@ -1,0 +1,441 @@
+from __future__ import annotations
+
+import copy
+import importlib
+import inspect
+import io
+import pickle
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch_geometric.data import HeteroData
+
+from motor_geo.engine.evaluator import Evaluator, popularity_embeddings
+from motor_geo.engine.trainer import Trainer
+from motor_geo.nn.models import Recommender
+from motor_geo.testing.graphs import (
+    ITEMS,
+    NUM_ITEMS,
+    NUM_USERS,
+    item_encoder,
+    new_items,
+    prepare,
+    random_batch,
+    small_graph,
+    with_edges,
+    with_names,
+)
+from motor_geo.typing import ITEM, RATES, Batch, Embeddings, EvalTargets, modalities
+
+CHANNELS = 24
+
+
+_GRAPHS: dict[Any, HeteroData] = {}
+
+
+def prepared(backbone: type[Recommender], seed: int = 0) -> HeteroData:
+    r"""The small graph with what a backbone declares, made once."""
+    if (backbone, seed) not in _GRAPHS:
+        _GRAPHS[backbone, seed] = prepare(backbone, small_graph(seed))
+    return copy.copy(_GRAPHS[backbone, seed])
+
+
+def training_step(
+    model: Recommender, data: HeteroData, batch: Batch, epoch: int | None = 0
+) -> dict[str, Tensor]:
+    r"""Loss terms and gradients of a batch, with the same random numbers in
+    every call; :obj:`epoch=None` leaves out :obj:`begin_epoch`.
+    """
+    model.train()
+    if epoch is not None:
+        generator = torch.Generator(data[RATES].edge_index.device).manual_seed(3)
+        model.begin_epoch(data, epoch, generator)
+    torch.manual_seed(4)
+    losses = model.loss(data, batch)
+    torch.stack(list(losses.values())).sum().backward()
+    return losses
+
+
+def rank(model: Recommender, data: HeteroData) -> Embeddings:
+    r"""Final vectors in evaluation mode, without gradients."""
+    model.eval()
+    with torch.no_grad():
+        return Embeddings(*(value.clone() for value in model(data)))
+
+
+def gradients(model: Recommender) -> dict[str, Tensor]:
+    r"""The gradients that there are, by name."""
+    named = model.named_parameters()
+    return {name: p.grad for name, p in named if p.grad is not None}
+
+
+def assert_finite(losses: Mapping[str, Tensor], model: Recommender) -> None:
+    for key, value in losses.items():
+        assert value.dim() == 0 and value.isfinite(), f'{key} is {value}'
+    for key, grad in gradients(model).items():
+        assert grad.isfinite().all(), f'the gradient of {key} is not finite'
+
+
+def assert_same(a: Embeddings, b: Embeddings) -> None:
+    assert torch.equal(a.user, b.user) and torch.equal(a.item, b.item)
+
+
+class NoWait(TorchDispatchMode):
+    r"""Fails where a GPU would have to finish before Python can go on."""
+
+    waits = {
+        '_local_scalar_dense',
+        'equal',
+        'is_nonzero',
+        'nonzero',
+        'masked_select',
+        'unique_dim',
+        '_unique2',
+        'unique_consecutive',
+        'bincount',
+    }
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        name = function.overloadpacket.__name__
+        assert name not in self.waits, f'{name} waits for its result'
+        if name == 'index' or name == 'index_put_':
+            for index in args[1]:
+                assert index is None or index.dtype != torch.bool, 'a mask as index'
+        if name == 'repeat_interleave':
+            assert kwargs and kwargs.get('output_size') is not None, 'an unknown size'
+        return function(*args, **(kwargs or {}))
+
+
+class BackboneContract:
+    r"""What every backbone keeps, as tests for :obj:`pytest`:
+
+    .. code-block:: python
+
+        class TestMyGNN(BackboneContract):
+            backbone = MyGNN
+
+    It is trained for a moment with every item encoder on graphs of
+    :mod:`motor_geo.testing.graphs`, copied, saved, exported to other
+    precisions and devices, and called on graphs that are empty, larger or
+    others than in training.
+    """
+
+    #: The class under test.
+    backbone: ClassVar[type[Recommender]]
+    #: Further arguments of its constructor.
+    options: ClassVar[Mapping[str, Any]] = {}
+    #: What its docstring must have beside its arguments.
+    sections: ClassVar[tuple[str, ...]] = ('Args:',)
+    #: Whether items that are added change the vectors of the others.
+    joins_items: ClassVar[bool] = False
+    #: Whether a step may wait for the result of an operation on a GPU.
+    waits: ClassVar[bool] = False
+
+    def build(
+        self, data: HeteroData, items: str = 'specific', seed: int = 0, **options: Any
+    ) -> Recommender:
+        r"""The backbone with the item encoder of :obj:`--items`."""
+        torch.manual_seed(seed)
+        encoder = item_encoder(items, data, CHANNELS)
+        options = {**self.options, **options}
+        return self.backbone(data, item_encoder=encoder, channels=CHANNELS, **options)
+
+    @pytest.fixture
+    def data(self) -> HeteroData:
+        return prepared(self.backbone)
+
+    # Training and ranking
+
+    @pytest.mark.parametrize('items', ITEMS)
+    def test_every_item_encoder(self, data: HeteroData, items: str) -> None:
+        model = self.build(data, items)
+        losses = training_step(model, data, random_batch(data))
+        assert_finite(losses, model)
+        if items != 'id':
+            for key, parameter in model.item_encoder.named_parameters():
+                assert parameter.grad is not None and parameter.grad.any(), key
+        out = rank(model, data)
+        assert out.user.size(0) == NUM_USERS and out.item.size(0) == NUM_ITEMS
+        assert out.user.size(1) == out.item.size(1)
+        assert out.user.isfinite().all() and out.item.isfinite().all()
+
+    @pytest.mark.parametrize('items', ITEMS)
+    def test_autocast(self, data: HeteroData, items: str) -> None:
+        r"""Half precision changes losses and the direction of gradients
+        little; losses stay in float32.
+        """
+        exact, model = self.build(data, items), self.build(data, items)
+        expected = training_step(exact, data, random_batch(data))
+        with torch.autocast('cpu', torch.bfloat16):
+            losses = training_step(model, data, random_batch(data))
+        for key, value in losses.items():
+            assert value.dtype == torch.float32, key
+            torch.testing.assert_close(value, expected[key], rtol=0.02, atol=1e-3)
+        grads, others = gradients(model), gradients(exact)
+        assert set(grads) == set(others)
+        grad, other = (torch.cat([x.flatten() for x in y.values()]) for y in (grads, others))
+        assert grad.dtype == torch.float32
+        assert torch.cosine_similarity(grad, other, dim=0) > 0.98
+        assert 0.95 < grad.norm() / other.norm() < 1.05
+        with torch.autocast('cpu', torch.bfloat16):
+            out = rank(model, data)
+        assert out.user.isfinite().all() and out.item.isfinite().all()
+
+    def test_same_seed_same_numbers(self, data: HeteroData) -> None:
+        results = []
+        for _ in range(2):
+            model = self.build(data)
+            losses = training_step(model, data, random_batch(data))
+            results.append([*losses.values(), *gradients(model).values()])
+        assert all(torch.equal(a, b) for a, b in zip(*results))
+
+    def test_ranking_is_deterministic(self, data: HeteroData) -> None:
+        model = self.build(data)
+        assert_same(rank(model, data), rank(model, data))
+
+    def test_learns(self, data: HeteroData) -> None:
+        r"""A few epochs lift the ranking of training interactions far above
+        popularity.
+        """
+        edge_index = data[RATES].edge_index
+        targets = EvalTargets.from_pairs(*edge_index.numpy())
+        none = torch.empty(2, 0, dtype=torch.long)
+        evaluator = Evaluator(targets, none, NUM_ITEMS, ks=(20,))
+        model = self.build(data)
+        popularity = popularity_embeddings(edge_index, NUM_USERS, NUM_ITEMS)
+        options: dict[str, Any] = {'patience': 100, 'batch_size': 256, 'progress': False}
+        Trainer(model, data, evaluator, lr=0.01, epochs=100, **options).fit()
+        learned = evaluator.evaluate(rank(model, data)).metrics['recall@20']
+        assert learned > 1.3 * evaluator.evaluate(popularity).metrics['recall@20']
+
+    @pytest.mark.parametrize('items', ['id', 'specific'])
+    def test_nothing_waits_inside_a_step(
+        self, data: HeteroData, items: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if self.waits:
+            pytest.skip('declared to wait')
+        nodes = importlib.import_module('motor_geo.nn.functional.distinct')
+        monkeypatch.setattr(nodes, 'SYNCHRONOUS', ())  # As on a GPU.
+        model, batch = self.build(data, items), random_batch(data)
+        optimizer = torch.optim.Adam(model.parameters(), fused=True)
+        training_step(model, data, batch)  # What is kept from step to step is made here.
+        with NoWait():
+            sum(model.loss(data, batch).values(), torch.zeros(())).backward()
+            optimizer.step()
+
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+    @pytest.mark.parametrize('items', ['id', 'specific'])
+    def test_cuda_equals_cpu(self, data: HeteroData, items: str) -> None:
+        model = self.build(data, items).double().eval()
+        for modality in modalities(data):
+            x = data[ITEM][f'x_{modality}'].double()  # Without ties between neighbors.
+            data[ITEM][f'x_{modality}'] = x + 1e-2 * torch.randn_like(x)
+        batch = random_batch(data)
+        results = []
+        for device in ('cpu', 'cuda'):
+            copied, graph = copy.deepcopy(model).to(device), copy.copy(data).to(device)
+            results.append([value.cpu() for value in rank(copied, graph)])
+            # Training mode may draw noise, which differs between devices: there the loss only
+            # has to work.
+            losses = training_step(copied, graph, Batch(*(value.to(device) for value in batch)))
+            assert_finite(losses, copied)
+        for a, b in zip(*results):
+            torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+
+    # Parameters
+
+    @pytest.mark.parametrize('items', ITEMS[1:])
+    def test_no_parameter_per_item(self, data: HeteroData, items: str) -> None:
+        model = self.build(data, items)
+        assert model.item_parameters(NUM_ITEMS) == []
+        assert all(NUM_ITEMS not in parameter.shape for parameter in model.parameters())
+
+    def test_reset_parameters(self, data: HeteroData) -> None:
+        model = self.build(data)
+        before = {key: value.clone() for key, value in model.named_parameters()}
+        torch.manual_seed(5)
+        model.reset_parameters()
+        after = dict(model.named_parameters())
+        assert not torch.equal(before['user_embedding'], after['user_embedding'])
+        assert not torch.equal(before['item_encoder.table'], after['item_encoder.table'])
+        for key in before:  # The scale stays.
+            if before[key].numel() > 100:
+                ratio = float(after[key].detach().std() / before[key].detach().std())
+                assert 0.8 < ratio < 1.25, key
+
+    def test_state_dict_round_trip(self, data: HeteroData) -> None:
+        model, other = self.build(data), self.build(data, seed=1)
+        training_step(model, data, random_batch(data))
+        file = io.BytesIO()
+        torch.save(model.state_dict(), file)
+        file.seek(0)
+        other.load_state_dict(torch.load(file, weights_only=True))
+        assert_same(rank(other, data), rank(model, data))
+
+    @pytest.mark.parametrize('how', ['deepcopy', 'pickle'])
+    def test_copies(self, data: HeteroData, how: str) -> None:
+        r"""A copy gives the same vectors and shares nothing."""
+        model = self.build(data)
+        training_step(model, data, random_batch(data))
+        model.zero_grad()
+        expected = rank(model, data)
+        other = copy.deepcopy(model) if how == 'deepcopy' else pickle.loads(pickle.dumps(model))
+        assert_same(rank(other, data), expected)
+        with torch.no_grad():
+            for parameter in other.parameters():
+                parameter.mul_(2)
+        assert not torch.equal(rank(other, data).user, expected.user)
+        assert_same(rank(model, data), expected)
+
+    @pytest.mark.parametrize('items', ['id', 'specific', 'features'])
+    def test_double(self, data: HeteroData, items: str) -> None:
+        model = self.build(data, items)
+        expected = rank(model, data)
+        model = model.double()
+        out = rank(model, data)
+        for a, b in zip(out, expected):
+            assert a.dtype == torch.float64
+            torch.testing.assert_close(a.float(), b, atol=1e-5, rtol=1e-3)
+        losses = training_step(model, data, random_batch(data))
+        assert_finite(losses, model)
+        assert {value.dtype for value in losses.values()} == {torch.float64}
+        assert {value.dtype for value in gradients(model).values()} == {torch.float64}
+
+    @pytest.mark.parametrize('items', ['id', 'specific', 'features'])
+    def test_meta_device(self, data: HeteroData, items: str) -> None:
+        r"""A model that was made without memory is the same once its state is
+        loaded, for all items and for some.
+        """
+        model = self.build(data, items)
+        expected = rank(model, data)
+        index = torch.arange(0, NUM_ITEMS, 17)
+        for assign in (False, True):
+            with torch.device('meta'):
+                other = self.build(data, items, seed=1)
+            if not assign:
+                other.to_empty(device='cpu')
+            other.load_state_dict(model.state_dict(), assign=assign)
+            assert_same(rank(other, data), expected)
+            if items != 'id':
+                with torch.no_grad():
+                    rows = other.encode_items(data, index)
+                    assert torch.equal(rows, model.encode_items(data, index))
+
+    # Inference mode
+
+    @pytest.mark.parametrize('items', ['id', 'specific', 'features'])
+    def test_inference_mode(self, data: HeteroData, items: str) -> None:
+        r"""Ranking under inference mode gives the same, and a pass before
+        training harms nothing.
+        """
+        model, other = self.build(data, items), self.build(data, items)
+        expected = rank(other, data)
+        with torch.inference_mode():
+            assert_same(model.eval()(data), expected)
+            assert model.recommend(data, torch.arange(2), k=3)[1].shape == (2, 3)
+        batch = random_batch(data)
+        losses, others = training_step(model, data, batch), training_step(other, data, batch)
+        assert all(torch.equal(losses[key], others[key]) for key in others)
+        grads = gradients(model)
+        assert all(torch.equal(grads[key], grad) for key, grad in gradients(other).items())
+
+    def test_graph_of_inference_mode(self, data: HeteroData) -> None:
+        r"""So does a graph that was made under inference mode, as a server
+        makes it for new items.
+        """
+        model = self.build(data)
+        expected = rank(model, new_items(self.backbone, data))
+        with torch.inference_mode():
+            out = model(new_items(self.backbone, data.clone()))
+            torch.testing.assert_close(out, expected)
+        assert_same(rank(model, data), rank(self.build(data), data))
+
+    # Graphs and batches
+
+    def test_new_items(self, data: HeteroData) -> None:
+        r"""Items appended to the graph get vectors without training, and leave
+        the others as they are.
+        """
+        model = self.build(data)
+        out, expected = rank(model, new_items(self.backbone, data)), rank(model, data)
+        assert out.item.size(0) == NUM_ITEMS + 4
+        assert out.item.isfinite().all()
+        if not self.joins_items:
+            torch.testing.assert_close(out.item[:NUM_ITEMS], expected.item, atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(out.user, expected.user, atol=1e-5, rtol=1e-4)
+
+    def test_another_graph_after_training(self, data: HeteroData) -> None:
+        r"""Losses and vectors belong to the graph that is passed, whatever
+        graph was there before.
+        """
+        other = prepared(self.backbone, seed=1)
+        model, fresh = self.build(data), self.build(data, seed=1)
+        training_step(model, data, random_batch(data))
+        rank(model, data)
+        model.zero_grad()
+        fresh.load_state_dict(model.state_dict())
+        batch = random_batch(other)
+        losses = training_step(model, other, batch, epoch=None)
+        expected = training_step(fresh, other, batch, epoch=None)
+        for key, value in losses.items():
+            torch.testing.assert_close(value, expected[key])
+        torch.testing.assert_close(gradients(model), gradients(fresh))
+        torch.testing.assert_close(rank(model, other), rank(fresh, other))
+
+    def test_batch_of_one(self, data: HeteroData) -> None:
+        model = self.build(data)
+        assert_finite(training_step(model, data, random_batch(data, size=1)), model)
+
+    def test_empty_batch(self, data: HeteroData) -> None:
+        model = self.build(data)
+        assert_finite(training_step(model, data, random_batch(data, size=0)), model)
+
+    def test_duplicate_rows(self, data: HeteroData) -> None:
+        r"""A batch of one triple, many times, and one in which the negative
+        item is the positive one.
+        """
+        batch = random_batch(data, size=1)
+        batch = Batch(*(value.expand(33).contiguous() for value in batch))
+        for rows in (batch, batch._replace(neg=batch.pos)):
+            model = self.build(data)
+            assert_finite(training_step(model, data, rows), model)
+
+    @pytest.mark.parametrize('edges', ['isolated nodes', 'one edge'])
+    def test_few_edges(self, edges: str) -> None:
+        r"""Users and items without a training edge."""
+        data = small_graph()
+        edge_index = data[RATES].edge_index
+        few = (edge_index[0] < NUM_USERS // 2) & (edge_index[1] < NUM_ITEMS // 2)
+        edge_index = edge_index[:, :1] if edges == 'one edge' else edge_index[:, few]
+        data = prepare(self.backbone, with_edges(data, edge_index.contiguous()))
+        model = self.build(data)
+        assert_finite(training_step(model, data, random_batch(data)), model)
+        out = rank(model, data)
+        assert out.user.shape[0] == NUM_USERS and out.item.shape[0] == NUM_ITEMS
+        assert out.user.isfinite().all() and out.item.isfinite().all()
+
+    @pytest.mark.parametrize('items', ['id', 'specific', 'features'])
+    def test_modality_names(self, items: str) -> None:
+        r"""Names with dots, and names that attributes of modules have."""
+        names = {'image': 'clip.vit-b32', 'text': 'type'}
+        data = prepare(self.backbone, with_names(small_graph(), names))
+        model = self.build(data, items)
+        assert_finite(training_step(model, data, random_batch(data)), model)
+        other = self.build(data, items, seed=1)
+        other.load_state_dict(model.state_dict())
+        assert_same(rank(other, data), rank(model, data))
+
+    # Documentation
+
+    def test_documented(self) -> None:
+        doc = inspect.getdoc(self.backbone) or ''
+        for part in self.sections:
+            assert part in doc, part
+        for key in inspect.signature(self.backbone).parameters:
+            assert f'{key}:' in doc, key

@@ -1,0 +1,104 @@
+r"""Small graphs to test with: a few hundred users and items, their features
+and tokens.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import HeteroData
+
+from motor_geo.data import OPQTokenizer, SyntheticMultimodal
+from motor_geo.data.transforms.add_items import add_items
+from motor_geo.nn import FeatureProjection, TokenCrossEncoder
+from motor_geo.nn.models import Recommender
+from motor_geo.typing import ITEM, RATED_BY, RATES, Batch, modalities
+
+NUM_USERS, NUM_ITEMS = 211, 173  # Primes that no other size equals.
+NUM_TOKENS, CODEBOOK_SIZE = 2, 16
+#: Every kind of item vectors, as in the option ``--items``.
+ITEMS = ('id', 'specific', 'agnostic', 'mean', 'linear', 'features')
+
+
+@functools.cache
+def _small_graph(seed: int) -> HeteroData:
+    dataset = SyntheticMultimodal(NUM_USERS, NUM_ITEMS, 1500, seed=seed)
+    return OPQTokenizer(NUM_TOKENS, CODEBOOK_SIZE, cache=False, verbose=False)(dataset.data)
+
+
+def small_graph(seed: int = 0) -> HeteroData:
+    r"""A graph of 211 users and 173 items with features :obj:`x_image` and
+    :obj:`x_text` and two tokens of 16 values for each.
+    """
+    return copy.copy(_small_graph(seed))
+
+
+def with_edges(data: HeteroData, edge_index: Tensor) -> HeteroData:
+    r"""A copy of a graph with other training edges.
+
+    Shapes:
+        - **input:** user-item edges :math:`(2, |\mathcal{E}|)`
+    """
+    data = copy.copy(data)
+    data[RATES].edge_index = edge_index
+    data[RATED_BY].edge_index = edge_index.flip(0)
+    return data
+
+
+def with_names(data: HeteroData, names: Mapping[str, str]) -> HeteroData:
+    r"""A copy of a graph whose modalities have other names. Tokens stay as
+    they are: the sorted order of the names must not change.
+    """
+    data = copy.copy(data)
+    for old, new in names.items():
+        data[ITEM][f'x_{new}'] = data[ITEM].pop(f'x_{old}')
+        if f'mask_{old}' in data[ITEM]:
+            data[ITEM][f'mask_{new}'] = data[ITEM].pop(f'mask_{old}')
+    return data
+
+
+def prepare(backbone: type[Recommender], data: HeteroData) -> HeteroData:
+    r"""A copy of a graph with everything that a backbone declares."""
+    data = copy.copy(data)
+    for transform in backbone.transforms:
+        data = transform(data)
+    return data
+
+
+def new_items(backbone: type[Recommender], data: HeteroData, num_items: int = 4) -> HeteroData:
+    r"""A copy of a prepared graph with further items that nobody has
+    interacted with.
+    """
+    generator = torch.Generator().manual_seed(0)
+    features = {
+        m: torch.randn(num_items, data[ITEM][f'x_{m}'].size(1), generator=generator)
+        for m in modalities(data)
+    }
+    width = data[ITEM].token_id.size(1)
+    token_id = torch.randint(CODEBOOK_SIZE, (num_items, width), generator=generator)
+    return add_items(data, features, token_id, transforms=backbone.transforms)
+
+
+def item_encoder(items: str, data: HeteroData, channels: int) -> nn.Module | None:
+    r"""The item encoder of :obj:`--items` for a small graph; :obj:`None` for
+    :obj:`"id"`.
+    """
+    names = modalities(data)
+    if items == 'id':
+        return None
+    if items == 'features':
+        return FeatureProjection({m: data[ITEM][f'x_{m}'].size(1) for m in names}, channels)
+    return TokenCrossEncoder(dict.fromkeys(names, NUM_TOKENS), CODEBOOK_SIZE, channels, mode=items)
+
+
+def random_batch(data: HeteroData, size: int = 64, seed: int = 0) -> Batch:
+    r"""Training edges with any items as negatives."""
+    generator = torch.Generator().manual_seed(seed)
+    edge_index = data[RATES].edge_index
+    edge = torch.randint(edge_index.size(1), (size,), generator=generator)
+    neg = torch.randint(int(data[ITEM].num_nodes), (size,), generator=generator)
+    return Batch(edge_index[0, edge], edge_index[1, edge], neg)

@@ -1,0 +1,83 @@
+r"""The contract finds what it is there to find."""
+
+import pytest
+import torch
+
+from motor_geo.nn.models import BPR, LightGCN
+from motor_geo.testing import BackboneContract
+from motor_geo.testing.backbone import NoWait, prepared
+from motor_geo.testing.graphs import NUM_ITEMS
+
+
+class FirstGraph(LightGCN):
+    r"""Keeps the graph that it saw first."""
+
+    def graph(self, data):
+        if not hasattr(self, 'first'):
+            self.first = super().graph(data)
+        return self.first
+
+
+class Bias(BPR):
+    r"""A number for every item."""
+
+    def __init__(self, data, **kwargs):
+        super().__init__(data, **kwargs)
+        self.bias = torch.nn.Parameter(torch.zeros(NUM_ITEMS))
+
+
+class Waits(BPR):
+    def loss(self, data, batch):
+        losses = super().loss(data, batch)
+        return losses if losses['bpr'].item() > 0 else {}
+
+
+class Draws(BPR):
+    def forward(self, data):
+        user, item = super().forward(data)
+        return type(super().forward(data))(user, item + torch.rand_like(item))
+
+
+class Shares(BPR):
+    r"""Its copy is itself."""
+
+    def __deepcopy__(self, memo):
+        return self
+
+
+def contract(model):
+    return type('Contract', (BackboneContract,), {'backbone': model})()
+
+
+def test_another_graph():
+    with pytest.raises(AssertionError):
+        contract(FirstGraph).test_another_graph_after_training(prepared(FirstGraph))
+
+
+def test_parameter_per_item():
+    with pytest.raises(AssertionError):
+        contract(Bias).test_no_parameter_per_item(prepared(Bias), 'specific')
+
+
+def test_waiting(monkeypatch):
+    with pytest.raises(AssertionError, match='waits for its result'):
+        contract(Waits).test_nothing_waits_inside_a_step(prepared(Waits), 'id', monkeypatch)
+    with NoWait(), pytest.raises(AssertionError, match='waits for its result'):
+        bool(torch.ones(2).sum() > 0)
+    with NoWait(), pytest.raises(AssertionError, match='a mask as index'):
+        torch.ones(2)[torch.tensor([True, False])]
+
+
+def test_random_ranking():
+    with pytest.raises(AssertionError):
+        contract(Draws).test_ranking_is_deterministic(prepared(Draws))
+
+
+def test_copies():
+    with pytest.raises(AssertionError):
+        contract(Shares).test_copies(prepared(Shares), 'deepcopy')
+
+
+def test_documentation():
+    with pytest.raises(AssertionError):
+        contract(Bias).test_documented()

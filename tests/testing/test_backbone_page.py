@@ -1,0 +1,69 @@
+r"""A backbone outside of the package, from `docs/backbone.rst` alone."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.test_readme import blocks
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('outside')
+    model, test = blocks('docs/backbone.rst')[:2]
+    assert len(test.strip().splitlines()) == 5  # The import, two empty lines, and two more.
+    (folder / 'my_package.py').write_text(model)
+    (folder / 'test_my_package.py').write_text('from my_package import MyGNN\n' + test)
+    return folder
+
+
+def start(folder, *arguments):
+    paths = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
+    environment = {**os.environ, 'PYTHONPATH': paths, 'PYG_HOME': str(folder / 'pyg')}
+    return subprocess.run(
+        [sys.executable, '-m', *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_contract(folder):
+    done = start(folder, 'pytest', '-q', '-p', 'no:cacheprovider')
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert ' passed' in done.stdout
+
+
+def test_run_and_recommend(folder):
+    size = ['--data.num_users', '60', '--data.num_items', '40', '--data.num_interactions', '400']
+    flags = ['--model', 'my_package.MyGNN', '--model.num_layers', '1', '--items', 'specific']
+    small = ['--tokenizer.codebook_size', '8', '--epochs', '1', '--out', 'mine']
+    done = start(folder, 'motor_geo.run', *flags, *size, *small)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((folder / 'mine/result.json').read_text())['num_item_parameters'] == 0
+    done = start(folder, 'motor_geo.recommend', 'mine', '--k', '3')
+    assert done.returncode == 0, done.stderr
+    assert len((folder / 'mine/recs.csv').read_text().splitlines()) > 60
+
+
+def test_memo_follows_the_graph():
+    names = {'__name__': 'page'}
+    for number in (0, 1, 2, 3):
+        exec(blocks('docs/backbone.rst')[number], names)
+    data, ItemMean = names['data'], names['ItemMean']
+    model = ItemMean(data, channels=4)
+    item = model.encode_items(data)
+    user, items = data['user', 'rates', 'item'].edge_index
+    expected = model.user_embedding[7] + item[items[user == 7]].mean(dim=0)
+    torch.testing.assert_close(model(data).user[7], expected)
+    data['item', 'rated_by', 'user'].edge_index = torch.tensor([[3, 5], [7, 7]])
+    expected = model.user_embedding[7] + (item[3] + item[5]) / 2
+    torch.testing.assert_close(model(data).user[7], expected)
