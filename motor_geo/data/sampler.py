@@ -67,6 +67,7 @@ class BPRSampler:
         such users are left out, with a warning that names them.
     """
 
+    @torch.inference_mode(False)  # Batches go into backward passes.
     def __init__(
         self,
         edge_index: Tensor,

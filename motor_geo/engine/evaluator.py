@@ -169,7 +169,7 @@ class Evaluator:
         targets: EvalTargets,
         train_edge_index: Tensor,
         num_items: int,
-        ks: Sequence[int] = (5, 10, 20, 50),
+        ks: int | Sequence[int] = (5, 10, 20, 50),
         exclude: EvalTargets | None = None,
         batch_size: int | None = None,
         metrics: Sequence[str] = METRICS,

@@ -104,6 +104,17 @@ def test_sampler_without_negatives():
     assert neg.numel() == 0
 
 
+def test_sampler_of_inference_mode():
+    with torch.inference_mode():
+        sampler = BPRSampler(EDGES.clone(), 5, 8)
+    expected = gather(BPRSampler(EDGES, 5, 8))
+    weight = torch.ones(8, 2, requires_grad=True)
+    for batch in sampler.epoch(0):
+        assert not any(part.is_inference() for part in batch)
+        weight.index_select(0, batch.neg).sum().backward()
+    assert all(torch.equal(a, b) for a, b in zip(gather(sampler), expected))
+
+
 def test_sampler_errors():
     with pytest.raises(ValueError, match='Every user interacted with all 2 items'):
         BPRSampler(torch.tensor([[0, 0, 1, 1], [0, 3, 0, 3]]), 2, 5)

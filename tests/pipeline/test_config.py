@@ -103,7 +103,7 @@ def test_strings_become_values():
         ({'trainer': {'epochs': 1.5}}, '^trainer.epochs: expected int, got 1.5$'),
         ({'trainer': {'lr': 'x'}}, "^trainer.lr: expected float or null, got 'x'$"),
         ({'trainer': {'progress': 'maybe'}}, "^trainer.progress: expected true or false, got 'm"),
-        ({'evaluator': {'ks': ['a']}}, '^evaluator.ks: expected a list of int, got'),
+        ({'evaluator': {'ks': ['a']}}, '^evaluator.ks: expected int or a list of int, got'),
         ({'tokenizer': {'num_tokens': 'a'}}, 'expected int or a mapping of str to int, got'),
         ({'seed': 'x'}, "^seed: expected int, got 'x'$"),
         ({'seed': -1}, '^seed: expected 0 or more'),
