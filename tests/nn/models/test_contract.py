@@ -218,7 +218,7 @@ def test_new_items(name, data):
     torch.manual_seed(0)
     features = {m: torch.randn(4, data[ITEM][f'x_{m}'].size(1)) for m in TOKENS}
     token_id = torch.randint(16, (4, 4))
-    transforms = [transform.build(k=5) for transform in MODELS[name].transforms]
+    transforms = [transform.build(k=5) for transform in MODELS[name].transforms] or [ItemKNN(5)]
     extended = add_items(data, features, token_id, transforms)
     with torch.no_grad():
         out, expected = model(extended), model(data)
