@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.backbones import TRAINED
-from benchmarks.results_page import group, markdown
+from benchmarks.text import group, markdown
 
 Row = dict[str, Any]
 GROWTH = 'performance-growth.svg'

@@ -1,4 +1,4 @@
-r"""Carries out an experiment of a paper and reports it:
+r"""Runs an experiment of a paper and reports it:
 :obj:`python -m motor_geo.reproduce table2 --data FOLDER`.
 
 What a run of it is, and how processes share the list, is in
@@ -22,19 +22,19 @@ from motor_geo.utils.memory import tune_process
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
+    from motor_geo.experiments.options import ExperimentOptions
     from motor_geo.experiments.runner import Reproduction
-    from motor_geo.experiments.variants import Setup
 
 
-def read_setup(options: argparse.Namespace, flags: Config) -> Setup:
-    r"""What an experiment is carried out on.
+def read_options(options: argparse.Namespace, flags: Config) -> ExperimentOptions:
+    r"""What an experiment runs on.
 
     Raises:
         ConfigError: If a data set or a backbone is unknown.
     """
+    from motor_geo.experiments.baselines import BASELINES
+    from motor_geo.experiments.options import ExperimentOptions, backbone, short
     from motor_geo.experiments.search import override
-    from motor_geo.experiments.variants import Setup
-    from motor_geo.nn.models import MODELS
     from motor_geo.pipeline.assemble import build_dataset
     from motor_geo.pipeline.config import resolve
 
@@ -46,14 +46,17 @@ def read_setup(options: argparse.Namespace, flags: Config) -> Setup:
             raise ConfigError(f"--data: '{dataset.name}' is there twice")
         data[dataset.name], modalities[dataset.name] = folder, dataset.modalities
         sizes[dataset.name] = dataset.num_users, dataset.num_items
-    for model in options.models or ():
-        if model not in MODELS:
-            raise ConfigError(f"--models: unknown model '{model}'{suggest(model, MODELS)}")
     models = tuple(options.models) if options.models else None
+    names = [short(model) for model in models or ()]
+    for model, name in zip(models or (), names):
+        if model not in BASELINES:
+            backbone(model)
+        if names.count(name) > 1:
+            raise ConfigError(f"--models: '{name}' is there twice")
     grid = read_grid(options.grid, flags) if options.grid else ()
     if len(grid) > options.effort:
         raise ConfigError(f'--grid: {len(grid)} values, of which --effort tries {options.effort}')
-    return Setup(data, modalities, models, options.effort, flags, sizes, grid)
+    return ExperimentOptions(data, modalities, models, options.effort, flags, sizes, grid)
 
 
 def read_grid(text: str, flags: Config) -> tuple[Config, ...]:
@@ -78,23 +81,23 @@ def parser() -> argparse.ArgumentParser:
     names = '\n'.join(f'  {name:18s}{entry.title}' for name, entry in EXPERIMENTS.items())
     out = argparse.ArgumentParser(
         prog='python -m motor_geo.reproduce',
-        description='Carries out an experiment of a paper and writes a report.',
+        description='Runs an experiment of a paper and writes a report.',
         epilog=f'experiments:\n{names}\n\nFurther options (--trainer.patience 50) are those of '
         'motor_geo.run, for all runs.\nThe same command goes on; processes may share --out.',
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    out.add_argument('name', metavar='NAME', help='the experiment, see below')
+    out.add_argument('name', metavar='NAME', nargs='?', help='the experiment, see below')
     out.add_argument('--data', nargs='+', default=['synthetic'], help='folders of data sets')
-    out.add_argument('--models', nargs='+', help="backbones (default: the paper's)")
+    out.add_argument('--models', nargs='+', help="backbones and baselines (default: the paper's)")
     out.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], help='(default: 0 1 2)')
     out.add_argument(
-        '--effort', type=int, default=3, help='settings tried for each contender (default: 3)'
+        '--effort', type=int, default=3, help='settings tried for each variant (default: 3)'
     )
     out.add_argument(
         '--grid',
         metavar='OPTION=VALUE,VALUE',
-        help='tried for each contender (default: a grid of its own for each backbone)',
+        help='tried for each backbone (default: `reproduce` of configs/sweep/NAME.yaml)',
     )
     out.add_argument(
         '--budget', type=float, default=math.inf, help='hours after which no run is started'
@@ -103,8 +106,13 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument('--jobs', type=int, default=1, help='runs at a time (default: 1)')
     out.add_argument('--threads', type=int, help='threads of a run')
     out.add_argument('--device', default='auto', help='auto, cpu or cuda (default: auto)')
-    out.add_argument('--out', default='reproduction', help='folder (default: reproduction)')
+    out.add_argument('--out', help='folder (default: reproduction)')
     out.add_argument('--report', help="name of the report's files (default: NAME)")
+    out.add_argument(
+        '--render',
+        metavar='FOLDER',
+        help='only write the pages of the reports in FOLDER (NAME.jsonl), to --out if given',
+    )
     return out
 
 
@@ -119,6 +127,9 @@ def prepare(arguments: Sequence[str]) -> tuple[argparse.Namespace, Reproduction]
     from motor_geo.report.document import NAMING, valid_name
 
     options, rest = parser().parse_known_args(arguments)
+    options.out = options.out or 'reproduction'
+    if options.name is None:
+        raise ConfigError('Expected the NAME of an experiment, or --render FOLDER')
     name = ALIASES.get(options.name, options.name)
     if name not in EXPERIMENTS:
         raise ConfigError(f"Unknown experiment '{options.name}'{suggest(name, EXPERIMENTS)}")
@@ -138,9 +149,26 @@ def prepare(arguments: Sequence[str]) -> tuple[argparse.Namespace, Reproduction]
     general: Config = {'device': options.device}
     if options.threads is not None:
         general['threads'] = options.threads
-    setup = read_setup(options, flags)
-    out = Reproduction(EXPERIMENTS[name], setup, options.out, options.seeds, general)
+    experiment = read_options(options, flags)
+    out = Reproduction(EXPERIMENTS[name], experiment, options.out, options.seeds, general)
     return options, out
+
+
+def render(arguments: Sequence[str]) -> list[str] | None:
+    r"""Writes the pages of reports, if that is what the command asks for.
+
+    Raises:
+        ConfigError: If it asks for anything else, too.
+    """
+    options, rest = parser().parse_known_args(arguments)
+    if options.render is None:
+        return None
+    if options.name is not None or rest:
+        what = options.name or rest[0]
+        raise ConfigError(f"--render: expected no other option than --out, got '{what}'")
+    from motor_geo.report.write import render_folder
+
+    return render_folder(options.render, options.out)
 
 
 def _worker(arguments: Sequence[str], budget: float) -> None:
@@ -159,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     status = run_command(
         lambda: command(arguments, helpers), 'interrupted; the same command goes on'
     )
-    if status == 2:
+    if status != 0:
         for process in helpers:
             process.terminate()
     return status
@@ -167,6 +195,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def command(arguments: Sequence[str], helpers: list[BaseProcess]) -> int:
     r"""Checks the arguments, works on the list of runs, and reports."""
+    if (pages := render(arguments)) is not None:
+        print(f'written: {len(pages)} files')
+        return 0
     options, reproduction = prepare(arguments)
     if options.retry:
         reproduction.retry()

@@ -12,12 +12,13 @@ from motor_geo.utils.errors import ConfigError, run_command
 from motor_geo.utils.memory import tune_process
 
 USAGE = """usage: python -m motor_geo.sweep [--config FILE.yaml|NAME] [--space FILE.yaml|NAME]
-           [--trials N] [--out DIR] [--option value ...]
+           [--trials N] [--out DIR] [--retry] [--option value ...]
 
 Searches on validation. A file holds options of motor_geo.run and a mapping 'search' from options
 to lists of choices, or to {low: 0.1, high: 0.9, log: false}. Lists alone are a grid, of which
 --trials N takes N combinations at random; with ranges, N trials (default: 20) follow Optuna's TPE.
-The same command goes on with a sweep, and several processes may share one."""
+The same command goes on with a sweep, and several processes may share one; --retry opens failed
+trials again."""
 
 
 def table(summary: dict[str, Any]) -> str:
@@ -50,7 +51,9 @@ def command(arguments: Sequence[str]) -> int:
     paths = [
         find_config(flags.pop(key), first='sweep') for key in ('config', 'space') if key in flags
     ]
-    out = flags.pop('out', None)
+    out, retry = flags.pop('out', None), flags.pop('retry', 'false')
+    if retry not in ('true', 'false'):
+        raise ConfigError(f"--retry: expected no value, got '{retry}'")
 
     from motor_geo.experiments.search import read_space
     from motor_geo.experiments.sweep import Sweep
@@ -58,7 +61,10 @@ def command(arguments: Sequence[str]) -> int:
 
     space = read_space(paths, flags)
     out = out or osp.join('sweeps', osp.basename(default_folder(space.base)))
-    summary = Sweep(space, out, None if trials is None else int(trials)).fit()
+    sweep = Sweep(space, out, None if trials is None else int(trials))
+    if retry == 'true':
+        sweep.retry()
+    summary = sweep.fit()
     states = [row['state'] for row in summary['trials']]
     print(f'\n{table(summary)}')
     if 'open' in states:

@@ -14,7 +14,7 @@ from motor_geo.typing import RATED_BY, RATES, Batch, similar
 FOLDER = osp.join(osp.dirname(__file__), 'golden')
 
 #: By (case, dtype, kind): the largest deviation that was seen, relative to the
-#: largest entry of the array. See `conftest.py`.
+#: largest entry of the array, for `benchmarks/backbones.py`.
 DEVIATIONS = {}
 
 

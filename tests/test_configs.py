@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from motor_geo.experiments.options import BASE, settings_of
 from motor_geo.experiments.search import override, read_space
-from motor_geo.experiments.variants import BASE, RECOMMENDED
+from motor_geo.experiments.variants import RECOMMENDED
 from motor_geo.nn.models import MODELS
 from motor_geo.pipeline.config import flatten, merge, parse_flags, read_yaml, resolve
 
@@ -41,6 +42,17 @@ def test_sweeps_search_options_that_exist(path):
     assert list(space.search) == list(given)
     for key, entry in given.items():  # The published value may be the default, but not unread.
         assert isinstance(entry, dict) or list(space.search[key]) == entry
+
+
+@pytest.mark.parametrize('model', list(MODELS))
+def test_settings_of_reproductions_exist(model):
+    settings = settings_of(model)
+    path = FOLDER / 'sweep' / f'{model}.yaml'
+    (key,) = yaml.safe_load(path.read_text())['reproduce']
+    assert [list(setting) for setting in settings] == [[key]] * len(settings)
+    for setting in settings:  # Numbers that YAML reads as strings would be told apart here.
+        config = flatten(resolve(override({}, {'model': model, **setting})))
+        assert config[key] == setting[key] and type(config[key]) is type(setting[key])
 
 
 def test_recommended_items_are_what_was_tried():

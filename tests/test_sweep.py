@@ -9,9 +9,8 @@ import yaml
 
 from motor_geo import run as run_module
 from motor_geo.engine.trainer import Trainer
+from motor_geo.experiments import queue
 from motor_geo.sweep import main, table
-
-pytest.importorskip('optuna')
 
 ROOT = Path(__file__).parents[1]
 BASE = {
@@ -39,7 +38,7 @@ def read(out):
     return json.loads((out / 'sweep.json').read_text())
 
 
-def outcomes(out):
+def values(out):
     return [(row['options'], row['recall@20'], row['best_epoch']) for row in read(out)['trials']]
 
 
@@ -96,6 +95,7 @@ def test_the_best_options_run(tmp_path):
 
 @pytest.mark.parametrize('search', [GRID, RANGES])
 def test_going_on_after_an_interruption(tmp_path, monkeypatch, search):
+    pytest.importorskip('optuna')
     assert start(tmp_path, search, '--trials', '4', out='whole') == 0
     show, trained = Trainer._show, []
 
@@ -110,10 +110,11 @@ def test_going_on_after_an_interruption(tmp_path, monkeypatch, search):
     assert start(tmp_path, search, '--trials', '4') == 0
     assert len(trained) == 12
     monkeypatch.setattr(Trainer, '_show', show)
-    assert outcomes(tmp_path / 'out') == outcomes(tmp_path / 'whole')
+    assert values(tmp_path / 'out') == values(tmp_path / 'whole')
 
 
 def test_ranges(tmp_path, capsys):
+    pytest.importorskip('optuna')
     assert start(tmp_path, RANGES, '--trials', '3') == 0
     assert start(tmp_path, RANGES, '--trials', '6') == 0
     rows = read(tmp_path / 'out')['trials']
@@ -131,8 +132,6 @@ def test_ranges(tmp_path, capsys):
 WORKER = """
 import os, signal, sys, time
 from pathlib import Path
-
-import optuna
 
 from motor_geo.sweep import main
 from motor_geo.engine.trainer import Trainer
@@ -152,10 +151,10 @@ sys.exit(main(['--config', str(folder / 'sweep.yaml'), '--out', str(folder / 'ou
 """
 
 
-@pytest.mark.skipif(os.name != 'posix', reason='locks need fcntl')
+@pytest.mark.skipif(os.name != 'posix', reason='POSIX signals')
 @pytest.mark.parametrize('die', [False, True])
 def test_two_processes_share_a_sweep(tmp_path, die):
-    write(tmp_path, GRID)
+    assert start(tmp_path, GRID, out='whole') == 0
     env = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
     workers = [
         subprocess.Popen(
@@ -174,6 +173,44 @@ def test_two_processes_share_a_sweep(tmp_path, die):
     assert epochs(tmp_path / 'out') == [[1, 2, 3]] * 4
     rows = read(tmp_path / 'out')['trials']
     assert [row['state'] for row in rows] == ['finished'] * 4
+    assert values(tmp_path / 'out') == values(tmp_path / 'whole')  # To the same bits.
+    best = [(tmp_path / name / 'best.yaml').read_text() for name in ('out', 'whole')]
+    assert best[0] == best[1]
+
+
+CRASH = """
+import os, signal, sys
+import motor_geo.experiments.sweep as module
+from motor_geo.sweep import main
+
+config, out, point = sys.argv[1:]
+write, count = module.atomic_write, 0
+
+def crash(path):
+    global count
+    count += 1
+    if count == int(point):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return write(path)
+
+module.atomic_write = crash
+sys.exit(main(['--config', config, '--out', out]))
+"""
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='POSIX signals')
+@pytest.mark.parametrize('point', [1, 2, 3, 5, 6])
+def test_killed_before_a_file_of_the_sweep_is_written(tmp_path, point):
+    r"""Among these: after the last trial, when `best.yaml` is still that of before."""
+    search = {'lr': [0.001, 0.01]}
+    assert start(tmp_path, search, out='whole', trainer={'epochs': 1, 'batch_size': 128}) == 0
+    path = str(tmp_path / 'sweep.yaml')
+    command = [sys.executable, '-c', CRASH, path, str(tmp_path / 'out'), str(point)]
+    assert subprocess.run(command, cwd=ROOT, stdout=-1, stderr=-1).returncode == -9
+    assert main(['--config', path, '--out', str(tmp_path / 'out')]) == 0
+    assert values(tmp_path / 'out') == values(tmp_path / 'whole')
+    best = [(tmp_path / name / 'best.yaml').read_text() for name in ('out', 'whole')]
+    assert best[0] == best[1]
 
 
 def test_a_trial_that_diverges_is_left_behind(tmp_path, capsys):
@@ -183,8 +220,66 @@ def test_a_trial_that_diverges_is_left_behind(tmp_path, capsys):
     assert rows[1]['options'] == {'trainer.lr': 1e38} and rows[1]['recall@20'] is None
     assert 'not finite' in capsys.readouterr().out and 'failed' in table(read(tmp_path / 'out'))
 
+    (folder,) = (tmp_path / 'out' / 'trials').glob('*/error.txt')
+    assert 'not finite' in folder.read_text()
+
     assert start(tmp_path, {'lr': [1e38]}, out='none') == 2
     assert 'no trial has finished' in capsys.readouterr().err
+    assert not (tmp_path / 'none' / 'best.yaml').exists()
+
+
+def test_failed_trials_are_tried_again_when_asked_for(tmp_path, monkeypatch, capsys):
+    run = queue.run
+
+    def fail(config, progress):
+        if config['trainer']['lr'] == 0.01:
+            raise FloatingPointError('not finite')
+        return run(config, progress)
+
+    monkeypatch.setattr(queue, 'run', fail)
+    search = {'lr': [0.001, 0.01]}
+    assert start(tmp_path, search) == 0
+    monkeypatch.setattr(queue, 'run', run)
+    assert start(tmp_path, search) == 0
+    assert [row['state'] for row in read(tmp_path / 'out')['trials']] == ['finished', 'failed']
+    assert start(tmp_path, search, '--retry', 'maybe') == 2
+    assert start(tmp_path, search, '--retry') == 0
+    assert [row['state'] for row in read(tmp_path / 'out')['trials']] == ['finished'] * 2
+    assert start(tmp_path, search, out='whole') == 0
+    assert values(tmp_path / 'out') == values(tmp_path / 'whole')
+
+
+def test_summaries_follow_the_folders(tmp_path):
+    r"""A file that was lost or changed is written anew."""
+    assert start(tmp_path, GRID) == 0
+    out = tmp_path / 'out'
+    rows, best = read(out)['trials'], (out / 'best.yaml').read_text()
+    (out / 'best.yaml').write_text('model: BPR')
+    assert start(tmp_path, GRID) == 0
+    assert (out / 'best.yaml').read_text() == best
+    (out / 'sweep.json').unlink()
+    assert start(tmp_path, GRID) == 0
+    assert read(out)['trials'] == rows
+
+
+def test_folders_of_before_and_damaged_ones_are_refused(tmp_path, capsys):
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out' / 'study.log').write_text('{"op_code": 0')
+    assert start(tmp_path, GRID) == 2
+    error = capsys.readouterr().err
+    assert 'holds a sweep of an earlier version' in error and error.count('\n') == 1
+    assert [path.name for path in (tmp_path / 'out').iterdir()] == ['study.log']
+
+    search = {'lr': [0.01]}
+    assert start(tmp_path, search, out='new') == 0
+    for name in ('sweep.json', 'trials/*/trial.json', 'trials/*/result.json'):
+        (path,) = (tmp_path / 'new').glob(name)
+        whole = path.read_text()
+        path.write_text(whole[: len(whole) // 2])
+        assert start(tmp_path, search, out='new') == 2
+        error = capsys.readouterr().err
+        assert f"'{path}' is damaged" in error and error.count('\n') == 1
+        path.write_text(whole)
 
 
 def test_a_value_out_of_range_ends_the_sweep(tmp_path, capsys):
@@ -217,7 +312,7 @@ def test_a_value_out_of_range_ends_the_sweep(tmp_path, capsys):
     ],
 )
 def test_errors_come_before_any_training(tmp_path, capsys, monkeypatch, search, message):
-    monkeypatch.setattr('motor_geo.experiments.sweep.run', None)
+    monkeypatch.setattr(queue, 'run', None)
     assert start(tmp_path, search) == 2
     error = capsys.readouterr().err
     assert message in error and error.count('\n') == 1
@@ -235,8 +330,10 @@ def test_errors_of_the_command(tmp_path, capsys, monkeypatch):
     assert main(['--space', str(tmp_path / 'none.yaml')]) == 2
     assert 'cannot be read' in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, 'optuna', None)
-    assert start(tmp_path, GRID) == 2
+    assert start(tmp_path, RANGES) == 2
     assert 'pip install "motor-geo[sweep]"' in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
+    assert start(tmp_path, {'lr': [0.01]}) == 0  # Lists alone need none.
     assert main(['--help']) == 0 and '--trials N' in capsys.readouterr().out
 
 

@@ -2,13 +2,13 @@ r"""Full ranking: every user against every item, in blocks of users."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from motor_geo.engine.metrics import METRICS, check_names, list_metrics, ranking_metrics
+from motor_geo.engine.metrics import METRICS, check_names, cutoffs, list_metrics, ranking_metrics
 from motor_geo.typing import Embeddings, EvalTargets
 from motor_geo.utils.ranking import Ranker, check_items
 
@@ -59,56 +59,80 @@ def item_groups(count: Tensor, bounds: Sequence[int] | None = None) -> tuple[lis
     return names, torch.bucketize(count, torch.tensor(edges, device=count.device))
 
 
+def slice_metrics(
+    rank: Tensor,
+    targets: EvalTargets,
+    count: Tensor,
+    ks: Sequence[int] = (20,),
+    bounds: Sequence[int] | None = None,
+) -> dict[str, dict[str, float]]:
+    r"""Recall and NDCG of groups of items (see :func:`item_groups`).
+
+    The lists stay as they are; only held-out items of the group count, and
+    means are over users who have one. A group held out by nobody has no
+    metrics.
+
+    Args:
+        rank: Rank of each held-out item in its user's list, from 0; the
+            largest cut-off or more if it is not in it, **[n]**.
+        targets: The held-out interactions, each pair once.
+        count: Number of training interactions of every item, **[N]**.
+        ks: The cut-offs.
+        bounds: Increasing upper bounds of the groups.
+
+    Returns:
+        For each group its number of :obj:`items`, held-out
+        :obj:`interactions`, :obj:`users`, and metrics.
+    """
+    names, group = item_groups(count, bounds)
+    user, item = targets.index
+    out = {}
+    for i, name in enumerate(names):
+        mask = group[item] == i
+        held_out = user[mask].bincount(minlength=len(targets))
+        hits = _hits(user[mask], rank[mask], len(targets), max(ks))
+        some = held_out > 0
+        values = ranking_metrics(hits[some], held_out[some], ks, ('recall', 'ndcg'))
+        out[name] = {
+            'items': int((group == i).sum()),
+            'interactions': int(mask.sum()),
+            'users': int(some.sum()),
+        } | ({key: float(value.mean()) for key, value in values.items()} if some.any() else {})
+    return out
+
+
 @dataclass(frozen=True)
 class EvalResult:
     r"""Metrics of one evaluation.
 
     Args:
         metrics: Means over users, *e.g.*, :obj:`metrics['recall@20']`.
-        user: The users, **[U]**.
         per_user: The same metrics (but those of lists) of each user, **[U]**.
         rank: Rank of each held-out item in its user's list, from 0, or the
             largest cut-off if it is not in it, **[n]**.
+        targets: The held-out interactions, each pair once.
+        count: Number of training interactions of every item, **[N]**.
+        ks: The cut-offs.
         pred: The ranked items, if asked for, **[U, max K]**; :obj:`-1` is
             empty.
     """
 
     metrics: dict[str, float]
-    user: Tensor
     per_user: dict[str, Tensor]
     rank: Tensor
+    targets: EvalTargets = field(repr=False)
+    count: Tensor = field(repr=False)
+    ks: tuple[int, ...]
     pred: Tensor | None = None
-    _targets: EvalTargets | None = field(default=None, repr=False)
-    _count: Tensor | None = field(default=None, repr=False)
-    _ks: tuple[int, ...] = field(default=(), repr=False)
+
+    @property
+    def user(self) -> Tensor:
+        r"""The users, **[U]**."""
+        return self.targets.user
 
     def slices(self, bounds: Sequence[int] | None = None) -> dict[str, dict[str, float]]:
-        r"""Recall and NDCG of groups of items (see :meth:`item_groups`).
-
-        The lists stay as they are; only held-out items of the group count, and
-        means are over users who have one. A group held out by nobody has no
-        metrics.
-
-        Returns:
-            For each group its number of :obj:`items`, held-out
-            :obj:`interactions`, :obj:`users`, and metrics.
-        """
-        assert self._targets is not None and self._count is not None
-        names, group = item_groups(self._count, bounds)
-        user, item = self._targets.index
-        out = {}
-        for i, name in enumerate(names):
-            mask = group[item] == i
-            count = user[mask].bincount(minlength=len(self._targets))
-            hits = _hits(user[mask], self.rank[mask], len(self._targets), max(self._ks))
-            some = count > 0
-            values = ranking_metrics(hits[some], count[some], self._ks, ('recall', 'ndcg'))
-            out[name] = {
-                'items': int((group == i).sum()),
-                'interactions': int(mask.sum()),
-                'users': int(some.sum()),
-            } | ({key: float(value.mean()) for key, value in values.items()} if some.any() else {})
-        return out
+        r"""Recall and NDCG of groups of items, see :func:`slice_metrics`."""
+        return slice_metrics(self.rank, self.targets, self.count, self.ks, bounds)
 
 
 class Evaluator:
@@ -117,16 +141,23 @@ class Evaluator:
     user are not ranked, held-out items of other splits are, unless
     :obj:`exclude` holds them.
 
+    Of items with equal scores, a draw decides which comes first: another one
+    for every user, and the same one in every evaluation. A model with nothing
+    but equal scores therefore has the metrics of chance, however the items
+    are numbered.
+
     Args:
-        targets: The held-out interactions.
+        targets: The held-out interactions; a pair counts once, however often
+            it occurs.
         train_edge_index: Training interactions (user, item), **[2, E]**.
         num_items: Number of items.
-        ks: The cut-offs.
+        ks: The cut-offs, or a single one.
         exclude: Further interactions that are not ranked, *e.g.*, validation
             when testing.
         batch_size: Number of users per block; see
             :class:`motor_geo.utils.ranking.Ranker` for the default.
         metrics: Names of per-user metrics.
+        seed: Seed of the draw between equal scores.
 
     Raises:
         ValueError: If there is nothing to evaluate, an index is out of range,
@@ -142,7 +173,10 @@ class Evaluator:
         exclude: EvalTargets | None = None,
         batch_size: int | None = None,
         metrics: Sequence[str] = METRICS,
+        seed: int = 0,
     ):
+        ks = cutoffs(ks)
+        metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
         check_names(ks, metrics, METRICS)
         if len(targets) == 0:
             raise ValueError('There is no held-out interaction to evaluate.')
@@ -158,13 +192,14 @@ class Evaluator:
             if bool(missing.any()):
                 item = int(targets.item[missing][0])
                 raise ValueError(f'The held-out item {item} is not among the candidates.')
-        self.targets = targets
+        self.targets = targets.distinct()
         self.train_edge_index = train_edge_index
         self.num_items = num_items
-        self.ks = tuple(ks)
+        self.ks = ks
         self.exclude = exclude
         self.batch_size = batch_size
-        self.metrics = tuple(metrics)
+        self.metrics = metrics
+        self.seed = seed
         self._prepare(targets.user.device)
 
     def _prepare(self, device: torch.device) -> None:
@@ -181,6 +216,7 @@ class Evaluator:
             torch.cat(pairs, dim=1),
             self.targets.candidates,
             self.batch_size,
+            self.seed,
         )
         self._count = self.train_edge_index[1].bincount(minlength=self.num_items)
         self._row, self._item = self.targets.index
@@ -188,20 +224,23 @@ class Evaluator:
         self._bound = [*self._bound[: len(self._ranker)], self._item.numel()]
 
     @torch.no_grad()
-    def evaluate(self, emb: Embeddings, return_pred: bool = False) -> EvalResult:
+    def evaluate(
+        self, emb: Embeddings | Callable[[Tensor], Tensor], return_pred: bool = False
+    ) -> EvalResult:
         r"""Ranks items by the inner products of :obj:`emb`.
 
         Args:
-            emb: User and item vectors, **[M, d]** and **[N, d]**.
+            emb: User and item vectors, **[M, d]** and **[N, d]**, or a function
+                from users **[B]** to their scores of all items **[B, N]**.
             return_pred: If set to :obj:`True`, keeps the lists.
 
         Raises:
             ValueError: If a score is NaN, or the embeddings do not fit.
         """
-        if emb.user.device != self.targets.user.device:
+        if not callable(emb) and emb.user.device != self.targets.user.device:
             self._prepare(emb.user.device)
         width = max(self.ks)
-        place = torch.arange(width, 0, -1, device=emb.user.device, dtype=torch.int32)
+        place = torch.arange(width, 0, -1, device=self.targets.user.device, dtype=torch.int32)
         place = place[: self._ranker.k]
         ranks, preds = [], []
         for i, (start, _, pred) in enumerate(self._ranker(emb)):
@@ -218,13 +257,12 @@ class Evaluator:
         values = torch.stack(list(means.values())).tolist()
         return EvalResult(
             metrics=dict(zip(means, values)),
-            user=self.targets.user,
             per_user=per_user,
             rank=rank,
+            targets=self.targets,
+            count=self._count,
+            ks=self.ks,
             pred=pred if return_pred else None,
-            _targets=self.targets,
-            _count=self._count,
-            _ks=self.ks,
         )
 
     def __repr__(self) -> str:

@@ -1,20 +1,31 @@
-r"""Runs of an experiment, and who carries out which."""
+r"""Runs that any number of processes carry out together.
+
+A run is a folder, which says all that there is to know: the process that works
+on it holds its lock, a finished run has a :obj:`result.json`, and a failed one
+an :obj:`error.txt`. A folder with neither, which nobody holds, is open: its run
+has not begun, or the process that worked on it has ended, and the next one goes
+on from the checkpoint.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import os.path as osp
 import shlex
-from collections.abc import Iterable
-from typing import Any, NamedTuple, TextIO
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
-import numpy as np
-
-from motor_geo.experiments.variants import Contender, Options
+from motor_geo.experiments.baselines import BASELINES
+from motor_geo.experiments.options import Options
 from motor_geo.pipeline.config import Config
-from motor_geo.utils.files import check_writable, try_lock
+from motor_geo.pipeline.train import run
+from motor_geo.utils.errors import ConfigError, one_line
+from motor_geo.utils.files import atomic_write, check_writable, locked, writing
 
-NEEDS = 'A reproduction needs Optuna, scipy and matplotlib: pip install "motor-geo[reproduce]"'
+RESULT, ERROR = 'result.json', 'error.txt'
+NEEDS = 'A reproduction needs scipy and matplotlib: pip install "motor-geo[reproduce]"'
 
 
 class Job(NamedTuple):
@@ -27,140 +38,122 @@ class Job(NamedTuple):
 
     @property
     def command(self) -> str:
+        r"""The command that repeats the run."""
         options = {**self.options, 'out': self.folder}
+        command = 'python -m motor_geo.run'
+        if options['model'] in BASELINES:
+            model, seed = options.pop('model'), options.pop('seed')
+            command = f'python -m motor_geo.reproduce backbones --models {model} --seeds {seed}'
+            options = {k: v for k, v in options.items() if k != 'items' and k[:8] != 'baseline'}
         words = [f'--{key} {shlex.quote(_spell(value))}' for key, value in options.items()]
-        return ' '.join(['python -m motor_geo.run', *words])
+        return ' '.join([command, *words])
 
 
 def _spell(value: Any) -> str:
     return str(value) if isinstance(value, str) else json.dumps(value, separators=(',', ':'))
 
 
-class Outcome(NamedTuple):
-    r"""What came of a contender so far.
+def in_folder(config: Config, folder: str) -> Config:
+    r"""The configuration of a run in a folder, which shows no progress of its own."""
+    return {**config, 'out': folder, 'trainer': {**config['trainer'], 'progress': False}}
 
-    Args:
-        contender: The contender.
-        setting: What was chosen on validation; :obj:`None` if some of it was
-            not tried yet.
-        tried: Settings and their Recall@20 on validation.
-        jobs: The finished runs of the chosen setting.
-        results: Their results.
+
+def read_result(folder: str) -> dict[str, Any] | None:
+    r"""The result of a run, if it is finished.
+
+    Raises:
+        ConfigError: If the file is damaged.
     """
-
-    contender: Contender
-    setting: Options | None
-    tried: list[tuple[Options, float]]
-    jobs: list[Job]
-    results: list[dict[str, Any]]
-
-    def values(self, *path: str) -> list[float]:
-        r"""An entry of the results, *e.g.*, :obj:`('test', 'recall@20')`."""
-        out = []
-        for entry in self.results:
-            value: Any = entry
-            for key in path:
-                value = value[key]
-            out.append(float(value))
-        return out
-
-    def arrays(self) -> list[dict[str, np.ndarray]]:
-        r"""Values of users and ranks of held-out items, by seed."""
-        out = []
-        for job in self.jobs:
-            with np.load(osp.join(job.folder, 'per_user.npz'), allow_pickle=False) as file:
-                out.append(dict(file))
-        return out
-
-    def epochs(self) -> list[list[float]]:
-        r"""Recall@20 on validation after every epoch, by seed."""
-        out = []
-        for job in self.jobs:
-            with open(osp.join(job.folder, 'metrics.jsonl')) as file:
-                out.append([json.loads(line)['val']['recall@20'] for line in file])
-        return out
-
-
-class Journal:
-    r"""Who does which run.
-
-    Args:
-        folder: Folder of the journal.
-    """
-
-    def __init__(self, folder: str):
-        try:
-            import optuna
-        except ImportError as error:
-            raise ImportError(NEEDS) from error
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
-
-        check_writable(folder)
-        self.folder = folder
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        with self._lock():
-            storage = JournalStorage(JournalFileBackend(osp.join(folder, 'runs.log')))
-            self.study = optuna.create_study(
-                storage=storage, study_name='runs', direction='maximize', load_if_exists=True
-            )
-
-    def _lock(self) -> TextIO:
-        file = try_lock(osp.join(self.folder, '.lock'), wait=True)
-        assert file is not None
-        return file
-
-    def failed(self) -> dict[str, str]:
-        r"""Names of the runs that failed, and why."""
-        known = {}
-        for trial in self.study.get_trials(deepcopy=False):
-            known[trial.user_attrs['run']] = trial.user_attrs.get('error')
-        return {name: error for name, error in known.items() if error is not None}
-
-    def retry(self, names: Iterable[str]) -> None:
-        r"""Makes failed runs open again."""
-        from optuna.trial import TrialState, create_trial
-
-        with self._lock():
-            failed = self.failed()
-            for name in failed.keys() & set(names):
-                self.study.add_trial(
-                    create_trial(state=TrialState.RUNNING, user_attrs={'run': name})
-                )
-
-    def claim(self, jobs: Iterable[Job]) -> tuple[Job, int, TextIO] | None:
-        r"""Takes the first run that no other process holds, with the number
-        of its trial and its lock.
-        """
-        from optuna.trial import TrialState, create_trial
-
-        with self._lock():
-            known = {t.user_attrs['run']: t for t in self.study.get_trials(deepcopy=False)}
-            for job in jobs:
-                lock = try_lock(osp.join(job.folder, '.lock'))
-                if lock is None:
-                    continue
-                trial = known.get(job.name)
-                if osp.exists(osp.join(job.folder, 'result.json')) and trial is not None:
-                    lock.close()  # Another process has just finished it.
-                    continue
-                if trial is None or trial.state != TrialState.RUNNING:
-                    attributes = {'run': job.name}
-                    self.study.add_trial(
-                        create_trial(state=TrialState.RUNNING, user_attrs=attributes)
-                    )
-                    trial = self.study.get_trials(deepcopy=False)[-1]
-                return job, trial.number, lock
+    path = osp.join(folder, RESULT)
+    try:
+        with open(path) as file:
+            result = json.load(file)
+        result['val'], result['test'], result['seconds']
+    except FileNotFoundError:
         return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"'{path}' is damaged: expected the result of a run; delete it to evaluate anew"
+        ) from error
+    return result
 
-    def tell(self, number: int, value: float | None, error: str | None = None) -> None:
-        r"""Notes the end of a run."""
-        from optuna.trial import TrialState
 
-        with self._lock():
-            if error is not None:
-                trial_id = self.study.get_trials(deepcopy=False)[number]._trial_id
-                self.study._storage.set_trial_user_attr(trial_id, 'error', error)
-                self.study.tell(number, state=TrialState.FAIL)
-            else:
-                self.study.tell(number, value)
+class RunQueue:
+    r"""Who works on which run.
+
+    Args:
+        folder: The folder that holds those of the runs.
+        failures: Errors after which a run counts as failed; others end the
+            process.
+
+    Raises:
+        ConfigError: If the folder cannot be written to.
+    """
+
+    def __init__(self, folder: str, failures: tuple[type[Exception], ...] = (FloatingPointError,)):
+        check_writable(folder)
+        self.failures = failures
+        self._results: dict[str, dict[str, Any]] = {}
+
+    def result(self, folder: str) -> dict[str, Any] | None:
+        r"""The result of a run that is finished."""
+        if folder not in self._results:
+            result = read_result(folder)
+            if result is None:
+                return None
+            self._results[folder] = result
+        return self._results[folder]
+
+    def error(self, folder: str) -> str | None:
+        r"""Why a run has failed, if it has."""
+        path = osp.join(folder, ERROR)
+        if osp.exists(osp.join(folder, RESULT)) or not osp.exists(path):
+            return None
+        with open(path, encoding='utf-8') as file:
+            return one_line(ValueError(file.read()))
+
+    def is_open(self, folder: str) -> bool:
+        r"""Whether a run has neither finished nor failed."""
+        return not any(osp.exists(osp.join(folder, name)) for name in (RESULT, ERROR))
+
+    @contextmanager
+    def claim(self, folders: Iterable[str]) -> Iterator[str | None]:
+        r"""Holds the first open run that no other process holds."""
+        for folder in folders:
+            if self.is_open(folder):
+                with locked(folder) as held:
+                    if held and self.is_open(folder):  # Or another process has just finished it.
+                        yield folder
+                        return
+        yield None
+
+    def run_job(
+        self, config: Config, execute: Callable[[Config], dict[str, Any]] | None = None
+    ) -> dict[str, Any] | str:
+        r"""Carries out a run that this process holds.
+
+        Args:
+            config: Its configuration, with the folder.
+            execute: What to do in place of a run of :mod:`motor_geo.run`.
+
+        Returns:
+            The result, or why the run has failed.
+        """
+        folder = config['out']
+        try:
+            result = run(config, progress=False) if execute is None else execute(config)
+        except self.failures as error:
+            with writing(osp.join(folder, ERROR)) as path, atomic_write(path) as temporary:
+                with open(temporary, 'w', encoding='utf-8') as file:
+                    file.write(one_line(error) + '\n')
+            return one_line(error)
+        self._results[folder] = result
+        return result
+
+    def retry(self, folders: Iterable[str]) -> None:
+        r"""Makes failed runs open again."""
+        for folder in folders:
+            if self.error(folder) is not None:
+                with locked(folder) as held:
+                    if held and self.error(folder) is not None:
+                        os.remove(osp.join(folder, ERROR))

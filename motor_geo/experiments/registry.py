@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from motor_geo.experiments.baselines import BASELINES
+from motor_geo.experiments.options import ExperimentOptions, Variant
 from motor_geo.experiments.variants import (
     EPOCHS,
     LIRDREC,
     MOTOR,
-    Contender,
-    Setup,
     backbones,
     cold_start,
     controls,
@@ -27,6 +27,7 @@ from motor_geo.experiments.variants import (
     sparsity,
     token_counts,
 )
+from motor_geo.nn.models import MODELS
 
 
 class Experiment(NamedTuple):
@@ -35,9 +36,9 @@ class Experiment(NamedTuple):
     Args:
         name: Its name.
         title: What it shows.
-        contenders: Who competes.
-        view: How the report shows it, see :mod:`motor_geo.experiments.views.comparison`.
-        reference: Index of the label that differs between contenders that are
+        variants: Its variants, given what it runs on.
+        view: How the report shows it, see :mod:`motor_geo.experiments.views`.
+        reference: Index of the label that differs between variants that are
             compared, and its value for the one compared with.
         paper: Key of the paper in the file of published numbers.
         head: Names of the labels.
@@ -46,7 +47,7 @@ class Experiment(NamedTuple):
 
     name: str
     title: str
-    contenders: Callable[[Setup], list[Contender]]
+    variants: Callable[[ExperimentOptions], list[Variant]]
     view: str
     reference: tuple[int, str] | None = None
     paper: str | None = None
@@ -83,7 +84,7 @@ _ALL = [
     ),
     Experiment(
         'figure4',
-        'Parameters and Recall@20 by the number of tokens per modality',
+        'Parameters and accuracy by the number of tokens per modality',
         token_counts,
         'counts',
         AGAINST_IDS,
@@ -123,7 +124,7 @@ _ALL = [
         f'The first {EPOCHS} epochs',
         quick_start,
         'epochs',
-        note='Recall@20 on validation, which is what an epoch is followed by.',
+        note='Every epoch is followed by an evaluation on validation.',
     ),
     Experiment('lirdrec-figure4', 'Items without interactions', cold_start, 'cold'),
     Experiment(
@@ -139,6 +140,14 @@ _ALL = [
         layers,
         'lines',
         head=('data', 'backbone', 'hops on the user-item graph'),
+    ),
+    Experiment(
+        'backbones',
+        'All backbones with IDs and with tokens, and baselines without parameters',
+        backbones(tuple(MODELS), ('id', 'specific'), tuple(BASELINES)),
+        'comparison',
+        AGAINST_IDS,
+        'motor',
     ),
     Experiment(
         'quantizers',

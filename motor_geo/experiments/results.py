@@ -4,136 +4,165 @@ per user, groups of items, and published numbers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+import os.path as osp
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import yaml
 
 from motor_geo.data import RecommendationDataset
-from motor_geo.engine.evaluator import EvalResult
-from motor_geo.experiments.queue import Outcome
+from motor_geo.engine.evaluator import slice_metrics
+from motor_geo.experiments.metrics import read_metrics
+from motor_geo.experiments.options import ExperimentOptions, Options, Variant
+from motor_geo.experiments.queue import Job
 from motor_geo.experiments.registry import Experiment
-from motor_geo.experiments.significance import paired_tests
-from motor_geo.experiments.variants import Setup
+from motor_geo.experiments.user_values import compare, reference_of, user_means
 from motor_geo.pipeline.assemble import build_dataset
 from motor_geo.report.document import Value
 from motor_geo.typing import RATES, EvalTargets
 
 Label = tuple[str, ...]
-METRICS = ('recall@10', 'recall@20', 'ndcg@10', 'ndcg@20')
-MAIN = 'recall@20'
 
 
-class Scene:
+class VariantResults(NamedTuple):
+    r"""What came of a variant so far.
+
+    Args:
+        variant: The variant.
+        setting: What was chosen on validation; :obj:`None` if some of its
+            settings have not been tried yet.
+        validation: Settings and what they reach on validation.
+        jobs: The finished runs of the chosen setting.
+        results: Their results.
+    """
+
+    variant: Variant
+    setting: Options | None
+    validation: list[tuple[Options, float]]
+    jobs: list[Job]
+    results: list[dict[str, Any]]
+
+    def values(self, *path: str) -> list[float]:
+        r"""An entry of the results, *e.g.*, :obj:`('test', 'recall@20')`."""
+        out = []
+        for entry in self.results:
+            value: Any = entry
+            for key in path:
+                value = value[key]
+            out.append(float(value))
+        return out
+
+    def arrays(self) -> list[dict[str, np.ndarray]]:
+        r"""Values of users and ranks of held-out items, by seed."""
+        out = []
+        for job in self.jobs:
+            with np.load(osp.join(job.folder, 'per_user.npz'), allow_pickle=False) as file:
+                out.append(dict(file))
+        return out
+
+    def epochs(self, metric: str) -> list[list[float]]:
+        r"""A metric on validation after every epoch, by seed."""
+        out = []
+        for job in self.jobs:
+            with open(osp.join(job.folder, 'metrics.jsonl')) as file:
+                out.append([json.loads(line)['val'][metric] for line in file])
+        return out
+
+
+class Results:
     r"""What a view is made from.
 
     Args:
         experiment: The experiment.
-        setup: What it was carried out on.
-        outcomes: What came of its contenders.
+        options: What it ran on.
+        results: What came of its variants.
     """
 
-    def __init__(self, experiment: Experiment, setup: Setup, outcomes: Sequence[Outcome]):
-        self.experiment, self.setup = experiment, setup
-        self.outcomes = {outcome.contender.label: outcome for outcome in outcomes}
+    def __init__(
+        self,
+        experiment: Experiment,
+        options: ExperimentOptions,
+        results: Sequence[VariantResults],
+    ):
+        self.experiment, self.options = experiment, options
+        self.metrics = read_metrics(options.options)
+        self.variants = {entry.variant.label: entry for entry in results}
         self._datasets: dict[str, RecommendationDataset] = {}
-        self.tests = self._compare()
+        #: Tests per user of all variants that are compared, by label and metric.
+        self.tests = compare(self.user_values(), experiment.reference)
 
-    def of(self, data: str) -> dict[Label, Outcome]:
-        r"""Outcomes of a data set."""
-        return {label: out for label, out in self.outcomes.items() if label[0] == data}
+    def of(self, data: str) -> dict[Label, VariantResults]:
+        r"""Results on a data set."""
+        return {label: out for label, out in self.variants.items() if label[0] == data}
 
     def reference(self, label: Label) -> Label | None:
-        r"""What a contender is compared with."""
+        r"""What a variant is compared with."""
+        return reference_of(label, self.experiment.reference, self.variants)
+
+    def user_values(self) -> dict[Label, dict[str, np.ndarray]]:
+        r"""What is tested, by label: means over seeds of the metrics of users."""
         if self.experiment.reference is None:
-            return None
-        index, value = self.experiment.reference
-        other = (*label[:index], value, *label[index + 1 :])
-        return other if other != label and other in self.outcomes else None
-
-    def _compare(self) -> dict[tuple[Label, str], Any]:
-        r"""Tests per user of all contenders that are compared, by label and
-        metric, corrected together. Values of a user are means over seeds.
-        """
-        pairs = {}
-        for label in self.outcomes:
-            other = self.reference(label)
-            if other is None:
-                continue
-            own, base = (self._per_user(name) for name in (label, other))
-            if own and base and np.array_equal(own['user'], base['user']):
-                for metric in (MAIN, 'ndcg@20'):
-                    pairs[label, metric] = (own[metric], base[metric])
-        return paired_tests(pairs)
-
-    def _per_user(self, label: Label) -> dict[str, np.ndarray]:
-        arrays = self.outcomes[label].arrays()
-        if not arrays:
             return {}
-        out: dict[str, np.ndarray] = {'user': arrays[0]['user']}
-        for metric in (MAIN, 'ndcg@20'):
-            values = np.stack([entry[metric] for entry in arrays]).astype(np.float64)
-            out[metric] = values.mean(axis=0)
-        return out
+        tested = self.metrics.tested
+        return {label: user_means(own.arrays(), tested) for label, own in self.variants.items()}
 
     def value(self, label: Label, metric: str) -> Value:
         r"""A metric on the test set."""
-        outcome = self.outcomes[label]
+        own = self.variants[label]
         test = self.tests.get((label, metric))
         return summary(
-            outcome.values('test', metric),
-            outcome,
+            own.values('test', metric),
+            own,
             published=published(self, label, metric),
             p=None if test is None else test.corrected_wilcoxon,
         )
 
-    def gain(self, label: Label, metric: str = MAIN) -> Value | str:
-        r"""By how many per cent a contender is better than the reference."""
+    def gain(self, label: Label) -> Value | str:
+        r"""By how many per cent a variant is better than the reference."""
         other = self.reference(label)
         if other is None:
             return ''
-        new, old = (self.outcomes[name].values('test', metric) for name in (label, other))
-        if not new or not old:
+        path = 'test', self.metrics.main
+        new, old = (self.variants[name].values(*path) for name in (label, other))
+        if not new or not old or np.mean(old) == 0:
             return Value(None)
         return Value(float(np.mean(new)) / float(np.mean(old)) - 1)
 
-    def dataset(self, outcome: Outcome) -> RecommendationDataset:
-        r"""The data that the runs of a contender were made from."""
-        key = repr(sorted((k, v) for k, v in outcome.contender.options.items() if k[:4] == 'data'))
+    def dataset(self, own: VariantResults) -> RecommendationDataset:
+        r"""The data that the runs of a variant were made from."""
+        key = repr(sorted((k, v) for k, v in own.variant.options.items() if k[:4] == 'data'))
         if key not in self._datasets:
-            self._datasets[key] = build_dataset(outcome.jobs[0].config)
+            self._datasets[key] = build_dataset(own.jobs[0].config)
         return self._datasets[key]
 
     def groups(
-        self, outcome: Outcome, bounds: Sequence[int] | None = None
+        self, own: VariantResults, bounds: Sequence[int] | None = None
     ) -> list[dict[str, dict[str, float]]]:
         r"""Metrics of groups of items by training count, by seed."""
-        if not outcome.jobs:
+        if not own.jobs:
             return []
-        edge_index = self.dataset(outcome).data[RATES].edge_index
-        num_items = int(self.dataset(outcome).num_items)
-        count = edge_index[1].bincount(minlength=num_items)
+        dataset, k = self.dataset(own), int(self.metrics.of_groups[0].partition('@')[2])
+        count = dataset.data[RATES].edge_index[1].bincount(minlength=int(dataset.num_items))
         out = []
-        for entry in outcome.arrays():
+        for entry in own.arrays():
             user, ptr, item, rank = (
                 torch.from_numpy(entry[key]) for key in ('user', 'ptr', 'item', 'rank')
             )
-            targets = EvalTargets(user, ptr, item)
-            result = EvalResult({}, user, {}, rank, _targets=targets, _count=count, _ks=(20,))
-            out.append(result.slices(bounds))
+            out.append(slice_metrics(rank, EvalTargets(user, ptr, item), count, (k,), bounds))
         return out
 
 
-def summary(values: Sequence[float], outcome: Outcome, **more: Any) -> Value:
+def summary(values: Sequence[float], own: VariantResults, **more: Any) -> Value:
     r"""Mean and sample standard deviation over seeds."""
     if not values:
         return Value(None, **more)
     std = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return Value(float(np.mean(values)), std, runs=tuple(job.name for job in outcome.jobs), **more)
+    return Value(float(np.mean(values)), std, runs=tuple(job.name for job in own.jobs), **more)
 
 
 @lru_cache
@@ -142,18 +171,18 @@ def numbers() -> dict[str, Any]:
     return yaml.safe_load(files('motor_geo.experiments').joinpath('published.yaml').read_text())
 
 
-def published(scene: Scene, label: Label, metric: str) -> float | None:
-    r"""The printed number of a contender on data of the same name and size,
+def published(results: Results, label: Label, metric: str) -> float | None:
+    r"""The printed number of a variant on data of the same name and size,
     or of a backbone with IDs on the very split.
     """
     data, *rest = label
     table = {'table4': 'table4', 'lirdrec-table3': 'table3', 'lirdrec-table4': 'table4'}
-    paper = scene.experiment.paper
-    if paper is not None and scene.experiment.view == 'comparison':
-        entry = numbers()[paper].get(table.get(scene.experiment.name, 'table2'), {})
+    paper = results.experiment.paper
+    if paper is not None and results.experiment.view == 'comparison':
+        entry = numbers()[paper].get(table.get(results.experiment.name, 'table2'), {})
         for name, size in numbers()[paper]['table1']['datasets'].items():
             if name.lower() == data.lower() and (size['users'], size['items']) == (
-                scene.setup.sizes.get(data)
+                results.options.sizes.get(data)
             ):
                 found = _look_up(entry, name, rest, metric)
                 if found is not None:
@@ -176,12 +205,22 @@ def _look_up(table: Mapping[str, Any], data: str, keys: Sequence[str], metric: s
     return float(found[table['columns'].index(metric)])
 
 
-def spelled(metric: str) -> str:
-    r"""A metric in words."""
-    name, _, k = metric.partition('@')
-    return f'{ {"recall": "Recall", "ndcg": "NDCG"}.get(name, name) }@{k}'
-
-
 def of_group(groups: Sequence[Mapping[str, Any]], name: str, metric: str) -> list[float]:
     r"""A metric of a group of items, by seed."""
     return [entry[name][metric] for entry in groups if metric in entry.get(name, {})]
+
+
+def rows(results: Sequence[VariantResults], metric: str) -> Iterator[dict[str, Any]]:
+    r"""What was measured, a row per run of a chosen setting, and what the
+    settings reach on validation.
+    """
+    keys = ('seed', 'epochs', 'best_epoch', 'seconds', 'num_parameters', 'test', 'slices')
+    for own in results:
+        for job, result in zip(own.jobs, own.results):
+            yield {
+                'label': own.variant.label,
+                'tried': own.validation,
+                'command': job.command,
+                'val': result['val'][metric],
+                **{key: result[key] for key in keys},
+            }

@@ -62,34 +62,60 @@ class Space:
         """
         if any(isinstance(entry, Range) for entry in self.search.values()):
             return None
-        labels = [[json.dumps(value) for value in entry] for entry in self.search.values()]
-        grid = [dict(zip(self.search, entry)) for entry in itertools.product(*labels)]
+        choices = [json.loads(json.dumps(entry)) for entry in self.search.values()]
+        grid = [dict(zip(self.search, entry)) for entry in itertools.product(*choices)]
         if limit is None or limit >= len(grid):
             return grid
         order = np.random.default_rng(self.base['seed']).permutation(len(grid))
         return [grid[i] for i in order[:limit]]
 
-    def add(self, study: Any, params: Config) -> None:
-        r"""Adds a running trial to a study."""
+    def sample(
+        self, history: Sequence[tuple[Config, float | str | None]], attempt: int = 0
+    ) -> Config:
+        r"""What TPE chooses for the next trial. It is seeded by trial, so that
+        going on with a sweep samples the same, and processes do not.
+
+        Args:
+            history: Options of the trials so far, each with its value, its
+                error, or :obj:`None` while it runs.
+            attempt: Number of samples of this trial before, which were among
+                those trials.
+        """
+        import optuna
         from optuna.trial import TrialState, create_trial
 
-        distributions = self.distributions()
-        study.add_trial(
-            create_trial(state=TrialState.RUNNING, params=params, distributions=distributions)
-        )
-
-    def sample(self, study: Any) -> None:
-        r"""Adds a running trial that TPE chooses. It is seeded by trial, so
-        that going on with a sweep samples the same, and processes do not.
-        """
-        from optuna.samplers import TPESampler
-
-        entropy = self.base['seed'], len(study.get_trials(deepcopy=False))
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        entropy = self.base['seed'], len(history), *([attempt] if attempt else [])
         seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # 'constant_liar' was experimental.
-            study.sampler = TPESampler(seed=seed, constant_liar=True)
-        study.ask(self.distributions())
+            sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+        study = optuna.create_study(direction='maximize', sampler=sampler)
+        distributions = self.distributions()
+        for options, value in history:
+            state = TrialState.RUNNING if value is None else TrialState.COMPLETE
+            if isinstance(value, str):
+                state = TrialState.FAIL
+            study.add_trial(
+                create_trial(
+                    state=state,
+                    value=value if isinstance(value, float) else None,
+                    params=self._params(options),
+                    distributions=distributions,
+                )
+            )
+        params = study.ask(distributions).params
+        return {
+            key: params[key] if isinstance(entry, Range) else json.loads(params[key])
+            for key, entry in self.search.items()
+        }
+
+    def _params(self, options: Config) -> Config:
+        r"""Options in terms of Optuna."""
+        return {
+            key: value if isinstance(self.search[key], Range) else json.dumps(value)
+            for key, value in options.items()
+        }
 
     def distributions(self) -> dict[str, Any]:
         r"""The space in terms of Optuna, which knows choices by their JSON,
@@ -107,13 +133,6 @@ class Space:
             else:
                 out[key] = FloatDistribution(entry.low, entry.high, log=entry.log)
         return out
-
-    def options(self, params: Config) -> Config:
-        r"""Values of searched options from parameters of Optuna."""
-        return {
-            key: params[key] if isinstance(entry, Range) else json.loads(params[key])
-            for key, entry in self.search.items()
-        }
 
     def settings(self) -> Config:
         r"""Everything that two halves of a sweep must share."""
@@ -208,6 +227,7 @@ def _read(path: str) -> tuple[Config, Config]:
     if not isinstance(content, dict) or 'search' not in content:
         return read_yaml(path), {}
     search = content.pop('search')
+    content.pop('reproduce', None)  # See `motor_geo.experiments.options.settings_of`.
     config: Config = {}
     if not isinstance(search, dict) or not search:
         raise ConfigError(f"'{path}': 'search' must be a mapping of options (got {search!r})")

@@ -1,27 +1,40 @@
 r"""Searches hyper-parameters on validation: :obj:`python -m motor_geo.sweep`.
 
-Every trial is a run in :obj:`OUT/trials/<hash of its options>`, locked by the
-process that runs it. The lock ends with the process, however that ends: a trial
-that is marked as running but not locked was interrupted, and the next process
-goes on with it from its checkpoint.
+Every trial is a run in :obj:`OUT/trials/<hash of its options>`, see
+:mod:`motor_geo.experiments.queue`; its :obj:`trial.json` says which options it
+has, and as the how manieth it was begun. All that a sweep knows is read from there.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import os.path as osp
 import sys
-from typing import Any, TextIO
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from glob import escape, glob
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
+from motor_geo.experiments.queue import RunQueue, in_folder
 from motor_geo.experiments.search import Space
 from motor_geo.pipeline.assemble import build_dataset
 from motor_geo.pipeline.config import Config, write_yaml
-from motor_geo.pipeline.train import run
 from motor_geo.utils.cache import fingerprint
-from motor_geo.utils.errors import ConfigError, one_line
-from motor_geo.utils.files import atomic_write, check_writable, try_lock, writing
+from motor_geo.utils.errors import ConfigError
+from motor_geo.utils.files import atomic_write, locked, writing
+
+NEEDS = 'A search with ranges needs Optuna: pip install "motor-geo[sweep]"'
+
+
+class Trial(NamedTuple):
+    r"""A trial of a sweep: its number, from zero, and its options by dotted name."""
+
+    number: int
+    options: Config
+    folder: str
 
 
 class Sweep:
@@ -34,152 +47,161 @@ class Sweep:
 
     Raises:
         ConfigError: If the folder holds another search.
-        ImportError: If Optuna is not installed.
+        ImportError: If there are ranges and Optuna is not installed.
     """
 
     def __init__(self, space: Space, out: str, num_trials: int | None = None):
-        try:
-            import optuna
-        except ImportError as error:
-            raise ImportError('A sweep needs Optuna: pip install "motor-geo[sweep]"') from error
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
-
         self.space, self.out = space, out
         self.metric = space.base['trainer']['metric']
         self.grid = space.grid(num_trials)
         self.total = (num_trials or 20) if self.grid is None else len(self.grid)
+        if self.grid is None:
+            try:
+                import optuna  # noqa: F401
+            except ImportError as error:
+                raise ImportError(NEEDS) from error
 
-        check_writable(out)
+        self.queue = RunQueue(out)
+        if osp.exists(osp.join(out, 'study.log')):
+            raise ConfigError(
+                f"'{out}' holds a sweep of an earlier version of motor_geo (study.log); give "
+                'another --out or delete it'
+            )
         # Data that are wrong or have changed are found before any training.
         own = {**space.settings(), 'hash of data': build_dataset(space.base).fingerprint}
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        with self._lock(self.out):
-            storage = JournalStorage(JournalFileBackend(osp.join(out, 'study.log')))
-            self.study = optuna.create_study(
-                storage=storage, study_name='sweep', direction='maximize', load_if_exists=True
-            )
-            old = self.study.user_attrs.get('settings', own)
+        with locked(out, wait=True):
+            old = self._read(osp.join(out, 'sweep.json'), {'settings': own})['settings']
             for key in sorted({*old, *own}):
                 if old.get(key) != own.get(key):
                     raise ConfigError(
                         f"'{out}' holds another search ({key} is {old.get(key)} there, "
                         f'{own.get(key)} here); give another --out or delete it'
                     )
-            self.study.set_user_attr('settings', own)
+            self.own = own
+            self.write()
 
-    def _lock(self, folder: str) -> TextIO:
-        file = try_lock(osp.join(folder, '.lock'), wait=True)
-        assert file is not None
-        return file
+    def _read(self, path: str, default: Config) -> Config:
+        r"""A file with all keys of :obj:`default`, which it has by default."""
+        if not osp.exists(path):
+            return default
+        try:
+            with open(path) as file:
+                content = json.load(file)
+            return {key: content[key] for key in default}
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"'{path}' is damaged; delete it and start anew") from error
 
-    def _trials(self) -> dict[str, Any]:
-        r"""Trials of Optuna by folder, without those that repeat another and
-        those that were interrupted before they had parameters.
-        """
-        out: dict[str, Any] = {}
-        for trial in self.study.get_trials(deepcopy=False):
-            if set(trial.params) == set(self.space.search):
-                out.setdefault(self.folder(trial.params), trial)
-        return out
+    def trials(self) -> list[Trial]:
+        r"""The trials that were begun."""
+        out = []
+        for path in glob(osp.join(escape(self.out), 'trials', '*', 'trial.json')):
+            entry = self._read(path, {'number': 0, 'options': {}})
+            out.append(Trial(entry['number'], entry['options'], osp.dirname(path)))
+        return sorted(out, key=lambda trial: trial.number)
 
-    def folder(self, params: Config) -> str:
+    def folder(self, options: Config) -> str:
         r"""Folder of a trial."""
-        return osp.join(self.out, 'trials', fingerprint(self.space.options(params))[:12])
+        return osp.join(self.out, 'trials', fingerprint(options)[:12])
 
-    def claim(self) -> tuple[int, Config, TextIO] | None:
-        r"""Takes a trial that was interrupted, or else a new one, for this
-        process: its number, parameters and lock.
-        """
-        from optuna.trial import TrialState
+    @contextmanager
+    def claim(self) -> Iterator[Trial | None]:
+        r"""Holds a trial that was interrupted, or else a new one."""
+        with ExitStack() as stack:
+            with locked(self.out, wait=True):
+                trials = {trial.folder: trial for trial in self.trials()}
+                folder = stack.enter_context(self.queue.claim(trials))
+                if folder is None:
+                    new = self._new(trials)
+                    if new is not None:
+                        entry = {'number': new.number, 'options': new.options}
+                        self._write(osp.join(new.folder, 'trial.json'), entry)
+                        trials[new.folder] = new
+                        folder = stack.enter_context(self.queue.claim([new.folder]))
+            yield None if folder is None else trials[folder]
 
-        with self._lock(self.out):
-            seen = self._trials()
-            for folder, old in seen.items():
-                if old.state == TrialState.RUNNING:
-                    if (lock := try_lock(osp.join(folder, '.lock'))) is not None:
-                        return old.number, old.params, lock
-            for _ in range(100):  # A small space may be exhausted.
-                if len(seen) >= self.total or not self._add(seen):
-                    return None
-                new = self.study.get_trials(deepcopy=False)[-1]
-                folder = self.folder(new.params)
-                if folder not in seen:
-                    return new.number, new.params, self._lock(folder)
-                self.study.tell(new.number, state=TrialState.FAIL)
+    def _new(self, trials: dict[str, Trial]) -> Trial | None:
+        r"""A trial that is not among those that were begun."""
+        if len(trials) >= self.total:
+            return None
+        history = [(trial.options, self._value(trial)) for trial in trials.values()]
+        samples = (self.space.sample(history, i) for i in range(100))
+        # A small space may be exhausted.
+        for entry in samples if self.grid is None else self.grid:
+            if (folder := self.folder(entry)) not in trials:
+                return Trial(len(trials), entry, folder)
         return None
 
-    def _add(self, seen: dict[str, Any]) -> bool:
-        if self.grid is None:
-            self.space.sample(self.study)
-            return True
-        for params in self.grid:
-            if self.folder(params) not in seen:
-                self.space.add(self.study, params)
-                return True
-        return False
+    def _value(self, trial: Trial) -> float | str | None:
+        r"""What came of a trial so far: a value, an error or nothing."""
+        result = self.queue.result(trial.folder)
+        return self.queue.error(trial.folder) if result is None else result['val'][self.metric]
 
-    def run_trial(self, number: int, params: Config, lock: TextIO) -> str:
-        r"""Carries out a trial and returns a line about it."""
-        from optuna.trial import TrialState
+    def run_trial(self, trial: Trial) -> str:
+        r"""Carries out a trial that this process holds; returns a line about it."""
+        name = ', '.join(f'{key} {value}' for key, value in trial.options.items())
+        try:
+            config = in_folder(self.space.resolve(trial.options), trial.folder)
+            result = self.queue.run_job(config)  # A learning rate may well be too high.
+        except ValueError as error:
+            raise ConfigError(f'In the trial with {name}: {error}') from error
+        with locked(self.out, wait=True):
+            self.write()
+        if isinstance(result, str):
+            return f'{name}: failed: {result}'
+        return f'{name}: {self.metric} {result["val"][self.metric]:.4f}'
 
-        options = self.space.options(params)
-        name = ', '.join(f'{key} {value}' for key, value in options.items())
-        config = {**self.space.resolve(options), 'out': self.folder(params)}
-        config['trainer'] = {**config['trainer'], 'progress': False}
-        told: dict[str, Any] = {'state': TrialState.FAIL}
-        with lock:
-            try:
-                value = run(config, progress=False)['val'][self.metric]
-                outcome, told = f'{self.metric} {value:.4f}', {'values': value}
-            except FloatingPointError as error:  # A learning rate may well be too high.
-                outcome = f'failed: {one_line(error)}'
-            except ValueError as error:
-                raise ConfigError(f'In the trial with {name}: {error}') from error
-            with self._lock(self.out):
-                self.study.tell(number, **told)
-                self.write()
-        return f'{name}: {outcome}'
+    def retry(self) -> None:
+        r"""Opens failed trials again."""
+        self.queue.retry(trial.folder for trial in self.trials())
 
     def summary(self) -> dict[str, Any]:
         r"""All trials, best first, with validation metrics only."""
-        rows = []
-        for folder, trial in self._trials().items():
-            result = {}
-            if osp.exists(path := osp.join(folder, 'result.json')):
-                with open(path) as file:
-                    result = json.load(file)
+        rows: list[dict[str, Any]] = []
+        for trial in self.trials():
+            value = self._value(trial)
+            known = isinstance(value, float)
+            result = self.queue.result(trial.folder) or {}
             row = {
-                'options': self.space.options(trial.params),
-                'state': {'COMPLETE': 'finished', 'FAIL': 'failed'}.get(trial.state.name, 'open'),
-                self.metric: trial.value,
+                'options': trial.options,
+                'state': 'finished' if known else 'open' if value is None else 'failed',
+                self.metric: value if known else None,
                 **{key: result.get(key) for key in ('best_epoch', 'seconds')},
-                'folder': osp.relpath(folder, self.out),
+                'folder': osp.relpath(trial.folder, self.out),
             }
             rows.append(row)
         rows.sort(key=lambda row: row[self.metric] or 0, reverse=True)
         return {'metric': self.metric, 'total': self.total, 'trials': rows}
 
-    def write(self) -> None:
-        r"""Writes :obj:`sweep.json` and :obj:`best.yaml`."""
+    def write(self) -> dict[str, Any]:
+        r"""Writes :obj:`sweep.json` and :obj:`best.yaml` from what the folders
+        of the trials say, and returns the :meth:`summary`.
+        """
         out = self.summary()
-        with writing(osp.join(self.out, 'sweep.json')) as path, atomic_write(path) as temporary:
-            with open(temporary, 'w') as file:
-                json.dump(out, file, indent=1)
-        if out['trials'][0]['state'] == 'finished':
-            with writing(osp.join(self.out, 'best.yaml')) as path:
+        self._write(osp.join(self.out, 'sweep.json'), {**out, 'settings': self.own})
+        path = osp.join(self.out, 'best.yaml')
+        if out['trials'] and out['trials'][0]['state'] == 'finished':
+            with writing(path):
                 write_yaml(self.space.resolve(out['trials'][0]['options']), path)
+        elif osp.exists(path):
+            os.remove(path)
+        return out
+
+    def _write(self, path: str, content: Config) -> None:
+        with writing(path), atomic_write(path) as temporary, open(temporary, 'w') as file:
+            json.dump(content, file, indent=1)
 
     def fit(self, progress: bool = True) -> dict[str, Any]:
         r"""Runs trials until none is left and returns the :meth:`summary`."""
         hide = not progress or not sys.stderr.isatty()
         with tqdm(total=self.total, desc='trials', unit='trial', disable=hide) as bar:
             while True:
-                bar.n = sum(trial.state.is_finished() for trial in self._trials().values())
+                bar.n = sum(not self.queue.is_open(trial.folder) for trial in self.trials())
                 bar.refresh()
-                claimed = self.claim()
-                if claimed is None:
-                    return self.summary()
-                line = self.run_trial(*claimed)
+                with self.claim() as trial:
+                    if trial is None:
+                        break
+                    line = self.run_trial(trial)
                 if progress:
                     tqdm.write(line)
+        with locked(self.out, wait=True):
+            return self.write()

@@ -86,10 +86,14 @@ KINDS: dict[str, tuple[Mapping[str, type], type, str, str]] = {
 DERIVED = {
     'model': {'data', 'item_encoder'},
     'items': {'num_tokens', 'codebook_size', 'out_channels', 'num_items', 'in_channels'},
-    'tokenizer': {'verbose'},
-    'svd': {'modality', 'modalities', 'cache'},
-    'graph': {'weighting'},
-    'trainer': {'model', 'data', 'evaluator', 'seed', 'out', 'fingerprint', 'callbacks'},
+    'data': {'transform', 'pre_transform'},
+    'tokenizer': {'verbose', 'node_type', 'edge_type'},
+    'svd': {'modality', 'modalities', 'cache', 'edge_type'},
+    'graph': {'weighting', 'node_type'},
+    'trainer': {
+        *('model', 'data', 'evaluator', 'seed', 'out', 'fingerprint', 'callbacks'),
+        *('user_names', 'edge_type'),
+    },
     'evaluator': {'targets', 'train_edge_index', 'num_items', 'exclude', 'seed'},
 }
 #: The same for item encoders that have a name, which settles them.

@@ -111,6 +111,7 @@ def build_trainer(assembly: Assembly, out: str, progress: bool) -> Trainer:
             out=out,
             fingerprint=assembly.hashes['run'],
             callbacks=writers,
+            user_names=assembly.dataset.user_ids,
             **options,
         )
 

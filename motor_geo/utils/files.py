@@ -4,18 +4,22 @@ that is keyed by it.
 
 from __future__ import annotations
 
+import errno
 import os
 import os.path as osp
 import tempfile
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TextIO
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from motor_geo.utils.errors import ConfigError, one_line
 
 TEMPORARY = '.tmp-'
+#: What systems without locks say, such as some network file systems.
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 def remove_temporary(folder: str) -> None:
@@ -51,36 +55,46 @@ def atomic_write(path: str) -> Iterator[str]:
         raise
 
 
-def try_lock(path: str, wait: bool = False) -> TextIO | None:
-    r"""Locks a file until it is closed or the process ends, however it ends;
-    :obj:`None` if another process holds it. On systems without :obj:`fcntl`,
-    nothing is locked.
+@contextmanager
+def locked(folder: str, wait: bool = False) -> Iterator[bool]:
+    r"""Holds the lock of a folder, which is the file :obj:`.lock` in it, and
+    yields whether it could be had. The process that holds it may take it
+    again; it ends with the process, however that ends.
 
     Args:
-        path: The file, which is made if need be.
-        wait: Whether to wait for the other process.
+        folder: The folder, which is made if need be.
+        wait: Whether to wait for another process.
     """
-    os.makedirs(osp.dirname(path), exist_ok=True)
-    file = open(path, 'w')
-    try:
-        import fcntl
+    with writing(folder):
+        os.makedirs(folder, exist_ok=True)
+    lock = FileLock(osp.join(osp.abspath(folder), '.lock'), is_singleton=True)
+    with ExitStack() as stack:
+        held = True
+        try:
+            stack.enter_context(lock.acquire(blocking=wait))
+        except Timeout:
+            held = False
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            warnings.warn(
+                f"The file system of '{folder}' has no locks ({error.strerror}): let one process "
+                'at a time work there',
+                stacklevel=2,
+            )
+        yield held
 
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except ImportError:
-        pass
-    except BlockingIOError:
-        file.close()
-        return None
-    return file
 
-
-def load_array(path: str, num_rows: int | None = None, mmap: bool = False) -> np.ndarray:
+def load_array(
+    path: str, num_rows: int | None = None, mmap: bool = False, finite: bool = True
+) -> np.ndarray:
     r"""Loads a feature matrix from a :obj:`.npy` file and checks it.
 
     Args:
         path: The file.
         num_rows: Expected number of rows, if known.
         mmap: If set to :obj:`True`, the file stays on disk.
+        finite: If set to :obj:`False`, NaN and infinite values are let through.
 
     Raises:
         FileNotFoundError: If the file is missing.
@@ -107,7 +121,8 @@ def load_array(path: str, num_rows: int | None = None, mmap: bool = False) -> np
         raise ValueError(f"'{path}': expected {num_rows} rows (one per item), got {array.shape[0]}")
     if array.shape[1] == 0:
         raise ValueError(f"'{path}': expected at least one column, got none")
-    check_finite(array, f"'{path}'")
+    if finite:
+        check_finite(array, f"'{path}'")
     return array
 
 

@@ -1,48 +1,115 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
-from motor_geo.experiments.queue import Job, Journal
+from motor_geo.experiments.queue import Job, RunQueue, read_result
+from motor_geo.utils.errors import ConfigError
+from motor_geo.utils.files import locked
 
-pytest.importorskip('optuna')
+ROOT = Path(__file__).parents[2]
+RESULT = {'val': {'recall@20': 0.5}, 'test': {}, 'seconds': 1.0}
 
 
 @pytest.fixture
-def jobs(tmp_path):
-    return [Job(name, str(tmp_path / 'runs' / name), {}, {}) for name in 'ab']
+def folders(tmp_path):
+    return [str(tmp_path / 'runs' / name) for name in 'ab']
+
+
+def finish(folder, result=RESULT):
+    with open(os.path.join(folder, 'result.json'), 'w') as file:
+        json.dump(result, file)
+    return result
+
+
+def fail(config):
+    raise FloatingPointError('The loss\nis NaN')
 
 
 def test_commands_of_jobs():
     options = {'data': 'my shop', 'seed': 3, 'tokenizer.modalities': ['text'], 'behavior': True}
-    command = Job('a', 'out/a', options, {}).command
+    command = Job('a', 'out/a', {'model': 'BPR', **options}, {}).command
     assert command == (
-        "python -m motor_geo.run --data 'my shop' --seed 3 --tokenizer.modalities '[\"text\"]' "
-        '--behavior true --out out/a'
+        "python -m motor_geo.run --model BPR --data 'my shop' --seed 3 --tokenizer.modalities "
+        '\'["text"]\' --behavior true --out out/a'
+    )
+    options = {'model': 'ItemKNN', 'items': 'none', 'baseline.k': 50, 'data': 'shop', 'seed': 3}
+    assert Job('a', 'out/a', options, {}).command == (
+        'python -m motor_geo.reproduce backbones --models ItemKNN --seeds 3 --data shop --out out/a'
     )
 
 
-def test_no_job_is_taken_twice(tmp_path, jobs):
-    first, second = Journal(str(tmp_path)), Journal(str(tmp_path))
-    job, number, lock = first.claim(jobs)
-    other, another, _lock = second.claim(jobs)
-    assert (job.name, other.name) == ('a', 'b') and number != another
-    assert first.claim(jobs) is None and second.claim(jobs) is None
+def test_no_run_is_taken_twice(tmp_path, folders):
+    first, second = RunQueue(str(tmp_path)), RunQueue(str(tmp_path))
+    with first.claim(folders) as one:
+        code = (
+            'import sys; from motor_geo.experiments.queue import RunQueue\n'
+            'with RunQueue(sys.argv[1]).claim(sys.argv[2:]) as folder: print(folder)'
+        )
+        command = [sys.executable, '-c', code, str(tmp_path), *folders]
+        found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        assert (one, found.stdout.strip()) == tuple(folders)
+        finish(one)
+    with second.claim(folders) as other:
+        assert other == folders[1]
+        second.run_job({'out': other}, lambda config: finish(config['out']))
+    with first.claim(folders) as none:
+        assert none is None
+    assert first.result(folders[1]) == RESULT
 
-    lock.close()  # As at the end of a process that was killed.
-    again, same, lock = second.claim(jobs)
-    assert (again.name, same) == ('a', number)
-    second.tell(same, 0.5)
-    (tmp_path / 'runs' / 'a' / 'result.json').write_text('{}')
-    lock.close()
-    assert first.claim(jobs) is None
-    assert len(first.study.trials) == 2
-
-    (tmp_path / 'runs' / 'a' / 'result.json').unlink()  # Deleted to be done anew.
-    again, new, _lock2 = first.claim(jobs)
-    assert again.name == 'a' and new == 2
+    os.remove(os.path.join(folders[0], 'result.json'))  # Deleted to be done anew.
+    with first.claim(folders) as again:
+        assert again == folders[0]
 
 
-def test_failures_are_kept(tmp_path, jobs):
-    journal = Journal(str(tmp_path))
-    assert journal.failed() == {}
-    _, number, _lock = journal.claim(jobs)
-    journal.tell(number, None, 'The loss is NaN')
-    assert Journal(str(tmp_path)).failed() == {'a': 'The loss is NaN'}
+@pytest.mark.skipif(sys.platform == 'win32', reason='POSIX signals')
+def test_what_a_killed_process_held_is_open(tmp_path, folders):
+    code = (
+        'import os, signal, sys; from motor_geo.experiments.queue import RunQueue\n'
+        'with RunQueue(sys.argv[1]).claim(sys.argv[2:]): os.kill(os.getpid(), signal.SIGKILL)'
+    )
+    command = [sys.executable, '-c', code, str(tmp_path), *folders]
+    assert subprocess.run(command, cwd=ROOT).returncode == -signal.SIGKILL
+    assert os.listdir(folders[0]) == ['.lock']
+    with RunQueue(str(tmp_path)).claim(folders) as folder:
+        assert folder == folders[0]
+
+
+def test_failures_are_kept_until_retried(tmp_path, folders):
+    queue = RunQueue(str(tmp_path))
+    with queue.claim(folders) as folder:
+        assert queue.run_job({'out': folder}, fail) == 'The loss is NaN'
+    other = RunQueue(str(tmp_path))
+    assert [other.error(folder) for folder in folders] == ['The loss is NaN', None]
+    with other.claim(folders) as folder:
+        assert folder == folders[1]
+
+    with locked(folders[0]):
+        other.retry(folders)
+    assert other.is_open(folders[0]) and not os.path.exists(folders[1] + '/error.txt')
+    with other.claim(folders) as folder:
+        assert folder == folders[0]
+        finish(folder)
+        (Path(folder) / 'error.txt').write_text('of before')
+    assert other.error(folders[0]) is None  # It has finished after all.
+
+
+def test_other_errors_end_the_process(tmp_path, folders):
+    queue = RunQueue(str(tmp_path), (ValueError,))
+    with pytest.raises(FloatingPointError), queue.claim(folders) as folder:
+        queue.run_job({'out': folder}, fail)
+    assert queue.is_open(folders[0])
+
+
+@pytest.mark.parametrize('content', ['', '{}', '[]', '{"val": {}', 'null'])
+def test_damaged_results_are_named(tmp_path, folders, content):
+    os.makedirs(folders[0])
+    path = Path(folders[0]) / 'result.json'
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=f"'{path}' is damaged: expected the result of a run"):
+        RunQueue(str(tmp_path)).result(folders[0])
+    assert read_result(folders[1]) is None

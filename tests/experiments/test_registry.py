@@ -1,31 +1,34 @@
 import pytest
 
+from motor_geo.experiments.baselines import BASELINES
 from motor_geo.experiments.registry import ALIASES, EXPERIMENTS
 from motor_geo.experiments.search import override
 from motor_geo.pipeline.config import resolve
-from tests.experiments.test_variants import NAMES, make_setup
+from tests.experiments.test_variants import NAMES, make_options
 
 
 @pytest.mark.parametrize('name', list(EXPERIMENTS))
-def test_contenders(tmp_path, name):
-    setup, experiment = make_setup(tmp_path), EXPERIMENTS[name]
-    contenders = experiment.contenders(setup)
-    labels = [contender.label for contender in contenders]
+def test_variants(tmp_path, name):
+    options, experiment = make_options(tmp_path), EXPERIMENTS[name]
+    variants = experiment.variants(options)
+    labels = [variant.label for variant in variants]
     assert len(set(labels)) == len(labels)
     compared = set()
-    for contender in contenders:
-        data, *_ = contender.label
-        assert len(contender.label) == len(experiment.head)
-        assert 1 <= len(contender.settings) <= 2
-        assert contender.options['trainer.epochs'] == 7
-        for setting in contender.settings:
-            config = resolve(override({}, {**contender.options, **setting}))
+    for variant in variants:
+        data, *_ = variant.label
+        assert len(variant.label) == len(experiment.head)
+        assert 1 <= len(variant.settings) <= 2
+        assert variant.options['trainer.epochs'] == 7
+        if variant.options['model'] in BASELINES:  # Which are compared with nothing.
+            continue
+        for setting in variant.settings:
+            config = resolve(override({}, {**variant.options, **setting}))
             assert config['trainer']['epochs'] == 7
-        if not NAMES[data]:  # Nothing there but interactions.
-            assert contender.options['items'] == 'id' or contender.options['behavior']
+        if not NAMES[data] and variant.options['model'] not in BASELINES:
+            assert variant.options['items'] == 'id' or variant.options['behavior']
         if experiment.reference is not None and (name, data) != ('lirdrec-table2', 'bare'):
             index, value = experiment.reference
-            compared.add((*contender.label[:index], value, *contender.label[index + 1 :]))
+            compared.add((*variant.label[:index], value, *variant.label[index + 1 :]))
     assert compared <= set(labels)
 
 

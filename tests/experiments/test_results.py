@@ -1,16 +1,15 @@
 import pytest
 
-from motor_geo.experiments.queue import Outcome
+from motor_geo.experiments.options import ExperimentOptions, Variant
 from motor_geo.experiments.registry import EXPERIMENTS
-from motor_geo.experiments.results import Scene, published, summary
-from motor_geo.experiments.variants import Contender, Setup
+from motor_geo.experiments.results import Results, VariantResults, published, summary
 
 
 def make(name, values, data='shop', sizes=(10, 20)):
-    r"""A scene of outcomes with Recall@20 by label, and no files."""
-    outcomes = [
-        Outcome(
-            Contender(label, {}, [{}]),
+    r"""Results with Recall@20 by label, and no files."""
+    found = [
+        VariantResults(
+            Variant(label, {}, [{}]),
             {},
             [],
             [],
@@ -18,19 +17,21 @@ def make(name, values, data='shop', sizes=(10, 20)):
         )
         for label, own in values.items()
     ]
-    setup = Setup({data: data}, {data: ['text']}, sizes={data: sizes})
-    return Scene(EXPERIMENTS[name], setup, outcomes)
+    options = ExperimentOptions({data: data}, {data: ['text']}, sizes={data: sizes})
+    return Results(EXPERIMENTS[name], options, found)
 
 
 def test_values_over_seeds():
-    scene = make('table2', {('shop', 'BPR', 'id'): [0.1, 0.3], ('shop', 'BPR', 'specific'): [0.3]})
-    value = scene.value(('shop', 'BPR', 'id'), 'recall@20')
+    results = make(
+        'table2', {('shop', 'BPR', 'id'): [0.1, 0.3], ('shop', 'BPR', 'specific'): [0.3]}
+    )
+    value = results.value(('shop', 'BPR', 'id'), 'recall@20')
     assert (value.mean, value.std) == (pytest.approx(0.2), pytest.approx(0.02**0.5))
-    value = scene.value(('shop', 'BPR', 'specific'), 'ndcg@20')
+    value = results.value(('shop', 'BPR', 'specific'), 'ndcg@20')
     assert (value.mean, value.std) == (pytest.approx(0.15), None)
-    assert scene.gain(('shop', 'BPR', 'specific')).mean == pytest.approx(0.5)
-    assert scene.gain(('shop', 'BPR', 'id')) == ''
-    assert summary([], scene.outcomes['shop', 'BPR', 'id']).mean is None
+    assert results.gain(('shop', 'BPR', 'specific')).mean == pytest.approx(0.5)
+    assert results.gain(('shop', 'BPR', 'id')) == ''
+    assert summary([], results.variants['shop', 'BPR', 'id']).mean is None
 
 
 @pytest.mark.parametrize(
@@ -49,6 +50,6 @@ def test_values_over_seeds():
     ],
 )
 def test_published(name, data, sizes, label, expected):
-    scene = make(name, {}, data, sizes)
-    assert published(scene, (data, *label), 'recall@20') == expected
-    assert published(scene, (data, *label), 'recall@7') is None
+    results = make(name, {}, data, sizes)
+    assert published(results, (data, *label), 'recall@20') == expected
+    assert published(results, (data, *label), 'recall@7') is None

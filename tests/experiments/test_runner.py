@@ -2,20 +2,19 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
-from motor_geo.experiments import runner as module
+from motor_geo.experiments import queue as module
 from motor_geo.pipeline import train as run_module
 from motor_geo.pipeline.assemble import build_dataset
+from motor_geo.report.write import read_runs
 from motor_geo.reproduce import main, prepare
 from tests.shop import NUM_ITEMS, SMALL, make_shop, results, start, table
 
-pytest.importorskip('optuna')
 pytest.importorskip('matplotlib')
 pytest.importorskip('scipy')
 
@@ -36,7 +35,7 @@ def test_settings_are_chosen_on_validation_and_trained_with_all_seeds(shop, tmp_
         name: yaml.safe_load((tmp_path / 'runs' / name / 'config.yaml').read_text())
         for name in found
     }
-    rows = [json.loads(line) for line in (tmp_path / 'table2.jsonl').open()]
+    rows = read_runs(str(tmp_path / 'table2.jsonl'))
     by_label = {}
     for row in rows:
         by_label.setdefault(tuple(row['label']), []).append(row)
@@ -86,7 +85,7 @@ def test_shorter_runs_do_not_stand_for_longer_ones(shop, tmp_path):
     flags = ('--models', 'LightGCN', '--seeds', '0', '--effort', '1')
     for epochs in (2, 1):
         assert start(shop, tmp_path, 'table2', *flags, '--trainer.epochs', str(epochs)) == 0
-        rows = [json.loads(line) for line in (tmp_path / 'table2.jsonl').open()]
+        rows = read_runs(str(tmp_path / 'table2.jsonl'))
         assert [row['epochs'] for row in rows] == [epochs] * 3
     assert len(results(tmp_path)) == 6
 
@@ -127,23 +126,66 @@ def test_thinner_data_has_fewer_interactions(shop, tmp_path):
     assert sizes == {1.0: 640, 0.5: 320, 0.25: 160, 0.1: 64}
 
 
+WORKER = """
+import os, signal, sys
+from pathlib import Path
+
+from motor_geo.engine.trainer import Trainer
+from motor_geo.reproduce import main
+
+folder, me, die = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+
+def show(self, bar, entry):
+    if me == '0' and entry['epoch'] == 2:
+        (folder / 'training').touch()
+        if die == 'True':
+            os.kill(os.getpid(), signal.SIGKILL)
+
+Trainer._show = show
+sys.exit(main(sys.argv[4:]))
+"""
+
+
 @pytest.mark.skipif(sys.platform == 'win32', reason='POSIX signals')
-def test_a_killed_process_leaves_nothing_to_repeat(shop, tmp_path):
-    flags = ['--models', 'LightGCN', '--seeds', '0', '--effort', '1']
-    flags += ['--out', str(tmp_path / 'out'), *SMALL, '--trainer.epochs', '150']
-    flags += ['--trainer.patience', '150']
-    command = [sys.executable, '-m', 'motor_geo.reproduce', 'table2', '--data', shop, *flags]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=-1, stderr=-1)
-    runs, end = tmp_path / 'out' / 'runs', time.monotonic() + 60
-    while not list(runs.glob('*/metrics.jsonl')) and time.monotonic() < end:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert len(results(tmp_path / 'out')) < 3
-    assert main(['table2', '--data', shop, *flags]) == 0
-    assert len(results(tmp_path / 'out')) == 3
-    for path in runs.glob('*/metrics.jsonl'):
-        assert [json.loads(line)['epoch'] for line in path.open()] == list(range(1, 151))
+def test_one_of_two_processes_is_killed(shop, tmp_path):
+    r"""What it leaves behind, the other one and the same command finish, to the same bits."""
+    flags = ['--models', 'LightGCN', 'BPR', '--seeds', '0', '1', '--effort', '1', *SMALL]
+    flags += ['--trainer.epochs', '4']
+    out, whole = tmp_path / 'out', tmp_path / 'whole'
+    assert main(['table2', '--data', shop, '--out', str(whole), *flags]) == 0
+    command = ['table2', '--data', shop, '--out', str(out), *flags]
+    workers = [
+        subprocess.Popen(
+            [sys.executable, '-c', WORKER, str(tmp_path), str(i), 'True', *command],
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for i in range(2)
+    ]
+    assert [worker.wait(timeout=300) for worker in workers] == [-signal.SIGKILL, 0]
+    assert (tmp_path / 'training').exists()
+    expected = results(whole)
+    assert len(expected) == 12 and results(out).keys() == expected.keys()
+    for name, result in results(out).items():
+        for key in ('val', 'test', 'best_epoch', 'hashes', 'slices'):
+            assert result[key] == expected[name][key], (name, key)
+        own, other = (
+            [
+                {k: v for k, v in json.loads(line).items() if 'seconds' not in k}
+                for line in (folder / 'runs' / name / 'metrics.jsonl').open()
+            ]
+            for folder in (out, whole)
+        )
+        assert own == other and [entry['epoch'] for entry in own] == [1, 2, 3, 4]
+    rows = [
+        [
+            {k: v for k, v in json.loads(line).items() if k not in ('seconds', 'command')}
+            for line in (folder / 'table2.jsonl').open()
+        ]
+        for folder in (out, whole)
+    ]
+    assert rows[0] == rows[1]
 
 
 @pytest.mark.parametrize('share', [0.0, 1.0])
@@ -157,7 +199,7 @@ def test_progress_knows_what_is_left(shop, tmp_path, share):
     assert (reproduction.remaining(ready, left, 1) == '') and bool(ready) != bool(share)
 
 
-def test_what_a_contender_cannot_do_does_not_end_the_others(shop, tmp_path, monkeypatch):
+def test_what_a_variant_cannot_do_does_not_end_the_others(shop, tmp_path, monkeypatch):
     def fail(config, progress):
         if config['items']['name'] == 'id':
             raise FloatingPointError('The loss is NaN')
@@ -170,9 +212,105 @@ def test_what_a_contender_cannot_do_does_not_end_the_others(shop, tmp_path, monk
     text = (tmp_path / 'table2.md').read_text()
     assert 'failed: The loss is NaN' in text and '| LightGCN | id | – |' in text
 
+    reasons = [path.read_text() for path in (tmp_path / 'runs').glob('*/error.txt')]
+    assert reasons == ['The loss is NaN\n']
     monkeypatch.setattr(module, 'run', run_module.run)
     assert start(shop, tmp_path, 'table2', *flags) == 0
     assert len(results(tmp_path)) == 4  # Failed runs stay so, unless one asks for them.
     assert start(shop, tmp_path, 'table2', *flags, '--retry') == 0
     assert len(results(tmp_path)) == 6
     assert 'failed' not in (tmp_path / 'table2.md').read_text()
+
+
+@pytest.mark.parametrize(
+    'metric, flags',
+    [
+        ('ndcg@10', ['--evaluator.ks', '[10]', '--trainer.metric', 'ndcg@10']),
+        ('recall@20', ['--evaluator.metrics', '[recall]']),
+        ('coverage@5', ['--trainer.metric', 'coverage@5']),
+    ],
+)
+def test_metrics_follow_the_options(shop, tmp_path, metric, flags):
+    more = ['--models', 'LightGCN', '--seeds', '0', '--effort', '2', *flags]
+    assert start(shop, tmp_path, 'table2', *more) == 0
+    rows = [json.loads(line) for line in (tmp_path / 'table2.jsonl').open()]
+    found = results(tmp_path)
+    assert len(rows) == 3 and len(found) == 6
+    for row in rows:
+        tried = [r['val'][metric] for r in found.values() if r['items'] == row['label'][2]]
+        assert row['val'] == max(tried) == max(value for _, value in row['tried'])
+    head, cells = table(tmp_path / 'table2.md', 'Backbones with IDs and with tokens: shop')
+    columns = [column.lower() for column in head]
+    assert f'gain in {metric} over id' in columns
+    for row, own in zip(cells, rows):
+        value = row[columns.index(metric)].replace('*', '').replace('\\', '')
+        assert value == f'{own["test"][metric]:.4f}'
+
+
+@pytest.mark.parametrize('name', ['table3', 'figure4', 'sparsity', 'lirdrec-figure6'])
+def test_views_of_another_metric(shop, tmp_path, name):
+    flags = ['--evaluator.ks', '[10]', '--trainer.metric', 'ndcg@10', '--trainer.epochs', '1']
+    flags += ['--seeds', '0', '--effort', '1', '--models', 'LightGCN']
+    assert start(shop, tmp_path, name, *flags) == 0
+    text = (tmp_path / f'{name}.md').read_text()
+    assert 'NDCG@10' in text and 'Recall@20' not in text
+
+
+def test_metrics_that_are_not_evaluated_are_refused(shop, tmp_path, capsys):
+    assert start(shop, tmp_path / 'out', 'table2', '--evaluator.ks', '[10]') == 2
+    error = capsys.readouterr().err
+    assert 'trainer.metric: expected one of recall@10, ndcg@10' in error and '@20' in error
+    assert not (tmp_path / 'out').exists()
+
+
+def test_baselines_stand_beside_backbones(shop, tmp_path):
+    flags = ['--seeds', '0', '1', '--effort', '2', '--models', 'Popularity', 'ItemKNN', 'LightGCN']
+    assert start(shop, tmp_path, 'backbones', *flags) == 0
+    rows = {}
+    for line in (tmp_path / 'backbones.jsonl').open():
+        row = json.loads(line)
+        rows.setdefault(tuple(row['label'][1:]), []).append(row)
+    assert list(rows) == [
+        ('Popularity', 'none'),
+        ('ItemKNN', 'none'),
+        ('LightGCN', 'id'),
+        ('LightGCN', 'specific'),
+    ]
+    assert [len(own[0]['tried']) for own in rows.values()] == [1, 2, 2, 2]
+    assert [row['num_parameters'] for row in rows['ItemKNN', 'none']] == [0, 0]
+    for result in results(tmp_path).values():
+        if result['model'] == 'Popularity':
+            assert result['test'].keys() == result['popularity'].keys()
+            assert result['test'] == result['popularity']
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / 'runs').glob('*/result.json')}
+    assert start(shop, tmp_path, 'backbones', *flags) == 0  # Nothing is repeated.
+    assert all(path.stat().st_mtime_ns == time for path, time in times.items())
+
+
+def test_names_of_data_sets_may_hold_anything(shop, tmp_path):
+    folder = tmp_path / 'my.shop (2)'
+    folder.mkdir()
+    for path in Path(shop).iterdir():
+        name = f'{folder.name}.inter' if path.suffix == '.inter' else path.name
+        (folder / name).write_bytes(path.read_bytes())
+    flags = ('--models', 'LightGCN', '--seeds', '0', '--effort', '1')
+    assert start(str(folder), tmp_path / 'out', 'table3', *flags) == 0
+    names = {path.name for path in (tmp_path / 'out').glob('*.svg')}
+    assert 'figure3-my-shop-2--LightGCN-recall.svg' in names
+
+
+def test_a_journal_of_before_is_not_read(shop, tmp_path, capsys):
+    (tmp_path / 'runs.log').write_text('{"op_code": 0')
+    flags = ('--models', 'LightGCN', '--seeds', '0', '--effort', '1')
+    assert start(shop, tmp_path, 'table2', *flags) == 0
+    assert "runs.log' is of an earlier version and no longer read" in capsys.readouterr().err
+
+
+def test_no_optuna_is_needed(shop, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, 'optuna', None)
+    flags = ('--models', 'LightGCN', '--seeds', '0', '--effort', '1')
+    assert start(shop, tmp_path, 'table2', *flags) == 0
+    monkeypatch.setitem(sys.modules, 'matplotlib', None)
+    assert start(shop, tmp_path / 'out', 'table2', *flags) == 2
+    assert 'pip install "motor-geo[reproduce]"' in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()

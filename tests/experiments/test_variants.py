@@ -1,89 +1,84 @@
 import pytest
 
 from motor_geo.data import OPQTokenizer
+from motor_geo.experiments.options import ExperimentOptions, settings_of
 from motor_geo.experiments.registry import EXPERIMENTS
 from motor_geo.experiments.search import override
-from motor_geo.experiments.variants import TRIED, Setup, in_words
 from motor_geo.nn import TokenCrossEncoder
 from motor_geo.pipeline.config import resolve
 
 NAMES = {'shop': ['image', 'text'], 'bare': []}
 
 
-def make_setup(tmp_path):
+def make_options(tmp_path):
     folders = {}
     for name in NAMES:
         (tmp_path / name).mkdir()
         folders[name] = str(tmp_path / name)
-    return Setup(folders, NAMES, effort=2, options={'trainer.epochs': 7})
+    return ExperimentOptions(folders, NAMES, effort=2, options={'trainer.epochs': 7})
 
 
 @pytest.fixture
-def setup(tmp_path):
-    return make_setup(tmp_path)
+def options(tmp_path):
+    return make_options(tmp_path)
 
 
 @pytest.mark.parametrize(
     'name', ['table2', 'table4', 'figure4', 'controls', 'quantizers', 'sparsity', 'recommended']
 )
-def test_the_same_is_tried_for_everyone(setup, name):
+def test_the_same_is_tried_for_everyone(options, name):
     for models in (None, ('BPR',)):
-        wide = setup._replace(effort=9, models=models)
-        contenders = EXPERIMENTS[name].contenders(wide)
+        wide = options._replace(effort=9, models=models)
+        variants = EXPERIMENTS[name].variants(wide)
         size = 6 if name == 'recommended' else 3
-        for contender in contenders:
-            assert contender.settings[:3] == TRIED[contender.options['model']]
-            distinct = {str(sorted(setting.items())) for setting in contender.settings}
-            assert len(distinct) == len(contender.settings) == size
+        for variant in variants:
+            assert variant.settings[:3] == settings_of(variant.options['model'])
+            distinct = {str(sorted(setting.items())) for setting in variant.settings}
+            assert len(distinct) == len(variant.settings) == size
 
 
-def test_a_grid_takes_the_place_of_the_own_ones(setup):
+def test_a_grid_takes_the_place_of_the_own_ones(options):
     grid = ({'model.reg_weight': 0.5}, {'model.reg_weight': 0.25})
-    setup = setup._replace(grid=grid, effort=9)
+    options = options._replace(grid=grid, effort=9)
     for name in ('table2', 'recommended'):
-        for contender in EXPERIMENTS[name].contenders(setup):
-            assert contender.settings[:2] == list(grid)
-            assert TRIED[contender.options['model']] != list(grid)
-    for contender in EXPERIMENTS['lirdrec-figure4'].contenders(setup):  # Where nothing is tried.
-        assert contender.options['model.reg_weight'] == 0.5
+        for variant in EXPERIMENTS[name].variants(options):
+            assert variant.settings[:2] == list(grid)
+            assert settings_of(variant.options['model']) != list(grid)
+    for variant in EXPERIMENTS['lirdrec-figure4'].variants(options):  # Where nothing is tried.
+        assert variant.options['model.reg_weight'] == 0.5
 
 
-def test_tokens_have_the_regulariser_of_ids(setup):
+def test_tokens_have_the_regulariser_of_ids(options):
     for name in ('table2', 'table3', 'lirdrec-figure4'):
-        found = {c.label: c for c in EXPERIMENTS[name].contenders(setup._replace(effort=1))}
-        for (data, model, form), contender in found.items():
-            (setting,) = contender.settings
-            options = {**contender.options, **setting}
-            assert TRIED[model][0].items() <= options.items(), (data, model, form)
+        found = {c.label: c for c in EXPERIMENTS[name].variants(options._replace(effort=1))}
+        for (data, model, form), variant in found.items():
+            (setting,) = variant.settings
+            found = {**variant.options, **setting}
+            assert settings_of(model)[0].items() <= found.items(), (data, model, form)
 
 
-def test_averages_have_the_parameters_of_a_full_network(setup):
+def test_averages_have_the_parameters_of_a_full_network(options):
     found = {
-        c.label[2]: c for c in EXPERIMENTS['controls'].contenders(setup) if c.label[0] == 'shop'
+        c.label[2]: c for c in EXPERIMENTS['controls'].variants(options) if c.label[0] == 'shop'
     }
     size = []
     for name, mode in (('mean', 'mean'), ('full', 'specific')):
-        options = resolve(override({}, found[name].options))['tokenizer']
-        count = options.get('num_tokens', OPQTokenizer().num_tokens)
+        tokenizer = resolve(override({}, found[name].options))['tokenizer']
+        count = tokenizer.get('num_tokens', OPQTokenizer().num_tokens)
         encoder = TokenCrossEncoder({'image': count, 'text': count}, 256, 64, mode=mode)
         size.append(sum(parameter.numel() for parameter in encoder.parameters()))
     assert size[0] == pytest.approx(size[1], rel=2e-3)
 
 
-def test_backbones_without_features_are_left_out(setup):
-    labels = [c.label for c in EXPERIMENTS['table2'].contenders(setup)]
+def test_backbones_without_features_are_left_out(options):
+    labels = [c.label for c in EXPERIMENTS['table2'].variants(options)]
     assert [label[1] for label in labels if label[0] == 'bare'] == ['BPR', 'LightGCN', 'LayerGCN']
-    labels = [c.label for c in EXPERIMENTS['table2'].contenders(setup._replace(models=('MICRO',)))]
+    labels = [c.label for c in EXPERIMENTS['table2'].variants(options._replace(models=('MICRO',)))]
     assert labels == [('shop', 'MICRO', form) for form in ('id', 'specific', 'agnostic')]
 
 
-def test_settings_in_words():
-    setting = {'model.reg_weight': 0.1, 'items.init': 'xavier'}
-    assert in_words(setting) == 'reg_weight 0.1, init xavier' and in_words({}) == ''
-
-
-def test_variations_differ_in_one_option(setup):
-    found = {c.label: c.options for c in EXPERIMENTS['sparsity'].contenders(setup)}
+def test_variations_differ_in_one_option(options):
+    found = {c.label: c.options for c in EXPERIMENTS['sparsity'].variants(options)}
     base = found['shop', 'LightGCN', 'specific', '0.25']
     varied = {
         label[2]: {key: value for key, value in options.items() if base.get(key) != value}

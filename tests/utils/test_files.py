@@ -1,3 +1,4 @@
+import errno
 import os
 import re
 import stat
@@ -6,8 +7,9 @@ import sys
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
-from motor_geo.utils.files import atomic_write, check_finite, load_array, try_lock
+from motor_geo.utils.files import atomic_write, check_finite, load_array, locked
 
 
 def test_atomic_write(tmp_path):
@@ -114,18 +116,38 @@ def test_check_finite_names_the_first_row():
             check_finite(x, 'x', block=block)
 
 
-@pytest.mark.skipif(os.name != 'posix', reason='locks need fcntl')
+LOCK = """
+import os, signal, sys
+from motor_geo.utils.files import locked
+
+with locked(sys.argv[1]) as held:
+    print(held, flush=True)
+    if sys.argv[2] == 'die':
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='POSIX signals')
 def test_a_lock_has_one_holder_and_ends_with_it(tmp_path):
-    path = str(tmp_path / 'new' / '.lock')
-    lock = try_lock(path)
-    assert lock is not None and try_lock(path) is None
-    lock.close()
-    code = (
-        'from motor_geo.utils.files import try_lock; import os, signal; '
-        f'lock = try_lock({path!r}); '
-        'print(lock is not None, flush=True); os.kill(os.getpid(), signal.SIGKILL)'
-    )
-    out = subprocess.run([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True)
-    assert out.stdout == 'True\n' and out.returncode == -9
-    with try_lock(path, wait=True):
-        assert try_lock(path) is None
+    def other(how):
+        command = [sys.executable, '-c', LOCK, folder, how]
+        out = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+        return out.stdout.strip(), out.returncode
+
+    folder = str(tmp_path / 'new')
+    with locked(folder) as held, locked(folder) as again:  # Its holder may take it again.
+        assert held and again and other('') == ('False', 0)
+    assert other('die') == ('True', -9)  # What it leaves behind locks nothing.
+    with locked(folder, wait=True) as held:
+        assert held and other('') == ('False', 0)
+    assert other('') == ('True', 0)
+
+
+@pytest.mark.parametrize('code', [errno.EOPNOTSUPP, errno.ENOLCK])
+def test_file_systems_without_locks(tmp_path, monkeypatch, code):
+    def acquire(*args, **kwargs):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(FileLock, 'acquire', acquire)
+    with pytest.warns(UserWarning, match='has no locks'), locked(str(tmp_path)) as held:
+        assert held

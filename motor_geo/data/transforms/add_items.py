@@ -9,7 +9,6 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
-from motor_geo.data.transforms.item_knn import ItemKNN
 from motor_geo.typing import ITEM, similar
 from motor_geo.utils.lazy import Lazy
 
@@ -28,9 +27,9 @@ def add_items(
         features: Features of the new items for every modality of the graph.
         token_id: Tokens of the new items, if the graph holds tokens.
         transforms: The transforms that made the graphs which the graph holds.
-            In those of :class:`ItemKNN`, a new item is connected to itself
-            and its nearest old items, and the neighbours of old items stay as
-            they are; any other transform is applied anew.
+            One with a method :obj:`extend(old, new)`, such as
+            :class:`ItemKNN`, adds the new items to its graph; any other one is
+            applied anew.
 
     Shapes:
         - **input:** features :math:`(n, d_m)`, token ids :math:`(n, T)`
@@ -79,5 +78,6 @@ def add_items(
     if not transforms and any(similar(name) in data.edge_types for name in names):
         raise ValueError("The graph holds item graphs: expected the 'transforms' that made them")
     for transform in transforms:
-        out = transform.extend(data, out) if isinstance(transform, ItemKNN) else transform(out)
+        extend = getattr(transform, 'extend', None)
+        out = transform(out) if extend is None else extend(data, out)
     return out

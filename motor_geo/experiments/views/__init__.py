@@ -1,0 +1,62 @@
+r"""How the report of an experiment shows its results."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+from motor_geo.experiments.options import ExperimentOptions
+from motor_geo.experiments.registry import Experiment
+from motor_geo.experiments.results import Results, VariantResults
+from motor_geo.experiments.views.comparison import cold, comparison, counts, validation
+from motor_geo.experiments.views.curves import epochs, heat, lines, shares
+from motor_geo.experiments.views.datasets import neighbors, statistics, tokens
+from motor_geo.experiments.views.groups import buckets
+from motor_geo.report.document import Block, Figure, Text
+
+VIEWS: dict[str, Callable[[Results], Iterator[Block]]] = {
+    'comparison': comparison,
+    'buckets': buckets,
+    'counts': counts,
+    'lines': lines,
+    'shares': shares,
+    'epochs': epochs,
+    'cold': cold,
+    'heat': heat,
+    'statistics': statistics,
+    'neighbors': neighbors,
+    'tokens': tokens,
+}
+
+
+def blocks(
+    experiment: Experiment,
+    options: ExperimentOptions,
+    results: Sequence[VariantResults],
+    prefix: str = '',
+) -> list[Block]:
+    r"""The tables, figures and texts of a report.
+
+    Args:
+        experiment: The experiment.
+        options: What it ran on.
+        results: What came of its variants.
+        prefix: What the names of figures begin with.
+    """
+    found = Results(experiment, options, results)
+    out: list[Block] = []
+    names: set[str] = set()
+    for block in [*VIEWS[experiment.view](found), *validation(found)]:
+        if not isinstance(block, Text):
+            name = f'{prefix}{block.name}' if isinstance(block, Figure) else block.name
+            block = block._replace(name=_file_name(name, names))
+            names.add(block.name)
+        out.append(block)
+    return out
+
+
+def _file_name(name: str, taken: set[str]) -> str:
+    r"""A name that files may have, since data sets and backbones have any."""
+    name = re.sub('[^A-Za-z0-9_-]+', '-', name)
+    numbered = (f'{name}-{i}' for i in range(2, len(taken) + 2))
+    return name if name not in taken else next(new for new in numbered if new not in taken)

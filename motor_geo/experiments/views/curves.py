@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from motor_geo.experiments.results import MAIN, Label, Scene, of_group, spelled, summary
+from motor_geo.experiments.metrics import spelled, stem
+from motor_geo.experiments.results import Label, Results, of_group, summary
 from motor_geo.report.document import Block, Column, Figure, Row, Series, Table, Text, Value
 
 #: Items by their number of training interactions.
@@ -16,46 +17,46 @@ GROUPS = ('tail', 'middle', 'head')
 Values = Mapping[Label, Sequence[float]]
 
 
-def lines(scene: Scene, logx: bool = False) -> Iterator[Block]:
-    r"""Recall@20 against the last label, a number."""
-    for data in scene.setup.data:
-        outcomes = scene.of(data)
-        names = list(dict.fromkeys(label[1:-1] for label in outcomes))
-        levels = list(dict.fromkeys(label[-1] for label in outcomes))
-        if not outcomes:
+def lines(results: Results, logx: bool = False) -> Iterator[Block]:
+    r"""Metrics against the last label, a number."""
+    for data in results.options.data:
+        variants = results.of(data)
+        names = list(dict.fromkeys(label[1:-1] for label in variants))
+        levels = list(dict.fromkeys(label[-1] for label in variants))
+        if not variants:
             continue
-        for metric in (MAIN, 'ndcg@20'):
+        for metric in results.metrics.tested:
             rows, series = [], {}
-            for name in names:
+            for own in names:
                 cells: list[Value] = []
                 for level in levels:
-                    label = (data, *name, level)
-                    known = label in outcomes
-                    cells.append(scene.value(label, metric) if known else Value(None))
-                rows.append(Row(list(name), list(cells)))
+                    label = (data, *own, level)
+                    known = label in variants
+                    cells.append(results.value(label, metric) if known else Value(None))
+                rows.append(Row(list(own), list(cells)))
                 y, std = [cell.mean for cell in cells], [cell.std for cell in cells]
                 runs = tuple(run for cell in cells for run in cell.runs)
                 x = [float(level) for level in levels]
-                series[name[-1]] = Series(name[-1], x, y, std, runs)
-            stem = f'{scene.experiment.name}-{data}'
+                series[own[-1]] = Series(own[-1], x, y, std, runs)
+            name = f'{results.experiment.name}-{data}-{stem(metric)}'
             yield Table(
-                f'{stem}-{metric[:-3]}',
-                f'{spelled(metric)} by {scene.experiment.head[-1]}: {data}',
-                list(scene.experiment.head[1:-1]),
+                name,
+                f'{spelled(metric)} by {results.experiment.head[-1]}: {data}',
+                list(results.experiment.head[1:-1]),
                 [Column(level, 'metric') for level in levels],
                 rows,
                 [],
             )
             for family, members in families(list(series)).items():
                 yield Figure(
-                    f'{stem}-{metric[:-3]}{_suffix(family)}-plot',
+                    f'{name}{_suffix(family)}-plot',
                     f'{spelled(metric)}{_of(family)}: {data}',
                     'line',
-                    scene.experiment.head[-1],
+                    results.experiment.head[-1],
                     spelled(metric),
                     [series[member] for member in members],
                     logx=logx,
-                    panels=f'{stem}-{metric[:-3]}',
+                    panels=name,
                 )
 
 
@@ -80,25 +81,28 @@ def _of(family: str) -> str:
     return f' of variations of {family}' if family else ''
 
 
-def shares(scene: Scene) -> Iterator[Block]:
+def shares(results: Results) -> Iterator[Block]:
     r"""Metrics against the share of training interactions, and where the
     lines of tokens and of IDs cross, over all items and by their popularity.
     """
-    yield from lines(scene, logx=True)
-    for data in scene.setup.data:
-        outcomes = scene.of(data)
-        forms = list(dict.fromkeys(label[2] for label in outcomes))
-        values = {'': {label: out.values('test', MAIN) for label, out in outcomes.items()}}
-        groups = {label: scene.groups(outcome) for label, outcome in outcomes.items()}
+    yield from lines(results, logx=True)
+    for data in results.options.data:
+        variants = results.of(data)
+        forms = list(dict.fromkeys(label[2] for label in variants))
+        main, of_groups = results.metrics.main, results.metrics.of_groups[0]
+        values = {'': {label: out.values('test', main) for label, out in variants.items()}}
+        groups = {label: results.groups(own) for label, own in variants.items()}
         for name in GROUPS:
-            values[name] = {label: of_group(found, name, MAIN) for label, found in groups.items()}
+            values[name] = {
+                label: of_group(found, name, of_groups) for label, found in groups.items()
+            }
         if not any(len(gains(values[''], form)) > 1 for form in forms if form != 'id'):
             continue
-        yield _crossings(scene, data, forms, values)
-        yield _evaluated(scene, data)
+        yield _crossings(results, data, forms, values)
+        yield _evaluated(results, data)
 
         runs = {
-            form: [job.name for key, out in outcomes.items() if key[2] == form for job in out.jobs]
+            form: [job.name for key, out in variants.items() if key[2] == form for job in out.jobs]
             for form in forms
         }
         for family, members in families(forms).items():
@@ -109,36 +113,37 @@ def shares(scene: Scene) -> Iterator[Block]:
                 x = [share for share, _ in points]
                 series.append(Series(form, x, above, None, runs[form]))
             title = f'Gain over IDs{_of(family)}: {data}'
-            yield _figure(scene, data, family, 'gain', title, series)
+            yield _figure(results, data, family, 'gain', title, series)
             for name in GROUPS:
                 series = []
                 for form in members:
-                    found = {key: out for key, out in outcomes.items() if key[2] == form}
+                    found = {key: out for key, out in variants.items() if key[2] == form}
                     cells = [summary(values[name][key], out) for key, out in found.items()]
                     x = [float(key[-1]) for key in found]
                     y, std = [cell.mean for cell in cells], [cell.std for cell in cells]
                     series.append(Series(form, x, y, std, runs[form]))
                 title = f'{name.capitalize()} items of {data}{_of(family)}'
-                yield _figure(scene, data, family, name, title, series)
+                yield _figure(results, data, family, name, title, series)
 
 
 def _figure(
-    scene: Scene, data: str, family: str, name: str, title: str, series: list[Series]
+    results: Results, data: str, family: str, name: str, title: str, series: list[Series]
 ) -> Figure:
+    main, groups = results.metrics.main, results.metrics.of_groups[0]
     return Figure(
-        f'{scene.experiment.name}-{data}-{name}{_suffix(family)}-plot',
+        f'{results.experiment.name}-{data}-{name}{_suffix(family)}-plot',
         title,
         'line',
-        scene.experiment.head[-1],
-        'gain in Recall@20 over IDs, %' if name == 'gain' else 'Recall@20',
+        results.experiment.head[-1],
+        f'gain in {spelled(main)} over IDs, %' if name == 'gain' else spelled(groups),
         series,
         logx=True,
-        panels=f'{scene.experiment.name}-groups-{data}{_suffix(family)}',
+        panels=f'{results.experiment.name}-groups-{data}{_suffix(family)}',
     )
 
 
 def _crossings(
-    scene: Scene, data: str, forms: Sequence[str], values: Mapping[str, Values]
+    results: Results, data: str, forms: Sequence[str], values: Mapping[str, Values]
 ) -> Table:
     levels = sorted({float(label[-1]) for label in values['']}, reverse=True)
     rows = []
@@ -152,8 +157,9 @@ def _crossings(
     columns = [Column(f'gain at {100 * level:g} %', 'percent') for level in levels]
     columns += [Column(f'ahead {name}'.rstrip(), 'text') for name in ('', *GROUPS)]
     return Table(
-        f'{scene.experiment.name}-{data}-crossings',
-        f'Gain in Recall@20 over IDs, and at which shares of training interactions: {data}',
+        f'{results.experiment.name}-{data}-crossings',
+        f'Gain in {spelled(results.metrics.main)} over IDs, and at which shares of training '
+        f'interactions: {data}',
         ['items'],
         columns,
         rows,
@@ -161,11 +167,11 @@ def _crossings(
     )
 
 
-def _evaluated(scene: Scene, data: str) -> Text:
+def _evaluated(results: Results, data: str) -> Text:
     users = {
-        float(label[-1]): outcome.arrays()[0]['user'].size
-        for label, outcome in scene.of(data).items()
-        if outcome.jobs
+        float(label[-1]): own.arrays()[0]['user'].size
+        for label, own in results.of(data).items()
+        if own.jobs
     }
     counts = ', '.join(f'{users[share]:,} at {100 * share:g} %' for share in sorted(users))
     body = (
@@ -211,53 +217,58 @@ def _zero(a: tuple[float, float], b: tuple[float, float]) -> float:
     return math.exp((1 - part) * math.log(a[0]) + part * math.log(b[0]))
 
 
-def epochs(scene: Scene) -> Iterator[Block]:
-    r"""Recall@20 on validation against epochs."""
-    for data in scene.setup.data:
+def epochs(results: Results) -> Iterator[Block]:
+    r"""The main metric on validation against epochs."""
+    metric = results.metrics.main
+    shown = f'{spelled(metric)} on validation'
+    for data in results.options.data:
         series = []
-        for label, outcome in scene.of(data).items():
-            curves = outcome.epochs()
+        for label, own in results.of(data).items():
+            curves = own.epochs(metric)
             if not curves:
                 continue
             length = min(len(curve) for curve in curves)
             values = np.array([curve[:length] for curve in curves])
             std = values.std(axis=0, ddof=1).tolist() if len(curves) > 1 else None
             name = label[1] if label[2] == 'id' else f'{label[1]} ({label[2]})'
-            runs = tuple(job.name for job in outcome.jobs)
+            runs = tuple(job.name for job in own.jobs)
             x = [float(epoch + 1) for epoch in range(length)]
             series.append(Series(name, x, values.mean(axis=0).tolist(), std, runs))
         if series:
-            name = f'{scene.experiment.name}-{data}'
-            title = f'Recall@20 on validation by epoch: {data}'
-            yield Figure(f'{name}-plot', title, 'line', 'epoch', 'Recall@20 on validation', series)
+            name = f'{results.experiment.name}-{data}'
+            title = f'{shown} by epoch: {data}'
+            yield Figure(f'{name}-plot', title, 'line', 'epoch', shown, series)
             rows = [
                 Row([s.label], [Value(s.y[i - 1]) if i <= len(s.y) else Value(None) for i in marks])
                 for s in series
                 for marks in [(1, 5, 10, 20, 40, 60)]
             ]
             columns = [Column(f'epoch {i}', 'metric') for i in (1, 5, 10, 20, 40, 60)]
-            yield Table(name, f'Recall@20 on validation: {data}', ['backbone'], columns, rows, [])
+            yield Table(name, f'{shown}: {data}', ['backbone'], columns, rows, [])
 
 
-def heat(scene: Scene) -> Iterator[Block]:
-    r"""Recall@20 against two options."""
-    for data in scene.setup.data:
-        outcomes = scene.of(data)
-        _, first, second = scene.experiment.head
-        rows = list(dict.fromkeys(label[1] for label in outcomes))
-        columns = list(dict.fromkeys(label[2] for label in outcomes))
+def heat(results: Results) -> Iterator[Block]:
+    r"""The main metric against two options."""
+    metric = results.metrics.main
+    for data in results.options.data:
+        variants = results.of(data)
+        _, first, second = results.experiment.head
+        rows = list(dict.fromkeys(label[1] for label in variants))
+        columns = list(dict.fromkeys(label[2] for label in variants))
         series, table = [], []
         for row in rows:
-            values = [scene.value((data, row, column), MAIN) for column in columns]
+            values = [results.value((data, row, column), metric) for column in columns]
             runs = tuple(run for value in values for run in value.runs)
             y = [value.mean for value in values]
             series.append(Series(f'{first} {row}', [], y, None, runs))
             table.append(Row([row], list(values)))
-        name = f'{scene.experiment.name}-{data}'
+        name = f'{results.experiment.name}-{data}'
         if not table:
             continue
         heads = [Column(column, 'metric') for column in columns]
-        title = f'Recall@20 by {first} (rows) and {second} (columns): {data}'
+        title = f'{spelled(metric)} by {first} (rows) and {second} (columns): {data}'
         yield Table(name, title, [first], heads, table, [])
-        title = f'Recall@20: {data}'
-        yield Figure(f'{name}-plot', title, 'heat', second, 'Recall@20', series, categories=columns)
+        title = f'{spelled(metric)}: {data}'
+        yield Figure(
+            f'{name}-plot', title, 'heat', second, spelled(metric), series, categories=columns
+        )

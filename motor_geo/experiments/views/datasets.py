@@ -9,20 +9,20 @@ from collections.abc import Iterator
 import numpy as np
 
 from motor_geo.data import OPQTokenizer, RecommendationDataset
-from motor_geo.experiments.results import Scene, numbers
+from motor_geo.experiments.options import BASE
+from motor_geo.experiments.results import Results, numbers
 from motor_geo.experiments.search import override
-from motor_geo.experiments.variants import BASE
 from motor_geo.pipeline.assemble import build_dataset
 from motor_geo.pipeline.config import resolve
 from motor_geo.report.document import Block, Column, Figure, Row, Series, Table, Value
 from motor_geo.typing import ITEM
 
 
-def statistics(scene: Scene) -> Iterator[Block]:
+def statistics(results: Results) -> Iterator[Block]:
     r"""Sizes of data sets, here and in the papers."""
     rows = []
-    for data, folder in scene.setup.data.items():
-        own = {key: v for key, v in scene.setup.options.items() if key.startswith('data.')}
+    for data, folder in results.options.data.items():
+        own = {key: v for key, v in results.options.options.items() if key.startswith('data.')}
         sizes = build_dataset(resolve(override({}, {'data': folder, **own}))).summary()
         total = sizes['train'] + sizes['val'] + sizes['test']
         names = ', '.join(f'{m} {width}' for m, width in sizes['modalities'].items())
@@ -56,21 +56,21 @@ def statistics(scene: Scene) -> Iterator[Block]:
     yield Table('table1', 'Statistics', ['data', 'source'], columns, rows, [])
 
 
-def _tokens(scene: Scene, data: str) -> tuple[RecommendationDataset, OPQTokenizer]:
-    options = {**BASE, 'tokenizer.num_tokens': 8, **scene.setup.options}
-    config = resolve(override({}, {'data': scene.setup.data[data], **options}))
+def _tokens(results: Results, data: str) -> tuple[RecommendationDataset, OPQTokenizer]:
+    options = {**BASE, 'tokenizer.num_tokens': 8, **results.options.options}
+    config = resolve(override({}, {'data': results.options.data[data], **options}))
     dataset = build_dataset(config)
     tokenizer = OPQTokenizer(**config['tokenizer'], verbose=False)
     dataset.data = tokenizer(dataset.data)
     return dataset, tokenizer
 
 
-def neighbors(scene: Scene, num_queries: int = 5) -> Iterator[Block]:
+def neighbors(results: Results, num_queries: int = 5) -> Iterator[Block]:
     r"""Random items, and the two that share most tokens with each."""
-    for data in scene.setup.content:
-        dataset, tokenizer = _tokens(scene, data)
+    for data in results.options.content:
+        dataset, tokenizer = _tokens(results, data)
         token_id = dataset.data[ITEM].token_id
-        titles = read_titles(scene.setup.data[data], dataset)
+        titles = read_titles(results.options.data[data], dataset)
         rows = []
         for query in np.random.default_rng(0).permutation(dataset.num_items)[:num_queries]:
             shared = (token_id == token_id[query]).sum(dim=1)
@@ -103,10 +103,10 @@ def read_titles(folder: str, dataset: RecommendationDataset) -> list[str]:
     return [titles.get(str(item)) or f'item {item}' for item in dataset.item_ids.tolist()]
 
 
-def tokens(scene: Scene) -> Iterator[Block]:
+def tokens(results: Results) -> Iterator[Block]:
     r"""How many items have a token, from the most to the least frequent."""
-    for data in scene.setup.content:
-        dataset, tokenizer = _tokens(scene, data)
+    for data in results.options.content:
+        dataset, tokenizer = _tokens(results, data)
         columns = dataset.data[ITEM].token_id.unbind(dim=1)
         for modality, count in tokenizer.num_tokens_dict.items():
             own, columns = columns[:count], columns[count:]

@@ -1,8 +1,10 @@
-r"""Nearest neighbours of vectors that are trained: exact, differentiable, and
+r"""Nearest neighbors of vectors that are trained: exact, differentiable, and
 without a matrix over all pairs.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +12,8 @@ from torch import Tensor
 from torch_geometric import EdgeIndex
 
 from motor_geo.nn.functional.autocast import Function, full_precision
+from motor_geo.nn.functional.kernel import has_kernel
+from motor_geo.nn.functional.spmm import csr_tensor
 from motor_geo.nn.graph import sorted_edge_index
 from motor_geo.utils.topk import topk
 
@@ -31,24 +35,24 @@ def top_k_cosine(x: Tensor, k: int, entries: int = BLOCK_ENTRIES) -> tuple[Tenso
         s_{ij} = \frac{\mathbf{x}_i^{\top} \mathbf{x}_j}
         {\| \mathbf{x}_i \| \, \| \mathbf{x}_j \|} .
 
-    Neighbours are selected block by block without gradient; the similarities
+    Neighbors are selected block by block without gradient; the similarities
     that were kept are then computed again with gradient. Those that were not
     kept have none, hence values and gradients equal those of a dense matrix.
     A row of zeros is similar to nothing, itself included.
 
     Args:
         x: Vectors.
-        k: Number of neighbours, at most :math:`N` are returned.
+        k: Number of neighbors, at most :math:`N` are returned.
         entries: Similarities that are held at a time.
 
     Shapes:
         - **input:** vectors :math:`(N, F)`
-        - **output:** neighbours :math:`(N, k)`, their similarities
+        - **output:** neighbors :math:`(N, k)`, their similarities
           :math:`(N, k)`
     """
     z = F.normalize(x, dim=-1)
     index = _select(z.detach(), min(k, z.size(0)), entries)
-    return index, _RowDot.apply(z, index)
+    return index, row_dot(z, index)
 
 
 @torch.no_grad()
@@ -65,39 +69,51 @@ def _select(z: Tensor, k: int, entries: int) -> Tensor:
     return index
 
 
-class _RowDot(Function):
-    r"""Inner products of every row with the rows :obj:`index`. Both halves of
-    the gradient are sparse products, which (unlike the backward pass of
-    ``z[index]``) sum in a fixed order and hold no tensor of size
+@has_kernel
+@full_precision
+def row_dot(z: Tensor, index: Tensor) -> Tensor:
+    r"""Inner products of every row with some rows,
+    :math:`\mathbf{z}_i^{\top} \mathbf{z}_{j_{ik}}`. Both halves of the
+    gradient of the kernel are sparse products, which (unlike the backward pass
+    of ``z[index]``) sum in a fixed order and hold no tensor of size
     :math:`N \cdot k \cdot F`.
-    """
 
+    Shapes:
+        - **input:** vectors :math:`(N, F)`, rows :math:`(N, k)`
+        - **output:** :math:`(N, k)`
+    """
+    return (z.unsqueeze(1) * z[index]).sum(dim=-1)
+
+
+@row_dot.kernel
+def _(z: Tensor, index: Tensor) -> Tensor:
+    return _RowDot.apply(z, index)
+
+
+class _RowDot(Function):
     @staticmethod
-    def forward(ctx, z: Tensor, index: Tensor) -> Tensor:  # type: ignore
+    def forward(ctx: Any, z: Tensor, index: Tensor) -> Tensor:
         ctx.save_for_backward(z, index)
         out = [(z * z.index_select(0, column)).sum(dim=-1) for column in index.unbind(dim=1)]
         return torch.stack(out, dim=1)
 
     @staticmethod
-    def backward(ctx, grad: Tensor):  # type: ignore
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         z, index = ctx.saved_tensors
         (num_rows, k), size = index.shape, (z.size(0), z.size(0))
         column, grad = index.flatten(), grad.flatten()
         ptr = torch.arange(0, column.numel() + 1, k, device=z.device)
-        out = torch.sparse_csr_tensor(ptr, column, grad, size, check_invariants=False) @ z
+        out = csr_tensor(ptr, column, grad, size) @ z
         order = column.argsort(stable=True)
         ptr = F.pad(torch.bincount(column, minlength=num_rows).cumsum(0), (1, 0))
-        transposed = torch.sparse_csr_tensor(
-            ptr, order // k, grad[order], size, check_invariants=False
-        )
-        return out + transposed @ z, None
+        return out + csr_tensor(ptr, order // k, grad[order], size) @ z, None
 
 
 def neighbour_edges(index: Tensor) -> Tensor:
-    r"""Edges from the neighbours of every row to that row, ordered by row.
+    r"""Edges from the neighbors of every row to that row, ordered by row.
 
     Shapes:
-        - **input:** neighbours :math:`(N, k)`
+        - **input:** neighbors :math:`(N, k)`
         - **output:** edge indices :math:`(2, N \cdot k)`
     """
     row = torch.arange(index.size(0), device=index.device).view(-1, 1)
@@ -105,7 +121,7 @@ def neighbour_edges(index: Tensor) -> Tensor:
 
 
 def row_sum_norm(index: Tensor, value: Tensor, row_sum: Tensor) -> Tensor:
-    r"""Normalises similarities with the sums of *rows* on both sides,
+    r"""Normalizes similarities with the sums of *rows* on both sides,
 
     .. math::
         S_{ij} = \frac{s_{ij}}{\sqrt{d_i d_j}} .
@@ -113,7 +129,7 @@ def row_sum_norm(index: Tensor, value: Tensor, row_sum: Tensor) -> Tensor:
     A sum that is not positive counts as infinite.
 
     Shapes:
-        - **input:** neighbours :math:`(N, k)`, similarities :math:`(N, k)`,
+        - **input:** neighbors :math:`(N, k)`, similarities :math:`(N, k)`,
           row sums :math:`(N)`
         - **output:** weights :math:`(N, k)`
     """

@@ -89,14 +89,14 @@ def test_crossings_by_popularity(monkeypatch):
         for form in ('id', 'mean')
         for share in ('1', '0.5')
     }
-    scene = make('sparsity', labels)
+    results = make('sparsity', labels)
 
-    def groups(outcome):
-        gain = 0.1 if outcome.contender.label[2] == 'mean' else 0.0
+    def groups(own):
+        gain = 0.1 if own.variant.label[2] == 'mean' else 0.0
         return [{'tail': {'recall@20': 0.1 + gain}, 'head': {'recall@20': 0.3 - gain}}]
 
-    monkeypatch.setattr(scene, 'groups', groups)
-    blocks = list(shares(scene))
+    monkeypatch.setattr(results, 'groups', groups)
+    blocks = list(shares(results))
     (table,) = (block for block in blocks if isinstance(block, Table) and 'crossings' in block.name)
     assert table.rows[0].cells[3:] == ['everywhere', '–', 'nowhere']
     figures = {block.name: block for block in blocks if isinstance(block, Figure)}

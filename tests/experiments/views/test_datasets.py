@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
+from motor_geo.experiments.options import ExperimentOptions
 from motor_geo.experiments.registry import EXPERIMENTS
-from motor_geo.experiments.results import Scene
+from motor_geo.experiments.results import Results
 from motor_geo.experiments.search import override
-from motor_geo.experiments.variants import Setup
 from motor_geo.experiments.views.datasets import neighbors, read_titles, statistics, tokens
 from motor_geo.pipeline.assemble import build_dataset
 from motor_geo.pipeline.config import resolve
@@ -32,9 +32,9 @@ def shop(tmp_path):
     return folder
 
 
-def scene(name, folder):
-    setup = Setup({'shop': str(folder)}, {'shop': ['image', 'text']}, options=OPTIONS)
-    return Scene(EXPERIMENTS[name], setup, [])
+def make(name, folder):
+    options = ExperimentOptions({'shop': str(folder)}, {'shop': ['image', 'text']}, options=OPTIONS)
+    return Results(EXPERIMENTS[name], options, [])
 
 
 def load(folder):
@@ -42,7 +42,7 @@ def load(folder):
 
 
 def test_statistics(shop):
-    (table,) = statistics(scene('table1', shop))
+    (table,) = statistics(make('table1', shop))
     here, *papers = table.rows
     assert [cell.mean for cell in here.cells[:3]] == [NUM_USERS, NUM_ITEMS, 96]
     assert here.cells[3:] == ['75.0000 %', '8.0', 'image 4, text 6']  # Of 384 pairs, 96 are known.
@@ -61,7 +61,7 @@ def test_titles_go_by_id(shop):
 
 
 def test_neighbors_are_of_a_kind(shop):
-    (table,) = neighbors(scene('figure5', shop))
+    (table,) = neighbors(make('figure5', shop))
     assert len(table.rows) == 5
     for row in table.rows:
         first, shared, second, _ = row.cells
@@ -71,7 +71,7 @@ def test_neighbors_are_of_a_kind(shop):
 
 
 def test_tokens_are_counted(shop):
-    figures = list(tokens(scene('figure6', shop)))
+    figures = list(tokens(make('figure6', shop)))
     assert [figure.name for figure in figures] == ['figure6-shop-image', 'figure6-shop-text']
     for figure in figures:
         assert [series.label for series in figure.series] == ['slot 1', 'slot 2']

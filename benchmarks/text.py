@@ -1,0 +1,32 @@
+r"""Rows of measurements as Markdown."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+Row = dict[str, Any]
+
+
+def group(rows: Sequence[Row], by: Callable[[Row], Any]) -> dict[Any, list[Row]]:
+    r"""Rows by a key, in the order of its first occurrences."""
+    out: dict[Any, list[Row]] = defaultdict(list)
+    for row in rows:
+        out[by(row)].append(row)
+    return out
+
+
+def spread(values: Sequence[float]) -> str:
+    r"""Mean and sample standard deviation."""
+    text = f'{np.mean(values):.4f}'
+    return text if len(values) < 2 else f'{text} ± {np.std(values, ddof=1):.4f}'
+
+
+def markdown(header: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
+    r"""A table."""
+    out = ['| ' + ' | '.join(header) + ' |', '|' + '---|' * len(header)]
+    out += ['| ' + ' | '.join(str(cell) for cell in line) + ' |' for line in lines]
+    return '\n'.join(out) + '\n'

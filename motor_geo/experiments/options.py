@@ -1,0 +1,144 @@
+r"""What an experiment runs on: data sets, backbones and the settings that are tried
+for each of them on validation.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from motor_geo.experiments.baselines import BASELINES
+from motor_geo.nn.models import MODELS
+from motor_geo.pipeline.config import find_class
+
+#: Options of runs by dotted name.
+Options = dict[str, Any]
+#: What runs have in common unless the call says otherwise.
+BASE: Options = {'tokenizer.center': True, 'tokenizer.normalize': True}
+
+
+def product(choices: Mapping[str, Sequence[Any]]) -> list[Options]:
+    r"""All combinations of options."""
+    return [dict(zip(choices, values)) for values in itertools.product(*choices.values())]
+
+
+def in_words(setting: Mapping[str, Any]) -> str:
+    r"""A setting in words."""
+    return ', '.join(f'{key.split(".")[-1]} {value}' for key, value in setting.items())
+
+
+def backbone(name: str) -> Any:
+    r"""The class of a backbone.
+
+    Raises:
+        ConfigError: If there is none of this name.
+    """
+    return find_class('model', name)
+
+
+def short(name: str) -> str:
+    r"""The name of a backbone in tables, without that of its module."""
+    return name.rpartition('.')[2]
+
+
+@lru_cache
+def _settings(name: str) -> list[Options]:
+    root = Path(str(files('motor_geo')))
+    for folder in (root, root.parent):  # Installed, or a copy of the repository.
+        path = folder / 'configs' / 'sweep' / f'{name}.yaml'
+        if path.is_file():
+            return product(yaml.safe_load(path.read_text(encoding='utf-8')).get('reproduce', {}))
+    return [{}]
+
+
+def settings_of(model: str) -> list[Options]:
+    r"""The settings that are tried for a backbone, whatever its items, or for a
+    baseline: :obj:`reproduce` in :obj:`configs/sweep/NAME.yaml`. The first one
+    holds where nothing is tried; a backbone without such a file has its
+    defaults.
+    """
+    if model in BASELINES:
+        return product(BASELINES[model].choices)
+    name = backbone(model).__name__
+    return list(_settings(name)) if backbone(model) is MODELS.get(name) else [{}]
+
+
+class Variant(NamedTuple):
+    r"""A method that takes part in an experiment.
+
+    Args:
+        label: Data set, backbone and so on: the first columns of a table.
+        options: Options of its runs, by dotted name.
+        settings: Further options that are tried on validation with the first
+            seed; the best ones are trained with every seed.
+    """
+
+    label: tuple[str, ...]
+    options: Options
+    settings: list[Options]
+
+
+class ExperimentOptions(NamedTuple):
+    r"""What an experiment runs on.
+
+    Args:
+        data: Folders of data sets by name.
+        modalities: Modalities of each data set.
+        models: Backbones; :obj:`None` are those of the paper.
+        effort: Settings that are tried for every variant, at most.
+        options: Options of all runs, by dotted name.
+        sizes: Users and items of each data set.
+        grid: What is tried for every backbone in place of its own settings.
+    """
+
+    data: dict[str, str]
+    modalities: dict[str, list[str]]
+    models: tuple[str, ...] | None = None
+    effort: int = 3
+    options: Options = {}
+    sizes: dict[str, tuple[int, int]] = {}
+    grid: tuple[Options, ...] = ()
+
+    @property
+    def content(self) -> dict[str, list[str]]:
+        r"""Modalities of the data sets that have any."""
+        return {data: names for data, names in self.modalities.items() if names}
+
+    def settings(self, model: str) -> list[Options]:
+        r"""What is tried for a backbone or a baseline."""
+        own = settings_of(model)
+        return own if model in BASELINES else list(self.grid) or own
+
+    def choose(self, models: Sequence[str], data: str) -> list[str]:
+        r"""The backbones that can be trained on a data set."""
+        count = len(self.modalities[data])
+        wanted = [name for name in self.models or models if name not in BASELINES]
+        return [name for name in wanted if backbone(name).min_modalities <= count]
+
+    def baselines(self, names: Sequence[str] = ()) -> list[str]:
+        r"""The baselines that are asked for, by default :obj:`names`."""
+        wanted = names if self.models is None else self.models
+        return [name for name in wanted if name in BASELINES]
+
+    def variant(
+        self,
+        label: Iterable[str],
+        model: str,
+        items: str,
+        options: Options | None = None,
+        settings: list[Options] | None = None,
+    ) -> Variant:
+        r"""A variant on the data set that its label begins with."""
+        label = tuple(short(part) if part == model else part for part in label)
+        own = self.settings(model)
+        settings = own if settings is None else settings
+        fixed = {'data': self.data[label[0]], 'model': model, 'items': items, **BASE}
+        fixed.update(own[0])
+        fixed.update(options or {})
+        return Variant(label, {**fixed, **self.options}, settings[: max(1, self.effort)])
