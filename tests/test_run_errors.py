@@ -131,12 +131,15 @@ def test_interactions(fails, data, tmp_path, capsys):
         path.write_text(good)
         append(data, line)
         assert f"'{path}', {message}" in fails()
-    path.write_text(good.replace('userID', 'user'))
-    assert f"'{path}': expected a column 'userID', found the columns ['user'" in fails()
+    path.write_text(good.replace('userID', 'buyer'))
+    assert f"'{path}': expected a column 'userID', found the columns ['buyer'" in fails()
     for label, split in ((1, 'val'), (2, 'test')):
         rows = [row for row in good.splitlines() if not row.endswith(f'\t{label}')]
         path.write_text('\n'.join(rows))
-        assert f"'shop': split '{split}' has no interactions (label {label})" in fails()
+        flags = ['--data', str(data), *SMALL, '--out', str(tmp_path / 'out')]
+        assert run.main(flags) == 2 and not (tmp_path / 'out').exists()
+        error = f"error: 'shop': split '{split}' has no interactions"
+        assert capsys.readouterr().err.splitlines()[-1].startswith(error)
     path.write_text(good.replace('\t2', '\t1').replace('\t0', '\t1'))
     assert run.main(['--data', str(data), '--items', 'id', '--out', str(tmp_path / 'out')]) == 2
     assert "split 'train' has no interactions (label 0)" in capsys.readouterr().err

@@ -85,6 +85,8 @@ def run(config: RunConfig | Config, progress: bool = True) -> dict[str, Any]:
 def build_evaluator(assembly: Assembly, split: str, exclude: str | None = None) -> Evaluator:
     r"""Ranks the held-out items of a split."""
     dataset, data, device = assembly.dataset, assembly.data, assembly.device
+    if len(dataset.targets(split)) == 0:
+        raise ConfigError(f"'{dataset.name}': split '{split}' has no interactions to evaluate")
     with named('evaluator'):
         return Evaluator(
             dataset.targets(split).to(device),

@@ -8,7 +8,7 @@ import warnings
 import pytest
 import yaml
 
-from motor_geo.data import DATASETS, SyntheticMultimodal
+from motor_geo.data import DATASETS, SyntheticMultimodal, TableDataset
 from motor_geo.nn.models import FREEDOM, MODELS, Recommender
 from motor_geo.nn.token_cross import MODES
 from motor_geo.pipeline.assemble import run_fingerprint
@@ -151,10 +151,10 @@ def test_the_fingerprint_does_not_change():
 
 def test_derived_arguments_exist():
     classes = {**{key: [value] for key, value in FIXED.items()}, 'model': MODELS.values()}
-    classes['items'] = ITEMS.values()
+    classes |= {'items': ITEMS.values(), 'data': [*DATASETS.values(), TableDataset]}
     for section, names in DERIVED.items():
         known = set().union(*(arguments_of(target) for target in classes[section]))
-        assert names - {'seed'} <= known, section
+        assert names <= known, section
     for name, names in NAMED.items():
         assert names <= arguments_of(ITEMS[name]).keys(), name
 
