@@ -19,7 +19,7 @@ extras = {
     'parquet': ['pyarrow'],
     'sweep': ['optuna>=4'],
     'svd': ['scipy>=1.13'],
-    'reproduce': ['optuna>=4', 'scipy>=1.13', 'matplotlib>=3.7'],
+    'reproduce': ['scipy>=1.13', 'matplotlib>=3.7'],
     'docs': ['sphinx>=7', 'myst-parser>=3'],
 }
 
@@ -68,6 +68,7 @@ setup(
             *extras['tensorboard'],
             *extras['parquet'],
             *extras['reproduce'],
+            *extras['sweep'],
             *extras['docs'],
         ],
     },

@@ -298,7 +298,7 @@ def test_names_of_data_sets_may_hold_anything(shop, tmp_path):
     assert 'figure3-my-shop-2--LightGCN-recall.svg' in names
 
 
-def test_a_journal_of_before_is_not_read(shop, tmp_path, capsys):
+def test_a_log_of_before_is_not_read(shop, tmp_path, capsys):
     (tmp_path / 'runs.log').write_text('{"op_code": 0')
     flags = ('--models', 'LightGCN', '--seeds', '0', '--effort', '1')
     assert start(shop, tmp_path, 'table2', *flags) == 0
