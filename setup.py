@@ -20,7 +20,7 @@ extras = {
     'sweep': ['optuna>=4'],
     'svd': ['scipy>=1.13'],
     'reproduce': ['scipy>=1.13', 'matplotlib>=3.7'],
-    'docs': ['sphinx>=7', 'myst-parser>=3'],
+    'docs': ['sphinx>=7', 'myst-parser>=3', 'matplotlib>=3.7'],
 }
 
 setup(
@@ -42,7 +42,10 @@ setup(
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
     ],
     packages=find_packages(include=['motor_geo', 'motor_geo.*']),
-    package_data={'motor_geo.experiments': ['published.yaml']},
+    package_data={
+        'motor_geo.experiments': ['published.yaml'],
+        'motor_geo.report': ['templates/*'],
+    },
     python_requires='>=3.10',
     install_requires=[
         # The oldest versions that were tested, all at once; PyTorch is tested from 2.11
@@ -54,6 +57,8 @@ setup(
         'pyyaml>=6',
         'jsonargparse>=4.36,<5',
         'tqdm>=4.60',
+        'jinja2>=3.1',
+        'markupsafe>=2',
         'filelock>=3.13',
     ],
     extras_require={

@@ -7,7 +7,6 @@ train all variants with the same settings:
 from __future__ import annotations
 
 import glob
-import json
 import os.path as osp
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.text import group, markdown, spread
+from motor_geo.report.write import read_runs
 from motor_geo.utils.files import atomic_write
 
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
@@ -38,9 +38,7 @@ def read(folder: str) -> list[dict[str, Any]]:
     found: dict[str, list[dict[str, Any]]] = {}
     paths = glob.glob(osp.join(folder, 'recommended*.jsonl'))
     for path in sorted(paths, key=lambda path: osp.splitext(path)[0]):
-        with open(path) as file:
-            rows = [json.loads(line) for line in file]
-        found.update(group(rows, lambda row: row['label'][0]))
+        found.update(group(read_runs(path), lambda row: row['label'][0]))
     return [row for rows in found.values() for row in rows]
 
 

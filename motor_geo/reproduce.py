@@ -22,6 +22,7 @@ from motor_geo.experiments.search import override
 from motor_geo.pipeline.assemble import build_dataset
 from motor_geo.pipeline.config import flatten, parse_flags, resolve
 from motor_geo.report.document import NAMING, valid_name
+from motor_geo.report.write import render_folder
 from motor_geo.utils.errors import ConfigError, one_line, plain_warnings, suggest
 from motor_geo.utils.memory import tune_process
 
@@ -79,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    out.add_argument('name', metavar='NAME', help='the experiment, see below')
+    out.add_argument('name', metavar='NAME', nargs='?', help='the experiment, see below')
     out.add_argument('--data', nargs='+', default=['synthetic'], help='folders of data sets')
     out.add_argument('--models', nargs='+', help="backbones and baselines (default: the paper's)")
     out.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], help='(default: 0 1 2)')
@@ -98,8 +99,13 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument('--jobs', type=int, default=1, help='runs at a time (default: 1)')
     out.add_argument('--threads', type=int, help='threads of a run')
     out.add_argument('--device', default='auto', help='auto, cpu or cuda (default: auto)')
-    out.add_argument('--out', default='reproduction', help='folder (default: reproduction)')
+    out.add_argument('--out', help='folder (default: reproduction)')
     out.add_argument('--report', help="name of the report's files (default: NAME)")
+    out.add_argument(
+        '--render',
+        metavar='FOLDER',
+        help='only write the pages of the reports in FOLDER (NAME.jsonl), to --out if given',
+    )
     return out
 
 
@@ -110,6 +116,9 @@ def prepare(arguments: Sequence[str]) -> tuple[argparse.Namespace, Reproduction]
         ConfigError: If one is wrong.
     """
     options, rest = parser().parse_known_args(arguments)
+    options.out = options.out or 'reproduction'
+    if options.name is None:
+        raise ConfigError('Expected the NAME of an experiment, or --render FOLDER')
     name = ALIASES.get(options.name, options.name)
     if name not in EXPERIMENTS:
         raise ConfigError(f"Unknown experiment '{options.name}'{suggest(name, EXPERIMENTS)}")
@@ -134,6 +143,21 @@ def prepare(arguments: Sequence[str]) -> tuple[argparse.Namespace, Reproduction]
     return options, out
 
 
+def render(arguments: Sequence[str]) -> list[str] | None:
+    r"""Writes the pages of reports, if that is what the command asks for.
+
+    Raises:
+        ConfigError: If it asks for anything else, too.
+    """
+    options, rest = parser().parse_known_args(arguments)
+    if options.render is None:
+        return None
+    if options.name is not None or rest:
+        what = options.name or rest[0]
+        raise ConfigError(f"--render: expected no other option than --out, got '{what}'")
+    return render_folder(options.render, options.out)
+
+
 def _worker(arguments: Sequence[str], budget: float) -> None:
     try:
         with plain_warnings():
@@ -148,6 +172,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = shlex.join(['python', '-m', 'motor_geo.reproduce', *arguments])
     helpers = []
     try:
+        if (paths := render(arguments)) is not None:
+            print(f'written: {len(paths)} files')
+            return 0
         with plain_warnings():
             options, reproduction = prepare(arguments)
             if options.retry:

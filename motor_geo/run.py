@@ -8,7 +8,7 @@ from typing import Any
 
 from motor_geo.pipeline.config import Config, merge, parse_flags, read_yaml, resolve, usage
 from motor_geo.pipeline.train import default_folder, run
-from motor_geo.utils.errors import one_line, plain_warnings
+from motor_geo.utils.errors import one_line, plain_log, plain_warnings
 from motor_geo.utils.memory import tune_process
 
 
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(usage())
         return 0
     try:
-        with plain_warnings():
+        with plain_warnings(), plain_log():
             config = load_config(arguments)
             result = run(config)
     except (ValueError, OSError, FloatingPointError, ImportError) as error:

@@ -19,9 +19,9 @@ RATES: EdgeType = (USER, 'rates', ITEM)
 RATED_BY: EdgeType = (ITEM, 'rated_by', USER)
 
 
-def similar(modality: str) -> EdgeType:
+def similar(modality: str, node_type: str = ITEM) -> EdgeType:
     r"""Edge type of the item-item graph of a modality."""
-    return (ITEM, f'similar_{modality}', ITEM)
+    return (node_type, f'similar_{modality}', node_type)
 
 
 def modalities(data: HeteroData, model: str | None = None, at_least: int = 0) -> list[str]:
@@ -52,6 +52,18 @@ class Embeddings(NamedTuple):
     item: Tensor  # [N, d]
 
 
+class Rows(NamedTuple):
+    r"""Vectors of the users, positive and negative items of a batch."""
+
+    user: Tensor  # [B, d]
+    pos: Tensor  # [B, d]
+    neg: Tensor  # [B, d]
+
+    def scores(self) -> tuple[Tensor, Tensor]:
+        r"""Scores of the positive and of the negative items, **[B]** each."""
+        return (self.user * self.pos).sum(dim=-1), (self.user * self.neg).sum(dim=-1)
+
+
 class Batch(NamedTuple):
     r"""Training triples; models without negatives ignore :obj:`neg`."""
 
@@ -59,7 +71,7 @@ class Batch(NamedTuple):
     pos: Tensor  # [B]
     neg: Tensor  # [B]
 
-    def rows(self, emb: Embeddings) -> tuple[Tensor, Tensor, Tensor]:
+    def rows(self, emb: Embeddings) -> Rows:
         r"""Rows of the users, positive and negative items of the batch.
 
         They are taken by :meth:`torch.Tensor.index_select`: the backward pass
@@ -69,12 +81,11 @@ class Batch(NamedTuple):
         """
         item = emb.item.index_select(0, torch.cat([self.pos, self.neg]))
         pos, neg = item.split([self.pos.numel(), self.neg.numel()])
-        return emb.user.index_select(0, self.user), pos, neg
+        return Rows(emb.user.index_select(0, self.user), pos, neg)
 
     def scores(self, emb: Embeddings) -> tuple[Tensor, Tensor]:
-        r"""Scores of the positive and of the negative items."""
-        user, pos, neg = self.rows(emb)
-        return (user * pos).sum(dim=-1), (user * neg).sum(dim=-1)
+        r"""Scores of the positive and of the negative items, **[B]** each."""
+        return self.rows(emb).scores()
 
 
 @dataclass(frozen=True)
@@ -127,6 +138,19 @@ class EvalTargets:
         r"""Pairs (position in :obj:`user`, item), **[2, n]**."""
         row = torch.arange(len(self), device=self.ptr.device)
         return torch.stack([row.repeat_interleave(self.count), self.item])
+
+    def distinct(self) -> EvalTargets:
+        r"""Every pair once, in the order of its first occurrence; the object
+        itself if none occurs twice.
+        """
+        row, item = self.index.cpu().numpy()
+        first = np.unique(row * (item.max(initial=0) + 1) + item, return_index=True)[1]
+        if first.size == item.size:
+            return self
+        first.sort()
+        count = np.bincount(row[first], minlength=len(self))
+        ptr = torch.from_numpy(np.concatenate([[0], np.cumsum(count)])).to(self.ptr)
+        return replace(self, ptr=ptr, item=self.item[torch.from_numpy(first).to(self.item.device)])
 
     def to(self, device: torch.device | str) -> EvalTargets:
         candidates = self.candidates

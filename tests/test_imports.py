@@ -23,8 +23,9 @@ FLOORS = [
 ]
 #: The same inside of `nn`; a room is a module or a folder of modules.
 NN = [
-    {'graph', 'memo'},
-    {'functional'},
+    {'memo'},
+    {'graph'},
+    {'functional', 'name_dict'},
     {'item_encoder', 'loss'},
     {'token_cross', 'conv'},
     {'models'},

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from motor_geo import run as run_module
+from motor_geo.experiments.user_values import recompute
+from motor_geo.report.document import Value
+from motor_geo.report.write import read, read_runs
 from motor_geo.reproduce import main, prepare
 from tests.shop import SMALL, make_shop, results, start
 
@@ -26,14 +29,53 @@ def shop(tmp_path_factory):
 def test_commands_repeat_their_runs(shop, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert start(shop, 'out', 'controls', '--seeds', '0', '--effort', '1') == 0
-    rows = [json.loads(line) for line in open('out/controls.jsonl')]
+    rows = read_runs('out/controls.jsonl')
     row = next(row for row in rows if row['label'][2].startswith('full + behavior, mlp_gain'))
     words = shlex.split(row['command'])
     assert words[:3] == ['python', '-m', 'motor_geo.run']
     words[words.index('--out') + 1] = 'again'
     assert run_module.main([*words[3:], '--trainer.progress', 'false']) == 0
     again = json.loads(Path('again/result.json').read_text())
-    assert again['test'] == row['test'] and again['seed'] == row['seed']
+    first = json.loads(Path('out', row['folder'], 'result.json').read_text())
+    assert again['test'] == first['test'] and again['seed'] == row['seed']
+    assert row['test'] == pytest.approx(first['test'], rel=1e-6)
+
+
+def test_p_values_are_those_of_the_values_beside_the_report(shop, tmp_path):
+    assert start(shop, tmp_path, 'table2', '--seeds', '0', '1', '--models', 'BPR', 'VBPR') == 0
+    tests = recompute(str(tmp_path / 'table2.npz'))
+    table = read(str(tmp_path / 'table2.jsonl')).blocks[0]
+    found = {
+        (('shop', *row.label), column.name.lower()): cell.p
+        for row in table.rows
+        for column, cell in zip(table.columns, row.cells)
+        if isinstance(cell, Value) and cell.p is not None
+    }
+    assert len(found) == 8
+    assert found == {
+        key: pytest.approx(test.corrected_wilcoxon, rel=1e-6) for key, test in tests.items()
+    }
+
+
+def test_render(shop, tmp_path, capsys):
+    assert start(shop, tmp_path, 'table1') == 0
+    assert main(['--render', str(tmp_path), '--out', str(tmp_path / 'pages')]) == 0
+    pages = {path.name: path.read_bytes() for path in (tmp_path / 'pages').iterdir()}
+    assert set(pages) == {'table1.md', 'table1.tex', 'table1.html'}
+    assert all((tmp_path / name).read_bytes() == text for name, text in pages.items())
+    for arguments, message in [
+        (['--render', str(tmp_path / 'pages')], 'expected a report that was kept (NAME.jsonl)'),
+        (
+            ['--render', str(tmp_path), 'table2'],
+            "expected no other option than --out, got 'table2'",
+        ),
+        (['--render', str(tmp_path / 'none')], 'none'),
+        ([], 'Expected the NAME of an experiment, or --render FOLDER'),
+    ]:
+        capsys.readouterr()
+        assert main(arguments) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count('\n') == 1
 
 
 @pytest.mark.parametrize(
@@ -56,7 +98,7 @@ def test_reports_side_by_side(shop, tmp_path):
     assert start(shop, tmp_path, 'table3', *flags) == 0
     second = {path.name for path in tmp_path.glob('*.*')} - set(first)
     assert second == {
-        *(f'short.{kind}' for kind in ('md', 'tex', 'html', 'jsonl')),
+        *(f'short.{kind}' for kind in ('md', 'tex', 'html', 'jsonl', 'npz')),
         *(f'short-{name}' for name in figures),
     }
     text = (tmp_path / 'short.md').read_text()

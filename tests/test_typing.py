@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from motor_geo.typing import RATED_BY, RATES, Batch, Embeddings, EvalTargets, similar
+from motor_geo.typing import RATED_BY, RATES, Batch, Embeddings, EvalTargets, Rows, similar
 
 
 def test_names():
@@ -73,3 +73,9 @@ def test_batch_scores():
     table = emb.user @ emb.item.t()
     torch.testing.assert_close(pos, table[[3, 0], [1, 1]])
     torch.testing.assert_close(neg, table[[3, 0], [4, 0]])
+
+
+def test_rows_scores():
+    user, pos, neg = torch.randn(3, 7, 4)
+    expected = (user @ pos.t()).diagonal(), (user @ neg.t()).diagonal()
+    torch.testing.assert_close(Rows(user, pos, neg).scores(), expected)

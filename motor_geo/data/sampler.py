@@ -2,7 +2,8 @@ r"""Training triples."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -12,6 +13,15 @@ from motor_geo.typing import Batch
 
 #: Interactions whose negatives are drawn at a time on a CPU.
 BLOCK = 2**17
+
+
+def has_full_user(edge_index: Tensor, num_users: int, num_items: int) -> bool:
+    r"""Whether some user interacted with every item that anybody interacted
+    with.
+    """
+    key = (edge_index[0].long() * num_items + edge_index[1]).unique()
+    most = (key // num_items).bincount(minlength=num_users).max()
+    return int(most) == (key % num_items).unique().numel()
 
 
 class BPRSampler:
@@ -41,6 +51,7 @@ class BPRSampler:
         seed: Epoch :obj:`e` depends on :obj:`(seed, e)` and nothing else
             (CPU and GPU draw different numbers).
         negatives: If set to :obj:`False`, :obj:`neg` is an empty tensor.
+        user_names: Names of the users, for warnings. (default: their indices)
 
     Shapes:
         - **input:** edge index :math:`(2, E)`
@@ -48,8 +59,12 @@ class BPRSampler:
           :math:`(B)`
 
     Raises:
-        ValueError: If there is no interaction, an index is out of range, or a
-            user interacted with every item so that no negative exists.
+        ValueError: If there is no interaction, an index is out of range, or
+            every user interacted with every item so that no negative exists.
+
+    .. note::
+        A user who interacted with every item has no negative. The pairs of
+        such users are left out, with a warning that names them.
     """
 
     def __init__(
@@ -60,6 +75,7 @@ class BPRSampler:
         batch_size: int = 2048,
         seed: int = 0,
         negatives: bool = True,
+        user_names: Sequence[object] | np.ndarray | None = None,
     ):
         if batch_size < 1:
             raise ValueError(f"'batch_size' must be at least 1, got {batch_size}.")
@@ -90,6 +106,30 @@ class BPRSampler:
         self.user, self.pos = key // num_items, key % num_items
         if negatives:
             self._prepare(key.unique_consecutive())
+            self._leave_out(self._free == 0, user_names)
+
+    def _leave_out(
+        self, full: Tensor, user_names: Sequence[object] | np.ndarray | None = None
+    ) -> None:
+        r"""Leaves out the pairs of users without a negative item."""
+        if not bool(full.any()):
+            return
+        count = f'all {self._items.numel()} items of the training interactions'
+        keep = ~full[self.user]
+        if not bool(keep.any()):
+            raise ValueError(
+                f'Every user interacted with {count}, so no negative item exists; expected a '
+                'model that needs no negatives, or other data.'
+            )
+        users = full.nonzero().view(-1).tolist()
+        names = [str(user if user_names is None else user_names[user]) for user in users[:5]]
+        more = f' and {len(users) - 5} more' if len(users) > 5 else ''
+        warnings.warn(
+            f'User{"s" if len(users) > 1 else ""} {", ".join(names)}{more} interacted with '
+            f'{count}, so no negative item exists; their pairs are left out of training.',
+            stacklevel=3,
+        )
+        self.user, self.pos = self.user[keep], self.pos[keep]
 
     def _prepare(self, key: Tensor) -> None:
         user, item = key // self.num_items, key % self.num_items
@@ -97,11 +137,6 @@ class BPRSampler:
         self._items = seen.nonzero().view(-1)
         degree = user.bincount(minlength=self.num_users)
         self._free = self._items.numel() - degree
-        if int(self._free.min()) == 0:
-            raise ValueError(
-                f'User {int(self._free.argmin())} interacted with all {self._items.numel()} items '
-                f'of the training interactions, so no negative item exists for this user.'
-            )
         self._start = degree.cumsum(0) - degree
         rank = torch.arange(key.numel(), device=key.device) - self._start[user]
         # Within a user, p_j - j lies in [0, free] and does not decrease.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from motor_geo.engine.metrics import METRICS, check_names, list_metrics, ranking_metrics
+from motor_geo.engine.metrics import METRICS, check_names, cutoffs, list_metrics, ranking_metrics
 from motor_geo.typing import Embeddings, EvalTargets
 from motor_geo.utils.ranking import Ranker, check_items
 
@@ -75,7 +75,7 @@ def slice_metrics(
     Args:
         rank: Rank of each held-out item in its user's list, from 0; the
             largest cut-off or more if it is not in it, **[n]**.
-        targets: The held-out interactions.
+        targets: The held-out interactions, each pair once.
         count: Number of training interactions of every item, **[N]**.
         ks: The cut-offs.
         bounds: Increasing upper bounds of the groups.
@@ -110,7 +110,7 @@ class EvalResult:
         per_user: The same metrics (but those of lists) of each user, **[U]**.
         rank: Rank of each held-out item in its user's list, from 0, or the
             largest cut-off if it is not in it, **[n]**.
-        targets: The held-out interactions.
+        targets: The held-out interactions, each pair once.
         count: Number of training interactions of every item, **[N]**.
         ks: The cut-offs.
         pred: The ranked items, if asked for, **[U, max K]**; :obj:`-1` is
@@ -141,16 +141,23 @@ class Evaluator:
     user are not ranked, held-out items of other splits are, unless
     :obj:`exclude` holds them.
 
+    Of items with equal scores, a draw decides which comes first: another one
+    for every user, and the same one in every evaluation. A model with nothing
+    but equal scores therefore has the metrics of chance, however the items
+    are numbered.
+
     Args:
-        targets: The held-out interactions.
+        targets: The held-out interactions; a pair counts once, however often
+            it occurs.
         train_edge_index: Training interactions (user, item), **[2, E]**.
         num_items: Number of items.
-        ks: The cut-offs.
+        ks: The cut-offs, or a single one.
         exclude: Further interactions that are not ranked, *e.g.*, validation
             when testing.
         batch_size: Number of users per block; see
             :class:`motor_geo.utils.ranking.Ranker` for the default.
         metrics: Names of per-user metrics.
+        seed: Seed of the draw between equal scores.
 
     Raises:
         ValueError: If there is nothing to evaluate, an index is out of range,
@@ -166,7 +173,10 @@ class Evaluator:
         exclude: EvalTargets | None = None,
         batch_size: int | None = None,
         metrics: Sequence[str] = METRICS,
+        seed: int = 0,
     ):
+        ks = cutoffs(ks)
+        metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
         check_names(ks, metrics, METRICS)
         if len(targets) == 0:
             raise ValueError('There is no held-out interaction to evaluate.')
@@ -182,13 +192,14 @@ class Evaluator:
             if bool(missing.any()):
                 item = int(targets.item[missing][0])
                 raise ValueError(f'The held-out item {item} is not among the candidates.')
-        self.targets = targets
+        self.targets = targets.distinct()
         self.train_edge_index = train_edge_index
         self.num_items = num_items
-        self.ks = tuple(ks)
+        self.ks = ks
         self.exclude = exclude
         self.batch_size = batch_size
-        self.metrics = tuple(metrics)
+        self.metrics = metrics
+        self.seed = seed
         self._prepare(targets.user.device)
 
     def _prepare(self, device: torch.device) -> None:
@@ -205,6 +216,7 @@ class Evaluator:
             torch.cat(pairs, dim=1),
             self.targets.candidates,
             self.batch_size,
+            self.seed,
         )
         self._count = self.train_edge_index[1].bincount(minlength=self.num_items)
         self._row, self._item = self.targets.index

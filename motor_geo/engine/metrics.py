@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -132,10 +133,21 @@ def list_metrics(
     return out
 
 
+def cutoffs(ks: int | Sequence[int]) -> tuple[int, ...]:
+    r"""One or several cut-offs as a tuple of integers.
+
+    Raises:
+        ValueError: If there is none, or one is no positive integer.
+    """
+    given = np.atleast_1d(np.asarray(ks))
+    if given.ndim != 1 or given.size == 0 or given.dtype.kind not in 'iu' or given.min() < 1:
+        raise ValueError(f'Cut-offs must be positive integers, got {ks}.')
+    return tuple(given.tolist())
+
+
 def check_names(ks: Sequence[int], metrics: Sequence[str], known: Sequence[str]) -> None:
     r"""Raises a :class:`ValueError` on an unknown metric or a bad cut-off."""
-    if len(ks) == 0 or min(ks) < 1:
-        raise ValueError(f'Cut-offs must be positive integers, got {list(ks)}.')
+    cutoffs(ks)
     for name in metrics:
         if name not in known:
             raise ValueError(f"Unknown metric '{name}'; expected one of {', '.join(known)}.")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import math
 import os
 import os.path as osp
@@ -13,33 +14,38 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch_geometric.data import HeteroData
+from torch_geometric.typing import EdgeType
 from tqdm import tqdm
 
-from motor_geo.data.sampler import BPRSampler
+from motor_geo.data.sampler import BPRSampler, has_full_user
+from motor_geo.data.transforms.features import find_edges, num_nodes
 from motor_geo.engine.checkpoint import load_checkpoint, save_checkpoint
 from motor_geo.engine.evaluator import Evaluator
+from motor_geo.engine.loggers import Logger
 from motor_geo.engine.metrics import LIST_METRICS
 from motor_geo.nn.models import Recommender
-from motor_geo.typing import ITEM, RATES, USER
+from motor_geo.typing import ITEM, RATES
 from motor_geo.utils.files import atomic_write
+
+logger = logging.getLogger(__name__)
 
 
 class FitResult(NamedTuple):
     r"""What a training left behind."""
 
     epochs: int  # finished epochs
-    best_epoch: int  # counted from 1
+    best_epoch: int  # counted from 1; the last one without an evaluator
     best: dict[str, float]  # validation metrics at the best epoch
     history: list[dict[str, Any]]  # one entry per epoch, as in metrics.jsonl
     seconds: float  # training and validation, interruptions apart
 
 
-def half_features(data: HeteroData) -> HeteroData:
+def half_features(data: HeteroData, node_type: str = ITEM) -> HeteroData:
     r"""A shallow copy of a graph whose item features are bfloat16."""
     out = copy.copy(data)
-    for key, value in data[ITEM].items():
+    for key, value in data[node_type].items():
         if key.startswith('x_') and value.is_floating_point():
-            out[ITEM][key] = value.bfloat16()
+            out[node_type][key] = value.bfloat16()
     return out
 
 
@@ -55,7 +61,9 @@ class Trainer:
     Args:
         model: The backbone.
         data: The graph with training edges, on the device of the model.
-        evaluator: Ranks the validation targets.
+        evaluator: Ranks the validation targets. Without one, all
+            :obj:`epochs` are trained, nothing is validated, and the last
+            epoch counts as the best.
         lr: Learning rate of Adam; :obj:`None` is the model's own.
         weight_decay: Coupled weight decay of Adam; :obj:`None` is the model's
             own.
@@ -74,9 +82,12 @@ class Trainer:
         out: Folder of checkpoints and of :obj:`metrics.jsonl`; nothing is
             written if :obj:`None`.
         fingerprint: Hash of data and settings, which a checkpoint must share.
-        progress: Whether a bar (or, where there is no terminal, a line per
-            epoch) is shown.
-        callbacks: Called with the entry of every epoch.
+        progress: Whether a bar is shown (or, where there is no terminal, a
+            line per epoch logged at level :obj:`INFO`).
+        callbacks: Called with the entry of every epoch: functions, or
+            loggers of :obj:`motor_geo.engine.loggers`.
+        user_names: Names of the users, for warnings. (default: their indices)
+        edge_type: Edge type of training interactions, from users to items.
 
     Raises:
         ValueError: If an argument is out of range, or a checkpoint in
@@ -88,7 +99,7 @@ class Trainer:
         self,
         model: Recommender,
         data: HeteroData,
-        evaluator: Evaluator,
+        evaluator: Evaluator | None = None,
         lr: float | None = None,
         weight_decay: float | None = None,
         lr_decay: bool = True,
@@ -101,19 +112,16 @@ class Trainer:
         out: str | None = None,
         fingerprint: str = '',
         progress: bool = True,
-        callbacks: Sequence[Callable[[dict[str, Any]], None]] = (),
+        callbacks: Sequence[Callable[[dict[str, Any]], None] | Logger] = (),
+        user_names: Sequence[object] | np.ndarray | None = None,
+        edge_type: EdgeType = RATES,
     ):
         if epochs < 1:
             raise ValueError(f"'epochs' must be positive (got {epochs})")
         if patience < 0:
             raise ValueError(f"'patience' must not be negative (got {patience})")
-        names = (*evaluator.metrics, *LIST_METRICS)
-        if metric not in {f'{name}@{k}' for name in names for k in evaluator.ks}:
-            raise ValueError(
-                f"'metric' must be one of {', '.join(names)} at one of the cut-offs "
-                f"{', '.join(map(str, evaluator.ks))}, such as '{names[0]}@{evaluator.ks[-1]}' "
-                f"(got '{metric}')"
-            )
+        if evaluator is not None:
+            _check_metric(metric, evaluator)
         self.model = model
         self.data = data
         self.evaluator = evaluator
@@ -129,9 +137,18 @@ class Trainer:
         self.progress = progress
         self.callbacks = callbacks
 
-        edge_index = data[RATES].edge_index
-        sizes = int(data[USER].num_nodes), int(data[ITEM].num_nodes)
-        self.sampler = BPRSampler(edge_index, *sizes, batch_size=batch_size, seed=seed)
+        self.edge_type = edge_type
+        edge_index = find_edges(data, edge_type)
+        sizes = num_nodes(data, edge_type[0]), num_nodes(data, edge_type[2])
+        self.sampler = BPRSampler(
+            edge_index,
+            *sizes,
+            batch_size=batch_size,
+            seed=seed,
+            # Where all users have negatives, they are drawn for the sake of the random stream.
+            negatives=model.needs_negatives or not has_full_user(edge_index, *sizes),
+            user_names=user_names,
+        )
         self.optimizer = torch.optim.Adam(
             model.parameters(),
             lr=self.lr,
@@ -148,7 +165,7 @@ class Trainer:
         """
         self._resume()
         start = len(self.history)
-        data = half_features(self.data) if self.bf16 else self.data
+        data = half_features(self.data, self.edge_type[2]) if self.bf16 else self.data
         bar = tqdm(
             total=self.epochs,
             initial=start,
@@ -165,7 +182,7 @@ class Trainer:
                 self._save(entry)
                 self._show(bar, entry)
                 for callback in self.callbacks:
-                    callback(entry)
+                    (callback.log if isinstance(callback, Logger) else callback)(entry)
         best = self._best()
         return FitResult(
             epochs=len(self.history),
@@ -213,8 +230,10 @@ class Trainer:
             )
         trained = time.perf_counter()
         self.model.eval()
-        with torch.no_grad():
-            metrics = self.evaluator.evaluate(self.model(self.data)).metrics
+        metrics: dict[str, float] = {}
+        if self.evaluator is not None:
+            with torch.no_grad():
+                metrics = self.evaluator.evaluate(self.model(self.data)).metrics
         end = time.perf_counter()
         return {
             'epoch': epoch + 1,
@@ -231,7 +250,7 @@ class Trainer:
         return torch.Generator(self._device()).manual_seed(int(state[1]) >> 1)
 
     def _device(self) -> torch.device:
-        return self.data[RATES].edge_index.device
+        return self.data[self.edge_type].edge_index.device
 
     def _cuda_devices(self) -> list[int]:
         device = self._device()
@@ -241,6 +260,8 @@ class Trainer:
         return [round(entry['val'][self.metric], 4) for entry in self.history]
 
     def _best(self) -> int:
+        if self.evaluator is None:
+            return len(self.history) - 1
         values = self._rounded()
         return values.index(max(values))  # The first: a tie is no improvement.
 
@@ -294,13 +315,25 @@ class Trainer:
     def _show(self, bar: tqdm, entry: dict[str, Any]) -> None:
         if not self.progress:
             return
-        value, best = entry['val'][self.metric], self._best()
-        line = (
-            f'loss {entry["loss"]:.4f}  {self.metric} {value:.4f}  '
-            f'best {self.history[best]["val"][self.metric]:.4f} at {best + 1}'
-        )
+        line = f'loss {entry["loss"]:.4f}'
+        if self.evaluator is not None:
+            best = self._best()
+            line += (
+                f'  {self.metric} {entry["val"][self.metric]:.4f}  '
+                f'best {self.history[best]["val"][self.metric]:.4f} at {best + 1}'
+            )
         if bar.disable:
-            print(f'epoch {entry["epoch"]:4d}  {line}  {entry["seconds"]:.2f} s', flush=True)
+            logger.info('epoch %4d  %s  %.2f s', entry['epoch'], line, entry['seconds'])
         else:
             bar.set_postfix_str(line)
             bar.update()
+
+
+def _check_metric(metric: str, evaluator: Evaluator) -> None:
+    names = (*evaluator.metrics, *LIST_METRICS)
+    if metric not in {f'{name}@{k}' for name in names for k in evaluator.ks}:
+        raise ValueError(
+            f"'metric' must be one of {', '.join(names)} at one of the cut-offs "
+            f"{', '.join(map(str, evaluator.ks))}, such as '{names[0]}@{evaluator.ks[-1]}' "
+            f"(got '{metric}')"
+        )

@@ -21,7 +21,7 @@ from motor_geo.experiments.metrics import read_metrics
 from motor_geo.experiments.options import ExperimentOptions, Options, Variant
 from motor_geo.experiments.queue import Job
 from motor_geo.experiments.registry import Experiment
-from motor_geo.experiments.significance import paired_tests
+from motor_geo.experiments.user_values import compare, reference_of, user_means
 from motor_geo.pipeline.assemble import build_dataset
 from motor_geo.report.document import Value
 from motor_geo.typing import RATES, EvalTargets
@@ -93,7 +93,8 @@ class Results:
         self.metrics = read_metrics(options.options)
         self.variants = {entry.variant.label: entry for entry in results}
         self._datasets: dict[str, RecommendationDataset] = {}
-        self.tests = self._compare()
+        #: Tests per user of all variants that are compared, by label and metric.
+        self.tests = compare(self.user_values(), experiment.reference)
 
     def of(self, data: str) -> dict[Label, VariantResults]:
         r"""Results on a data set."""
@@ -101,38 +102,14 @@ class Results:
 
     def reference(self, label: Label) -> Label | None:
         r"""What a variant is compared with."""
+        return reference_of(label, self.experiment.reference, self.variants)
+
+    def user_values(self) -> dict[Label, dict[str, np.ndarray]]:
+        r"""What is tested, by label: means over seeds of the metrics of users."""
         if self.experiment.reference is None:
-            return None
-        index, value = self.experiment.reference
-        other = (*label[:index], value, *label[index + 1 :])
-        return other if other != label and other in self.variants else None
-
-    def _compare(self) -> dict[tuple[Label, str], Any]:
-        r"""Tests per user of all variants that are compared, by label and
-        metric, corrected together. Values of a user are means over seeds.
-        """
-        pairs = {}
-        for label in self.variants:
-            other = self.reference(label)
-            if other is None:
-                continue
-            own, base = (self._per_user(name) for name in (label, other))
-            if own and base and np.array_equal(own['user'], base['user']):
-                for metric in self.metrics.tested:
-                    if metric in own:  # Metrics of lists have no values of users.
-                        pairs[label, metric] = (own[metric], base[metric])
-        return paired_tests(pairs)
-
-    def _per_user(self, label: Label) -> dict[str, np.ndarray]:
-        arrays = self.variants[label].arrays()
-        if not arrays:
             return {}
-        out: dict[str, np.ndarray] = {'user': arrays[0]['user']}
-        for metric in self.metrics.tested:
-            if metric in arrays[0]:
-                values = np.stack([entry[metric] for entry in arrays]).astype(np.float64)
-                out[metric] = values.mean(axis=0)
-        return out
+        tested = self.metrics.tested
+        return {label: user_means(own.arrays(), tested) for label, own in self.variants.items()}
 
     def value(self, label: Label, metric: str) -> Value:
         r"""A metric on the test set."""

@@ -27,15 +27,15 @@ from motor_geo.experiments.metrics import read_metrics, spelled
 from motor_geo.experiments.options import ExperimentOptions, Options, Variant, short
 from motor_geo.experiments.queue import NEEDS, Job, RunQueue, in_folder
 from motor_geo.experiments.registry import Experiment
-from motor_geo.experiments.results import VariantResults, rows
+from motor_geo.experiments.results import Results, VariantResults, rows
 from motor_geo.experiments.search import override
+from motor_geo.experiments.user_values import save_user_values
 from motor_geo.nn.token_cross import MODES
 from motor_geo.pipeline.assemble import build_dataset, build_device, run_fingerprint
 from motor_geo.pipeline.config import Config, resolve
 from motor_geo.pipeline.train import versions
-from motor_geo.report.document import Report, Run
-from motor_geo.report.write import write
-from motor_geo.utils.files import atomic_write
+from motor_geo.report.document import Report, RunInfo
+from motor_geo.report.write import save, write
 
 #: What one variant cannot do must not end the others.
 FAILURES = (ValueError, FloatingPointError)
@@ -246,8 +246,7 @@ class Reproduction:
         results = self.results()
         prefix = '' if name == self.experiment.name else f'{name}-'
         runs = {
-            job.name: Run(
-                job.name,
+            job.name: RunInfo(
                 osp.relpath(job.folder, self.out),
                 job.command,
                 int(result['seed']),
@@ -266,10 +265,11 @@ class Reproduction:
             blocks=blocks(self.experiment, self.options, results, prefix),
             runs=runs,
         )
-        path = osp.join(self.out, f'{name}.jsonl')
-        with atomic_write(path) as temporary, open(temporary, 'w') as file:
-            file.writelines(json.dumps(row) + '\n' for row in rows(results, self.metric))
-        return [*write(out, self.out), path]
+        paths = [*write(out, self.out), save(out, self.out, rows(results, self.metric))]
+        path = osp.join(self.out, f'{name}.npz')
+        values = Results(self.experiment, self.options, results).user_values()
+        kept = save_user_values(path, values, self.experiment.reference)
+        return [*paths, path] if kept else paths
 
     def intro(self) -> str:
         r"""What was done, and what was not."""

@@ -11,8 +11,11 @@ from torch import Tensor
 from torch_geometric import EdgeIndex
 from torch_geometric.utils import degree
 
+from motor_geo.nn.memo import Memo
+
 
 @torch.compiler.disable  # The caches of EdgeIndex cannot be filled in a compiled region.
+@torch.inference_mode(False)  # Training can use what was built before.
 def sorted_edge_index(
     edge_index: Tensor, num_src: int, num_dst: int
 ) -> tuple[EdgeIndex, Tensor | None]:
@@ -31,6 +34,8 @@ def sorted_edge_index(
           :obj:`None` if the input was sorted already
     """
     perm = None
+    if edge_index.is_inference():
+        edge_index = edge_index.clone()
     if edge_index.size(1) > 1 and bool((edge_index[1].diff() < 0).any()):
         perm = edge_index[1].argsort(stable=True)
         edge_index = edge_index[:, perm]
@@ -63,6 +68,27 @@ class BipartiteGraph(NamedTuple):
             to_item,
             edge_weight if item_perm is None else edge_weight[item_perm],
         )
+
+
+def build_graph(
+    edge_index: Tensor, num_users: int, num_items: int, dtype: torch.dtype
+) -> BipartiteGraph:
+    r"""A user-item graph with symmetric normalization, from its edges
+    **[2, E]**.
+    """
+    weight = sym_norm(edge_index, num_users, num_items, dtype)
+    return BipartiteGraph.from_edges(edge_index, num_users, num_items, weight)
+
+
+def mean_graph(graph: BipartiteGraph) -> BipartiteGraph:
+    r"""The same edges with the weights of a mean over neighbors,
+    :math:`1 / \deg(v)` of their target :math:`v`.
+    """
+    weights = []
+    for edge_index, weight in [graph[:2], graph[2:]]:
+        degree = edge_index.get_csc()[0][0].diff()
+        weights.append(degree.to(weight.dtype).reciprocal().repeat_interleave(degree))
+    return graph._replace(to_user_weight=weights[0], to_item_weight=weights[1])
 
 
 def opposite_edges(graph: BipartiteGraph) -> Tensor:
@@ -139,3 +165,79 @@ def degree_sensitive_pruning(
     noise = torch.empty_like(weight).exponential_(generator=generator)
     keep = (weight / noise).topk(num_kept_edges(weight.numel(), rho), sorted=False).indices
     return keep.sort().values
+
+
+def uniform_pruning(
+    edge_index: Tensor, rho: float, generator: torch.Generator | None = None
+) -> Tensor:
+    r"""Draws the edges that survive when all are equally likely to go.
+
+    Args:
+        edge_index: User-item edges.
+        rho: Share of edges to remove.
+        generator: Source of randomness, on the device of the edges.
+
+    Shapes:
+        - **input:** edge indices :math:`(2, |\mathcal{E}|)`
+        - **output:** ascending positions of kept edges
+          :math:`(\lfloor (1 - \rho) |\mathcal{E}| \rfloor)`
+    """
+    num_edges = edge_index.size(1)
+    order = torch.randperm(num_edges, generator=generator, device=edge_index.device)
+    return order[: num_kept_edges(num_edges, rho)].sort().values
+
+
+class PrunedGraph:
+    r"""The graph of the edges that survived pruning, for as long as it is
+    asked for with the edges that were pruned: another graph, or the same one
+    after a change in place, has none. Copies and pickles are empty.
+
+    .. code-block:: python
+
+        pruned = PrunedGraph()
+        pruned.set(keep, edge_index, num_users, num_items, dtype)
+        graph = pruned.get(edge_index, num_users, num_items, dtype)
+    """
+
+    def __init__(self) -> None:
+        self._memo = Memo()
+
+    def set(
+        self,
+        keep: Tensor,
+        edge_index: Tensor,
+        num_users: int,
+        num_items: int,
+        dtype: torch.dtype,
+    ) -> None:
+        r"""Prunes a graph.
+
+        Args:
+            keep: Positions of kept edges.
+            edge_index: All user-item edges.
+            num_users: Number of users.
+            num_items: Number of items.
+            dtype: Type of edge weights.
+
+        Shapes:
+            - **input:** positions :math:`(|\mathcal{E}^{\prime}|)`, edge indices
+              :math:`(2, |\mathcal{E}|)`
+
+        Raises:
+            ValueError: If edges were made under :func:`torch.inference_mode`,
+                where a change of them would go unnoticed.
+        """
+        if edge_index.is_inference():
+            raise ValueError(
+                "Edges that were made under 'torch.inference_mode' cannot be pruned: clone them "
+                'outside of it'
+            )
+        size = num_users, num_items
+        self._memo.clear()
+        self._memo(lambda: build_graph(edge_index[:, keep], *size, dtype), edge_index, *size, dtype)
+
+    def get(
+        self, edge_index: Tensor, num_users: int, num_items: int, dtype: torch.dtype
+    ) -> BipartiteGraph | None:
+        r"""The pruned form of a graph, :obj:`None` if it was not pruned."""
+        return self._memo.get(edge_index, num_users, num_items, dtype)

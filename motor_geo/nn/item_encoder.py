@@ -1,5 +1,5 @@
-r"""What may stand where the item embedding stood: the base class, and the two
-controls.
+r"""Item encoders, which yield the item vectors of backbones: the base class,
+and the two controls.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data.storage import NodeStorage
+
+from motor_geo.nn.name_dict import NameDict
 
 
 class ItemEncoder(nn.Module):
@@ -64,7 +66,7 @@ class IDEmbedding(ItemEncoder):
         num_items: Number of items :math:`N`.
         out_channels: Size :math:`d` of item vectors.
         xavier: :obj:`"uniform"` or :obj:`"normal"`, the form of the Xavier
-            initialisation.
+            initialization.
 
     Shapes:
         - **input:** item indices :math:`(*)`, or nothing for all items
@@ -132,7 +134,7 @@ class FeatureProjection(ItemEncoder):
         self.in_channels = dict(sorted(in_channels.items()))
         self.out_channels = out_channels
         self.normalize = normalize
-        self.lin = nn.ModuleDict(
+        self.lin: NameDict[nn.Linear] = NameDict(
             {m: nn.Linear(width, out_channels, bias=False) for m, width in self.in_channels.items()}
         )
         self.bias = nn.Parameter(torch.empty(out_channels))
@@ -140,7 +142,7 @@ class FeatureProjection(ItemEncoder):
 
     def reset_parameters(self) -> None:
         for lin in self.lin.values():
-            nn.init.xavier_uniform_(lin.weight)  # type: ignore
+            nn.init.xavier_uniform_(lin.weight)
         nn.init.zeros_(self.bias)
 
     def forward(self, x: Mapping[str, Tensor]) -> Tensor:
@@ -159,7 +161,7 @@ class FeatureProjection(ItemEncoder):
 
 
 def xavier_(tensor: Tensor, form: str) -> None:
-    r"""Xavier initialisation of a table in place, :obj:`"uniform"` or
+    r"""Xavier initialization of a table in place, :obj:`"uniform"` or
     :obj:`"normal"`.
     """
     if form == 'uniform':

@@ -24,8 +24,8 @@ class Memo:
         memo = Memo()
         graph = memo(lambda: build(edge_index, num_nodes), edge_index, num_nodes)
 
-    Tensors are compared by identity and version and are not kept alive. The
-    value is computed without gradient and outside of
+    Tensors are compared by identity and version and are not kept alive: with
+    one of them, the value goes. It is computed without gradient and outside of
     :func:`torch.inference_mode`, so that training can use what a server left
     behind. A tensor that was made under inference mode has no version: what
     depends on one is computed anew in every call. Changes by way of
@@ -39,6 +39,18 @@ class Memo:
     def __init__(self, size: int = 1):
         self.size = size
         self._entries: list[_Entry] = []
+        this = weakref.ref(self)
+
+        def forget(dead: weakref.ref) -> None:
+            memo = this()
+            if memo is not None:
+                memo._entries = [
+                    entry
+                    for entry in memo._entries
+                    if not any(isinstance(k, tuple) and k[0] is dead for k in entry.key)
+                ]
+
+        self._forget = forget
 
     @torch.compiler.disable
     def __call__(self, compute: Callable[[], T], *sources: Any) -> T:
@@ -59,11 +71,18 @@ class Memo:
         with torch.inference_mode(False), torch.no_grad():
             value = compute()
         key = tuple(
-            (weakref.ref(leaf), leaf._version) if isinstance(leaf, Tensor) else leaf
+            (weakref.ref(leaf, self._forget), leaf._version) if isinstance(leaf, Tensor) else leaf
             for leaf in leaves
         )
         self._entries = [_Entry(key, value), *self._entries[: self.size - 1]]
         return value
+
+    def get(self, *sources: Any) -> Any:
+        r"""The value that is kept for these sources, otherwise :obj:`None`."""
+        leaves = list(_leaves(sources))
+        if any(isinstance(leaf, Tensor) and leaf.is_inference() for leaf in leaves):
+            return None
+        return next((entry.value for entry in self._entries if _same(entry.key, leaves)), None)
 
     def clear(self) -> None:
         r"""Forgets everything."""

@@ -1,9 +1,8 @@
 from __future__ import annotations
 
 import itertools
-import weakref
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -14,34 +13,40 @@ from torch_geometric.nn.resolver import activation_resolver
 from motor_geo.nn.functional.autocast import full_precision
 from motor_geo.nn.functional.tokens import (
     Incidence,
-    TokenCross,
     TokenGraph,
-    TokenSum,
     project_slots,
+    token_cross,
+    token_sum,
 )
 from motor_geo.nn.item_encoder import ItemEncoder
+from motor_geo.nn.memo import Memo
+
+MODES = ('specific', 'agnostic', 'mean', 'linear')
+
+#: A table of up to so many times the items of a batch is encoded as a whole: its
+#: graph is at hand, while that of a batch has to be built.
+WHOLE = 4
+
+#: Types that PyTorch stores, but does not compare.
+UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 
 
-class _Catalogue(NamedTuple):
+class Tokenizer(Protocol):
+    r"""What :meth:`TokenCrossEncoder.from_tokenizer` reads."""
+
+    codebook_size: int
+
+    @property
+    def num_tokens_dict(self) -> dict[str, int]: ...
+
+
+class _Tokens(NamedTuple):
     r"""The token-item graph and, if it is one of distinct items only, which
     of them every item is.
     """
 
     graph: TokenGraph
     copies: Incidence | None = None
-
-
-class _Entry(NamedTuple):
-    tokens: weakref.ref
-    version: int
-    catalogue: _Catalogue
-
-
-#: A catalogue of up to so many times the items of a batch is encoded as a whole: its
-#: graph is at hand, while that of a batch has to be built.
-CATALOGUE = 4
-
-MODES = ('specific', 'agnostic', 'mean', 'linear')
 
 
 class TokenCrossEncoder(ItemEncoder):
@@ -94,7 +99,8 @@ class TokenCrossEncoder(ItemEncoder):
 
     Raises:
         ValueError: If an argument is out of range, or :obj:`token_id` has
-            another number of columns or a token outside the codebook.
+            another number of columns, a token outside the codebook, or
+            entries that are not integers.
     """
 
     def __init__(
@@ -144,9 +150,6 @@ class TokenCrossEncoder(ItemEncoder):
             self.groups = list(zip([0] + ends[:-1], ends))
 
         self.table = nn.Parameter(torch.empty(self.total_tokens * codebook_size, out_channels))
-        self.offset: Tensor
-        offset = torch.arange(self.total_tokens) * codebook_size
-        self.register_buffer('offset', offset, persistent=False)
         self.act = nn.Identity() if activation is None else activation_resolver(activation)
         self.mlps = nn.ModuleList()
         self.weight: nn.Parameter | None = None
@@ -161,9 +164,31 @@ class TokenCrossEncoder(ItemEncoder):
             self.mlps.append(
                 nn.ModuleList(nn.Linear(*pair) for pair in zip(widths[:-1], widths[1:]))
             )
-        self._entries: list[_Entry] = []
-        self._checked: tuple[weakref.ref, int] | None = None
+        self._graphs, self._checked = Memo(size=2), Memo()
         self.reset_parameters()
+
+    @classmethod
+    def from_tokenizer(
+        cls, tokenizer: Tokenizer, out_channels: int = 64, **kwargs: Any
+    ) -> TokenCrossEncoder:
+        r"""The encoder of the tokens of a fitted tokenizer.
+
+        Args:
+            tokenizer: A tokenizer, such as
+                :class:`~motor_geo.data.OPQTokenizer`.
+            out_channels: Size of item vectors.
+            **kwargs (optional): Other arguments of the encoder.
+        """
+        return cls(tokenizer.num_tokens_dict, tokenizer.codebook_size, out_channels, **kwargs)
+
+    @property
+    def offset(self) -> Tensor:
+        r"""The first row of every slot in the table, **[T]**."""
+        return torch.arange(self.total_tokens, device=self.table.device) * self.codebook_size
+
+    def _lins(self) -> list[list[nn.Linear]]:
+        r"""The layers of every MLP."""
+        return [[cast(nn.Linear, lin) for lin in cast(nn.ModuleList, mlp)] for mlp in self.mlps]
 
     def reset_parameters(self) -> None:
         if isinstance(self.init, str):
@@ -177,8 +202,8 @@ class TokenCrossEncoder(ItemEncoder):
                 for start, end in self.groups:
                     fill = 1 / (end - start) if self.weight_init is None else self.weight_init
                     self.weight[start:end] = fill
-        for mlp in self.mlps:
-            for lin in mlp:  # type: ignore
+        for mlp in self._lins():
+            for lin in mlp:
                 nn.init.xavier_uniform_(lin.weight, self.mlp_gain)
                 nn.init.zeros_(lin.bias)
 
@@ -189,10 +214,12 @@ class TokenCrossEncoder(ItemEncoder):
                 f"'token_id' must have {self.total_tokens} columns, {self.num_tokens} (got "
                 f'{token_id.size(-1)})'
             )
+        if token_id.dtype == torch.bool or token_id.is_floating_point() or token_id.is_complex():
+            raise ValueError(f"'token_id' must hold integers (got {token_id.dtype})")
         if self._sparse(token_id):
-            graph, copies = self._get_graph(token_id)
+            graph, copies = self._graphs(lambda: self._build(token_id), token_id)
             out = self._forward_graph(graph)
-            return out if copies is None else TokenSum.apply(copies, out)
+            return out if copies is None else token_sum(out, copies)
         self._check_range(token_id)
         return self._forward_gather(token_id)
 
@@ -204,40 +231,40 @@ class TokenCrossEncoder(ItemEncoder):
         if index is None:
             return self(store.token_id)
         table: Tensor = store.token_id
-        if self._sparse(table) and table.size(0) <= CATALOGUE * index.numel():
+        if self._sparse(table) and table.size(0) <= WHOLE * index.numel():
             return self(table).index_select(0, index)
         token_id = table.index_select(0, index)
         if not self._sparse(token_id):
             return self(token_id)
-        last, version = self._checked or (lambda: None, None)
-        if last() is not table or version != table._version:
-            self._check_range(table, force=True)  # Once: a GPU has to wait for it.
-            self._checked = (weakref.ref(table), table._version)
+        # Once for the whole table: a GPU has to wait for it.
+        self._checked(lambda: self._check_range(table, force=True), table)
         return self._forward_batch(token_id)
 
     def _sparse(self, token_id: Tensor) -> bool:
         # By size alone: the two forms differ in the last bits, and the same
-        # call must give the same bits whatever was called before.
-        enough = token_id.dim() == 2 and token_id.size(0) >= self.codebook_size
-        return enough and not torch.compiler.is_compiling()
+        # call must give the same bits whatever was called before. A program
+        # that is compiled or exported is one for all sizes.
+        if torch.compiler.is_compiling():
+            return False
+        return token_id.dim() == 2 and token_id.size(0) >= self.codebook_size
 
     def _forward_gather(self, token_id: Tensor) -> Tensor:
         x = F.embedding(token_id.long() + self.offset, self.table)  # [*, T, d]
         if self.mode == 'mean':
             return x.mean(dim=-2)
         if self.mode == 'linear':
-            return self.mlps[0][0](x.flatten(-2))  # type: ignore
+            return self._lins()[0][0](x.flatten(-2))
         assert self.weight is not None
         out = torch.zeros_like(x[..., 0, :])
-        for (start, end), mlp in zip(self.groups, self.mlps):
+        for (start, end), mlp in zip(self.groups, self._lins()):
             group = x[..., start:end, :]
             weighted = group * self.weight[start:end, None]
             first = weighted.sum(dim=-2)
             # Half of (square of the sum - sum of squares) is the sum over x < y.
             out = out + first + (first.square() - weighted.square().sum(dim=-2)) / 2
-            if len(mlp) > 0:  # type: ignore
+            if len(mlp) > 0:
                 hidden = group.flatten(-2)
-                for lin in mlp:  # type: ignore
+                for lin in mlp:
                     hidden = self.act(lin(hidden))
                 out = out + F.dropout(hidden, self.dropout, self.training)
         return out
@@ -246,23 +273,25 @@ class TokenCrossEncoder(ItemEncoder):
         # Every part is a sum over an item's tokens of something computed once
         # per row of the table, so that items receive it from token nodes.
         if self.mode == 'mean':
-            return TokenSum.apply(graph.all, self.table / self.total_tokens)
+            return token_sum(self.table / self.total_tokens, graph.all)
         slots = self.table.view(self.total_tokens, self.codebook_size, self.out_channels)
+        mlps = self._lins()
         if self.mode == 'linear':
-            lin = self.mlps[0][0]  # type: ignore
-            return TokenSum.apply(graph.all, project_slots(slots, lin.weight, lin.bias))
+            lin = mlps[0][0]
+            return token_sum(project_slots(slots, lin.weight, lin.bias), graph.all)
+        assert self.weight is not None
         fused = self.num_layers == 1 and isinstance(self.act, nn.ReLU)
         fused &= self.dropout == 0 or not self.training
-        lins = [p for mlp in self.mlps for p in (mlp[0].weight, mlp[0].bias)] if fused else []  # type: ignore
-        out = TokenCross.apply(graph, self.table, self.weight, *lins)
+        lins = [p for mlp in mlps for p in (mlp[0].weight, mlp[0].bias)] if fused else []
+        out = token_cross(self.table, self.weight, graph, *lins)
         if fused or self.num_layers == 0:
             return out
         # Splitting, unlike slicing, has a backward pass without zero-filling.
         sizes = [end - start for start, end in self.groups]
-        for group, rows, mlp in zip(graph.groups, slots.split(sizes), self.mlps):
-            lin = mlp[0]  # type: ignore
-            hidden = self.act(TokenSum.apply(group, project_slots(rows, lin.weight, lin.bias)))
-            for lin in mlp[1:]:  # type: ignore
+        for group, rows, mlp in zip(graph.groups, slots.split(sizes), mlps):
+            hidden = project_slots(rows, mlp[0].weight, mlp[0].bias)
+            hidden = self.act(token_sum(hidden, group))
+            for lin in mlp[1:]:
                 hidden = self.act(lin(hidden))
             out = out + F.dropout(hidden, self.dropout, self.training)
         return out
@@ -272,27 +301,19 @@ class TokenCrossEncoder(ItemEncoder):
         # A batch comes once: its graph is not kept.
         return self._forward_graph(self._build_graph(token_id))
 
-    def _get_graph(self, token_id: Tensor) -> _Catalogue:
-        r"""The token-item graph, kept for as long as the same
-        :obj:`token_id` comes in. Items that share all tokens, if most do, are
+    def _build(self, token_id: Tensor) -> _Tokens:
+        r"""The token-item graph. Items that share all tokens, if most do, are
         encoded once.
         """
-        version = token_id._version
-        for entry in self._entries:
-            if entry.tokens() is token_id and entry.version == version:
-                return entry.catalogue
         self._check_range(token_id, force=True)
         distinct, index = torch.unique(token_id, dim=0, return_inverse=True)
         if 2 * distinct.size(0) > token_id.size(0):
-            catalogue = _Catalogue(self._build_graph(token_id))
-        else:
-            copies = Incidence.from_tokens(index.view(-1, 1), distinct.size(0))
-            catalogue = _Catalogue(self._build_graph(distinct), copies)
-        alive = [entry for entry in self._entries if entry.tokens() is not None]
-        self._entries = [_Entry(weakref.ref(token_id), version, catalogue), *alive[:1]]
-        return catalogue
+            return _Tokens(self._build_graph(token_id))
+        copies = Incidence.from_tokens(index.view(-1, 1), distinct.size(0))
+        return _Tokens(self._build_graph(distinct), copies)
 
     def _build_graph(self, token_id: Tensor) -> TokenGraph:
+        token_id = token_id.long() if token_id.dtype in UNSIGNED else token_id
         return TokenGraph.from_tokens(token_id, self.codebook_size, self.groups)
 
     def _check_range(self, token_id: Tensor, force: bool = False) -> None:
@@ -302,15 +323,12 @@ class TokenCrossEncoder(ItemEncoder):
             return
         if torch.compiler.is_compiling() or (token_id.is_cuda and not force):
             return
+        token_id = token_id.long() if token_id.dtype in UNSIGNED else token_id
         if token_id.numel() > 0 and not 0 <= token_id.min() <= token_id.max() < self.codebook_size:
             raise ValueError(
                 f"'token_id' must lie in 0..{self.codebook_size - 1} (got "
                 f'{int(token_id.min())}..{int(token_id.max())})'
             )
-
-    def __getstate__(self) -> dict:
-        # Weak references can be neither copied nor pickled.
-        return {**self.__dict__, '_entries': [], '_checked': None}
 
     def __repr__(self) -> str:
         return (

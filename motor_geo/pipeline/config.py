@@ -67,11 +67,22 @@ DERIVED = {
         'in_channels',
         'xavier',
     },
-    'tokenizer': {'verbose'},
-    'svd': {'modality', 'modalities', 'cache'},
-    'graph': {'weighting'},
-    'trainer': {'model', 'data', 'evaluator', 'seed', 'out', 'fingerprint', 'callbacks'},
-    'evaluator': {'targets', 'train_edge_index', 'num_items', 'exclude'},
+    'data': {'transform', 'pre_transform'},
+    'tokenizer': {'verbose', 'node_type', 'edge_type'},
+    'svd': {'modality', 'modalities', 'cache', 'edge_type'},
+    'graph': {'weighting', 'node_type'},
+    'trainer': {
+        'model',
+        'data',
+        'evaluator',
+        'seed',
+        'out',
+        'fingerprint',
+        'callbacks',
+        'user_names',
+        'edge_type',
+    },
+    'evaluator': {'targets', 'train_edge_index', 'num_items', 'exclude', 'seed'},
 }
 
 Config = dict[str, Any]

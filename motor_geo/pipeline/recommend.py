@@ -13,8 +13,8 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from motor_geo.data import RecommendationDataset
+from motor_geo.data.datasets.features_folder import load_features
 from motor_geo.data.datasets.reader import read_table
-from motor_geo.data.datasets.table import load_features
 from motor_geo.data.transforms.add_items import add_items
 from motor_geo.pipeline.assemble import (
     encode_items,

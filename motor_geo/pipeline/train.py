@@ -108,6 +108,7 @@ def run(config: Config, progress: bool = True) -> dict[str, Any]:
             fingerprint=hashes['run'],
             progress=progress and config['trainer']['progress'],
             callbacks=[] if writer is None else [writer],
+            user_names=dataset.user_ids,
             **options,
         )
     if tokenizer is not None:

@@ -1,13 +1,13 @@
-r"""Reports of experiments: tables and figures whose every number names its runs,
-written as Markdown, LaTeX and HTML.
+r"""Reports of experiments: tables and figures whose every number names its
+runs, and the lines of JSON that keep them.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 KINDS = ('metric', 'percent', 'count', 'number', 'text', 'seconds')
 
@@ -134,10 +134,9 @@ class Text(NamedTuple):
 Block = Table | Figure | Text
 
 
-class Run(NamedTuple):
+class RunInfo(NamedTuple):
     r"""A run and the command that repeats it."""
 
-    name: str
     folder: str
     command: str
     seed: int
@@ -156,7 +155,7 @@ class Report(NamedTuple):
     command: str
     machine: Mapping[str, str]
     blocks: Sequence[Block]
-    runs: Mapping[str, Run]
+    runs: Mapping[str, RunInfo]
 
     def numbers(self) -> dict[str, int]:
         r"""References of the runs, from one."""
@@ -233,3 +232,86 @@ def runs_of(block: Block) -> list[str]:
     else:
         found = []
     return list(dict.fromkeys(found))
+
+
+def to_rows(report: Report, measured: Iterable[Mapping[str, Any]] = ()) -> Iterator[dict[str, Any]]:
+    r"""A report as a row of what it is, a row per block, and a row per run.
+    Blocks refer to the runs by their numbers, from one.
+
+    Args:
+        report: The report.
+        measured: What was measured in each run, in the order of :obj:`report.runs`.
+    """
+    numbers = report.numbers()
+
+    def brief(entry: Any) -> Any:
+        r"""The fields that are not at their defaults."""
+        if isinstance(entry, str):
+            return entry
+        default = entry._field_defaults
+        out = {k: v for k, v in entry._asdict().items() if k not in default or v != default[k]}
+        if 'runs' in out:
+            out['runs'] = [numbers[run] for run in out['runs']]
+        return out
+
+    yield {
+        'report': report.name,
+        **{key: getattr(report, key) for key in ('title', 'intro', 'command')},
+        'machine': dict(report.machine),
+    }
+    for block in report.blocks:
+        row = brief(block)
+        if isinstance(block, Table):
+            row['columns'] = [brief(column) for column in block.columns]
+            row['rows'] = [
+                {'label': label, 'cells': [brief(cell) for cell in cells]}
+                for label, cells in block.rows
+            ]
+        elif isinstance(block, Figure):
+            row['series'] = [brief(series) for series in block.series]
+        key = 'title' if isinstance(block, Text) else 'name'
+        yield {type(block).__name__.lower(): row.pop(key), **row}
+    more = iter(measured)
+    for name, info in report.runs.items():
+        yield {'run': name, **info._asdict(), **next(more, {})}
+
+
+def from_rows(rows: Iterable[Mapping[str, Any]]) -> Report:
+    r"""The report of :meth:`to_rows`.
+
+    Raises:
+        KeyError: If an entry is missing.
+        TypeError: If there is one that does not belong there.
+    """
+    head, *rest = map(dict, rows)
+    runs = {
+        row['run']: RunInfo(**{key: row[key] for key in RunInfo._fields})
+        for row in rest
+        if 'run' in row
+    }
+    names = list(runs)
+
+    def entry(kind: Any, fields: Mapping[str, Any]) -> Any:
+        own = [names[number - 1] for number in fields.get('runs', ())]
+        return kind(**{**fields, 'runs': tuple(own)})
+
+    blocks: list[Block] = []
+    for row in rest:
+        if 'table' in row:
+            row['columns'] = [Column(**column) for column in row['columns']]
+            row['rows'] = [
+                Row(
+                    line['label'],
+                    [c if isinstance(c, str) else entry(Value, c) for c in line['cells']],
+                )
+                for line in row['rows']
+            ]
+            blocks.append(Table(row.pop('table'), **row))
+        elif 'figure' in row:
+            row['series'] = [entry(Series, series) for series in row['series']]
+            fill = row.pop('fill', None)
+            name = row.pop('figure')
+            blocks.append(Figure(name, **row, fill=None if fill is None else tuple(fill)))
+        elif 'text' in row:
+            blocks.append(Text(row.pop('text'), **row))
+    return Report(head.pop('report'), **head, blocks=blocks, runs=runs)

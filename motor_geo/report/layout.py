@@ -1,12 +1,14 @@
-r"""Layout of tables and texts, and reports as Markdown and LaTeX."""
+r"""Layout of tables and texts, whatever the format, and the escapes of Markdown
+and LaTeX.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from motor_geo.report.document import Figure, Report, Table, Value, runs_of
+from motor_geo.report.document import Table, Value
 
 NONE = '–'
 STAR = '* differs from the reference of its row, p < 0.05 (paired, two-sided, corrected).'
@@ -41,7 +43,7 @@ class Cell(NamedTuple):
     number: bool = False
     best: bool = False
     p: float | None = None
-    runs: Sequence[str] = ()
+    runs: tuple[str, ...] = ()
 
     @property
     def star(self) -> bool:
@@ -94,7 +96,8 @@ def grid(table: Table) -> Grid:
             else:
                 text = format_value(value.mean, value.std, column.kind)
                 published = format_value(value.published, None, column.kind)
-                cells = [Cell(text, number, i in best, value.p, value.runs), Cell(published, True)]
+                cell = Cell(text, number, i in best, value.p, tuple(value.runs))
+                cells = [cell, Cell(published, True)]
             rows[i] += cells if extra else cells[:1]
     starred = any(cell.star for row in rows for cell in row[n:])
     return Grid(head, rows, [*table.notes, *[STAR] * starred])
@@ -159,139 +162,19 @@ def code_markdown(text: str) -> str:
     return f'{fence}{pad}{text}{pad}{fence}'
 
 
-def _block_markdown(text: str) -> str:
+def fence_markdown(text: str) -> str:
     fence = '`' * max(3, 1 + _ticks(text))
     return f'{fence}\n{text}\n{fence}'
-
-
-def _links(runs: Iterable[str], numbers: dict[str, int]) -> str:
-    return ''.join(f'[[{numbers[run]}]](#run-{numbers[run]})' for run in runs)
-
-
-def _rich_markdown(body: str) -> list[str]:
-    out = []
-    for kind, parts in rich(body):
-        parts = [inline(part, escape_markdown, code_markdown) for part in parts]
-        out.append(parts[0] if kind == 'text' else '\n'.join(f'- {part}' for part in parts))
-    return out
-
-
-def _rows_markdown(head: list[tuple[str, bool]], rows: list[list[str]]) -> str:
-    rule = ['--:' if number else ':--' for _, number in head]
-    lines = [[escape_markdown(name) for name, _ in head], rule, *rows]
-    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
-
-
-def _cell_markdown(cell: Cell) -> str:
-    text = escape_markdown(cell.text)
-    text = f'**{text}**' if cell.best else text
-    return text + r'\*' * cell.star
-
-
-def _table_markdown(table: Table, numbers: dict[str, int]) -> list[str]:
-    layout = grid(table)
-    head, rows = layout.head, [[_cell_markdown(cell) for cell in row] for row in layout.rows]
-    if runs_of(table):
-        head = [*head, ('runs', False)]
-        for row, cells in zip(rows, layout.rows):
-            runs = dict.fromkeys(run for cell in cells for run in cell.runs)
-            row.append(_links(runs, numbers))
-    notes = [inline(note, escape_markdown, code_markdown) for note in layout.notes]
-    return [_rows_markdown(head, rows), *notes]
-
-
-def _figure_markdown(figure: Figure, numbers: dict[str, int]) -> list[str]:
-    alt = escape_markdown(f'{figure.title}: {figure.ylabel} by {figure.xlabel}')
-    out = [f'![{alt}]({figure.name}.svg)']
-    runs = [
-        f'{escape_markdown(series.label)} {_links(series.runs, numbers)}'
-        for series in figure.series
-        if series.runs
-    ]
-    return [*out, f'Runs: {", ".join(runs)}'] if runs else out
-
-
-def markdown(report: Report) -> str:
-    r"""The report in the Markdown of GitHub."""
-    numbers = report.numbers()
-    out = [f'# {escape_markdown(report.title)}', *_rich_markdown(report.intro)]
-    out.append(_block_markdown(report.command.strip()))
-    if report.machine:
-        pairs = [(escape_markdown(key), escape_markdown(x)) for key, x in report.machine.items()]
-        out.append('\n'.join(f'- {key}: {value}' for key, value in pairs))
-    for block in report.blocks:
-        out.append(f'## {escape_markdown(block.title)}')
-        if isinstance(block, Table):
-            out += _table_markdown(block, numbers)
-        elif isinstance(block, Figure):
-            out += _figure_markdown(block, numbers)
-        else:
-            out += _rich_markdown(block.body)
-    if report.runs:
-        head = [('run', True), ('folder', False), ('seed', True), ('best epoch', True)]
-        head += [('seconds', True), ('command', False)]
-        rows = [
-            [
-                f'<a id="run-{numbers[name]}"></a>{numbers[name]}',
-                escape_markdown(run.folder),
-                f'{run.seed}',
-                f'{run.best_epoch}',
-                f'{run.seconds:,.1f}',
-                code_markdown(run.command).replace('|', '\\|'),
-            ]
-            for name, run in report.runs.items()
-        ]
-        out += ['## Runs', _rows_markdown(head, rows)]
-    return '\n\n'.join(out) + '\n'
 
 
 def escape_latex(text: str) -> str:
     return ''.join(TEX.get(c, c) for c in re.sub(r'\s+', ' ', text))
 
 
-def _code_latex(text: str) -> str:
+def number_latex(text: str) -> str:
+    r"""A number with a minus, which a hyphen is not."""
+    return re.sub(r'^-(?=\d)', '$-$', escape_latex(text))
+
+
+def code_latex(text: str) -> str:
     return rf'\texttt{{{escape_latex(text)}}}'
-
-
-def _cell_latex(cell: Cell) -> str:
-    text = escape_latex(cell.text)
-    if cell.number:
-        text = re.sub(r'^-(?=\d)', '$-$', text)
-    text = rf'\textbf{{{text}}}' if cell.best else text
-    return text + '$^{*}$' * cell.star
-
-
-def _table_latex(table: Table, prefix: str) -> str:
-    layout = grid(table)
-    lines = [
-        r'\begin{table}[t]',
-        r'\centering',
-        rf'\caption{{{escape_latex(table.title)}}}',
-        rf'\label{{tab:{prefix}-{table.name}}}',
-        rf'\begin{{tabular}}{{{"".join("r" if number else "l" for _, number in layout.head)}}}',
-        r'\toprule',
-        ' & '.join(escape_latex(name) for name, _ in layout.head) + r' \\',
-        r'\midrule',
-    ]
-    before = None
-    for row, cells in zip(table.rows, layout.rows):
-        texts = [_cell_latex(cell) for cell in cells]
-        if len(row.label) > 1 and before is not None:  # With one label, rows are their own groups.
-            if row.label[0] == before:
-                texts[0] = ''
-            else:
-                lines.append(r'\addlinespace')
-        before = row.label[0] if row.label else None
-        lines.append(' & '.join(texts) + r' \\')
-    lines += [r'\bottomrule', r'\end{tabular}']
-    for note in layout.notes:
-        text = inline(note, escape_latex, _code_latex)
-        lines.append(rf'\par\smallskip{{\footnotesize {text}\par}}')
-    return '\n'.join([*lines, r'\end{table}'])
-
-
-def latex(report: Report) -> str:
-    r"""The tables of the report, for a document that loads :obj:`booktabs`."""
-    lines = [f'% Made by: {" ".join(report.command.split())}', r'% Needs \usepackage{booktabs}.']
-    tables = [block for block in report.blocks if isinstance(block, Table)]
-    return '\n\n'.join(['\n'.join(lines), *(_table_latex(t, report.name) for t in tables)]) + '\n'

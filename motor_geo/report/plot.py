@@ -3,6 +3,8 @@ r"""Figures of reports as SVG, by Matplotlib."""
 from __future__ import annotations
 
 import io
+import re
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from math import log10
 from typing import TYPE_CHECKING, Any
@@ -61,6 +63,39 @@ def svg(figure: Figure) -> str:
         file = io.StringIO()
         canvas.savefig(file, format='svg', metadata={'Date': None, 'Creator': None})
     return file.getvalue()
+
+
+def inline_svg(svg: str, prefix: str, label: str) -> str:
+    r"""An SVG file as an element of an HTML document.
+
+    Args:
+        svg: The file.
+        prefix: Put before all identifiers, which several figures share.
+        label: What it shows, for those who cannot see it.
+    """
+    root = ElementTree.fromstring(svg)
+    for parent in list(root.iter()):
+        for child in list(parent):  # A style sheet would be that of the whole document.
+            if child.tag.endswith(('}style', '}metadata')):
+                parent.remove(child)
+    for node in root.iter():
+        node.tag = node.tag.split('}')[-1]
+        old = {key.split('}')[-1]: value for key, value in node.attrib.items()}
+        node.attrib.clear()
+        for key, value in old.items():
+            if key == 'id':
+                value = prefix + value
+            elif key == 'href':
+                value = re.sub('^#', f'#{prefix}', value)
+            else:
+                value = value.replace('url(#', f'url(#{prefix}')
+            node.set(key, value)
+    width = float(root.attrib.pop('width').removesuffix('pt')) * 4 / 3
+    root.attrib.pop('height')
+    root.set('style', f'min-width: {0.65 * width:.0f}px; max-width: {width:.0f}px')
+    root.set('role', 'img')
+    root.set('aria-label', label)
+    return ElementTree.tostring(root, encoding='unicode')
 
 
 def _columns(labels: Sequence[str]) -> int:

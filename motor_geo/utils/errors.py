@@ -3,6 +3,7 @@ r"""Errors and warnings as one sentence each."""
 from __future__ import annotations
 
 import difflib
+import logging
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
@@ -21,14 +22,37 @@ def one_line(error: BaseException) -> str:
 
 @contextmanager
 def plain_warnings() -> Iterator[None]:
-    r"""Shows warnings as a line each, without the place in the source."""
+    r"""Shows warnings as a line each, without the place in the source; those of
+    this package whatever Python's :obj:`-W` says, because they tell what a
+    command did.
+    """
 
     def show(message: Any, *args: Any, **kwargs: Any) -> None:
         print(f'warning: {one_line(message)}', file=sys.stderr)
 
     with warnings.catch_warnings():
         warnings.showwarning = show
+        warnings.filterwarnings('default', category=UserWarning, module='motor_geo')
         yield
+
+
+@contextmanager
+def plain_log() -> Iterator[None]:
+    r"""Shows what the package logs as plain lines."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            print(record.getMessage(), flush=True)
+
+    logger, handler = logging.getLogger('motor_geo'), Handler()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -85,13 +85,16 @@ def locked(folder: str, wait: bool = False) -> Iterator[bool]:
         yield held
 
 
-def load_array(path: str, num_rows: int | None = None, mmap: bool = False) -> np.ndarray:
+def load_array(
+    path: str, num_rows: int | None = None, mmap: bool = False, finite: bool = True
+) -> np.ndarray:
     r"""Loads a feature matrix from a :obj:`.npy` file and checks it.
 
     Args:
         path: The file.
         num_rows: Expected number of rows, if known.
         mmap: If set to :obj:`True`, the file stays on disk.
+        finite: If set to :obj:`False`, NaN and infinite values are let through.
 
     Raises:
         FileNotFoundError: If the file is missing.
@@ -118,7 +121,8 @@ def load_array(path: str, num_rows: int | None = None, mmap: bool = False) -> np
         raise ValueError(f"'{path}': expected {num_rows} rows (one per item), got {array.shape[0]}")
     if array.shape[1] == 0:
         raise ValueError(f"'{path}': expected at least one column, got none")
-    check_finite(array, f"'{path}'")
+    if finite:
+        check_finite(array, f"'{path}'")
     return array
 
 

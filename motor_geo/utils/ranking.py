@@ -3,7 +3,8 @@ r"""Ranking all items for blocks of users, with some pairs masked."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+import reprlib
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ CPU_BLOCK, GPU_BLOCK = 16 * 2**20, 256 * 2**20
 #: Users per block of a catalogue too large for that: each block reads all item
 #: vectors once, which for a few users takes longer than their scores.
 MIN_USERS = 64
+#: Shifts and factors of SplitMix64.
+MIX = ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15), (31, 1))
 
 
 class Ranker:
@@ -34,6 +37,9 @@ class Ranker:
         batch_size: Number of users per block. (default: as many as fit into
             16 MB of scores on a CPU, 64 or more while these fit into 256 MB;
             as many as fit into 256 MB on a GPU)
+        seed: If given, a draw decides between items of equal score, another
+            one for every user and the same one in every call. Otherwise
+            their order is open.
     """
 
     def __init__(
@@ -44,6 +50,7 @@ class Ranker:
         exclude: Tensor | None = None,
         candidates: Tensor | None = None,
         batch_size: int | None = None,
+        seed: int | None = None,
     ):
         if k < 1:
             raise ValueError(f"'k' must be at least 1, got {k}.")
@@ -66,6 +73,12 @@ class Ranker:
         width = 4 * max(self.num_candidates, 1)
         size = batch_size or max(block // width, min(MIN_USERS, GPU_BLOCK // width))
         self.batch_size = max(1, min(size, users.numel()))
+        self._ticket: Tensor | None = None
+        if seed is not None:
+            item = (
+                torch.arange(num_items, device=users.device) if candidates is None else candidates
+            )
+            self._ticket = _mix(_mix(item.long()) + seed)
         self._max_user = int(users.max()) if users.numel() > 0 else -1
         self._mask(exclude)
 
@@ -151,7 +164,7 @@ class Ranker:
             scores = flat.view(users.numel(), self.num_candidates)
             product(users, scores)
             flat.index_fill_(0, self._flat[self._bound[i] : self._bound[i + 1]], -math.inf)
-            value, index = topk(scores, self.k)
+            value, index = self._top(scores, start)
             nan.append(value[:, 0].isnan())  # NaN ranks first.
             if self.candidates is not None:
                 index = self.candidates[index]
@@ -160,10 +173,38 @@ class Ranker:
         if bad.numel() > 0:
             raise ValueError(f'The scores of user {int(bad[0])} hold NaN; the model has diverged.')
 
+    def _top(self, scores: Tensor, start: int) -> tuple[Tensor, Tensor]:
+        r"""Values and columns of the :obj:`k` best scores."""
+        if self._ticket is None:
+            return topk(scores, self.k)
+        # The entry behind the last one tells whether a tie crosses the end of the list.
+        value, index = topk(scores, min(self.k + 1, scores.size(1)))
+        tie = value[:, 1:] == value[:, :-1]
+        last, index = value[:, self.k - 1 : self.k], index[:, : self.k]
+        value, tie = value[:, : self.k], tie & (value[:, 1:] > -math.inf)
+        rows = tie.any(dim=1).nonzero().view(-1)
+        if rows.numel() == 0:
+            return value, index
+
+        user = _mix(self.users[start : start + scores.size(0)].long()).view(-1, 1)
+        for part in (
+            tie[:, self.k - 1 :].any(dim=1).nonzero().view(-1).split(max(1, self.batch_size // 8))
+        ):
+            ticket = _draw(user[part], self._ticket).masked_fill_(scores[part] != last[part], -1)
+            # What is better than the last one is in the list already.
+            place = torch.arange(self.k, device=part.device)
+            place = place - (value[part] > last[part]).sum(dim=1, keepdim=True)
+            drawn = topk(ticket, self.k)[1].gather(1, place.clamp(min=0))
+            index[part] = torch.where(place < 0, index[part], drawn)
+        order = _draw(user[rows], self._ticket[index[rows]]).argsort(dim=1, descending=True)
+        by_score = value[rows].gather(1, order).argsort(dim=1, descending=True, stable=True)
+        index[rows] = index[rows].gather(1, order.gather(1, by_score))
+        return value, index
+
 
 def top_k(
     emb: Embeddings,
-    users: Tensor,
+    users: Tensor | Sequence[int] | int,
     k: int,
     exclude: Tensor | None = None,
     candidates: Tensor | None = None,
@@ -173,7 +214,8 @@ def top_k(
 
     Args:
         emb: User and item vectors.
-        users: Users to recommend to, **[U]**.
+        users: Users to recommend to, **[U]**: indices, a single one, or a
+            boolean mask of all users.
         k: Length of the lists; at most the number of candidates is returned.
         exclude: Pairs (user, item) that are never recommended, **[2, E]**.
         candidates: Distinct items to choose from, **[C]**. (default: all)
@@ -182,9 +224,12 @@ def top_k(
     Returns:
         Scores and items, **[U, k]**, best first. A list with fewer items ends
         in the score :obj:`-inf` and the item :obj:`-1`.
+
+    Raises:
+        ValueError: If :obj:`users` are no indices of users, or a score is NaN.
     """
     device = emb.user.device
-    users = users.to(device)
+    users = _index('users', users, emb.user.size(0)).to(device)
     candidates = None if candidates is None else candidates.to(device)
     ranker = Ranker(users, emb.item.size(0), k, exclude, candidates, batch_size)
     blocks = list(ranker(emb))
@@ -192,6 +237,42 @@ def top_k(
         empty = emb.user.new_empty(0, ranker.k)
         return empty.float(), empty.long()
     return torch.cat([score for _, score, _ in blocks]), torch.cat([item for *_, item in blocks])
+
+
+def _mix(x: Tensor) -> Tensor:
+    r"""The finalizer of SplitMix64, a bijection of integers whose values look random,
+    `"Fast Splittable Pseudorandom Number Generators"
+    <https://doi.org/10.1145/2660193.2660195>`_.
+    """
+    for shift, factor in MIX:
+        x = (x ^ (x >> shift & ~(-1 << (64 - shift)))) * factor
+    return x
+
+
+def _draw(user: Tensor, item: Tensor) -> Tensor:
+    r"""Non-negative numbers that order the items of each user at random."""
+    return ((user ^ item) * MIX[0][1] >> 1) & ~(-1 << 63)
+
+
+def _index(name: str, index: Tensor | Sequence[int] | int, size: int) -> Tensor:
+    r"""Indices as a vector of integers."""
+    try:
+        out = torch.as_tensor(index).reshape(-1)
+    except (TypeError, ValueError, RuntimeError):
+        out = torch.empty(0, dtype=torch.cfloat)
+    if out.dtype == torch.bool and out.numel() == size:
+        return out.nonzero().view(-1)
+    if out.dtype.is_floating_point and out.numel() == 0:  # An empty list.
+        return out.long()
+    if out.dtype == torch.bool or out.dtype.is_floating_point or out.dtype.is_complex:
+        raise ValueError(
+            f"'{name}' must be integers or a mask of {size} booleans, got {reprlib.repr(index)}."
+        )
+    out = out.long()
+    if out.numel() > 0 and not (0 <= int(out.min()) and int(out.max()) < size):
+        bad = int(out[(out < 0) | (out >= size)][0])
+        raise ValueError(f"'{name}' holds {bad}, expected indices from 0 to {size - 1}.")
+    return out
 
 
 def check_items(name: str, item: Tensor, num_items: int) -> None:

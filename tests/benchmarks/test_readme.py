@@ -21,7 +21,9 @@ def test_table():
 
 def test_reports_of_all_data_sets_are_read(tmp_path):
     for name in ('recommended', 'recommended-b', 'table2'):
-        (tmp_path / f'{name}.jsonl').write_text(json.dumps(row(name, 'id', 0.5)) + '\n')
+        (tmp_path / f'{name}.jsonl').write_text(
+            json.dumps({'run': name, **row(name, 'id', 0.5)}) + '\n'
+        )
     found = [entry['label'][0] for entry in read(str(tmp_path))]
     assert found == ['recommended', 'recommended-b']
 

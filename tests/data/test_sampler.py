@@ -105,8 +105,8 @@ def test_sampler_without_negatives():
 
 
 def test_sampler_errors():
-    with pytest.raises(ValueError, match='User 1 interacted with all 2 items'):
-        BPRSampler(torch.tensor([[0, 1, 1], [0, 0, 1]]), 2, 5)
+    with pytest.raises(ValueError, match='Every user interacted with all 2 items'):
+        BPRSampler(torch.tensor([[0, 0, 1, 1], [0, 3, 0, 3]]), 2, 5)
     with pytest.raises(ValueError, match="'batch_size' must be at least 1, got 0"):
         BPRSampler(EDGES, 5, 8, batch_size=0)
     with pytest.raises(ValueError, match="'seed' must not be negative"):
@@ -119,6 +119,22 @@ def test_sampler_errors():
         BPRSampler(EDGES, 5, 6)
     with pytest.raises(ValueError, match='holds user -1'):
         BPRSampler(EDGES - 1, 5, 8)
+
+
+def test_sampler_leaves_users_with_all_items_out():
+    edge_index = torch.tensor([[0, 1, 1, 1, 2, 2], [4, 0, 2, 4, 0, 2]])
+    with pytest.warns(UserWarning, match='^User 1 interacted with all 3 items'):
+        sampler = BPRSampler(edge_index, 3, 5, seed=2)
+    user, pos, neg = gather(sampler)
+    assert sorted(zip(user.tolist(), pos.tolist())) == [(0, 4), (2, 0), (2, 2)]
+    assert neg[user == 2].tolist() == [4, 4] and set(neg[user == 0].tolist()) <= {0, 2}
+    with pytest.warns(UserWarning, match='^User crawler interacted'):
+        BPRSampler(edge_index, 3, 5, user_names=np.array(['ann', 'crawler', 'bob']))
+    full = torch.arange(8).repeat_interleave(2), torch.tensor([0, 1]).repeat(8)
+    edge_index = torch.cat([torch.stack(full), torch.tensor([[8], [1]])], dim=1)
+    with pytest.warns(UserWarning, match='^Users 0, 1, 2, 3, 4 and 3 more interacted') as record:
+        assert len(BPRSampler(edge_index, 9, 2, batch_size=1)) == 1
+    assert len(record) == 1
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')

@@ -328,3 +328,61 @@ def test_slices_from_stored_ranks():
     )
     assert out['0']['recall@3'] == 1.0 and out['>0']['recall@3'] == 0.5
     assert out['>0']['ndcg@3'] == pytest.approx(1 / math.log2(4) / 2)
+
+
+def test_equal_scores_have_the_metrics_of_chance():
+    r"""Whatever the numbers of the held-out items are: 20 of 100 items are
+    drawn, five of which are held out.
+    """
+    num_users, train = 3000, edges()
+    emb = Embeddings(torch.zeros(num_users, 2), torch.zeros(100, 2))
+    user = np.arange(num_users).repeat(5)
+    for first in (0, 40, 95):
+        targets = EvalTargets.from_pairs(user, np.tile(np.arange(first, first + 5), num_users))
+        result = Evaluator(targets, train, 100, ks=20).evaluate(emb)
+        deviation = (0.2 * 0.8 / 5 * 95 / 99 / num_users) ** 0.5
+        assert result.metrics['recall@20'] == pytest.approx(0.2, abs=5 * deviation)
+        # Within the list, too, all places are as likely.
+        ndcg = sum(1 / math.log2(r + 2) for r in range(20)) * 0.05
+        ndcg /= sum(1 / math.log2(r + 2) for r in range(5))
+        assert result.metrics['ndcg@20'] == pytest.approx(ndcg, rel=0.05)
+        again = Evaluator(targets, train, 100, ks=20, batch_size=17).evaluate(emb)
+        assert again.metrics == result.metrics
+
+
+def test_pairs_that_occur_twice_count_once():
+    emb = Embeddings(torch.ones(2, 1), torch.tensor([[0.0], [0.0], [9.0], [1.0], [8.0]]))
+    targets = make_targets([1, 0, 0, 0, 1, 0], [3, 4, 2, 2, 3, 4])
+    evaluator = Evaluator(targets, edges(), 5, ks=(2, 3))
+    result = evaluator.evaluate(emb)
+    assert result.metrics['recall@2'] == 0.5 and result.metrics['recall@3'] == 1.0
+    assert result.per_user['ndcg@2'].tolist() == [1.0, 0.0]
+    assert result.rank.tolist() == [1, 0, 2]  # Of items 4 and 2, and of item 3.
+    assert evaluator.targets.item.tolist() == [4, 2, 3] and result.targets is evaluator.targets
+    once = make_targets([0, 1], [4, 3])
+    assert once.distinct() is once
+
+
+def test_cutoffs_of_any_kind():
+    targets, train = make_targets([0], [1]), edges()
+    for ks in (2, [2], np.int64(2), np.array([2])):
+        evaluator = Evaluator(targets, train, 3, ks=ks, metrics='recall')
+        assert evaluator.ks == (2,)
+        assert list(evaluator.evaluate(from_scores([[1.0, 2.0, 3.0]])).per_user) == ['recall@2']
+    for ks in (0, [], [5, -1], 2.5, 'many'):
+        with pytest.raises(ValueError, match='Cut-offs must be positive integers'):
+            Evaluator(targets, train, 3, ks=ks)
+
+
+def test_inference_mode():
+    r"""What was made under it can be used outside of it, and the other way
+    round.
+    """
+    targets, train = make_targets([0, 1], [1, 2]), edges((0, 0))
+    scores = torch.tensor([[1.0, 2.0, 2.0], [0.0, 0.0, 0.0]])
+    expected = Evaluator(targets, train, 3, ks=2).evaluate(from_scores(scores)).metrics
+    with torch.inference_mode():
+        inside = Evaluator(targets, train.clone(), 3, ks=2)
+        emb = from_scores(scores.clone())
+        assert inside.evaluate(emb).metrics == expected
+    assert inside.evaluate(emb).metrics == expected

@@ -1,15 +1,19 @@
+import copy
 import json
+import logging
 import math
 import os.path as osp
+import warnings
 
 import pytest
 import torch
+from torch_geometric.data import HeteroData
 
 from motor_geo.data import ItemKNN, OPQTokenizer, SyntheticMultimodal
 from motor_geo.engine.evaluator import Evaluator
 from motor_geo.engine.trainer import Trainer
 from motor_geo.nn import TokenCrossEncoder
-from motor_geo.nn.models import BPR, FREEDOM, LATTICE, LayerGCN, LightGCN, LIRDRec
+from motor_geo.nn.models import BM3, BPR, FREEDOM, LATTICE, LayerGCN, LightGCN, LIRDRec, SLMRec
 from motor_geo.typing import RATES
 
 
@@ -28,6 +32,15 @@ def make(dataset, cls=LightGCN, out=None, weighting='binary', **kwargs):
     out = None if out is None else str(out)
     kwargs = {'batch_size': 128, 'epochs': 4, 'progress': False, 'lr': 0.01, **kwargs}
     return Trainer(model, data, evaluator, out=out, **kwargs)
+
+
+def with_a_crawler(dataset):
+    r"""The data, where user 3 has every item."""
+    data = copy.copy(dataset.data)
+    crawler = torch.stack([torch.full((90,), 3), torch.arange(90)])
+    rest = data[RATES].edge_index
+    data[RATES].edge_index = torch.cat([rest[:, rest[0] != 3], crawler], dim=1)
+    return data
 
 
 def scripted(dataset, values, **kwargs):
@@ -202,3 +215,107 @@ def test_bad_arguments(dataset):
         make(dataset, epochs=0)
     with pytest.raises(ValueError, match="'patience' must not be negative"):
         make(dataset, patience=-1)
+
+
+@pytest.mark.parametrize('cls', [LightGCN, BM3, SLMRec])
+def test_one_user_with_every_item_stops_nobody(dataset, cls):
+    data = with_a_crawler(dataset)
+    torch.manual_seed(0)
+    model = cls(data, channels=8)
+    options = {'epochs': 2, 'progress': False, 'batch_size': 128}
+    names = [f'name-{user}' for user in range(150)]
+    if cls.needs_negatives:
+        with pytest.warns(UserWarning, match='User name-3 interacted with all 90 items'):
+            trainer = Trainer(model, data, user_names=names, **options)
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter('error')
+            trainer = Trainer(model, data, user_names=names, **options)
+    users = torch.cat([batch.user for batch in trainer.sampler.epoch(0)])
+    assert (3 in users.tolist()) == (not cls.needs_negatives)
+    assert len(trainer.fit().history) == 2
+
+
+def test_negatives_nobody_reads_leave_results_as_they_are(dataset):
+    r"""Models with and without negatives see the same order of pairs."""
+    data = dataset.data
+    samplers = [Trainer(cls(data), data, progress=False).sampler for cls in (LightGCN, BM3)]
+    for first, second in zip(*(sampler.epoch(1) for sampler in samplers)):
+        assert torch.equal(first.user, second.user) and torch.equal(first.pos, second.pos)
+
+
+def test_training_without_validation(dataset, tmp_path):
+    def fit(out, epochs):
+        trainer = make(dataset, BPR, out=out, epochs=epochs, patience=0)
+        trainer.evaluator = None
+        return trainer, trainer.fit()
+
+    trainer, result = fit(tmp_path / 'a', 6)
+    assert result.epochs == result.best_epoch == 6 and result.best == {}
+    assert all(entry['val'] == {} for entry in result.history)
+    for name in ('best.pt', 'last.pt'):
+        state = torch.load(tmp_path / 'a' / name, weights_only=True)['state']['model']
+        assert all(
+            torch.equal(value, state[key]) for key, value in trainer.model.state_dict().items()
+        )
+    fit(tmp_path / 'b', 2)
+    resumed, _ = fit(tmp_path / 'b', 6)
+    for key, value in trainer.model.state_dict().items():
+        assert torch.equal(resumed.model.state_dict()[key], value)
+    # The metric to decide is not asked for.
+    Trainer(trainer.model, trainer.data, metric='none', progress=False)
+
+
+def test_interactions_of_any_name(dataset):
+    r"""A backbone of one's own on a graph of one's own."""
+
+    class Shop(BPR):
+        def __init__(self):
+            super().__init__(dataset.data, channels=8)
+
+        def encode_items(self, data, index=None):
+            weight = self.item_encoder.weight
+            return weight if index is None else weight[index]
+
+    data = HeteroData()
+    data['customer'].num_nodes = 150
+    data['product'].x_text = dataset.data['item'].x_text
+    data['customer', 'buys', 'product'].edge_index = dataset.data[RATES].edge_index
+    histories = []
+    for graph, options in (
+        (dataset.data, {}),
+        (data, {'edge_type': ('customer', 'buys', 'product')}),
+    ):
+        torch.manual_seed(0)
+        histories.append(Trainer(Shop(), graph, epochs=2, progress=False, **options).fit().history)
+    assert [e['losses'] for e in histories[0]] == [e['losses'] for e in histories[1]]
+    with pytest.raises(ValueError, match=r"it has \('customer', 'buys', 'product'\)"):
+        Trainer(Shop(), data)
+
+
+def test_epochs_are_logged(dataset, caplog, capsys):
+    with caplog.at_level(logging.INFO, logger='motor_geo'):
+        make(dataset, BPR, epochs=2, progress=True).fit()
+    lines = [record.getMessage() for record in caplog.records]
+    assert [line[:12] for line in lines] == ['epoch    1  ', 'epoch    2  ']
+    assert all('recall@20' in line and 'best' in line for line in lines)
+    assert capsys.readouterr().out == ''
+    caplog.clear()
+    make(dataset, BPR, epochs=1).fit()
+    assert not caplog.records
+
+
+def test_callbacks_are_functions_or_loggers(dataset):
+    class Kept:
+        def __init__(self):
+            self.entries = []
+
+        def log(self, entry):
+            self.entries.append(entry)
+
+        def close(self):
+            raise AssertionError  # Its owner does.
+
+    kept, seen = Kept(), []
+    result = make(dataset, BPR, epochs=3, callbacks=[kept, seen.append]).fit()
+    assert kept.entries == seen == result.history

@@ -11,6 +11,7 @@ import yaml
 from motor_geo.experiments import queue as module
 from motor_geo.pipeline import train as run_module
 from motor_geo.pipeline.assemble import build_dataset
+from motor_geo.report.write import read_runs
 from motor_geo.reproduce import main, prepare
 from tests.shop import NUM_ITEMS, SMALL, make_shop, results, start, table
 
@@ -34,7 +35,7 @@ def test_settings_are_chosen_on_validation_and_trained_with_all_seeds(shop, tmp_
         name: yaml.safe_load((tmp_path / 'runs' / name / 'config.yaml').read_text())
         for name in found
     }
-    rows = [json.loads(line) for line in (tmp_path / 'table2.jsonl').open()]
+    rows = read_runs(str(tmp_path / 'table2.jsonl'))
     by_label = {}
     for row in rows:
         by_label.setdefault(tuple(row['label']), []).append(row)
@@ -84,7 +85,7 @@ def test_shorter_runs_do_not_stand_for_longer_ones(shop, tmp_path):
     flags = ('--models', 'LightGCN', '--seeds', '0', '--effort', '1')
     for epochs in (2, 1):
         assert start(shop, tmp_path, 'table2', *flags, '--trainer.epochs', str(epochs)) == 0
-        rows = [json.loads(line) for line in (tmp_path / 'table2.jsonl').open()]
+        rows = read_runs(str(tmp_path / 'table2.jsonl'))
         assert [row['epochs'] for row in rows] == [epochs] * 3
     assert len(results(tmp_path)) == 6
 

@@ -6,6 +6,7 @@ from torch import nn
 from torch_geometric.data import HeteroData
 
 from motor_geo.nn import TokenCrossEncoder
+from motor_geo.nn.functional.tokens import TokenGraph
 from motor_geo.nn.models import VBPR, LightGCN
 from tests.golden_case import GoldenCase
 
@@ -71,9 +72,21 @@ def test_token_cross_equals_double_loop(mode, num_layers, activation):
         torch.testing.assert_close(gradients, expected_grad)
 
 
+@pytest.fixture
+def graphs(monkeypatch):
+    r"""Numbers of items of token-item graphs that are built."""
+    sizes, build = [], TokenGraph.from_tokens
+    monkeypatch.setattr(
+        TokenGraph,
+        'from_tokens',
+        lambda token_id, *args: sizes.append(token_id.size(0)) or build(token_id, *args),
+    )
+    return sizes
+
+
 @pytest.mark.parametrize('setting', ['specific', 'agnostic'])
 @pytest.mark.parametrize('gather', [True, False])
-def test_token_cross_golden(setting, gather):
+def test_token_cross_golden(setting, gather, graphs):
     case = GoldenCase('tcn')
     s = case.meta['settings']
     modalities = sorted(k[:-10] for k in case.arrays if k.endswith('_token_ids'))
@@ -96,7 +109,7 @@ def test_token_cross_golden(setting, gather):
     token_id = torch.cat([case[f'{m}_token_ids'] for m in modalities], dim=1)
 
     out = encoder(token_id[None])[0] if gather else encoder(token_id)
-    assert len(encoder._entries) == (0 if gather else 1)
+    assert len(graphs) == (0 if gather else 1)
     case.assert_close(out, f'repr_{setting}')
     (out * case['upstream_gradient']).sum().backward()
     prefix = f'grad_{setting}_net__'
@@ -116,16 +129,17 @@ def test_token_cross_integer_types(dtype, rows):
     torch.testing.assert_close(encoder(token_id[:rows].to(dtype)), encoder(token_id)[:rows])
 
 
-def test_token_cross_batches():
+def test_token_cross_batches(graphs):
     encoder, token_id = make()
     store = HeteroData()['item']
     store.token_id = token_id
     index = torch.randint(40, (25,), generator=torch.Generator().manual_seed(2))
-    # The whole catalogue, a graph of the batch, and gathered.
-    for rows, cached in ((index, 1), (index[:9], 0), (index[:3], 0)):
-        encoder._entries.clear()
-        out = encoder.encode(store, rows)
-        assert len(encoder._entries) == cached
+    # All items, a graph of the batch, and gathered.
+    for rows, sizes in ((index, [40]), (index[:9], [9]), (index[:3], [])):
+        for times in (1, 2):
+            out = encoder.encode(store, rows)
+            assert graphs == sizes * (1 if sizes == [40] else times)  # That of all items is kept.
+        graphs.clear()
         torch.testing.assert_close(out, naive(encoder, token_id)[rows])
     token_id[7, 0] = 8
     with pytest.raises(ValueError, match=r"'token_id' must lie in 0..7"):
@@ -288,19 +302,19 @@ def test_token_cross_gain_of_the_mlp():
 
 
 @pytest.mark.parametrize('mode', MODES)
-def test_token_cross_encodes_equal_items_once(mode):
+def test_token_cross_encodes_equal_items_once(mode, graphs):
     encoder, token_id = make(mode)
     copies = torch.randint(15, (60,), generator=torch.Generator().manual_seed(2))
     tokens = token_id[copies]
-    graphs, index = encoder._get_graph(tokens)
-    assert index is not None and graphs[0].ptr.numel() == copies.unique().numel() + 1
     upstream = torch.randn(60, 5, dtype=torch.float64)
     parameters = list(encoder.parameters())
-    outs = [encoder(tokens), encoder._forward_gather(tokens)]
+    outs = [encoder(tokens), encoder(tokens[None])[0]]
+    assert graphs == [copies.unique().numel()]
     grads = [torch.autograd.grad(out, parameters, upstream) for out in outs]
     torch.testing.assert_close(*outs)
     torch.testing.assert_close(*grads)
-    assert encoder._get_graph(token_id).copies is None
+    encoder(token_id)
+    assert graphs[1:] == [len(token_id)]
 
 
 @pytest.mark.parametrize('mode', ['specific', 'agnostic', 'linear'])

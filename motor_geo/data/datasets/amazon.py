@@ -14,19 +14,21 @@ from collections.abc import Callable
 from http.client import HTTPException
 
 import numpy as np
-from torch_geometric.data import download_url
+from torch_geometric.data import HeteroData, download_url
 
 from motor_geo.data.datasets.amazon_raw import (
     clean,
-    core_mask,
     distinct_rows,
     read_interactions,
     read_metadata,
     sentence,
     write_images,
 )
-from motor_geo.data.datasets.base import unique_pairs
+from motor_geo.data.datasets.base import Transform, unique_pairs
+from motor_geo.data.datasets.messages import listed
+from motor_geo.data.datasets.pre_transform import apply_once
 from motor_geo.data.datasets.split import SPLITS
+from motor_geo.data.datasets.subsample import core_mask
 from motor_geo.data.datasets.table import TableDataset
 from motor_geo.utils.cache import fingerprint
 from motor_geo.utils.files import load_array
@@ -37,6 +39,13 @@ CATEGORIES = (
     'Grocery_and_Gourmet_Food Health_and_Personal_Care Home_and_Kitchen Kindle_Store Movies_and_TV '
     'Musical_Instruments Office_Products Patio_Lawn_and_Garden Pet_Supplies Sports_and_Outdoors '
     'Tools_and_Home_Improvement Toys_and_Games Video_Games'
+).split()
+#: Categories of the releases of 2018 and 2023 that are not in that of 2014.
+LATER_CATEGORIES = (
+    'All_Beauty Amazon_Fashion Appliances Arts_Crafts_and_Sewing Baby_Products '
+    'Beauty_and_Personal_Care Gift_Cards Handmade_Products Health_and_Household '
+    'Industrial_and_Scientific Luxury_Beauty Magazine_Subscriptions Prime_Pantry Software '
+    'Subscription_Boxes'
 ).split()
 SHORT_NAMES = {
     'sports': 'Sports_and_Outdoors',
@@ -53,7 +62,8 @@ Encoder = Callable[[list[str]], np.ndarray]
 class AmazonReviews(TableDataset):
     r"""A category of the Amazon product data (release of 2014) from the
     `"Image-based Recommendations on Styles and Substitutes"
-    <https://arxiv.org/abs/1506.04757>`_ paper.
+    <https://arxiv.org/abs/1506.04757>`_ paper. Reviews and metadata of the
+    releases of 2018 and 2023 are read as well, without images.
 
     Users with fewer than :obj:`core` reviews and products with fewer than
     :obj:`core` reviews are removed until none is left. Images are the released
@@ -70,6 +80,10 @@ class AmazonReviews(TableDataset):
     :obj:`meta_<Category>.json.gz`         titles and texts
     :obj:`image_features_<Category>.b`     several gigabytes
     ====================================== ====================================
+
+    Names of later releases (:obj:`<Category>.csv`, :obj:`<Category>.json.gz`,
+    :obj:`<Category>.jsonl.gz`, :obj:`meta_<Category>.jsonl.gz`) are found, and
+    never downloaded.
 
     The result is written to a folder of :obj:`root/processed` in the layout of
     :class:`TableDataset`, which is read from then on; its :obj:`items.tsv`
@@ -90,6 +104,11 @@ class AmazonReviews(TableDataset):
         image: If set to :obj:`False`, images are left out.
         mmap: If set to :obj:`True`, features stay on disk where possible.
         force_reload: If set to :obj:`True`, raw files are processed again.
+        transform: A function of the graph that is applied whenever it is taken
+            out (:obj:`dataset[0]`).
+        pre_transform: A function of the graph that is applied once; what comes
+            out is kept in :obj:`root/processed` where the arguments of the
+            transform tell what it does.
 
     **STATS:**
 
@@ -161,6 +180,8 @@ class AmazonReviews(TableDataset):
         image: bool = True,
         mmap: bool = False,
         force_reload: bool = False,
+        transform: Transform | None = None,
+        pre_transform: Transform | None = None,
     ) -> None:
         if split not in SPLITS:
             raise ValueError(f"Unknown split '{split}'; expected one of {sorted(SPLITS)}.")
@@ -190,8 +211,14 @@ class AmazonReviews(TableDataset):
         folder = self._folder(text)
         if force_reload or not osp.isdir(folder):
             self._process(folder, encode, force_reload)
-        super().__init__(folder, split, seed, mmap)
+        super().__init__(
+            folder, split, seed, mmap, transform=transform, pre_transform=pre_transform
+        )
         self.name = f'{self.category}_{core}core'
+
+    def _apply(self, pre_transform: Transform) -> HeteroData:
+        folder = osp.join(self.processed_dir, 'pre_transformed')
+        return apply_once(self.data, pre_transform, folder, self.fingerprint)
 
     @property
     def raw_dir(self) -> str:
@@ -216,12 +243,30 @@ class AmazonReviews(TableDataset):
     def _fetch(self) -> list[str]:
         r"""Paths of the raw files; those that are missing are downloaded."""
         paths = []
-        for names in self._raw_files():
-            found = [name for name in names if osp.isfile(osp.join(self.raw_dir, name))]
+        for names, later in zip(self._raw_files(), [*self._later_files(), []]):
+            known = [*names, *later]
+            found = [name for name in known if osp.isfile(osp.join(self.raw_dir, name))]
             paths.append(osp.join(self.raw_dir, (found or names)[0]))
-            if not found:
-                self._download(names[0])
+            if found:
+                continue
+            if self.category in LATER_CATEGORIES:
+                raise FileNotFoundError(
+                    f"'{self.raw_dir}' holds none of {listed(later)}, and '{self.category}' is not "
+                    f'in the release of 2014, which could be downloaded.'
+                    if later
+                    else f"'{self.category}' is not in the release of 2014, which has vectors of "
+                    f'images; expected image=False.'
+                )
+            self._download(names[0])
         return paths
+
+    def _later_files(self) -> list[list[str]]:
+        r"""Names of reviews and metadata in the releases of 2018 and 2023."""
+        name = self.category
+        reviews = [f'{name}.csv', f'{name}.json.gz', f'{name}.csv.gz', f'{name}.jsonl.gz']
+        if self.core >= 5:
+            reviews.insert(1, f'{name}_5.json.gz')
+        return [[*reviews, f'{name}.jsonl'], [f'meta_{name}.jsonl.gz', f'meta_{name}.jsonl']]
 
     def _download(self, name: str) -> None:
         kind = 'image_features/categoryFiles' if name.endswith('.b') else 'categoryFiles'
@@ -256,9 +301,28 @@ class AmazonReviews(TableDataset):
             )
         keep = keep[unique_pairs(user[keep], item[keep], time[keep])]
         user, item, time = user[keep], item[keep], time[keep]
-        kept = np.unique(item)
-        order = kept[np.argsort(item_ids[kept])]
-        asins = item_ids[order]
+        asins = np.sort(item_ids[np.unique(item)])
+        items = read_metadata(meta_path, asins)
+        if not items:  # The release of 2018 names the product first.
+            others = np.sort(user_ids[np.unique(user)])
+            items = read_metadata(meta_path, others) if '.csv' in osp.basename(path) else {}
+            if not items:
+                raise ValueError(
+                    f"'{meta_path}': expected metadata of the {len(asins)} products in '{path}', "
+                    f"such as '{asins[0]}', found none of them."
+                )
+            warnings.warn(
+                f"'{path}': the first column holds products and the second users (release of "
+                f'2018): {len(items)} of {len(others)} are in the metadata.',
+                stacklevel=3,
+            )
+            user_ids, item_ids, user, item, asins = item_ids, user_ids, item, user, others
+        if len(items) < 0.5 * len(asins):
+            warnings.warn(
+                f"'{meta_path}': only {len(items)} of {len(asins)} products are in the metadata; "
+                f'the texts of the others are empty.',
+                stacklevel=3,
+            )
         if isinstance(encode, _Given):
             encode.check(len(asins))
 
@@ -270,7 +334,6 @@ class AmazonReviews(TableDataset):
                 file.write('userID\titemID\ttimestamp\n')
                 columns = (user_ids[user[rows]], item_ids[item[rows]], time[rows].tolist())
                 file.writelines(f'{u}\t{i}\t{t}\n' for u, i, t in zip(*columns))
-            items = read_metadata(meta_path, asins)
             texts = [sentence(items.get(asin, {})) for asin in asins]
             with open(osp.join(temporary, 'items.tsv'), 'w', encoding='utf-8') as file:
                 file.write('itemID\ttitle\ttext\n')
@@ -306,7 +369,8 @@ class _Given:
 
 def find_category(name: str) -> str:
     r"""The category as it is spelled in file names."""
-    names = {category.lower(): category for category in CATEGORIES} | SHORT_NAMES
+    categories = [*LATER_CATEGORIES, *CATEGORIES]
+    names = {category.lower(): category for category in categories} | SHORT_NAMES
     key = re.sub('[^a-z]+', '_', name.lower().replace('&', 'and')).strip('_')
     if key not in names:
         close = difflib.get_close_matches(key, names, n=1, cutoff=0.5)

@@ -17,6 +17,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+#: User, product and time of a review, in the releases of 2014 and 2018, and of 2023.
+KEYS = (('reviewerID', 'asin', 'unixReviewTime'), ('user_id', 'parent_asin', 'timestamp'))
+PATTERNS = {
+    key: re.compile(rb"""['"]%s['"]\s*:\s*(['"])(.*?)\1""" % key.encode())
+    for key in ('asin', 'parent_asin')
+}
 IMAGE = np.dtype([('asin', 'S10'), ('x', '<f4', (4096,))])
 
 
@@ -62,12 +68,19 @@ def _parse(path: str, number: int, line: bytes, keys: tuple[str, ...]) -> dict[s
 
 
 def _rows(path: str) -> Iterator[tuple[str, str, int]]:
-    keys = ('reviewerID', 'asin', 'unixReviewTime')
-    is_csv = path.endswith('.csv')
+    is_csv = path.removesuffix('.gz').endswith('.csv')
+    width, place = 4, [0, 1, 3]
     for number, line in _read_lines(path):
+        keys = KEYS[b'"user_id"' in line and b'"parent_asin"' in line]
         try:
             if is_csv:
-                user, item, _, time = line.decode().split(',')
+                fields = line.decode().strip('\r\n').split(',')
+                if number == 1 and {*KEYS[1]} <= {*fields}:  # The release of 2023 has a header.
+                    width, place = len(fields), [fields.index(key) for key in KEYS[1]]
+                    continue
+                if len(fields) != width:
+                    raise ValueError
+                user, item, time = (fields[position] for position in place)
             else:
                 entry = _parse(path, number, line, keys)
                 user, item, time = (entry[key] for key in keys)
@@ -115,40 +128,26 @@ def distinct_rows(user: np.ndarray, item: np.ndarray, time: np.ndarray) -> np.nd
     return order[new]
 
 
-def core_mask(user: np.ndarray, item: np.ndarray, core: int) -> np.ndarray:
-    r"""Rows of the largest subset in which each user and each item has at
-    least :obj:`core` rows.
-    """
-    keep = np.arange(len(user))
-    while True:
-        enough = np.bincount(user[keep])[user[keep]] >= core if len(keep) else keep > 0
-        if len(keep):
-            enough &= np.bincount(item[keep])[item[keep]] >= core
-        if enough.all():
-            break
-        keep = keep[enough]
-    mask = np.zeros(len(user), bool)
-    mask[keep] = True
-    return mask
-
-
 def read_metadata(path: str, asins: np.ndarray) -> dict[str, dict[str, Any]]:
     r"""Entries of the given products; lines of others are not parsed."""
     wanted = set(asins.tolist())
     found: dict[str, dict[str, Any]] = {}
-    pattern = re.compile(rb"""['"]asin['"]\s*:\s*(['"])(.*?)\1""")
     for number, line in _read_lines(path):
+        key = 'parent_asin' if b'"parent_asin"' in line else 'asin'
+        pattern = PATTERNS[key]
         match = pattern.search(line)
         if match and match[2].decode(errors='replace') not in wanted:
             continue
-        entry = _parse(path, number, line, ('asin',))
-        if entry['asin'] in wanted:
-            found.setdefault(entry['asin'], entry)
+        entry = _parse(path, number, line, (key,))
+        if entry[key] in wanted:
+            found.setdefault(entry[key], entry)
     return found
 
 
 def clean(value: Any) -> str:
-    r"""Text in one line; anything but text is missing."""
+    r"""Text in one line; anything but text and lists of it is missing."""
+    if isinstance(value, (list, tuple)):
+        value = ' '.join(entry for entry in value if isinstance(entry, str))
     if not isinstance(value, str):
         return ''
     value = value.encode('utf-8', 'replace').decode()  # Lone surrogates.
@@ -157,12 +156,16 @@ def clean(value: Any) -> str:
 
 def sentence(entry: dict[str, Any]) -> str:
     r"""Title, brand, first category path and description of a product, in one
-    line; a missing part is a blank.
+    line; a missing part is a blank. Features, which the releases of 2018 and
+    2023 have, follow.
     """
-    path = entry.get('categories')
-    path = path[0] if path and isinstance(path, (list, tuple)) else path
+    path = entry.get('categories') or entry.get('category')
+    if path and isinstance(path, (list, tuple)) and not isinstance(path[0], str):
+        path = path[0]  # The release of 2014 has several paths.
     path = ' '.join(map(str, path)) if isinstance(path, (list, tuple)) else path
-    parts = (entry.get('title'), entry.get('brand'), path, entry.get('description'))
+    brand = entry.get('brand') or entry.get('store')
+    parts = [entry.get('title'), brand, path, entry.get('description')]
+    parts += [entry[key] for key in ('feature', 'features') if entry.get(key)]
     return ' '.join(clean(part) or ' ' for part in parts)
 
 

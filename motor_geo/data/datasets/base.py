@@ -4,6 +4,7 @@ ones outside of it.
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,10 +14,12 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
+from motor_geo.data.datasets.split import NEEDS
 from motor_geo.typing import ITEM, RATED_BY, RATES, USER, EvalTargets
 from motor_geo.utils.cache import fingerprint
 from motor_geo.utils.files import check_finite
 
+Transform = Callable[[HeteroData], HeteroData]
 SPLIT_NAMES = ('train', 'val', 'test')
 
 
@@ -76,12 +79,26 @@ class RecommendationDataset(torch.utils.data.Dataset):
     Held-out interactions are in :meth:`targets` only.
 
     Subclasses call :meth:`_build` in their constructor.
+
+    Args:
+        transform: A function of the graph that is applied whenever it is taken
+            out (:obj:`dataset[0]`).
+        pre_transform: A function of the graph that is applied once.
     """
 
     name: str
     data: HeteroData
     user_ids: np.ndarray  # Raw id of each user, [M]
     item_ids: np.ndarray  # Raw id of each item, [N]
+    known_users: Tensor  # Users with an interaction in any split, [M]
+    known_items: Tensor  # Items with an interaction, with features or in a list, [N]
+    transform: Transform | None = None
+    pre_transform: Transform | None = None
+
+    def __init__(
+        self, transform: Transform | None = None, pre_transform: Transform | None = None
+    ) -> None:
+        self.transform, self.pre_transform = transform, pre_transform
 
     def _build(
         self,
@@ -95,6 +112,9 @@ class RecommendationDataset(torch.utils.data.Dataset):
         candidates: Mapping[str, np.ndarray] | None = None,
         masks: Mapping[str, np.ndarray] | None = None,
         locate: Callable[[int], str] = 'row {}'.format,
+        rule: str | None = None,
+        known_users: np.ndarray | None = None,
+        known_items: np.ndarray | None = None,
     ) -> None:
         r"""Makes the graph and the targets.
 
@@ -113,6 +133,10 @@ class RecommendationDataset(torch.utils.data.Dataset):
             candidates: Items to be ranked in :obj:`'val'` and :obj:`'test'`.
             masks: Items that have a modality, **[N]**; others get its mean.
             locate: Names a row of the source in messages.
+            rule: The rule that made the splits, if they were not given. Given
+                splits may lack validation, with a warning.
+            known_users: Users who exist although they may have no row, **[M]**.
+            known_items: Items that exist although they may have no row, **[N]**.
 
         Raises:
             ValueError: If a split is empty, a label is not 0, 1 or 2, an
@@ -139,6 +163,8 @@ class RecommendationDataset(torch.utils.data.Dataset):
                 stacklevel=3,
             )
         user, item, label = user[keep], item[keep], label[keep]
+        self._find_known(user, item, features, masks, known_users, known_items)
+        given = np.bincount(label, minlength=3)
         known = np.zeros(len(user_ids), bool)
         known[user[label == 0]] = True
         rows = known[user]
@@ -149,13 +175,7 @@ class RecommendationDataset(torch.utils.data.Dataset):
                 stacklevel=3,
             )
             user, item, label = user[rows], item[rows], label[rows]
-        for split, count in enumerate(np.bincount(label, minlength=3)):
-            if count == 0:
-                raise ValueError(
-                    f"'{name}': split '{SPLIT_NAMES[split]}' has no interactions (label {split})"
-                    f'{" of users with a training interaction" if split else ""}; '
-                    f'expected at least one.'
-                )
+        self._check_splits(user, label, rule, bool(given[1]))
 
         self.data = data = HeteroData()
         data[USER].num_nodes = len(user_ids)
@@ -180,6 +200,66 @@ class RecommendationDataset(torch.utils.data.Dataset):
             for index, split in ((1, 'val'), (2, 'test'))
         }
         self._fingerprint: str | None = None
+        self._source = data
+        if self.pre_transform is not None:
+            self.data = self._apply(self.pre_transform)
+
+    def _apply(self, pre_transform: Transform) -> HeteroData:
+        r"""The graph that goes through :obj:`pre_transform` once."""
+        return pre_transform(copy.copy(self.data))
+
+    def _find_known(
+        self,
+        user: np.ndarray,
+        item: np.ndarray,
+        features: Mapping[str, np.ndarray | Tensor],
+        masks: Mapping[str, np.ndarray] | None,
+        known_users: np.ndarray | None,
+        known_items: np.ndarray | None,
+    ) -> None:
+        r"""Tells users and items that exist from gaps between numbers and rows
+        of padding, which have neither interactions nor features.
+        """
+        users, items = np.zeros(len(self.user_ids), bool), np.zeros(len(self.item_ids), bool)
+        users[user], items[item] = True, True
+        rest = np.flatnonzero(~items)
+        for modality, x in features.items():
+            if len(x) == len(items) and len(rest):
+                found = np.asarray(x[rest] != 0).any(axis=1)
+                if masks and modality in masks:
+                    found &= masks[modality][rest]
+                items[rest[found]] = True
+        self.known_users = torch.from_numpy(users if known_users is None else users | known_users)
+        self.known_items = torch.from_numpy(items if known_items is None else items | known_items)
+
+    def _check_splits(
+        self, user: np.ndarray, label: np.ndarray, rule: str | None, validated: bool
+    ) -> None:
+        r"""Checks that no split is empty, except for validation where labels
+        were given.
+        """
+        for split, count in enumerate(np.bincount(label, minlength=3)):
+            name = SPLIT_NAMES[split]
+            if count:
+                continue
+            if rule is not None:
+                most = int(np.bincount(user, minlength=1).max(initial=0))
+                raise ValueError(
+                    f"'{self.name}': the split '{rule}' leaves no interaction for {name}: "
+                    f'{NEEDS.get(rule, "it needs more interactions")}, and the most active user '
+                    f'has {most}.'
+                )
+            if split != 1 or validated:
+                raise ValueError(
+                    f"'{self.name}': split '{name}' has no interactions (label {split})"
+                    f'{" of users with a training interaction" if split else ""}; '
+                    f'expected at least one.'
+                )
+            warnings.warn(
+                f"'{self.name}': no interaction is for validation (label 1), so that nothing "
+                f'tells when to stop or which options are best.',
+                stacklevel=5,
+            )
 
     @property
     def num_users(self) -> int:
@@ -202,14 +282,16 @@ class RecommendationDataset(torch.utils.data.Dataset):
 
     @property
     def fingerprint(self) -> str:
-        r"""Hash of the interactions of all splits and of the features,
-        computed on first use; it does not depend on the order of rows.
+        r"""Hash of the interactions of all splits and of the features before
+        any transform, computed on first use; it does not depend on the order
+        of rows.
         """
         if self._fingerprint is None:
+            data = self._source
             self._fingerprint = fingerprint(
-                [self.num_users, self.num_items, self.data[RATES].edge_index],
+                [data[USER].num_nodes, data[ITEM].num_nodes, data[RATES].edge_index],
                 [[t.user, t.ptr, t.item, t.candidates] for t in self._targets.values()],
-                {m: self.data[ITEM][f'x_{m}'] for m in self.modalities},
+                {key[2:]: x for key, x in data[ITEM].items() if key.startswith('x_')},
             )
         return self._fingerprint
 
@@ -236,7 +318,7 @@ class RecommendationDataset(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> HeteroData:
         if index not in (0, -1):
             raise IndexError(f'{self.__class__.__name__} holds one graph, got index {index}')
-        return self.data
+        return self.data if self.transform is None else self.transform(copy.copy(self.data))
 
     def __repr__(self) -> str:
         sizes = self.summary()

@@ -7,132 +7,30 @@ tens of millions of fields; nothing is rounded, trimmed or guessed on the way.
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import os
+import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from motor_geo.data.datasets.columns import (
+    Column,
+    Fields,
+    Table,
+    as_ids,
+    as_numbers,
+    question_numbers,
+)
+from motor_geo.data.datasets.messages import clipped, listed
 from motor_geo.utils.cache import cached, fingerprint
 
-NEWLINE, RETURN, MINUS, ZERO = 10, 13, 45, 48
-MAX_DIGITS = 18  # Fits into 64 bits.
+NEWLINE, RETURN = 10, 13
 CACHED_SIZE = 2**22  # Text files of fewer bytes are read in no time.
-
-
-class Ids(NamedTuple):
-    r"""A column of ids: :obj:`values[codes]` is the column."""
-
-    values: np.ndarray  # Sorted distinct ids, integers or text, [U]
-    codes: np.ndarray  # [n]
-
-
-@dataclass
-class Table:
-    r"""Columns of a file, and the place of each row in it."""
-
-    path: str
-    ids: dict[str, Ids] = field(default_factory=dict)
-    numbers: dict[str, np.ndarray] = field(default_factory=dict)
-    unit: str = 'line'
-    lines: np.ndarray | None = None
-
-    def locate(self, row: int) -> str:
-        r"""Names a row in messages: the file and the line (text, the header
-        is line 1) or the row (Parquet, from 0).
-        """
-        if self.lines is not None:
-            row = int(self.lines[row])
-        elif self.unit == 'line':
-            row = row + 2
-        return f"'{self.path}', {self.unit} {row}"
-
-    def state_dict(self) -> dict[str, Tensor]:
-        r"""The columns as tensors, texts as their code points."""
-        state = {f'numbers.{name}': torch.from_numpy(x) for name, x in self.numbers.items()}
-        for name, (values, codes) in self.ids.items():
-            if values.dtype.kind == 'U':
-                values = values.view(np.int32).reshape(len(values), -1)
-            state[f'values.{name}'] = torch.from_numpy(values)
-            state[f'codes.{name}'] = torch.from_numpy(codes)
-        return state if self.lines is None else {**state, 'lines': torch.from_numpy(self.lines)}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        for key, tensor in state.items():
-            kind, _, name = key.partition('.')
-            x = tensor.numpy()
-            if kind == 'numbers':
-                self.numbers[name] = x
-            elif kind == 'values':
-                values = x.view(f'U{x.shape[1]}').ravel() if x.ndim == 2 else x
-                self.ids[name] = Ids(values, state[f'codes.{name}'].numpy())
-            elif kind == 'lines':
-                self.lines = x
-
-
-class _Fields(NamedTuple):
-    r"""Raw fields of a column: bytes :obj:`buffer[start:start + length]`."""
-
-    buffer: np.ndarray
-    start: np.ndarray
-    length: np.ndarray
-
-    @classmethod
-    def from_list(cls, values: list[str]) -> _Fields:
-        encoded = [value.encode() for value in values]
-        length = np.fromiter(map(len, encoded), np.int64, len(encoded))
-        start = np.cumsum(length) - length
-        return cls(np.frombuffer(b''.join(encoded) + b'\n', np.uint8), start, length)
-
-    def byte(self, position: int) -> np.ndarray:
-        r"""The bytes at :obj:`position`, zero behind the end of a field."""
-        last = len(self.buffer) - 1
-        found = self.buffer[np.minimum(self.start + position, last)]
-        return np.where(position < self.length, found, 0).astype(np.uint8)
-
-    def text(self, row: int) -> str:
-        start, length = int(self.start[row]), int(self.length[row])
-        return self.buffer[start : start + length].tobytes().decode(errors='replace')
-
-    def integers(self) -> tuple[np.ndarray, np.ndarray]:
-        r"""Values, and where a field is an integer in its usual spelling: a
-        leading zero, a sign, a blank or more than 18 digits are text.
-        """
-        value = np.zeros(len(self.start), np.int64)
-        valid = np.zeros(len(self.start), bool)
-        for length in range(1, min(int(self.length.max(initial=0)), MAX_DIGITS + 1) + 1):
-            rows = np.flatnonzero(self.length == length)
-            start = self.start[rows]
-            digit = self.buffer[start] - np.uint8(ZERO)  # Wraps around: <= 9 is a digit.
-            negative = self.buffer[start] == MINUS
-            good = negative | (digit <= 9)
-            number = np.where(negative, 0, digit).astype(np.int64)
-            if length == 1:
-                good &= ~negative
-            else:
-                good &= (digit > 0) & ~(negative & (self.buffer[start + 1] == ZERO))
-            if length > MAX_DIGITS:
-                good &= negative
-            for position in range(1, length):
-                digit = self.buffer[start + position] - np.uint8(ZERO)
-                good &= digit <= 9
-                number = number * 10 + digit
-            value[rows], valid[rows] = np.where(negative, -number, number), good
-        return value, valid
-
-    def strings(self) -> np.ndarray:
-        r"""The fields as a fixed-width array of bytes."""
-        width = max(int(self.length.max(initial=0)), 1)
-        if width * len(self.start) > 2**32:
-            raise ValueError(f'text of up to {width} bytes per id is too long')
-        result = np.empty((len(self.start), width), np.uint8)
-        for position in range(width):
-            result[:, position] = self.byte(position)
-        return result.view(f'S{width}').ravel()
+PACKED = ('.gz', '.zst')
 
 
 def read_table(
@@ -141,6 +39,7 @@ def read_table(
     integers: Sequence[str] = (),
     numbers: Sequence[str] = (),
     optional: Sequence[str] = (),
+    times: Sequence[str] = (),
 ) -> Table:
     r"""Reads columns of a comma- or tab-separated file with a header, or of a
     Parquet file. What was read from a large text file is kept on disk, keyed by
@@ -151,45 +50,102 @@ def read_table(
     comma-separated files only.
 
     Args:
-        path: The file; :obj:`.parquet` needs :obj:`pyarrow`.
+        path: The file; :obj:`.parquet` needs :obj:`pyarrow`. Text may be
+            packed (:obj:`.gz`, :obj:`.zst`).
         ids: Columns of ids.
         integers: Columns of integers.
         numbers: Columns of finite numbers.
         optional: Those among the columns that may be missing.
+        times: Columns of numbers or of ISO dates.
 
     Raises:
         ValueError: If the file is empty or malformed; the message names the
             file, the line and what was expected.
     """
     table = Table(path)
-    if path.endswith('.parquet') or os.path.getsize(path) < CACHED_SIZE:
-        return _read(table, ids, integers, numbers, optional)
+    kinds = {name: 'integer' for name in integers} | {name: 'number' for name in numbers}
+    kinds |= {name: 'time' for name in times}
+    if path.endswith('.parquet'):
+        convert(table, _read_parquet(table, [*ids, *kinds], optional), ids, kinds)
+    elif os.path.getsize(path) < CACHED_SIZE:
+        convert(table, _read_text(table, [*ids, *kinds], optional), ids, kinds)
+    else:
 
-    def compute() -> dict[str, Tensor]:
-        return _read(Table(path), ids, integers, numbers, optional).state_dict()
+        def compute() -> dict[str, Tensor]:
+            table = Table(path)
+            convert(table, _read_text(table, [*ids, *kinds], optional), ids, kinds)
+            return table.state_dict()
 
-    content = np.fromfile(path, np.uint8)
-    key = fingerprint('read_table.1', content, ids, integers, numbers, optional)
-    table.load_state_dict(cached('table', key, compute))
+        content = np.fromfile(path, np.uint8)
+        parts = ['read_table.1', content, ids, integers, numbers, optional]
+        key = fingerprint(*parts, *([times] if times else []))
+        table.load_state_dict(cached('table', key, compute))
+    for name in table.ids:
+        question_numbers(table, name)
     return table
 
 
-def _read(
-    table: Table,
-    ids: Sequence[str],
-    integers: Sequence[str],
-    numbers: Sequence[str],
-    optional: Sequence[str],
-) -> Table:
-    read = _read_parquet if table.path.endswith('.parquet') else _read_text
-    columns = read(table, [*ids, *integers, *numbers], optional)
+def convert(
+    table: Table, columns: dict[str, Column], ids: Sequence[str], kinds: dict[str, str]
+) -> None:
+    r"""Puts raw columns into a table as ids and numbers."""
     for name in ids:
         if name in columns:
-            table.ids[name] = _as_ids(table, name, columns[name])
-    for name in (*integers, *numbers):
+            table.ids[name] = as_ids(table, name, columns[name])
+    for name, kind in kinds.items():
         if name in columns:
-            table.numbers[name] = _as_numbers(table, name, columns[name], name in integers)
-    return table
+            table.numbers[name] = as_numbers(table, name, columns[name], kind)
+
+
+def read_header(path: str) -> list[str]:
+    r"""Names of the columns of a file; none if it has none, as
+    :meth:`read_table` will say.
+    """
+    if path.endswith('.parquet'):
+        with _open_parquet(path) as file:
+            return file.schema_arrow.names
+    start = read_bytes(path, 2**16)
+    if b'\n' not in start and len(start) == 2**16:
+        start = read_bytes(path, 2**24)
+    line = start.removeprefix(b'\xef\xbb\xbf').split(b'\n')[0]
+    broken = b'\0' in line or b'\r' in line.rstrip(b'\r') or line[:1] in (b'{', b'[')
+    return [] if broken or not line.strip() else _split_header(line)[0]
+
+
+def _split_header(raw: bytes) -> tuple[list[str], str]:
+    line = raw.decode(errors='replace').rstrip('\r')
+    delimiter = '\t' if '\t' in line else ','
+    quoted = delimiter == ',' and '"' in line
+    return next(csv.reader([line])) if quoted else line.split(delimiter), delimiter
+
+
+def read_bytes(path: str, size: int = -1) -> bytes:
+    r"""The content of a file, or its first bytes, unpacked.
+
+    Raises:
+        ValueError: If a packed file is damaged.
+    """
+    try:
+        with _open(path) as file:
+            return file.read() if size < 0 else file.read(size)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"'{path}' is truncated or damaged: {error}") from error
+    except OSError as error:
+        if path.endswith('.zst') and error.errno is None:
+            raise ValueError(f"'{path}' is truncated or damaged: {error}") from error
+        raise
+
+
+def _open(path: str) -> Any:
+    if path.endswith('.gz'):
+        return gzip.open(path, 'rb')
+    if not path.endswith('.zst'):
+        return open(path, 'rb')
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise ImportError(f"'{path}' needs pyarrow to be read: pip install pyarrow") from error
+    return pyarrow.input_stream(path, compression='zstd')
 
 
 def _select(
@@ -199,37 +155,43 @@ def _select(
         if header.count(name) > 1:
             raise ValueError(f"'{path}': column '{name}' occurs {header.count(name)} times")
         if name not in header and name not in optional:
-            raise ValueError(f"'{path}': expected a column '{name}', found the columns {header}")
+            raise ValueError(
+                f"'{path}': expected a column '{name}', found the columns {listed(header)}"
+            )
     return {name: header.index(name) for name in names if name in header}
 
 
-def _read_text(
-    table: Table, names: list[str], optional: Sequence[str]
-) -> dict[str, _Fields | np.ndarray]:
+def _read_text(table: Table, names: list[str], optional: Sequence[str]) -> dict[str, Column]:
     path = table.path
-    with open(path, 'rb') as file:
-        raw = file.read().removeprefix(b'\xef\xbb\xbf').rstrip(b'\r\n')
+    raw = read_bytes(path).removeprefix(b'\xef\xbb\xbf').rstrip(b'\r\n')
     if not raw.strip():
         raise ValueError(f"'{path}' is empty; expected a header with the columns {names}")
     if b'\0' in raw:
         raise ValueError(f"'{path}': expected UTF-8 text, found binary data")
+    if b'\n' not in raw and b'\r' in raw:
+        raise ValueError(
+            f"'{path}': lines end with a carriage return alone; expected line feeds (the command "
+            r"tr '\r' '\n' makes them)"
+        )
+    if raw[:1] in (b'{', b'[') and not any(name.encode() in raw[:4096] for name in names):
+        raise ValueError(
+            f"'{path}' holds JSON; expected a table with the columns {names} (lists of items by "
+            f"user are read from 'train.json', 'val.json' and 'test.json')"
+        )
     raw += b'\n'
     end = raw.index(b'\n')
-    line = raw[:end].decode(errors='replace').rstrip('\r')
-    delimiter = '\t' if '\t' in line else ','
-    quoted = delimiter == ',' and b'"' in raw
-    header = next(csv.reader([line])) if quoted else line.split(delimiter)
+    header, delimiter = _split_header(raw[:end])
     columns = _select(path, header, names, optional)
     if end + 1 == len(raw):
         raise ValueError(f"'{path}' holds a header only; expected at least one row below it")
-    if quoted:
+    if delimiter == ',' and b'"' in raw:
         return _split_quoted(table, raw, columns, len(header))
     return _split_plain(table, raw, end + 1, ord(delimiter), columns, len(header))
 
 
 def _split_plain(
     table: Table, raw: bytes, offset: int, delimiter: int, columns: dict[str, int], width: int
-) -> dict[str, _Fields | np.ndarray]:
+) -> dict[str, Column]:
     buffer = np.frombuffer(raw, np.uint8)[offset:]
     stop = np.flatnonzero((buffer == delimiter) | (buffer == NEWLINE))
     line_end = np.flatnonzero(buffer[stop] == NEWLINE)
@@ -244,14 +206,14 @@ def _split_plain(
     stop[line_end] -= (buffer[last - 1] == RETURN) & (last > start[line_end])
     starts, stops = start.reshape(-1, width), stop.reshape(-1, width)
     return {
-        name: _Fields(buffer, starts[:, c].copy(), stops[:, c] - starts[:, c])
+        name: Fields(buffer, starts[:, c].copy(), stops[:, c] - starts[:, c])
         for name, c in columns.items()
     }
 
 
 def _split_quoted(
     table: Table, raw: bytes, columns: dict[str, int], width: int
-) -> dict[str, _Fields | np.ndarray]:
+) -> dict[str, Column]:
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:
@@ -273,103 +235,52 @@ def _split_quoted(
     except csv.Error as error:
         raise ValueError(f"'{table.path}', line {reader.line_num}: {error}") from error
     table.lines = np.array(lines[1:])
-    return {name: _Fields.from_list(column[1:]) for name, column in values.items()}
+    return {name: Fields.from_list(column[1:]) for name, column in values.items()}
 
 
-def _read_parquet(
-    table: Table, names: list[str], optional: Sequence[str]
-) -> dict[str, _Fields | np.ndarray]:
+def _open_parquet(path: str) -> Any:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
-        raise ImportError(
-            f"'{table.path}' needs pyarrow to be read: pip install pyarrow"
-        ) from error
-
-    path, table.unit = table.path, 'row'
+        raise ImportError(f"'{path}' needs pyarrow to be read: pip install pyarrow") from error
     try:
-        with pq.ParquetFile(path) as file:
-            selected = _select(path, file.schema_arrow.names, names, optional)
-            content = file.read(columns=list(selected))
+        return pq.ParquetFile(path)
     except pa.ArrowInvalid as error:
         raise ValueError(f"'{path}' cannot be read as Parquet: {error}") from error
+
+
+def _read_parquet(table: Table, names: list[str], optional: Sequence[str]) -> dict[str, Column]:
+    with _open_parquet(table.path) as file:
+        selected = _select(table.path, file.schema_arrow.names, names, optional)
+        return arrow_columns(table, file.read(columns=list(selected)), list(selected))
+
+
+def arrow_columns(table: Table, content: Any, names: Sequence[str]) -> dict[str, Column]:
+    r"""Columns of a :class:`pyarrow.Table`."""
+    import pyarrow as pa
+
+    table.unit = 'row'
     if content.num_rows == 0:
-        raise ValueError(f"'{path}' holds no rows; expected at least one")
-    columns: dict[str, _Fields | np.ndarray] = {}
-    for name in selected:
+        raise ValueError(f"'{table.path}' holds no rows; expected at least one")
+    columns: dict[str, Column] = {}
+    for name in names:
         column, kind = content[name], content[name].type
         if column.null_count:
             row = int(column.is_null().to_numpy().argmax())
             raise ValueError(f"{table.locate(row)}: expected a value of '{name}', found none")
         if pa.types.is_dictionary(kind):
             column, kind = column.cast(kind.value_type), kind.value_type
-        if pa.types.is_timestamp(kind):
+        if pa.types.is_date32(kind):
+            column, kind = column.cast(pa.int32()), pa.int32()
+        elif pa.types.is_timestamp(kind) or pa.types.is_date64(kind):
             column, kind = column.cast(pa.int64()), pa.int64()
-        if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-            columns[name] = _Fields.from_list(column.to_pylist())
-        elif pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        if pa.types.is_integer(kind) or pa.types.is_floating(kind):
             columns[name] = column.to_numpy()
+        elif kind in (pa.string(), pa.large_string()) or 'string_view' in str(kind):
+            columns[name] = Fields.from_list(column.to_pylist())
         else:
-            raise ValueError(f"'{path}': column '{name}' is {kind}; expected integers or text")
-    return columns
-
-
-def _as_ids(table: Table, name: str, column: _Fields | np.ndarray) -> Ids:
-    if isinstance(column, np.ndarray):
-        if column.dtype.kind not in 'iu':
             raise ValueError(
-                f"'{table.path}': ids '{name}' are {column.dtype}; expected integers or text"
+                f"'{table.path}': column '{name}' is {clipped(kind)}; expected integers or text"
             )
-        return _distinct(column.astype(np.int64))
-    if (column.length == 0).any():
-        row = int((column.length == 0).argmax())
-        raise ValueError(f"{table.locate(row)}: expected an id in column '{name}', found nothing")
-    value, valid = column.integers()
-    if valid.all():
-        return _distinct(value)
-    try:
-        values, codes = np.unique(column.strings(), return_inverse=True)
-        return Ids(np.char.decode(values, 'utf-8'), codes)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"'{table.path}': ids '{name}' are not UTF-8: {error}") from error
-    except ValueError as error:
-        raise ValueError(f"'{table.path}': column '{name}': {error}") from error
-
-
-def _distinct(value: np.ndarray) -> Ids:
-    low = int(value.min())
-    size = int(value.max()) - low + 1
-    if size > 4 * len(value):
-        return Ids(*np.unique(value, return_inverse=True))
-    seen = np.zeros(size, bool)  # Without sorting.
-    seen[value - low] = True
-    return Ids(np.flatnonzero(seen) + low, (np.cumsum(seen) - 1)[value - low])
-
-
-def _as_numbers(table: Table, name: str, column: _Fields | np.ndarray, integer: bool) -> np.ndarray:
-    kind = 'an integer' if integer else 'a number'
-    if isinstance(column, np.ndarray):
-        if integer and column.dtype.kind not in 'iu':
-            raise ValueError(f"'{table.path}': column '{name}' is {column.dtype}, not {kind}")
-        valid = np.isfinite(column)
-        value, text = column, lambda row: str(column[row])
-    else:
-        value, valid = column.integers()
-        text = column.text
-        if not integer and not valid.all():
-            value = np.array([_as_float(entry) for entry in column.strings().tolist()])
-            valid = np.isfinite(value)
-    if not valid.all():
-        row = int(valid.argmin())
-        raise ValueError(
-            f"{table.locate(row)}: expected {kind} in column '{name}', found '{text(row)}'"
-        )
-    return value
-
-
-def _as_float(text: bytes) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return float('nan')
+    return columns

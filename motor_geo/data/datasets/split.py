@@ -117,11 +117,38 @@ def cold_item_split(
     return label
 
 
+def global_time_split(
+    user: np.ndarray, item: np.ndarray, seed: int = 0, timestamp: np.ndarray | None = None
+) -> np.ndarray:
+    r"""The same two moments for all users: the last tenth of all interactions
+    is for test and the tenth before for validation; interactions at the same
+    time stay together, in the later split. Users and items may be left without
+    a training interaction.
+    """
+    if timestamp is None:
+        raise ValueError("The split 'global_time' needs a column 'timestamp', which is missing.")
+    order = np.sort(timestamp)
+    label = np.zeros(len(user), np.int8)
+    for split, place in ((VAL, len(order) * 8 // 10), (TEST, len(order) * 9 // 10)):
+        if len(order):
+            label[timestamp >= order[place]] = split
+    return label
+
+
 SPLITS: dict[str, Callable[..., np.ndarray]] = {
     'random': random_split,
     'temporal': temporal_split,
     'leave_one_out': leave_one_out,
     'cold_item': cold_item_split,
+    'global_time': global_time_split,
+}
+#: What a rule needs to hold out something for validation and for test.
+NEEDS = {
+    'random': "it needs users with 3 interactions ('cold_item' holds out items instead)",
+    'temporal': "it needs users with 3 interactions ('global_time' holds out the latest of all)",
+    'leave_one_out': 'it needs users with 3 interactions',
+    'cold_item': 'it needs 10 items whose users have others, too',
+    'global_time': 'it needs users with interactions before and after the moments of the cut',
 }
 
 
@@ -141,7 +168,8 @@ def split_interactions(
         user: User of each distinct interaction, **[E]**.
         item: Item of each interaction, **[E]**.
         rule: A key of :obj:`SPLITS`: :obj:`'random'`, :obj:`'temporal'`,
-            :obj:`'leave_one_out'` or :obj:`'cold_item'`.
+            :obj:`'leave_one_out'`, :obj:`'cold_item'` or
+            :obj:`'global_time'`.
         seed: Seed of the random choices.
         timestamp: Time of each interaction, **[E]**.
 

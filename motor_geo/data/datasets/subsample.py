@@ -35,6 +35,23 @@ def thin_training(
     return keep
 
 
+def core_mask(user: np.ndarray, item: np.ndarray, core: int) -> np.ndarray:
+    r"""Rows of the largest subset in which each user and each item has at
+    least :obj:`core` rows.
+    """
+    keep = np.arange(len(user))
+    while True:
+        enough = np.bincount(user[keep])[user[keep]] >= core if len(keep) else keep > 0
+        if len(keep):
+            enough &= np.bincount(item[keep])[item[keep]] >= core
+        if enough.all():
+            break
+        keep = keep[enough]
+    mask = np.zeros(len(user), bool)
+    mask[keep] = True
+    return mask
+
+
 def drop_modalities(
     modalities: Sequence[str],
     num_items: int,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from motor_geo.data.datasets.base import RecommendationDataset
+from motor_geo.data.datasets.base import RecommendationDataset, Transform
 from motor_geo.data.datasets.split import SPLITS, cold_items, split_interactions
 
 MIN_PER_USER = 3  # One each for training, validation and test.
@@ -62,6 +62,9 @@ class SyntheticMultimodal(RecommendationDataset):
         unseen_items: Fraction of items without any interaction.
         split: A key of :obj:`motor_geo.data.datasets.split.SPLITS`.
         seed: Seed of the data and of the split.
+        transform: A function of the graph that is applied whenever it is taken
+            out (:obj:`dataset[0]`).
+        pre_transform: A function of the graph that is applied once.
 
     Raises:
         ValueError: If a size is out of range or the split is unknown.
@@ -83,7 +86,10 @@ class SyntheticMultimodal(RecommendationDataset):
         unseen_items: float = 0.02,
         split: str = 'random',
         seed: int = 0,
+        transform: Transform | None = None,
+        pre_transform: Transform | None = None,
     ) -> None:
+        super().__init__(transform, pre_transform)
         for name, fraction in (('missing_images', missing_images), ('unseen_items', unseen_items)):
             if not 0 <= fraction < 1:
                 raise ValueError(f"Expected '{name}' in [0, 1), got {fraction}.")
@@ -141,6 +147,7 @@ class SyntheticMultimodal(RecommendationDataset):
             _names('item', num_items),
             candidates,
             masks,
+            rule=split,
         )
 
 

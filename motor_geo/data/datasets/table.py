@@ -4,21 +4,23 @@ features for each modality.
 
 from __future__ import annotations
 
-import os
 import os.path as osp
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from torch import Tensor
 
-from motor_geo.data.datasets.base import RecommendationDataset, unique_pairs
-from motor_geo.data.datasets.reader import Ids, Table, read_table
-from motor_geo.data.datasets.split import SPLITS, cold_items, split_interactions
+from motor_geo.data.datasets.base import RecommendationDataset, Transform, unique_pairs
+from motor_geo.data.datasets.features_folder import finite, load_features
+from motor_geo.data.datasets.filters import Interactions, Options, leave_out
+from motor_geo.data.datasets.frame import read_frame
+from motor_geo.data.datasets.item_index import find_items, index_by_list, index_by_row, index_ids
+from motor_geo.data.datasets.layouts import find_source, raw_ids, read_source
+from motor_geo.data.datasets.names import STANDARD
+from motor_geo.data.datasets.split import cold_items, split_interactions
 from motor_geo.data.datasets.subsample import drop_modalities, thin_training
-from motor_geo.utils.files import load_array
-
-USER_ID, ITEM_ID, LABEL, TIME = 'userID', 'itemID', 'x_label', 'timestamp'
-MAX_MISSING = 1e-3  # Released files lack a few ids, whose indices must stay what they are.
 
 
 class TableDataset(RecommendationDataset):
@@ -38,7 +40,16 @@ class TableDataset(RecommendationDataset):
 
     The interactions may also be a :obj:`.csv`, :obj:`.tsv` or
     :obj:`.parquet` file (which needs :obj:`pyarrow`); further columns are
-    ignored.
+    ignored. Text may be packed (:obj:`.gz`; :obj:`.zst` with
+    :obj:`pyarrow`). A file for each split (:obj:`NAME.train.inter`,
+    :obj:`NAME.valid.inter`, :obj:`NAME.test.inter`), and lists of items by user
+    in :obj:`train.json`, :obj:`val.json` and :obj:`test.json`, are read as
+    well. :obj:`u_id_mapping.csv` and :obj:`i_id_mapping.csv` give the raw ids
+    behind numbers. Features may be a :obj:`.npz` with one array or a
+    :obj:`.pt` with one tensor.
+
+    Columns may have a type behind their name (:obj:`user_id:token`) and other
+    usual names (:obj:`user_id`, :obj:`movieId`), which a warning announces.
 
     Integer item ids are rows of the feature matrices, and the number of items
     is the number of these rows; text ids, or others, are related to rows by
@@ -63,6 +74,19 @@ class TableDataset(RecommendationDataset):
             random. Users who lose all of theirs are not evaluated.
         missing_share: Share of the items that lose one of their modalities,
             drawn at random, and get its mean row.
+        user: Name of the column of users.
+        item: Name of the column of items, also in the file of items.
+        time: Name of the column of times, numbers or ISO dates.
+        label: Name of the column of labels.
+        rating: Name of the column of ratings.
+        min_rating: If given, interactions of a lower rating are left out.
+        event: If given, only these events, such as :obj:`'purchase'`, count.
+        event_column: Name of the column of events.
+        core: If given, users and items with fewer distinct interactions are
+            removed until none is left, and the others are renumbered.
+        transform: A function of the graph that is applied whenever it is taken
+            out (:obj:`dataset[0]`).
+        pre_transform: A function of the graph that is applied once.
 
     Raises:
         FileNotFoundError: If the folder, the interactions or a modality are
@@ -81,239 +105,247 @@ class TableDataset(RecommendationDataset):
         modalities: list[str] | None = None,
         train_share: float = 1.0,
         missing_share: float = 0.0,
+        user: str | None = None,
+        item: str | None = None,
+        time: str | None = None,
+        label: str | None = None,
+        rating: str | None = None,
+        min_rating: float | None = None,
+        event: list[str] | None = None,
+        event_column: str | None = None,
+        core: int | None = None,
+        transform: Transform | None = None,
+        pre_transform: Transform | None = None,
     ) -> None:
-        if not 0 < train_share <= 1:
-            raise ValueError(f"'train_share' must be above 0 and at most 1, got {train_share}.")
-        if not 0 <= missing_share <= 1:
-            raise ValueError(f"'missing_share' must be from 0 to 1, got {missing_share}.")
-        if split not in (None, 'column', *SPLITS):
-            raise ValueError(f"Unknown split '{split}'; expected 'column' or {sorted(SPLITS)}.")
-        path = find_interactions(path)
-        folder = osp.dirname(path)
-        name = osp.basename(folder)
-
-        table = read_table(
-            path,
-            [USER_ID, ITEM_ID],
-            integers=[LABEL] if split in (None, 'column') else [],
-            numbers=[TIME] if split in ('temporal', 'leave_one_out') else [],
-            optional={None: [LABEL], 'leave_one_out': [TIME]}.get(split, []),
-        )
-        label = table.numbers.get(LABEL)
-        if label is not None and ((label < 0) | (label > 2)).any():
-            row = int(((label < 0) | (label > 2)).argmax())
-            raise ValueError(
-                f"{table.locate(row)}: expected 0 (train), 1 (val) or 2 (test) in column '{LABEL}',"
-                f' got {label[row]}.'
-            )
-
+        super().__init__(transform, pre_transform)
+        event = [event] if isinstance(event, str) else event
+        options = Options(split, seed, train_share, missing_share, min_rating, event, core)
+        options.check()
+        given = {
+            'user': user,
+            'item': item,
+            'time': time,
+            'label': label,
+            'rating': rating,
+            'event': event_column,
+        }
+        source = find_source(path)
+        folder = source.folder
+        table, names = read_source(source, split, given, options.columns)
         features, masks = load_features(folder, mmap, modalities)
-        user_ids, user = _index(table, USER_ID, reindex)
-        catalogue = _find_catalogue(folder)
-        if catalogue is not None:
-            item_ids, item = _index_by_catalogue(table, catalogue)
+        user_ids, users = index_ids(table, names['user'], reindex)
+        items_file = find_items(folder)
+        if items_file is not None:
+            item_ids, items = index_by_list(table, names['item'], items_file, item)
         elif features:
-            item_ids, item = _index_by_row(table, features, folder)
+            place = f"'{osp.join(folder, next(iter(features)))}_feat.npy'"
+            rows = len(next(iter(features.values())))
+            item_ids, items = index_by_row(table, names['item'], rows, place)
         else:
-            item_ids, item = _index(table, ITEM_ID, reindex)
+            item_ids, items = index_ids(table, names['item'], reindex)
         for modality, x in features.items():
             if len(x) != len(item_ids):
                 raise ValueError(
                     f"'{osp.join(folder, modality)}_feat.npy': expected {len(item_ids)} rows (one "
-                    f"per row of '{catalogue}'), got {len(x)}."
+                    f"per row of '{items_file}'), got {len(x)}."
                 )
+        user_ids = raw_ids(folder, 'user', user_ids)
+        if items_file is None:
+            item_ids = raw_ids(folder, 'item', item_ids)
+        data = Interactions(
+            table,
+            names,
+            users,
+            items,
+            user_ids,
+            item_ids,
+            features,
+            masks,
+            items_file is not None,
+        )
+        self._fill(source.name, data, options)
 
+    @classmethod
+    def from_frame(
+        cls,
+        interactions: Any,
+        features: Mapping[str, np.ndarray | Tensor] | None = None,
+        user: str | None = None,
+        item: str | None = None,
+        time: str | None = None,
+        label: str | None = None,
+        rating: str | None = None,
+        event_column: str | None = None,
+        *,
+        items: Sequence[Any] | np.ndarray | None = None,
+        masks: Mapping[str, np.ndarray | Tensor] | None = None,
+        name: str = 'frame',
+        split: str | None = None,
+        seed: int = 0,
+        reindex: bool = False,
+        train_share: float = 1.0,
+        missing_share: float = 0.0,
+        min_rating: float | None = None,
+        event: list[str] | None = None,
+        core: int | None = None,
+        transform: Transform | None = None,
+        pre_transform: Transform | None = None,
+    ) -> TableDataset:
+        r"""A dataset from a table in memory.
+
+        Args:
+            interactions: A frame of pandas or polars, an Arrow table, anything
+                else with Arrow's C stream interface, or a dictionary of arrays.
+            features: A matrix with a row per item for each modality.
+            user: Name of the column of users. (default: :obj:`'userID'`, or a
+                usual one)
+            item: Name of the column of items.
+            time: Name of the column of times.
+            label: Name of the column of labels.
+            rating: Name of the column of ratings.
+            event_column: Name of the column of events.
+            items: Id of each row of the features; without, item ids are these
+                rows.
+            masks: Items that have a modality; others may hold NaN.
+            name: Name of the dataset.
+            split: As for a folder, and so are the arguments that follow.
+            seed: Seed of the split.
+            reindex: Renumber integer ids with gaps.
+            train_share: Share of the training interactions that is kept.
+            missing_share: Share of the items that lose a modality.
+            min_rating: The lowest rating that counts.
+            event: Events that count.
+            core: Least number of interactions of users and items.
+            transform: A function of the graph, applied by :obj:`dataset[0]`.
+            pre_transform: A function of the graph, applied once.
+
+        Raises:
+            ValueError: If a column is missing or malformed, or does not fit
+                the features.
+        """
+        self = cls.__new__(cls)
+        RecommendationDataset.__init__(self, transform, pre_transform)
+        event = [event] if isinstance(event, str) else event
+        options = Options(split, seed, train_share, missing_share, min_rating, event, core)
+        options.check()
+        given = {
+            'user': user,
+            'item': item,
+            'time': time,
+            'label': label,
+            'rating': rating,
+            'event': event_column,
+        }
+        table, names = read_frame(interactions, name, split, given, options.columns)
+        arrays = {m: _as_array(x) for m, x in (features or {}).items()}
+        present = {m: _as_array(mask) for m, mask in (masks or {}).items()}
+        for modality, x in arrays.items():
+            if x.ndim != 2 or x.dtype.kind not in 'fiu' or len(x) != len(arrays[min(arrays)]):
+                raise ValueError(
+                    f"Features '{modality}': expected a numeric matrix with a row per item, got "
+                    f'{x.dtype} {list(x.shape)}.'
+                )
+            mask = present.get(modality)
+            if mask is not None and (mask.dtype != bool or mask.shape != x.shape[:1]):
+                raise ValueError(
+                    f"Mask '{modality}': expected {len(x)} booleans, got {mask.dtype} "
+                    f'{list(mask.shape)}.'
+                )
+            arrays[modality] = finite(modality, x, mask)
+        user_ids, users = index_ids(table, names['user'], reindex)
+        if items is not None:
+            other = read_frame({STANDARD['item']: items}, f'{name}, items', None, {}, (), ['item'])
+            item_ids, codes = index_by_list(table, names['item'], other[0], STANDARD['item'])
+        elif arrays:
+            rows = len(arrays[min(arrays)])
+            item_ids, codes = index_by_row(table, names['item'], rows, f"'{min(arrays)}'")
+        else:
+            item_ids, codes = index_ids(table, names['item'], reindex)
+        for modality, x in arrays.items():
+            if len(x) != len(item_ids):
+                raise ValueError(
+                    f"Features '{modality}': expected {len(item_ids)} rows (one per entry of "
+                    f"'items'), got {len(x)}."
+                )
+        data = Interactions(
+            table,
+            names,
+            users,
+            codes,
+            user_ids,
+            item_ids,
+            arrays,
+            present,
+            items is not None,
+        )
+        self._fill(name, data, options)
+        return self
+
+    def _fill(self, name: str, data: Interactions, options: Options) -> None:
+        table, names = data.table, data.names
+        label = table.numbers.get(names.get('label', ''))
+        if label is not None and ((label < 0) | (label > 2)).any():
+            row = int(((label < 0) | (label > 2)).argmax())
+            raise ValueError(
+                f'{table.locate(row)}: expected 0 (train), 1 (val) or 2 (test) in column '
+                f"'{names['label']}', got {label[row]}."
+            )
         locate: Callable[[int], str] = table.locate
-        candidates = None
+        user, item = data.user, data.item
+        time = table.numbers.get(names.get('time', ''))
+        if options.columns or options.core is not None:
+            data, rows = leave_out(name, data, options)
+            user, item, locate = data.user, data.item, _through(locate, rows)
+            label, time = (None if x is None else x[rows] for x in (label, time))
+        candidates = rule = None
         if label is None:
-            time = table.numbers.get(TIME)
+            rule = options.split or 'random'
             keep = np.sort(unique_pairs(user, item, time))
             if len(keep) < len(user):
                 repeated = np.setdiff1d(np.arange(len(user)), keep, assume_unique=True)
                 warnings.warn(
                     f"'{name}': removed {len(repeated)} duplicate interactions before the split, "
                     f'among them {locate(int(repeated[0]))}.',
-                    stacklevel=2,
+                    stacklevel=3,
                 )
+                locate = _through(locate, keep)
             user, item, time = user[keep], item[keep], None if time is None else time[keep]
-            label = split_interactions(user, item, split or 'random', seed, time)
-            if split == 'cold_item':
-                candidates = dict(zip(('val', 'test'), cold_items(item, seed)))
+            label = split_interactions(user, item, rule, options.seed, time)
+            if rule == 'cold_item':
+                candidates = dict(zip(('val', 'test'), cold_items(item, options.seed)))
         label = np.asarray(label, np.int8)
-        if train_share < 1:
-            keep = np.flatnonzero(thin_training(user, item, label, train_share, seed))
+        known = np.zeros(len(data.user_ids), bool), np.zeros(len(data.item_ids), bool)
+        known[0][user] = True
+        known[1][slice(None) if data.listed else item] = True
+        if options.train_share < 1:
+            share = options.train_share
+            keep = np.flatnonzero(thin_training(user, item, label, share, options.seed))
             user, item, label = user[keep], item[keep], label[keep]
             locate = _through(locate, keep)
-        if missing_share > 0 and features:
-            masks = drop_modalities(list(features), len(item_ids), missing_share, seed, masks)
+        features, masks = data.features, data.masks
+        if options.missing_share > 0 and features:
+            masks = drop_modalities(
+                list(features), len(data.item_ids), options.missing_share, options.seed, masks
+            )
         self._build(
             name,
             user,
             item,
             label,
             features,
-            user_ids,
-            item_ids,
+            data.user_ids,
+            data.item_ids,
             candidates,
             masks,
             locate,
+            rule,
+            *known,
         )
+
+
+def _as_array(x: Any) -> np.ndarray:
+    return x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
 
 
 def _through(locate: Callable[[int], str], rows: np.ndarray) -> Callable[[int], str]:
     return lambda row: locate(int(rows[row]))
-
-
-def find_interactions(path: str) -> str:
-    r"""The file of interactions in a folder: :obj:`NAME.inter` of the folder's
-    name, or the only :obj:`.inter`, or else :obj:`.csv`, :obj:`.tsv` or
-    :obj:`.parquet` file.
-    """
-    path = osp.abspath(osp.expanduser(path))
-    if osp.isfile(path):
-        return path
-    if not osp.isdir(path):
-        raise FileNotFoundError(f"'{path}' does not exist; expected a folder with NAME.inter.")
-    names = [name for name in sorted(os.listdir(path)) if not name.startswith(('.', 'items.'))]
-    for extensions in (('.inter',), ('.csv', '.tsv', '.parquet')):
-        found = [name for name in names if name.endswith(extensions)]
-        own = [name for name in found if osp.splitext(name)[0] == osp.basename(path)]
-        if len(own) == 1 or len(found) == 1:
-            return osp.join(path, (own if len(own) == 1 else found)[0])
-        if found:
-            raise ValueError(
-                f"'{path}' holds several files of interactions, {found}; expected one, or one "
-                f"called '{osp.basename(path)}{extensions[0]}'."
-            )
-    raise FileNotFoundError(
-        f"'{path}' holds no interactions; expected '{osp.basename(path)}.inter' (or one .csv, .tsv "
-        f'or .parquet file), found {names}.'
-    )
-
-
-def load_features(
-    folder: str, mmap: bool = False, modalities: Sequence[str] | None = None
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    r"""All (or some) :obj:`<modality>_feat.npy` and :obj:`<modality>_mask.npy`
-    of a folder, keyed by modality.
-    """
-    features, masks = {}, {}
-    rows, first = None, ''
-    found = [
-        file.removesuffix('_feat.npy')
-        for file in sorted(os.listdir(folder))
-        if file.endswith('_feat.npy') and file != '_feat.npy' and not file.startswith('.')
-    ]
-    for modality in found if modalities is None else sorted(set(modalities)):
-        if modality not in found:
-            raise FileNotFoundError(
-                f"'{folder}' holds no '{modality}_feat.npy'; it has the modalities {found}."
-            )
-        file = f'{modality}_feat.npy'
-        path = osp.join(folder, file)
-        features[modality] = x = load_array(path, mmap=mmap)
-        if rows is not None and len(x) != rows:
-            raise ValueError(f"'{path}': expected {rows} rows as in '{first}', got {len(x)}.")
-        rows, first = len(x), file
-        mask_path = osp.join(folder, f'{modality}_mask.npy')
-        if osp.exists(mask_path):
-            try:
-                mask = np.load(mask_path, allow_pickle=False)
-            except (ValueError, EOFError, OSError) as error:
-                raise ValueError(f"'{mask_path}' cannot be read as booleans: {error}") from error
-            if mask.dtype != bool or mask.shape != (rows,):
-                raise ValueError(
-                    f"'{mask_path}': expected {rows} booleans (one per item), got {mask.dtype} "
-                    f'{list(mask.shape)}.'
-                )
-            masks[modality] = mask
-    return features, masks
-
-
-def _index(table: Table, column: str, reindex: bool) -> tuple[np.ndarray, np.ndarray]:
-    r"""Raw ids and indices of ids that no other file refers to."""
-    values, codes = table.ids[column]
-    if reindex or values.dtype.kind != 'i':
-        return values, codes
-    size = int(values[-1]) + 1
-    missing = size - len(values)
-    if values[0] < 0 or missing > MAX_MISSING * size:
-        code = int((values != np.arange(len(values))).argmax())
-        problem = '' if values[code] < 0 else f', but no row has the id {code}'
-        place = table.locate(int((codes == code).argmax()))
-        raise ValueError(
-            f"{place}: '{column}' is {values[code]}{problem}; "
-            f'expected ids from 0 without gaps (reindex=True renumbers them).'
-        )
-    if missing:
-        warnings.warn(
-            f"'{table.path}': {missing} of the ids '{column}' from 0 to {size - 1} have no row; "
-            f'they are kept without interactions (reindex=True renumbers the others).',
-            stacklevel=3,
-        )
-    return np.arange(size), values[codes]
-
-
-def _index_by_row(
-    table: Table, features: dict[str, np.ndarray], folder: str
-) -> tuple[np.ndarray, np.ndarray]:
-    r"""Item ids that are rows of the feature matrices."""
-    values, codes = table.ids[ITEM_ID]
-    modality, x = next(iter(features.items()))
-    path, rows = f"'{osp.join(folder, modality)}_feat.npy'", len(x)
-    if values.dtype.kind != 'i':
-        text = np.array([not _is_integer(value) for value in values])
-        row = int(text[codes].argmax())
-        raise ValueError(
-            f"{table.locate(row)}: '{ITEM_ID}' is the text '{values[codes[row]]}', so that its row "
-            f"in {path} is unknown; expected integers from 0, or a file 'items.tsv' in the same "
-            f"folder with a column '{ITEM_ID}' that holds the id of each feature row in order."
-        )
-    outside = (values < 0) | (values >= rows)
-    if outside.any():
-        row = int(outside[codes].argmax())
-        raise ValueError(
-            f"{table.locate(row)}: '{ITEM_ID}' is {values[codes[row]]}, but {path} has rows for "
-            f'items 0 to {rows - 1} only.'
-        )
-    return np.arange(rows), values[codes]
-
-
-def _is_integer(text: str) -> bool:
-    return text.removeprefix('-').isdecimal() and text == str(int(text)) and len(text) <= 18
-
-
-def _find_catalogue(folder: str) -> str | None:
-    found = [osp.join(folder, f'items.{kind}') for kind in ('tsv', 'csv', 'parquet')]
-    found = [path for path in found if osp.isfile(path)]
-    if len(found) > 1:
-        raise ValueError(f"'{folder}': expected one file of items, found {found}.")
-    return found[0] if found else None
-
-
-def _index_by_catalogue(table: Table, path: str) -> tuple[np.ndarray, np.ndarray]:
-    r"""Item ids that are looked up in the file of items."""
-    items = read_table(path, [ITEM_ID])
-    known: Ids = items.ids[ITEM_ID]
-    if len(known.values) < len(known.codes):
-        first = np.unique(known.codes, return_index=True)[1]
-        row = int(np.setdiff1d(np.arange(len(known.codes)), first, assume_unique=True)[0])
-        raise ValueError(
-            f"{items.locate(row)}: expected each '{ITEM_ID}' once, got "
-            f"'{known.values[known.codes[row]]}' again."
-        )
-    values, codes = table.ids[ITEM_ID]
-    names, item_ids = known.values, known.values[known.codes]
-    if names.dtype.kind != values.dtype.kind:
-        names, values = names.astype(str), values.astype(str)
-    row_of = np.argsort(item_ids.astype(names.dtype))  # Row of each sorted name.
-    names = np.sort(names)
-    place = np.minimum(np.searchsorted(names, values), len(names) - 1)
-    unknown = names[place] != values
-    if unknown.any():
-        row = int(unknown[codes].argmax())
-        raise ValueError(
-            f"{table.locate(row)}: '{ITEM_ID}' is '{values[codes[row]]}', which is not among the "
-            f"{len(item_ids)} items of '{path}'."
-        )
-    return item_ids, row_of[place][codes]

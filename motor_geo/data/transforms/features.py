@@ -5,53 +5,230 @@ arrays that are read block by block.
 from __future__ import annotations
 
 import hashlib
+import inspect
+import operator
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
+from torch_geometric.data.storage import NodeStorage
+from torch_geometric.typing import EdgeType
 
 from motor_geo.typing import ITEM
 from motor_geo.utils.files import check_finite
 
-
-def feature_modalities(data: HeteroData) -> list[str]:
-    r"""Names :obj:`m` of the item features :obj:`x_m`, sorted."""
-    return sorted(key[2:] for key in data[ITEM].keys() if key.startswith('x_'))
+#: Feature matrices, one row per item.
+Matrix = Tensor | np.ndarray | Sequence[Sequence[float]]
 
 
-def item_features(data: HeteroData, modality: str) -> np.ndarray:
+def node_store(data: HeteroData, node_type: str) -> NodeStorage:
+    r"""The nodes of a type, or an error that says what the graph has."""
+    if not isinstance(data, HeteroData):
+        raise ValueError(
+            f"Expected a HeteroData with nodes '{node_type}', got a {type(data).__name__} "
+            f'(without node types).'
+        )
+    if node_type not in data.node_types:
+        raise ValueError(
+            f"The graph has no nodes '{node_type}', it has {listing(data.node_types)}; name the "
+            f'ones that are meant by node_type or edge_type.'
+        )
+    return data[node_type]
+
+
+def num_nodes(data: HeteroData, node_type: str) -> int:
+    r"""Number of nodes of a type: what the graph says, or else the rows of
+    features or tokens.
+    """
+    store = node_store(data, node_type)
+    rows = [key for key in store.keys() if key in ('x', 'token_id') or key.startswith('x_')]
+    size = None
+    if rows and 'num_nodes' not in store:
+        size = len(store[rows[0]])
+    elif store.can_infer_num_nodes:
+        size = store.num_nodes
+    if size is None:
+        raise ValueError(f"The graph has no data['{node_type}'].num_nodes.")
+    return int(size)
+
+
+def edge_type_of(edge_type: Sequence[str]) -> EdgeType:
+    r"""A checked triple of names."""
+    if isinstance(edge_type, str) or len(edge_type) != 3:
+        raise ValueError(
+            f"edge_type must be a triple such as ('user', 'rates', 'item'), got {edge_type!r}."
+        )
+    source, relation, target = (str(name) for name in edge_type)
+    return source, relation, target
+
+
+def edge_types(data: HeteroData) -> list[EdgeType]:
+    r"""Types of which there is an :obj:`edge_index`, maybe an empty one."""
+    return [edge_type for edge_type in data.edge_types if 'edge_index' in data[edge_type]]
+
+
+def find_edges(data: HeteroData, edge_type: EdgeType) -> Tensor:
+    r"""The edges of a type, or an error that says which types exist."""
+    if not isinstance(data, HeteroData):
+        node_store(data, edge_type[2])
+    known = edge_types(data)
+    if edge_type not in known:
+        raise ValueError(
+            f'The graph has no edges {edge_type}, it has {listing(known)}; name the '
+            f'interactions by edge_type.'
+        )
+    return data[edge_type].edge_index
+
+
+def listing(names: Sequence[Any]) -> str:
+    r"""Up to ten names in words."""
+    shown = [repr(name) for name in names[:10]]
+    more = [f'{len(names) - 10} more'] if len(names) > 10 else []
+    return ', '.join(shown + more) or 'none'
+
+
+def feature_key(store: NodeStorage, modality: str) -> str:
+    r"""The attribute :obj:`x_<modality>`; plain :obj:`x` is the modality
+    :obj:`x`.
+    """
+    key = f'x_{modality}'
+    return 'x' if modality == 'x' and key not in store else key
+
+
+def feature_modalities(data: HeteroData, node_type: str = ITEM) -> list[str]:
+    r"""Names :obj:`m` of the features :obj:`x_m`, sorted; :obj:`"x"` if there
+    is a plain :obj:`x`.
+    """
+    keys = node_store(data, node_type).keys()
+    return sorted({key[2:] or 'x' for key in keys if key == 'x' or key.startswith('x_')})
+
+
+def needed_modalities(
+    data: HeteroData, modalities: Sequence[str] | None, node_type: str = ITEM
+) -> list[str]:
+    r"""The given modalities, or all of the graph.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    found = feature_modalities(data, node_type) if modalities is None else list(modalities)
+    if not found:
+        raise ValueError(
+            f"The graph has no item features: expected data['{node_type}'].x_<modality> or .x."
+        )
+    return found
+
+
+def modality_names(modalities: str | Sequence[str] | None) -> list[str] | None:
+    r"""Distinct names in sorted order; a single one may come as a string."""
+    if isinstance(modalities, str):
+        modalities = [modalities]
+    return None if modalities is None else sorted(set(modalities))
+
+
+def item_mask(data: HeteroData, modality: str, node_type: str = ITEM) -> np.ndarray | None:
+    r"""Which items have a modality, **[N]**; :obj:`None` if all have it."""
+    mask = node_store(data, node_type).get(f'mask_{modality}')
+    return None if mask is None else as_array(mask).astype(bool)
+
+
+def item_features(
+    data: HeteroData, modality: str, node_type: str = ITEM, fill: Tensor | None = None
+) -> np.ndarray:
     r"""The features of a modality.
+
+    Args:
+        data: The graph.
+        modality: Name of the modality.
+        node_type: Node type of items.
+        fill: What replaces rows with NaN or infinite values of items that
+            lack the modality. (default: zeros)
 
     Raises:
         ValueError: If they are missing, no matrix, or not finite.
     """
-    name = f"data['item'].x_{modality}"
-    if f'x_{modality}' not in data[ITEM]:
+    store = node_store(data, node_type)
+    key = feature_key(store, modality)
+    name = f"data['{node_type}'].{key}"
+    if key not in store:
         raise ValueError(
             f"{name} is missing: expected features of the modality '{modality}', found those of "
-            f'{feature_modalities(data)}.'
+            f'{feature_modalities(data, node_type)}.'
         )
-    return check_matrix(data[ITEM][f'x_{modality}'], name)
+    mask = item_mask(data, modality, node_type)
+    try:
+        return check_matrix(store[key], name, mask, fill)
+    except ValueError as error:
+        if mask is not None or 'NaN' not in str(error):
+            raise
+        hint = f"data['{node_type}'].mask_{modality}, False where an item lacks them"
+        raise ValueError(f'{error} (or {hint})') from None
 
 
-def check_matrix(x: Tensor | np.ndarray, name: str) -> np.ndarray:
-    r"""The matrix as array, after a check of shape and values."""
-    array = as_array(x)
+def check_matrix(
+    x: Matrix, name: str, mask: np.ndarray | None = None, fill: Tensor | None = None
+) -> np.ndarray:
+    r"""The matrix as array, after a check of shape and values. Rows that
+    :obj:`mask` leaves out may hold anything: those with NaN or infinite
+    values are replaced by :obj:`fill` or zeros.
+    """
+    try:
+        array = as_array(x)
+    except ValueError:
+        raise ValueError(f'{name} must be a matrix [items, width], got a ragged list.') from None
     if array.ndim != 2 or array.shape[1] == 0:
         raise ValueError(f'{name} must be a matrix [items, width], got {list(array.shape)}.')
+    if array.dtype.kind not in 'biuf':
+        raise ValueError(f'{name} must hold numbers, got {array.dtype}.')
+    if mask is not None and mask.shape != array.shape[:1]:
+        raise ValueError(f'{name} has {array.shape[0]} rows, but its mask {list(mask.shape)}.')
+    if mask is not None and not mask.all():
+        rows = np.flatnonzero(~mask)
+        rows = rows[~np.isfinite(array[rows]).all(axis=1)]
+        if rows.size > 0:
+            array = np.array(array)
+            array[rows] = 0 if fill is None else fill.numpy()
     check_finite(array, name)
     return array
 
 
-def as_array(x: Tensor | np.ndarray) -> np.ndarray:
+def as_array(x: Matrix) -> np.ndarray:
     r"""The matrix as :obj:`numpy.ndarray`, without a copy where possible (a
     memory-mapped file stays one).
     """
     if isinstance(x, Tensor):
         x = x.detach().cpu()
         return (x.float() if x.dtype == torch.bfloat16 else x).numpy()
-    return x
+    return x if isinstance(x, np.ndarray) else np.asarray(x)
+
+
+def device_of(x: Matrix) -> torch.device:
+    r"""Where what is made from the matrix should go."""
+    return x.device if isinstance(x, Tensor) else torch.device('cpu')
+
+
+def as_int(name: str, value: Any) -> int:
+    r"""A whole number of any integer type."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise ValueError(f'{name} must be an integer, got {value!r}.') from None
+
+
+def arguments(transform: object, always: Sequence[str] = ()) -> str:
+    r"""Arguments of a transform in words: some, and those that differ from
+    their default. How it works (caches, blocks, bars) is left out.
+    """
+    words = []
+    for name, parameter in inspect.signature(type(transform)).parameters.items():
+        value = getattr(transform, name)
+        changed = value != parameter.default and name not in ('cache', 'verbose', 'block_size')
+        if name in always or changed:
+            words.append(f'{name}={value!r}')
+    return ', '.join(words)
 
 
 def as_block(x: np.ndarray, start: int, end: int, dtype: torch.dtype) -> Tensor:

@@ -10,10 +10,25 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
+from torch_geometric.typing import EdgeType
 
-from motor_geo.data.transforms.features import check_matrix, feature_modalities, item_features
+from motor_geo.data.transforms.features import (
+    Matrix,
+    arguments,
+    as_array,
+    as_int,
+    check_matrix,
+    edge_type_of,
+    feature_modalities,
+    find_edges,
+    item_features,
+    item_mask,
+    modality_names,
+    node_store,
+    num_nodes,
+)
 from motor_geo.data.transforms.knn import attach
-from motor_geo.typing import ITEM, RATES, USER
+from motor_geo.typing import RATES
 from motor_geo.utils.cache import cached, fingerprint
 
 COLD = ('neighbors', 'zero')
@@ -67,6 +82,7 @@ class InteractionSVD(BaseTransform):
         seed: Seed of the first vector of the iteration.
         cache: If set to :obj:`True`, keeps vectors on disk, keyed by the
             interactions and all settings.
+        edge_type: Edge type of interactions, from users to items.
 
     Raises:
         ValueError: If a setting is out of range.
@@ -83,7 +99,9 @@ class InteractionSVD(BaseTransform):
         modalities: Sequence[str] | None = None,
         seed: int = 0,
         cache: bool = True,
+        edge_type: EdgeType = RATES,
     ) -> None:
+        channels, k, seed = as_int('channels', channels), as_int('k', k), as_int('seed', seed)
         if channels < 1 or k < 1:
             raise ValueError(f'channels and k must be at least 1, got {channels} and {k}.')
         if not (0 <= power < float('inf') and 0 <= smoothing < float('inf')):
@@ -94,6 +112,7 @@ class InteractionSVD(BaseTransform):
             raise ValueError(f"cold must be one of {', '.join(COLD)}, got '{cold}'.")
         if not modality:
             raise ValueError('The name of the new modality is empty.')
+        modalities = modality_names(modalities)
         if modalities is not None and modality in modalities:
             raise ValueError(f"The new modality '{modality}' cannot be one of its own content.")
         self.channels = channels
@@ -102,10 +121,13 @@ class InteractionSVD(BaseTransform):
         self.cold = cold
         self.k = k
         self.modality = modality
-        self.modalities = None if modalities is None else sorted(set(modalities))
+        self.modalities = modalities
         self.seed = seed
         self.cache = cache
+        self.edge_type = edge_type_of(edge_type)
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def forward(self, data: HeteroData) -> HeteroData:
         r"""Adds the vectors to the graph.
 
@@ -113,21 +135,27 @@ class InteractionSVD(BaseTransform):
             ValueError: If the graph has too few users or items with
                 interactions, or lacks a modality of content.
         """
-        edge_index = data[RATES].edge_index
+        edge_index = find_edges(data, self.edge_type)
+        users, _, items = self.edge_type
         names = self._modalities(data)
-        features = {m: item_features(data, m) for m in names} if self.cold == 'neighbors' else {}
-        x, known = self._behavior(edge_index.cpu(), data[USER].num_nodes, data[ITEM].num_nodes)
+        features = {}
+        if self.cold == 'neighbors':
+            features = {m: item_features(data, m, items) for m in names}
+        sizes = num_nodes(data, users), num_nodes(data, items)
+        x, known = self._behavior(edge_index.cpu(), *sizes)
         if features and not bool(known.all()):
-            content = _content(features, {m: _mask(data, m) for m in features})
+            content = _content(features, {m: item_mask(data, m, items) for m in features})
             x[~known] = self._from_neighbors(x[known], content[known], content[~known])
-        data[ITEM][f'x_{self.modality}'] = x.to(edge_index.device)
-        data[ITEM][f'mask_{self.modality}'] = known.to(edge_index.device)
+        data[items][f'x_{self.modality}'] = x.to(edge_index.device)
+        data[items][f'mask_{self.modality}'] = known.to(edge_index.device)
         return data
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def encode(
         self,
         data: HeteroData,
-        features: Mapping[str, Tensor | np.ndarray],
+        features: Mapping[str, Matrix],
         mask: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         r"""Vectors of items that are not in the graph, **[n, channels]**,
@@ -135,29 +163,38 @@ class InteractionSVD(BaseTransform):
 
         Args:
             data: The graph, with the vectors of its items.
-            features: A matrix **[n, d_m]** for every modality of content.
+            features: A matrix **[n, d_m]** for every modality of content;
+                none is needed where :obj:`mask` says that all lack it.
             mask: For some modalities, which items have it, **[n]**.
 
         Raises:
             ValueError: If the graph has no vectors yet, if a modality is
                 missing, or if sizes differ.
         """
-        x = data[ITEM].get(f'x_{self.modality}')
+        items = self.edge_type[2]
+        x = node_store(data, items).get(f'x_{self.modality}')
         if x is None or x.size(1) != self.channels:
             raise ValueError(
-                f"data['item'].x_{self.modality} with {self.channels} columns is missing: apply "
+                f"data['{items}'].x_{self.modality} with {self.channels} columns is missing: apply "
                 'the transform to the graph first.'
             )
         names = self._modalities(data)
-        missing = [m for m in names if m not in features]
-        if missing or not features:
+        masks = (
+            {} if mask is None else {m: as_array(value).astype(bool) for m, value in mask.items()}
+        )
+        given = {m: as_array(value) for m, value in features.items()}
+        for m in names:
+            if m in masks and m not in given and not masks[m].any():
+                width = item_features(data, m, items).shape[1]
+                given[m] = np.zeros((masks[m].size, width), np.float32)
+        missing = [m for m in names if m not in given]
+        if missing or not given:
             raise ValueError(f'New items lack features of {missing or names}; expected {names}.')
-        num_rows = {m: value.shape[0] for m, value in features.items()}
+        num_rows = {m: value.shape[0] for m, value in given.items()}
         if len(set(num_rows.values())) > 1:
             raise ValueError(f'The modalities differ in their number of rows: {num_rows}.')
         num_new = next(iter(num_rows.values()))
-        mask = {} if mask is None else mask
-        for m, present in mask.items():
+        for m, present in masks.items():
             if m not in names or present.shape != (num_new,):
                 raise ValueError(
                     f"The mask of the modality '{m}' has shape {list(present.shape)}, expected "
@@ -165,17 +202,17 @@ class InteractionSVD(BaseTransform):
                 )
         if self.cold == 'zero' or not names:
             return x.new_zeros(num_new, self.channels)
-        known = _mask(data, self.modality)
-        catalogue = {m: item_features(data, m) for m in names}
-        old = _content(catalogue, {m: _mask(data, m) for m in names})
-        given = {m: check_matrix(features[m], f"The features of '{m}'") for m in names}
-        new = _content(given, mask)
-        return self._from_neighbors(x.cpu()[known], old[known], new).to(x)
+        known = item_mask(data, self.modality, items)
+        catalogue = {m: item_features(data, m, items) for m in names}
+        old = _content(catalogue, {m: item_mask(data, m, items) for m in names})
+        checked = {m: check_matrix(given[m], f"The features of '{m}'", masks.get(m)) for m in names}
+        rows = slice(None) if known is None else torch.from_numpy(known)
+        return self._from_neighbors(x.cpu()[rows], old[rows], _content(checked, masks)).to(x)
 
     def _modalities(self, data: HeteroData) -> list[str]:
         if self.modalities is not None:
             return self.modalities
-        return [m for m in feature_modalities(data) if m != self.modality]
+        return [m for m in feature_modalities(data, self.edge_type[2]) if m != self.modality]
 
     def _from_neighbors(self, x: Tensor, old: Tensor, new: Tensor) -> Tensor:
         r"""Mean vectors of the rows :obj:`old` of content nearest to :obj:`new`."""
@@ -240,24 +277,19 @@ class InteractionSVD(BaseTransform):
         return value, np.ascontiguousarray((vector * sign[:, None]).T)
 
     def __repr__(self) -> str:
-        return (
-            f'{self.__class__.__name__}({self.channels}, power={self.power}, '
-            f"smoothing={self.smoothing}, cold='{self.cold}')"
-        )
+        words = arguments(self, ('channels', 'power', 'smoothing', 'cold'))
+        return f'{self.__class__.__name__}({words.removeprefix("channels=")})'
 
 
-def _mask(data: HeteroData, modality: str) -> Tensor:
-    r"""Items that have a modality, **[N]**."""
-    mask = data[ITEM].get(f'mask_{modality}')
-    return torch.ones(data[ITEM].num_nodes, dtype=torch.bool) if mask is None else mask.cpu()
-
-
-def _content(features: Mapping[str, np.ndarray], mask: Mapping[str, Tensor]) -> Tensor:
+def _content(features: Mapping[str, np.ndarray], mask: Mapping[str, np.ndarray | None]) -> Tensor:
     r"""Features of all modalities, of equal weight, side by side; zeros where
     an item lacks one.
     """
     blocks = []
     for m, x in features.items():
         block = F.normalize(torch.tensor(x, dtype=torch.float))
-        blocks.append(block * torch.as_tensor(mask[m]).view(-1, 1) if m in mask else block)
+        present = mask.get(m)
+        if present is not None:
+            block = block * torch.from_numpy(present).view(-1, 1)
+        blocks.append(block)
     return torch.cat(blocks, dim=1)

@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
 from motor_geo.data.transforms.features import (
-    feature_modalities,
+    arguments,
+    as_int,
+    device_of,
+    feature_key,
     item_features,
+    modality_names,
+    needed_modalities,
 )
 from motor_geo.data.transforms.knn import WEIGHTINGS, knn_graph_cosine, knn_weights
 from motor_geo.typing import ITEM, similar
@@ -37,7 +43,10 @@ class ItemKNN(BaseTransform):
     Adds :obj:`edge_index` (row 0 the neighbour :math:`j`, row 1 the item
     :math:`i`, ordered by :math:`i`) and :obj:`edge_weight` to
     :obj:`data['item', 'similar_<modality>', 'item']`. An item whose features
-    are all zero is connected to itself alone, with weight one.
+    are all zero is connected to itself alone, with weight one; so is one with
+    NaN or infinite values, if :obj:`data['item'].mask_<modality>` says that it
+    lacks the modality. Plain features :obj:`data['item'].x` are the modality
+    :obj:`"x"`.
 
     Args:
         k: Number of neighbours, including the item itself.
@@ -46,6 +55,7 @@ class ItemKNN(BaseTransform):
         block_size: Items that are compared at once.
         cache: If set to :obj:`True`, keeps neighbours on disk, keyed by the
             features and :obj:`k`.
+        node_type: Node type of items.
 
     Raises:
         ValueError: If a setting is out of range, :obj:`k` exceeds the number
@@ -59,7 +69,9 @@ class ItemKNN(BaseTransform):
         weighting: str = 'binary',
         block_size: int = 1024,
         cache: bool = True,
+        node_type: str = ITEM,
     ) -> None:
+        k, block_size = as_int('k', k), as_int('block_size', block_size)
         if k < 1 or block_size < 1:
             raise ValueError(f'k and block_size must be at least 1, got {k} and {block_size}.')
         if weighting not in WEIGHTINGS:
@@ -67,27 +79,28 @@ class ItemKNN(BaseTransform):
                 f"weighting must be one of {', '.join(WEIGHTINGS)}, got '{weighting}'."
             )
         self.k = k
-        self.modalities = None if modalities is None else sorted(set(modalities))
+        self.modalities = modality_names(modalities)
         self.weighting = weighting
         self.block_size = block_size
         self.cache = cache
+        self.node_type = node_type
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def forward(self, data: HeteroData) -> HeteroData:
-        modalities = self.modalities
-        if modalities is None:
-            modalities = feature_modalities(data)
-        if not modalities:
-            raise ValueError("The graph has no item features: expected data['item'].x_<modality>.")
-        features = {m: item_features(data, m) for m in modalities}
+        modalities = needed_modalities(data, self.modalities, self.node_type)
+        features = {m: item_features(data, m, self.node_type) for m in modalities}
         for x in features.values():
             if self.k > x.shape[0]:
                 raise ValueError(f'k={self.k} exceeds the number of items ({x.shape[0]}).')
         for m, x in features.items():
             index, similarity = self._neighbors(x)
             edge_index, edge_weight = knn_weights(index, similarity, self.weighting)
-            device = data[ITEM][f'x_{m}'].device
-            data[similar(m)].edge_index = edge_index.to(device)
-            data[similar(m)].edge_weight = edge_weight.to(device)
+            store = data[self.node_type]
+            device = device_of(store[feature_key(store, m)])
+            graph = data[similar(m, self.node_type)]
+            graph.edge_index = edge_index.to(device)
+            graph.edge_weight = edge_weight.to(device)
         return data
 
     def _neighbors(self, x: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -101,4 +114,4 @@ class ItemKNN(BaseTransform):
         return result['index'], result['similarity']
 
     def __repr__(self) -> str:
-        return f"{self.__class__.__name__}(k={self.k}, weighting='{self.weighting}')"
+        return f'{self.__class__.__name__}({arguments(self, ("k", "weighting"))})'

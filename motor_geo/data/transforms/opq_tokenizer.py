@@ -2,6 +2,7 @@ r"""Item features to item tokens."""
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -11,14 +12,28 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
+from torch_geometric.data.data import BaseData
 from torch_geometric.transforms import BaseTransform
+from torch_geometric.typing import EdgeType
 from tqdm import tqdm
 
 from motor_geo.data.transforms.features import (
+    Matrix,
+    arguments,
     as_array,
+    as_int,
     check_matrix,
-    feature_modalities,
+    device_of,
+    edge_type_of,
+    edge_types,
+    feature_key,
+    find_edges,
     item_features,
+    item_mask,
+    listing,
+    modality_names,
+    needed_modalities,
+    node_store,
 )
 from motor_geo.data.transforms.fit_quantizer import (
     INITS,
@@ -55,7 +70,8 @@ class OPQTokenizer(BaseTransform):
     does not divide is padded with zeros before the rotation.
 
     The transform adds :obj:`data['item'].token_id` with the tokens of all
-    modalities side by side, in sorted order of their names. It is fitted by
+    modalities side by side, in sorted order of their names; plain features
+    :obj:`data['item'].x` are the modality :obj:`"x"`. It is fitted by
     its first call (duplicate rows count as often as they occur) and encodes
     everything that follows with the same codebooks; identical features get
     identical tokens. Fitting requires :obj:`faiss`, encoding does not.
@@ -84,13 +100,16 @@ class OPQTokenizer(BaseTransform):
             never reduces.
         seed: Seed of k-means.
         fit_on: :obj:`"train"` fits to items with at least one training
-            interaction (to all if the graph holds no interactions),
-            :obj:`"all"` to all items. Items whose
+            interaction (to all if the graph holds no interactions of any
+            name), :obj:`"all"` to all items. Items whose
             :obj:`data['item'].mask_<modality>` is :obj:`False` lack the
-            modality and are never fitted to.
+            modality and are never fitted to; such a row may hold NaN, and
+            then gets the tokens of the mean of the fitted rows.
         cache: If set to :obj:`True`, keeps what was fitted on disk, keyed by
             the features and all settings.
         verbose: If set to :obj:`False`, shows no progress bar.
+        node_type: Node type of items.
+        edge_type: Edge type of interactions, at one end of which are items.
 
     Raises:
         ValueError: If a setting is out of range.
@@ -112,9 +131,16 @@ class OPQTokenizer(BaseTransform):
         fit_on: str = 'train',
         cache: bool = True,
         verbose: bool = True,
+        node_type: str = ITEM,
+        edge_type: EdgeType = RATES,
     ) -> None:
         if isinstance(num_tokens, Mapping):
-            num_tokens = {str(key): int(value) for key, value in num_tokens.items()}
+            num_tokens = {str(m): as_int('num_tokens', n) for m, n in num_tokens.items()}
+        else:
+            num_tokens = as_int('num_tokens', num_tokens)
+        codebook_size = as_int('codebook_size', codebook_size)
+        num_iters, seed = as_int('num_iters', num_iters), as_int('seed', seed)
+        max_dim = None if max_dim is None else as_int('max_dim', max_dim)
         for value in num_tokens.values() if isinstance(num_tokens, dict) else [num_tokens]:
             if value < 1:
                 raise ValueError(f'num_tokens must be at least 1 per modality, got {value}.')
@@ -136,7 +162,7 @@ class OPQTokenizer(BaseTransform):
         self.num_tokens = num_tokens
         self.codebook_size = codebook_size
         self.method = method
-        self.modalities = None if modalities is None else sorted(set(modalities))
+        self.modalities = modality_names(modalities)
         self.center = center
         self.normalize = normalize
         self.whiten = whiten
@@ -147,6 +173,8 @@ class OPQTokenizer(BaseTransform):
         self.fit_on = fit_on
         self.cache = cache
         self.verbose = verbose
+        self.node_type = node_type
+        self.edge_type = edge_type_of(edge_type)
         self.quantizers: dict[str, Quantizer] = {}
 
     @property
@@ -180,34 +208,71 @@ class OPQTokenizer(BaseTransform):
             return torch.uint8
         return torch.int16 if self.codebook_size <= 2**15 else torch.int32
 
-    def fit(self, data: HeteroData) -> OPQTokenizer:
-        r"""Fits the codebooks to the items of the graph.
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def fit(
+        self,
+        data: HeteroData | Mapping[str, Matrix] | Matrix,
+        mask: Mapping[str, Tensor] | None = None,
+    ) -> OPQTokenizer:
+        r"""Fits the codebooks.
+
+        Args:
+            data: A graph, a matrix **[N, d_m]** for every modality, or a
+                single matrix. Without a graph, all rows are fitted to.
+            mask: For some modalities, which rows have it, **[N]** (a graph
+                has its own).
 
         Raises:
             ValueError: If a modality is missing, holds NaN or infinite
-                values, or has fewer rows than there are centroids.
+                values, or has fewer rows than there are centroids; if the
+                graph holds interactions, but none of :obj:`edge_type`.
         """
-        modalities = feature_modalities(data) if self.modalities is None else self.modalities
-        if not modalities:
-            raise ValueError("The graph has no item features: expected data['item'].x_<modality>.")
+        if not isinstance(data, BaseData):
+            data = self._graph(data, mask)
+        elif mask is not None:
+            raise ValueError(
+                f"A graph has its own masks, data['{self.node_type}'].mask_<modality>."
+            )
+        modalities = needed_modalities(data, self.modalities, self.node_type)
         features = self._features(data, modalities)
         if isinstance(self.num_tokens, dict) and set(self.num_tokens) - set(modalities):
             unknown = sorted(set(self.num_tokens) - set(modalities))
             raise ValueError(f'num_tokens names {unknown}, expected only {sorted(modalities)}.')
-        rows = {m: self._rows(data, m) for m in sorted(modalities)}
+        rows = {m: self._rows(data, m, features[m].shape[0]) for m in sorted(modalities)}
         for m in rows:
             check_sizes(m, rows[m].size, features[m].shape[1], **self._fit_settings(m))
         bar = tqdm(rows, desc='Fitting tokens', disable=not self.verbose)
         self.quantizers = {m: self._fit_one(m, features[m], rows[m]) for m in bar}
         return self
 
+    def _graph(
+        self, features: Mapping[str, Matrix] | Matrix, mask: Mapping[str, Tensor] | None
+    ) -> HeteroData:
+        r"""A graph of nothing but features."""
+        if not isinstance(features, Mapping):
+            names = self.modalities
+            if names is None and isinstance(self.num_tokens, dict):
+                names = sorted(self.num_tokens)
+            if names is not None and len(names) != 1:
+                raise ValueError(f'Got a single matrix, expected one for each of {names}.')
+            features = {'x' if names is None else names[0]: features}
+        graph = HeteroData()
+        for prefix, values in (('x', features), ('mask', mask or {})):
+            for m, value in values.items():
+                graph[self.node_type][f'{prefix}_{m}'] = as_array(value)
+        return graph
+
     def _features(self, data: HeteroData, modalities: Sequence[str]) -> dict[str, np.ndarray]:
-        features = {m: item_features(data, m) for m in modalities}
-        for m, x in features.items():
-            self._check_width(m, x, f"data['item'].x_{m}")
+        features = {}
+        for m in modalities:
+            fitted = self.quantizers.get(m)
+            fill = None if fitted is None else fitted.mean
+            features[m] = item_features(data, m, self.node_type, fill)
+            self._check_width(m, features[m], f"data['{self.node_type}'].x_{m}")
         return features
 
-    def _check_width(self, modality: str, x: np.ndarray, name: str) -> None:
+    def _check_width(self, modality: str, x: np.ndarray | Tensor, name: str) -> None:
         fitted = self.quantizers.get(modality)
         if fitted is not None and x.shape[1] != fitted.width:
             raise ValueError(
@@ -215,17 +280,34 @@ class OPQTokenizer(BaseTransform):
                 f"the tokenizer was fitted to for the modality '{modality}'."
             )
 
-    def _rows(self, data: HeteroData, modality: str) -> np.ndarray:
-        num_items = data[ITEM][f'x_{modality}'].shape[0]
-        keep = torch.ones(num_items, dtype=torch.bool)
-        if self.fit_on == 'train' and RATES in data.edge_types:
-            item = data[RATES].edge_index[1].cpu()
-            if item.numel() > 0:
-                keep.zero_()
-                keep[item] = True
-        if f'mask_{modality}' in data[ITEM]:
-            keep &= data[ITEM][f'mask_{modality}'].cpu().bool()
-        return keep.nonzero().view(-1).numpy()
+    def _rows(self, data: HeteroData, modality: str, num_items: int) -> np.ndarray:
+        keep = np.ones(num_items, dtype=bool)
+        item = self._interactions(data) if self.fit_on == 'train' else None
+        if item is not None and item.size > 0:
+            if item.max() >= num_items:
+                raise ValueError(
+                    f'The interactions {self.edge_type} hold item {item.max()}, but there are '
+                    f"{num_items} rows of features of the modality '{modality}'."
+                )
+            keep[:] = False
+            keep[item] = True
+        mask = item_mask(data, modality, self.node_type)
+        return np.flatnonzero(keep if mask is None else keep & mask)
+
+    def _interactions(self, data: HeteroData) -> np.ndarray | None:
+        r"""Items of the interactions, if the graph holds any."""
+        ends = [self.edge_type[2], self.edge_type[0]]
+        known = edge_types(data)
+        if self.node_type in ends and self.edge_type in known:
+            return find_edges(data, self.edge_type)[1 - ends.index(self.node_type)].cpu().numpy()
+        others = [e for e in known if e[0] != e[2] and self.node_type in e[::2]]
+        if others:
+            raise ValueError(
+                f"fit_on='train' fits to items with interactions, but the graph has no edges "
+                f"{self.edge_type} of '{self.node_type}', it has {listing(others)}: name the "
+                f"interactions by edge_type, or choose fit_on='all'."
+            )
+        return None
 
     def _fit_settings(self, modality: str) -> dict[str, Any]:
         names = ('codebook_size', 'method', 'init', 'center', 'normalize', 'whiten')
@@ -251,11 +333,14 @@ class OPQTokenizer(BaseTransform):
         residual = self.method == 'rq'
         return Quantizer.from_state_dict(state, self.center, self.normalize, residual)
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def forward(self, data: HeteroData) -> HeteroData:
+        store = node_store(data, self.node_type)
         if not self.is_fitted:
             self.fit(data)
         features = self._features(data, sorted(self.quantizers))
-        device = data[ITEM][f'x_{next(iter(features))}'].device
+        device = device_of(store[feature_key(store, next(iter(features)))])
 
         def compute() -> dict[str, Tensor]:
             return {'token_id': self._encode(features)}
@@ -266,18 +351,22 @@ class OPQTokenizer(BaseTransform):
             token_id = cached('codes', fingerprint(CACHE, features, states, settings), compute)
         else:
             token_id = compute()
-        data[ITEM].token_id = token_id['token_id'].to(device)
+        store.token_id = token_id['token_id'].to(device)
         return data
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def encode(
         self,
-        features: Mapping[str, Tensor | np.ndarray],
+        features: HeteroData | Mapping[str, Matrix] | Matrix,
         mask: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         r"""Tokens of new items, **[n, T]**.
 
         Args:
-            features: A matrix **[n, d_m]** for every fitted modality.
+            features: A matrix **[n, d_m]** for every fitted modality, a
+                single matrix if there is one modality, or a graph. None is
+                needed where :obj:`mask` says that all items lack it.
             mask: For some modalities, which items have it, **[n]**; the
                 others get the mean of the fitted rows in place of their row.
 
@@ -287,35 +376,52 @@ class OPQTokenizer(BaseTransform):
         """
         if not self.is_fitted:
             raise RuntimeError('The tokenizer is not fitted yet: call it on a graph first.')
+        names = sorted(self.quantizers)
+        if isinstance(features, BaseData):
+            if mask is not None:
+                raise ValueError(
+                    f"A graph has its own masks, data['{self.node_type}'].mask_<modality>."
+                )
+            return self._encode(self._features(features, names))
+        if not isinstance(features, Mapping):
+            if len(names) > 1:
+                raise ValueError(f'Got a single matrix, expected one for each of {names}.')
+            features = {names[0]: features}
         mask = {} if mask is None else mask
-        for given in (features, mask):
-            for m in given:
-                if m not in self.quantizers:
-                    raise ValueError(
-                        f"The modality '{m}' is unknown: the tokenizer was fitted to "
-                        f'{sorted(self.quantizers)}.'
-                    )
-        arrays = {}
-        for m, quantizer in self.quantizers.items():
-            if m not in features:
+        for m in (*features, *mask):
+            if m not in self.quantizers:
+                raise ValueError(
+                    f"The modality '{m}' is unknown: the tokenizer was fitted to {names}."
+                )
+        arrays = {m: self._new_rows(m, features.get(m), mask.get(m)) for m in self.quantizers}
+        return self._encode(arrays)
+
+    def _new_rows(self, m: str, x: Matrix | None, mask: Tensor | None) -> np.ndarray:
+        mean = self.quantizers[m].mean
+        present = None if mask is None else torch.as_tensor(mask).bool().cpu()
+        if x is None:
+            if present is None or bool(present.any()):
                 raise ValueError(
                     f"The features of the modality '{m}' are missing: expected "
                     f'{sorted(self.quantizers)} (pass a mask for items that lack one).'
                 )
-            x = features[m]
-            if m in mask:
-                present = torch.as_tensor(mask[m]).bool().cpu()
-                if present.dim() != 1 or present.numel() != x.shape[0]:
-                    raise ValueError(
-                        f"The mask of the modality '{m}' has shape {list(present.shape)}, "
-                        f'expected [{x.shape[0]}].'
-                    )
-                x = torch.tensor(as_array(x), dtype=torch.float)
-                x[~present] = quantizer.mean
-            name = f"The feature matrix of the modality '{m}'"
-            arrays[m] = check_matrix(x, name)
-            self._check_width(m, arrays[m], name)
-        return self._encode(arrays)
+            return mean.expand(present.numel(), -1).numpy()
+        name = f"The feature matrix of the modality '{m}'"
+        if present is not None:
+            num_rows = len(x)
+            if present.dim() != 1 or present.numel() != num_rows:
+                raise ValueError(
+                    f"The mask of the modality '{m}' has shape {list(present.shape)}, "
+                    f'expected [{num_rows}].'
+                )
+            rows = torch.tensor(as_array(x), dtype=torch.float)
+            if not bool(present.all()):
+                self._check_width(m, rows, name)
+                rows[~present] = mean
+            x = rows
+        array = check_matrix(x, name)
+        self._check_width(m, array, name)
+        return array
 
     def _encode(self, features: dict[str, np.ndarray]) -> Tensor:
         num_rows = {m: x.shape[0] for m, x in features.items()}
@@ -330,7 +436,12 @@ class OPQTokenizer(BaseTransform):
             raise RuntimeError('The tokenizer is not fitted yet: there is nothing to save.')
         content = {
             'format': FORMAT,
-            'settings': {key: getattr(self, key) for key in _SETTINGS},
+            'settings': {
+                key: getattr(self, key)
+                for key in inspect.signature(type(self)).parameters
+                # Names of types are written where they are not the usual ones.
+                if (key, getattr(self, key)) not in (('node_type', ITEM), ('edge_type', RATES))
+            },
             'state': {m: quantizer.state_dict() for m, quantizer in self.quantizers.items()},
         }
         with atomic_write(path) as temporary:
@@ -384,32 +495,9 @@ class OPQTokenizer(BaseTransform):
         return format_report(self.report(data, k, num_samples))
 
     def __repr__(self) -> str:
-        tokens = str(self.num_tokens)
-        if self.is_fitted or isinstance(self.num_tokens, dict):
-            tokens = ', '.join(f'{m}: {n}' for m, n in self.num_tokens_dict.items())
-            tokens = f'{{{tokens}}}'
-        return (
-            f'{self.__class__.__name__}(num_tokens={tokens}, '
-            f"codebook_size={self.codebook_size}, method='{self.method}')"
-        )
-
-
-_SETTINGS = (
-    'num_tokens',
-    'codebook_size',
-    'method',
-    'modalities',
-    'center',
-    'normalize',
-    'whiten',
-    'num_iters',
-    'init',
-    'max_dim',
-    'seed',
-    'fit_on',
-    'cache',
-    'verbose',
-)
+        # What was fitted does not show: PyG compares transforms by their text.
+        words = arguments(self, ('num_tokens', 'codebook_size', 'method'))
+        return f'{self.__class__.__name__}({words})'
 
 
 def _faiss_version() -> str:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -7,8 +9,9 @@ from torch_geometric import EdgeIndex
 from torch_geometric.typing import OptTensor
 
 from motor_geo.nn.conv.propagate import Propagate
-from motor_geo.nn.functional.rows import checkpoint_rows, project
+from motor_geo.nn.functional.rows import checkpoint_rows, inverse_norm, normalize_rows, project
 from motor_geo.nn.graph import BipartiteGraph
+from motor_geo.nn.memo import Memo
 from motor_geo.typing import Embeddings
 
 
@@ -121,3 +124,103 @@ class MMGCNConv(nn.Module):
 
     def __repr__(self) -> str:
         return f'{self.__class__.__name__}({self.in_channels}, {self.out_channels})'
+
+
+class MMGCNBranch(nn.Module):
+    r"""All layers of a modality, from user preferences and item features of
+    unit length. What the first layer makes of tables that are not trained is
+    kept.
+
+    Args:
+        num_users: Number of users.
+        in_channels: Size of item features.
+        latent_channels: Size that these are projected to; :obj:`None` takes
+            them as they are.
+        out_channels: Size of output features and of :math:`\mathbf{id}`.
+        num_layers: Number of layers.
+        train_preference: Whether user preferences are trained.
+
+    Shapes:
+        - **input:** item features :math:`(N, F)`, :math:`\mathbf{id}` vectors
+          :math:`(M, d)` and :math:`(N, d)`, a
+          :class:`~motor_geo.nn.graph.BipartiteGraph`, the users :math:`(B_u)`
+          and items :math:`(B_i)` that output is needed for *(optional)*
+        - **output:** user features :math:`(M, d)` or :math:`(B_u, d)`, item
+          features :math:`(N, d)` or :math:`(B_i, d)`
+    """
+
+    def __init__(
+        self,
+        num_users: int,
+        in_channels: int,
+        latent_channels: int | None,
+        out_channels: int,
+        num_layers: int,
+        train_preference: bool,
+    ):
+        super().__init__()
+        self.lin = None if latent_channels is None else nn.Linear(in_channels, latent_channels)
+        width = in_channels if latent_channels is None else latent_channels
+        preference = torch.empty(num_users, width)
+        self.preference = nn.Parameter(preference, requires_grad=train_preference)
+        widths = [width] + [out_channels] * (num_layers - 1)
+        self.convs = nn.ModuleList(MMGCNConv(width, out_channels) for width in widths)
+        self._users, self._items = Memo(), Memo()
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.xavier_normal_(self.preference)
+        if self.lin is not None:
+            self.lin.reset_parameters()
+        for conv in self._layers():
+            conv.reset_parameters()
+        nn.init.xavier_normal_(self._layers()[0].gate.weight)
+
+    def _layers(self) -> list[MMGCNConv]:
+        return [cast(MMGCNConv, conv) for conv in self.convs]
+
+    def forward(
+        self,
+        x: Tensor,
+        ids: Embeddings,
+        graph: BipartiteGraph,
+        rows: Embeddings | None = None,
+    ) -> Embeddings:
+        user: Tensor = self.preference
+        item = x
+        user_mean = item_mean = user_scale = item_scale = None
+        if user.requires_grad:
+            user = normalize_rows(user)
+        else:
+            user_scale, item_mean = self._constant(
+                self._users, user, graph.to_item, graph.to_item_weight
+            )
+        if self.lin is not None:
+            item = normalize_rows(project(x, self.lin.weight, self.lin.bias))
+        elif x.requires_grad:
+            item = normalize_rows(x.to(self.preference.dtype))
+        else:
+            item_scale, user_mean = self._constant(
+                self._items, x, graph.to_user, graph.to_user_weight
+            )
+
+        out, last = Embeddings(user, item), len(self.convs) - 1
+        constant = [(user_mean, item_mean), (user_scale, item_scale)]
+        for layer, conv in enumerate(self.convs):
+            out = conv(out, ids, graph, *constant, rows=rows if layer == last else None)
+            constant = []  # Of the first layer only.
+        return out
+
+    def _constant(
+        self, memo: Memo, table: Tensor, edge_index: EdgeIndex, weight: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        r"""Factors that scale the rows of a table that is not trained to unit
+        length, and means of these over neighbors.
+        """
+
+        def compute() -> tuple[Tensor, Tensor]:
+            x = table.to(weight.dtype)
+            scale = inverse_norm(x)
+            return scale, self._layers()[0].conv(x * scale, edge_index, weight)
+
+        return memo(compute, table, table.data_ptr(), weight)  # `Module.to` keeps the version.

@@ -10,7 +10,8 @@ from torch_geometric.typing import Adj, OptTensor, SparseTensor
 from torch_geometric.utils import spmm
 
 from motor_geo.nn.functional.autocast import full_precision
-from motor_geo.nn.functional.spmm import _SpMMRows, propagate, transposed
+from motor_geo.nn.functional.spmm import propagate, propagate_rows
+from motor_geo.nn.memo import Memo
 
 
 class Propagate(MessagePassing):
@@ -45,6 +46,7 @@ class Propagate(MessagePassing):
     def __init__(self, **kwargs: Any):
         kwargs.setdefault('aggr', 'add')
         super().__init__(**kwargs)
+        self._resized = Memo()
 
     @full_precision
     def forward(
@@ -57,7 +59,13 @@ class Propagate(MessagePassing):
         if isinstance(edge_index, EdgeIndex):
             rows, cols = size if size is not None else edge_index.sparse_size()
             rows = x.size(0) if rows is None else rows
-            edge_index.sparse_resize_(rows, rows if cols is None else cols)
+            size = rows, rows if cols is None else cols
+            edge_index = self._resize(edge_index, size)
+            # PyG looks into the edge index, which fails under inference mode.
+            if torch.is_inference_mode_enabled():
+                if self.fuse and edge_index.is_sorted_by_col:
+                    return propagate(x, edge_index, edge_weight)
+                edge_index = edge_index.as_tensor()
         elif isinstance(edge_index, Tensor) and edge_index.layout == torch.strided:
             size = (x.size(0), x.size(0)) if size is None else size
         elif edge_weight is not None:
@@ -78,10 +86,25 @@ class Propagate(MessagePassing):
               :math:`(|\mathcal{E}|)`, targets :math:`(B)`
             - **output:** target features :math:`(B, F)`
         """
-        if not self.fuse or edge_weight.requires_grad:
+        if not self.fuse:
             return self(x, edge_index, edge_weight).index_select(0, index)
-        csc, _ = edge_index.get_csc()
-        return _SpMMRows.apply(x, csc, transposed(edge_index, edge_weight), edge_weight, index)
+        return propagate_rows(x, edge_index, edge_weight, index)
+
+    def _resize(self, edge_index: EdgeIndex, size: tuple[int, int]) -> EdgeIndex:
+        # The edge index of the caller stays as it is.
+        if edge_index.sparse_size() == size:
+            return edge_index
+
+        def resize() -> EdgeIndex:
+            out = EdgeIndex(
+                edge_index.as_tensor(),
+                sparse_size=size,
+                sort_order=edge_index.sort_order,
+                is_undirected=edge_index.is_undirected,
+            )
+            return out.fill_cache_() if out.is_sorted_by_col else out
+
+        return self._resized(resize, edge_index, size)
 
     def message(self, x_j: Tensor, edge_weight: OptTensor) -> Tensor:
         return x_j if edge_weight is None else edge_weight.view(-1, 1) * x_j

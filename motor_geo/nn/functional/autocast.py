@@ -50,7 +50,7 @@ class Function(torch.autograd.Function):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.backward = staticmethod(full_precision(cls.backward))  # type: ignore
+        setattr(cls, 'backward', staticmethod(full_precision(cls.backward)))  # noqa: B010
 
     @classmethod
     def apply(cls, *args: Any) -> Any:

@@ -3,12 +3,14 @@ r"""A contrastive loss between two views of all nodes, in bounded memory."""
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from motor_geo.nn.functional.autocast import Function, full_precision
+from motor_geo.nn.functional.kernel import has_kernel
 
 
 @full_precision
@@ -46,6 +48,8 @@ def two_view_contrast(
     return (total - (anchor * y).sum()) / z.size(0)
 
 
+@has_kernel
+@full_precision
 def log_sum_exp(
     a: Tensor,
     p: Tensor,
@@ -60,8 +64,8 @@ def log_sum_exp(
     .. math::
         \sum_b n_b \log \sum_k m_k \exp(\mathbf{a}_b^{\top} \mathbf{p}_k) .
 
-    Value and gradient are computed together, a block of rows at a time: the
-    cost is quadratic, the memory is not.
+    The kernel computes value and gradient together, a block of rows at a
+    time: the cost is quadratic, the memory is not.
 
     Args:
         a: Anchors.
@@ -80,6 +84,26 @@ def log_sum_exp(
           :math:`(B)` and :math:`(N)`
         - **output:** a scalar
     """
+    logit = a @ p.t()
+    if skip_diagonal:
+        diagonal = torch.eye(*logit.shape, dtype=torch.bool, device=logit.device)
+        logit = logit.masked_fill(diagonal, -torch.inf)
+    if count is not None:
+        logit = logit + count.to(logit.dtype).log()
+    value = logit.logsumexp(dim=1)
+    return value.sum() if row_count is None else (row_count * value).sum()
+
+
+@log_sum_exp.kernel
+def _(
+    a: Tensor,
+    p: Tensor,
+    row_count: Tensor | None = None,
+    count: Tensor | None = None,
+    bound: float = math.inf,
+    skip_diagonal: bool = False,
+    entries: int | None = None,
+) -> Tensor:
     needs_grad = torch.is_grad_enabled() and (a.requires_grad or p.requires_grad)
     if entries is None:
         # Few rows at a time would make products slow.
@@ -95,8 +119,13 @@ class _LogSumExp(Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore
-        ctx, a: Tensor, p: Tensor, row_count: Tensor | None, count: Tensor | None, options
+    def forward(
+        ctx: Any,
+        a: Tensor,
+        p: Tensor,
+        row_count: Tensor | None,
+        count: Tensor | None,
+        options: tuple[bool, bool, int, bool],
     ) -> Tensor:
         shift, skip_diagonal, step, needs_grad = options
         row_count = a.new_ones(a.size(0)) if row_count is None else row_count.to(a.dtype)
@@ -124,7 +153,7 @@ class _LogSumExp(Function):
             if needs_grad:
                 scale = (n / total).view(-1, 1)
                 torch.mm(block, weighted, out=grad_a[start : start + step]).mul_(scale)
-                grad_p.addmm_((rows * scale).t(), block)  # type: ignore
+                grad_p.addmm_((rows * scale).t(), block)
         if needs_grad:
             grad_p = grad_p if count is None else grad_p * count
             ctx.save_for_backward(grad_a, grad_p.t().contiguous())
@@ -132,6 +161,6 @@ class _LogSumExp(Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad):  # type: ignore
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         grad_a, grad_p = ctx.saved_tensors
         return grad * grad_a, grad * grad_p, None, None, None

@@ -2,14 +2,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from motor_geo.nn.functional.autocast import Function
+from motor_geo.nn.functional.autocast import Function, full_precision
+from motor_geo.nn.functional.kernel import has_kernel
 
 
+@has_kernel
+@full_precision
 def cosine_transform(x: Tensor, inverse: bool = False) -> Tensor:
     r"""Orthonormal discrete cosine transform of type II along rows,
 
@@ -19,7 +23,8 @@ def cosine_transform(x: Tensor, inverse: bool = False) -> Tensor:
 
     or its inverse, which is its transpose: for weights :math:`\mathbf{W}`,
     :math:`\mathbf{W} \, \textrm{DCT}(\mathbf{x}) =
-    \textrm{DCT}^{-1}(\mathbf{W}) \, \mathbf{x}`.
+    \textrm{DCT}^{-1}(\mathbf{W}) \, \mathbf{x}`. The kernel transforms a block of
+    rows at a time, and applies the transpose in the backward pass.
 
     Args:
         x: Signals, or coefficients.
@@ -29,18 +34,23 @@ def cosine_transform(x: Tensor, inverse: bool = False) -> Tensor:
         - **input:** signals :math:`(N, F)`, single or double precision
         - **output:** coefficients :math:`(N, F)`
     """
+    return (_signals if inverse else _coefficients)(x, *_factors(x))
+
+
+@cosine_transform.kernel
+def _(x: Tensor, inverse: bool = False) -> Tensor:
     return _CosineTransform.apply(x, inverse)
 
 
 class _CosineTransform(Function):
     @staticmethod
-    def forward(ctx, x: Tensor, inverse: bool):  # type: ignore
+    def forward(ctx: Any, x: Tensor, inverse: bool) -> Tensor:
         ctx.inverse = inverse
         return _in_blocks(x, _signals if inverse else _coefficients)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor):  # type: ignore
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return _in_blocks(grad, _coefficients if ctx.inverse else _signals), None
 
 

@@ -5,6 +5,7 @@ keep less of them in memory, than autograd does.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,23 +14,32 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from motor_geo.nn.functional import matmul
-from motor_geo.nn.functional.autocast import Function, autocasts
+from motor_geo.nn.functional.autocast import Function, autocasts, full_precision
+from motor_geo.nn.functional.kernel import has_kernel
 
 
+@has_kernel
+@full_precision
 def normalize_rows(x: Tensor, eps: float = 1e-12) -> Tensor:
-    r"""Scales rows to unit length, as
+    r"""Scales rows to unit length,
+    :math:`\mathbf{x} / \max(\| \mathbf{x} \|, \epsilon)`, as
     :func:`torch.nn.functional.normalize` does along the last dimension.
 
     Shapes:
         - **input:** features :math:`(*, F)`
         - **output:** features :math:`(*, F)`
     """
-    return _Normalize.apply(x, eps)
+    return F.normalize(x, dim=-1, eps=eps)
 
 
-class _Normalize(Function):
+@normalize_rows.kernel
+def _(x: Tensor, eps: float = 1e-12) -> Tensor:
+    return _NormalizeRows.apply(x, eps)
+
+
+class _NormalizeRows(Function):
     @staticmethod
-    def forward(ctx, x: Tensor, eps: float):  # type: ignore
+    def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
         out = x / norm.clamp_min(eps)
         ctx.eps = eps
@@ -38,7 +48,7 @@ class _Normalize(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor):  # type: ignore
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         out, norm = ctx.saved_tensors
         return normalize_grad(grad, out, norm, ctx.eps), None
 
@@ -56,15 +66,48 @@ def normalize_grad(grad: Tensor, out: Tensor, norm: Tensor, eps: float) -> Tenso
     return torch.addcmul(grad, out, dot, value=-1).div_(norm.clamp_min(eps))
 
 
+@has_kernel
+@full_precision
 def row_norm(x: Tensor) -> Tensor:
-    r"""The Euclidean norm of rows, as :func:`torch.linalg.vector_norm`
-    computes it.
+    r"""The Euclidean norm of rows, :math:`\sqrt{\sum_k x_k^2}`, with a gradient
+    of zero for rows of zeros.
 
     Shapes:
         - **input:** features :math:`(*, F)`
         - **output:** norms :math:`(*)`
     """
-    return _Norm.apply(x)
+    return torch.linalg.vector_norm(x, dim=-1)
+
+
+@row_norm.kernel
+def _(x: Tensor) -> Tensor:
+    return _RowNorm.apply(x)
+
+
+class _RowNorm(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        norm = torch.linalg.vector_norm(x, dim=-1)
+        ctx.save_for_backward(x, norm)
+        return norm
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        x, norm = ctx.saved_tensors
+        scale = (grad / norm).masked_fill_(norm == 0, 0)
+        return x * scale.unsqueeze(-1)
+
+
+def inverse_norm(x: Tensor, eps: float = 1e-12) -> Tensor:
+    r"""What scales rows to unit length,
+    :math:`1 / \max(\| \mathbf{x} \|, \epsilon)`.
+
+    Shapes:
+        - **input:** features :math:`(*, F)`
+        - **output:** factors :math:`(*, 1)`
+    """
+    return torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(eps).reciprocal()
 
 
 def mean_square(x: Tensor) -> Tensor:
@@ -78,36 +121,28 @@ def mean_square(x: Tensor) -> Tensor:
     return row_norm(x).square().sum() / x.numel()
 
 
-class _Norm(Function):
-    @staticmethod
-    def forward(ctx, x: Tensor):  # type: ignore
-        norm = torch.linalg.vector_norm(x, dim=-1)
-        ctx.save_for_backward(x, norm)
-        return norm
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor):  # type: ignore
-        x, norm = ctx.saved_tensors
-        scale = (grad / norm).masked_fill_(norm == 0, 0)
-        return x * scale.unsqueeze(-1)
-
-
 #: Rows of a table that are converted at a time: 64 MB at width 4,096.
 BLOCK = 4096
 
 
+@has_kernel
 def project(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    r"""An affine map of long tables, as :func:`torch.nn.functional.linear`, by
-    the fastest kernel. Fixed features of another precision than the weights
-    are converted block by block, forward and backward: a copy of the whole
-    table is never made.
+    r"""An affine map of long tables,
+    :math:`\mathbf{X} \mathbf{W}^{\top} + \mathbf{b}`, as
+    :func:`torch.nn.functional.linear`. The kernel is the fastest there is, and
+    converts fixed features of another precision than the weights block by
+    block, forward and backward: a copy of the whole table is never made.
 
     Shapes:
         - **input:** features :math:`(N, F)`, weight :math:`(d, F)`, bias
           :math:`(d)` *(optional)*
         - **output:** vectors :math:`(N, d)`
     """
+    return F.linear(x.to(weight.dtype), weight, bias)
+
+
+@project.kernel
+def _(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     x = x.to(weight.dtype) if x.requires_grad else x
     if autocasts(x) or (x.dtype == weight.dtype and not matmul.prefers_onednn(x)):
         return F.linear(x, weight, bias)
@@ -117,7 +152,7 @@ def project(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 class _Project(Function):
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor):  # type: ignore
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight if ctx.needs_input_grad[0] else None)
         ctx.dtype = weight.dtype
         if x.dtype == weight.dtype:
@@ -126,7 +161,7 @@ class _Project(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor):  # type: ignore
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor]:
         x, weight = ctx.saved_tensors
         if x.dtype == ctx.dtype:
             grad_x = None if weight is None else matmul.linear(grad, weight.t())

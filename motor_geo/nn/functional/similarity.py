@@ -4,12 +4,16 @@ without a matrix over all pairs.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric import EdgeIndex
 
 from motor_geo.nn.functional.autocast import Function, full_precision
+from motor_geo.nn.functional.kernel import has_kernel
+from motor_geo.nn.functional.spmm import csr_tensor
 from motor_geo.nn.graph import sorted_edge_index
 from motor_geo.utils.topk import topk
 
@@ -48,7 +52,7 @@ def top_k_cosine(x: Tensor, k: int, entries: int = BLOCK_ENTRIES) -> tuple[Tenso
     """
     z = F.normalize(x, dim=-1)
     index = _select(z.detach(), min(k, z.size(0)), entries)
-    return index, _RowDot.apply(z, index)
+    return index, row_dot(z, index)
 
 
 @torch.no_grad()
@@ -65,32 +69,44 @@ def _select(z: Tensor, k: int, entries: int) -> Tensor:
     return index
 
 
-class _RowDot(Function):
-    r"""Inner products of every row with the rows :obj:`index`. Both halves of
-    the gradient are sparse products, which (unlike the backward pass of
-    ``z[index]``) sum in a fixed order and hold no tensor of size
+@has_kernel
+@full_precision
+def row_dot(z: Tensor, index: Tensor) -> Tensor:
+    r"""Inner products of every row with some rows,
+    :math:`\mathbf{z}_i^{\top} \mathbf{z}_{j_{ik}}`. Both halves of the
+    gradient of the kernel are sparse products, which (unlike the backward pass
+    of ``z[index]``) sum in a fixed order and hold no tensor of size
     :math:`N \cdot k \cdot F`.
-    """
 
+    Shapes:
+        - **input:** vectors :math:`(N, F)`, rows :math:`(N, k)`
+        - **output:** :math:`(N, k)`
+    """
+    return (z.unsqueeze(1) * z[index]).sum(dim=-1)
+
+
+@row_dot.kernel
+def _(z: Tensor, index: Tensor) -> Tensor:
+    return _RowDot.apply(z, index)
+
+
+class _RowDot(Function):
     @staticmethod
-    def forward(ctx, z: Tensor, index: Tensor) -> Tensor:  # type: ignore
+    def forward(ctx: Any, z: Tensor, index: Tensor) -> Tensor:
         ctx.save_for_backward(z, index)
         out = [(z * z.index_select(0, column)).sum(dim=-1) for column in index.unbind(dim=1)]
         return torch.stack(out, dim=1)
 
     @staticmethod
-    def backward(ctx, grad: Tensor):  # type: ignore
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         z, index = ctx.saved_tensors
         (num_rows, k), size = index.shape, (z.size(0), z.size(0))
         column, grad = index.flatten(), grad.flatten()
         ptr = torch.arange(0, column.numel() + 1, k, device=z.device)
-        out = torch.sparse_csr_tensor(ptr, column, grad, size, check_invariants=False) @ z
+        out = csr_tensor(ptr, column, grad, size) @ z
         order = column.argsort(stable=True)
         ptr = F.pad(torch.bincount(column, minlength=num_rows).cumsum(0), (1, 0))
-        transposed = torch.sparse_csr_tensor(
-            ptr, order // k, grad[order], size, check_invariants=False
-        )
-        return out + transposed @ z, None
+        return out + csr_tensor(ptr, order // k, grad[order], size) @ z, None
 
 
 def neighbour_edges(index: Tensor) -> Tensor:

@@ -2,26 +2,40 @@ r"""Products of sparse matrices with dense ones."""
 
 from __future__ import annotations
 
+import warnings
+from functools import cache
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.utils.weak import WeakTensorKeyDictionary
 from torch_geometric import EdgeIndex
 from torch_geometric.typing import OptTensor
 
-from motor_geo.nn.functional.autocast import Function
+from motor_geo.nn.functional.autocast import Function, full_precision
 from motor_geo.nn.functional.distinct import synchronous
+from motor_geo.nn.functional.kernel import has_kernel
+from motor_geo.nn.memo import Memo
 
 #: A product is computed for some rows only if they hold less than this part of
 #: the entries: these have to be picked first.
 SHARE = 3
 
+Matrix = tuple[Tensor, Tensor, OptTensor]  # Compressed rows: pointers, columns, values.
 
+
+@has_kernel
+@full_precision
 def propagate(x: Tensor, edge_index: EdgeIndex, edge_weight: OptTensor = None) -> Tensor:
-    r"""The fused form of :class:`Propagate` for an
-    :class:`~torch_geometric.EdgeIndex` sorted by column; differentiable in
-    :obj:`x` and :obj:`edge_weight`.
+    r"""The weighted sum of neighbors,
+
+    .. math::
+        \mathbf{x}^{\prime}_i = \sum_{j \in \mathcal{N}(i)} e_{j,i} \mathbf{x}_j ,
+
+    for an :class:`~torch_geometric.EdgeIndex` sorted by column; differentiable
+    in :obj:`x` and :obj:`edge_weight`. The kernel multiplies with compressed
+    rows, and with those of the transpose in the backward pass.
 
     Shapes:
         - **input:** source features :math:`(|\mathcal{V}_s|, F)`,
@@ -29,21 +43,40 @@ def propagate(x: Tensor, edge_index: EdgeIndex, edge_weight: OptTensor = None) -
           edge weights :math:`(|\mathcal{E}|)` *(optional)*
         - **output:** target features :math:`(|\mathcal{V}_t|, F)`
     """
-    (colptr, row), _ = edge_index.get_csc()
-    (rowptr, col), perm = edge_index.get_csr()
+    source, target = edge_index.as_tensor()
+    message = x.index_select(0, source)
+    message = message if edge_weight is None else message * edge_weight.view(-1, 1)
+    size = edge_index.get_sparse_size(1), x.size(1)
+    out = torch.zeros(size, dtype=message.dtype, device=message.device)
+    return out.index_add(0, target, message)
+
+
+@propagate.kernel
+def _(x: Tensor, edge_index: EdgeIndex, edge_weight: OptTensor = None) -> Tensor:
+    (colptr, row), ((rowptr, col), perm) = csc(edge_index), csr(edge_index)
     target = edge_index.as_tensor()[1]
-    return _SpMM.apply(x, edge_weight, colptr, row, target, rowptr, col, perm)
+    return _Propagate.apply(x, edge_weight, colptr, row, target, rowptr, col, perm)
 
 
-class _SpMM(Function):
+class _Propagate(Function):
     @staticmethod
-    def forward(ctx, x, weight, colptr, row, target, rowptr, col, perm):  # type: ignore
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: OptTensor,
+        colptr: Tensor,
+        row: Tensor,
+        target: Tensor,
+        rowptr: Tensor,
+        col: Tensor,
+        perm: OptTensor,
+    ) -> Tensor:
         ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight, rowptr, col, perm)
         ctx.edges = (colptr, row, target)
         return csr_matmul(colptr, row, weight, x)
 
     @staticmethod
-    def backward(ctx, grad):  # type: ignore
+    def backward(ctx: Any, grad: Tensor) -> tuple[OptTensor, ...]:
         x, weight, rowptr, col, perm = ctx.saved_tensors
         grad, grad_x, grad_weight = grad.contiguous(), None, None
         if ctx.needs_input_grad[0]:
@@ -54,9 +87,40 @@ class _SpMM(Function):
         return grad_x, grad_weight, None, None, None, None, None, None
 
 
-class _SpMMRows(Function):
+@has_kernel
+@full_precision
+def propagate_rows(x: Tensor, edge_index: EdgeIndex, edge_weight: Tensor, index: Tensor) -> Tensor:
+    r"""What :func:`propagate` gives at some targets, which may repeat. The
+    kernel leaves out the others where that is less work; it is differentiable
+    in :obj:`x` only.
+
+    Shapes:
+        - **input:** source features :math:`(|\mathcal{V}_s|, F)`, edge indices
+          :math:`(2, |\mathcal{E}|)`, edge weights :math:`(|\mathcal{E}|)`,
+          targets :math:`(B)`
+        - **output:** target features :math:`(B, F)`
+    """
+    return propagate(x, edge_index, edge_weight).index_select(0, index)
+
+
+@propagate_rows.kernel
+def _(x: Tensor, edge_index: EdgeIndex, edge_weight: Tensor, index: Tensor) -> Tensor:
+    if edge_weight.requires_grad:
+        return propagate_rows.reference(x, edge_index, edge_weight, index)
+    transpose = transposed(edge_index, edge_weight)
+    return _PropagateRows.apply(x, csc(edge_index), transpose, edge_weight, index)
+
+
+class _PropagateRows(Function):
     @staticmethod
-    def forward(ctx, x, csc, transpose, weight, index):  # type: ignore
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        csc: tuple[Tensor, Tensor],
+        transpose: Matrix,
+        weight: Tensor,
+        index: Tensor,
+    ) -> Tensor:
         indptr, source = csc
         ctx.transpose, ctx.size = transpose, indptr.numel() - 1
         ctx.save_for_backward(index)
@@ -64,24 +128,50 @@ class _SpMMRows(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):  # type: ignore
+    def backward(ctx: Any, grad: Tensor) -> tuple[OptTensor, ...]:
         (index,) = ctx.saved_tensors
         indptr, target, weight = ctx.transpose
         full = grad.new_zeros(ctx.size, grad.size(1)).index_add_(0, index, grad)
         return csr_matmul(indptr, target, weight, full), None, None, None, None
 
 
-def transposed(edge_index: EdgeIndex, edge_weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    r"""The transpose of an adjacency matrix in compressed rows, as
-    :meth:`csr_matmul` takes it.
+def csc(edge_index: EdgeIndex) -> tuple[Tensor, Tensor]:
+    r"""Pointers and sources of edges sorted by target, which the edge index
+    keeps: made outside of :func:`torch.inference_mode`, so that training can
+    use them.
     """
-    (rowptr, col), perm = edge_index.get_csr()
+    if not torch.is_inference_mode_enabled():
+        return edge_index.get_csc()[0]
+    with torch.inference_mode(False):
+        return edge_index.get_csc()[0]
+
+
+def csr(edge_index: EdgeIndex) -> tuple[tuple[Tensor, Tensor], OptTensor]:
+    r"""Pointers and targets of edges sorted by source, and the permutation
+    that leads there; kept as in :func:`csc`.
+    """
+    if not torch.is_inference_mode_enabled():
+        return edge_index.get_csr()
+    with torch.inference_mode(False):
+        return edge_index.get_csr()
+
+
+def matrix(edge_index: EdgeIndex, edge_weight: OptTensor) -> Matrix:
+    r"""An adjacency matrix with a row per target in compressed rows, as
+    :func:`csr_matmul` takes it.
+    """
+    return *csc(edge_index), edge_weight
+
+
+def transposed(edge_index: EdgeIndex, edge_weight: OptTensor) -> Matrix:
+    r"""The transpose of :func:`matrix`, in compressed rows."""
+    (rowptr, col), perm = csr(edge_index)
     return rowptr, col, _reorder(edge_weight, perm)
 
 
 # Fixed weights in the order of the transpose, for as long as they are alive: picking them in
 # every backward pass takes longer than the product.
-_REORDERED = WeakTensorKeyDictionary()
+_REORDERED = Memo(size=64)
 
 
 def _reorder(weight: OptTensor, perm: OptTensor) -> OptTensor:
@@ -89,10 +179,7 @@ def _reorder(weight: OptTensor, perm: OptTensor) -> OptTensor:
         return weight
     if weight.requires_grad:
         return weight.index_select(0, perm)
-    known = _REORDERED.get(weight)
-    if known is None or known[0] is not perm or known[1] != weight._version:
-        known = _REORDERED[weight] = perm, weight._version, weight.index_select(0, perm)
-    return known[2]
+    return _REORDERED(lambda: weight.index_select(0, perm), weight, perm)
 
 
 def csr_matmul(indptr: Tensor, index: Tensor, value: OptTensor, x: Tensor) -> Tensor:
@@ -112,11 +199,13 @@ def csr_matmul(indptr: Tensor, index: Tensor, value: OptTensor, x: Tensor) -> Te
         )
     value = x.new_ones(index.numel()) if value is None else value
     size = (indptr.numel() - 1, x.size(0))
-    return torch.sparse_csr_tensor(indptr, index, value, size, check_invariants=False) @ x
+    return csr_tensor(indptr, index, value, size) @ x
 
 
-def csr_matmul_rows(indptr: Tensor, index: Tensor, value: Tensor, x: Tensor, row: Tensor) -> Tensor:
-    r"""Rows of the product of :meth:`csr_matmul`. The others are not computed
+def csr_matmul_rows(
+    indptr: Tensor, index: Tensor, value: OptTensor, x: Tensor, row: Tensor
+) -> Tensor:
+    r"""Rows of the product of :func:`csr_matmul`. The others are not computed
     where that is less work, but on an accelerator, which would have to wait
     for the number of entries.
     """
@@ -128,8 +217,8 @@ def csr_matmul_rows(indptr: Tensor, index: Tensor, value: Tensor, x: Tensor, row
         if SHARE * total < index.numel():
             entry = torch.repeat_interleave(start - end + count, count, output_size=total)
             entry += torch.arange(total)
-            part = index.index_select(0, entry), value.index_select(0, entry)
-            return csr_matmul(F.pad(end, (1, 0)), *part, x)
+            value = None if value is None else value.index_select(0, entry)
+            return csr_matmul(F.pad(end, (1, 0)), index.index_select(0, entry), value, x)
     return csr_matmul(indptr, index, value, x).index_select(0, row)
 
 
@@ -141,6 +230,22 @@ def sampled_dot(
     """
     if x_src.is_cuda or torch.backends.mkl.is_available():  # What the kernel needs.
         size, zero = (x_dst.size(0), x_src.size(0)), x_src.new_zeros(source.numel())
-        out = torch.sparse_csr_tensor(colptr, source, zero, size, check_invariants=False)
+        out = csr_tensor(colptr, source, zero, size)
         return torch.sparse.sampled_addmm(out, x_dst, x_src.t(), beta=0.0).values()
     return (x_src.index_select(0, source) * x_dst.index_select(0, target)).sum(dim=-1)
+
+
+def csr_tensor(indptr: Tensor, index: Tensor, value: Tensor, size: tuple[int, int]) -> Tensor:
+    r"""A sparse matrix in compressed rows, without PyTorch's warning that
+    these are in beta.
+    """
+    _warn_once()
+    return torch.sparse_csr_tensor(indptr, index, value, size, check_invariants=False)
+
+
+@cache
+def _warn_once() -> None:
+    # PyTorch warns at the first such tensor of a process: this one.
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        torch.sparse_csr_tensor([0, 1], [0], [1.0], (1, 1))

@@ -5,13 +5,15 @@ of whatever is computed once per row of the token tables.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from motor_geo.nn.functional.autocast import Function
+from motor_geo.nn.functional.autocast import Function, full_precision
+from motor_geo.nn.functional.kernel import has_kernel
 from motor_geo.nn.functional.spmm import csr_matmul
 
 
@@ -84,23 +86,40 @@ class TokenGraph(NamedTuple):
         return cls(incidence, [incidence.slots(*group) for group in groups])
 
 
-class TokenSum(Function):
-    r"""Sums rows of a table over the tokens of every item.
+@has_kernel
+@full_precision
+def token_sum(table: Tensor, incidence: Incidence) -> Tensor:
+    r"""Sums rows of a table over the tokens of every item,
+    :math:`\sum_x \mathbf{e}_x`.
 
     Shapes:
         - **input:** table :math:`(T K, d)` or :math:`(T, K, d)`
         - **output:** :math:`(N, d)`
     """
+    return _embed(table, incidence).sum(dim=1)
 
+
+def _embed(table: Tensor, incidence: Incidence) -> Tensor:
+    r"""Rows of the tokens of every item, **[N, T, d]**."""
+    rows = table.reshape(-1, table.size(-1)).index_select(0, incidence.token)
+    return rows.view(incidence.ptr.numel() - 1, -1, table.size(-1))
+
+
+@token_sum.kernel
+def _(table: Tensor, incidence: Incidence) -> Tensor:
+    return _TokenSum.apply(table, incidence)
+
+
+class _TokenSum(Function):
     @staticmethod
-    def forward(ctx, incidence: Incidence, table: Tensor) -> Tensor:  # type: ignore
+    def forward(ctx: Any, table: Tensor, incidence: Incidence) -> Tensor:
         ctx.incidence, ctx.shape = incidence, table.shape
         return incidence.gather(table)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor):  # type: ignore
-        return None, ctx.incidence.scatter(grad.contiguous()).view(ctx.shape)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return ctx.incidence.scatter(grad.contiguous()).view(ctx.shape), None
 
 
 def project_slots(slots: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -121,7 +140,9 @@ def _by_slot(weight: Tensor, slots: Tensor) -> Tensor:
     return weight.view(-1, slots.size(0), slots.size(2)).permute(1, 2, 0)
 
 
-class TokenCross(Function):
+@has_kernel
+@full_precision
+def token_cross(table: Tensor, weight: Tensor, graph: TokenGraph, *lins: Tensor) -> Tensor:
     r"""All orders of the token cross network, over groups :math:`g` of slots,
 
     .. math::
@@ -133,18 +154,41 @@ class TokenCross(Function):
     The high order is left out without :math:`\mathbf{W}` and
     :math:`\mathbf{b}`.
 
-    Nothing with a row per item is kept for the backward pass: the sums are so
-    cheap that they are taken again, and memory is what costs time.
+    The kernel keeps nothing with a row per item for the backward pass: the
+    sums are so cheap that they are taken again, and memory is what costs time.
+
+    Args:
+        table: Token embeddings.
+        weight: Token weights.
+        graph: The tokens of all items.
+        lins: Weight and bias of the high order of each group.
 
     Shapes:
         - **input:** table :math:`(T K, d)`, token weights :math:`(T)`;
           :math:`(d, T_g d)` and :math:`(d)` for each group *(optional)*
         - **output:** item vectors :math:`(N, d)`
     """
+    e = _embed(table, graph.all)
+    sizes = [group.num_slots for group in graph.groups]
+    out = torch.zeros_like(e[:, 0])
+    for part, w in zip(e.split(sizes, dim=1), weight.split(sizes)):
+        first = part * w.view(-1, 1)
+        total = first.sum(dim=1)
+        out = out + total + (total.square() - first.square().sum(dim=1)) / 2
+    for part, lin, bias in zip(e.split(sizes, dim=1), lins[::2], lins[1::2]):
+        out = out + torch.relu(F.linear(part.flatten(1), lin, bias))
+    return out
 
+
+@token_cross.kernel
+def _(table: Tensor, weight: Tensor, graph: TokenGraph, *lins: Tensor) -> Tensor:
+    return _TokenCross.apply(table, weight, graph, *lins)
+
+
+class _TokenCross(Function):
     @staticmethod
-    def forward(  # type: ignore
-        ctx, graph: TokenGraph, table: Tensor, weight: Tensor, *lins: Tensor
+    def forward(
+        ctx: Any, table: Tensor, weight: Tensor, graph: TokenGraph, *lins: Tensor
     ) -> Tensor:
         slots = table.view(weight.numel(), -1, table.size(1))
         sizes = [group.num_slots for group in graph.groups]
@@ -166,7 +210,7 @@ class TokenCross(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor):  # type: ignore
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         slots, weight, first, *rest = ctx.saved_tensors
         high, lins = rest[: ctx.num_high], rest[ctx.num_high :]
         groups, sizes, grad = ctx.graph.groups, ctx.sizes, grad.contiguous()
@@ -191,4 +235,4 @@ class TokenCross(Function):
             grad_lin = torch.bmm(upstream.transpose(1, 2), source)  # [T, d_out, d_in]
             # An item has one token in each slot: the first has the whole sum.
             grad_lins += [grad_lin.transpose(0, 1).reshape(lin.shape), upstream[0].sum(dim=0)]
-        return None, grad_slots.flatten(0, 1), grad_weight, *grad_lins
+        return grad_slots.flatten(0, 1), grad_weight, None, *grad_lins

@@ -7,9 +7,9 @@ from torch_geometric.data import HeteroData
 
 from motor_geo.nn.conv import LightPropagation
 from motor_geo.nn.functional.autocast import full_precision
-from motor_geo.nn.functional.distinct import distinct
-from motor_geo.nn.functional.rows import project, row_norm
-from motor_geo.nn.models.recommender import Recommender, modalities
+from motor_geo.nn.functional.rows import row_norm
+from motor_geo.nn.models.item_features import ItemFeatures
+from motor_geo.nn.models.recommender import Recommender
 from motor_geo.typing import ITEM, USER, Batch, Embeddings
 
 normalize = full_precision(F.normalize)
@@ -63,6 +63,7 @@ class BM3(Recommender):
     """
 
     min_modalities = 1
+    needs_negatives = False
 
     def __init__(
         self,
@@ -81,16 +82,9 @@ class BM3(Recommender):
         self.dropout = dropout
         self.cl_weight = cl_weight
         self.reg_weight = reg_weight
-        self.modalities = modalities(data, 'BM3')
         self.propagation = LightPropagation(num_layers)
         self.predictor = nn.Linear(channels, channels)
-        self.lins = nn.ModuleDict(
-            {m: nn.Linear(data[ITEM][f'x_{m}'].size(1), channels) for m in self.modalities}
-        )
-        self.features: nn.ParameterDict | None = None
-        if train_features:
-            tables = {m: data[ITEM][f'x_{m}'].float().clone() for m in self.modalities}
-            self.features = nn.ParameterDict(tables)
+        self.features = ItemFeatures(data, channels, 'BM3', train=train_features)
         self._reset_linear()
 
     def reset_parameters(self) -> None:
@@ -98,9 +92,9 @@ class BM3(Recommender):
         self._reset_linear()
 
     def _reset_linear(self) -> None:
-        for lin in (self.predictor, *self.lins.children()):
-            lin.reset_parameters()  # type: ignore
-            nn.init.xavier_normal_(lin.weight)  # type: ignore
+        for lin in (self.predictor, *self.features.lins.values()):
+            lin.reset_parameters()
+            nn.init.xavier_normal_(lin.weight)
 
     def propagate(self, data: HeteroData) -> Embeddings:
         r"""User and item vectors before the predictor.
@@ -119,34 +113,27 @@ class BM3(Recommender):
 
     def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
         out = self.propagate(data)
-        rows = {
-            USER: out.user.index_select(0, batch.user),
-            ITEM: out.item.index_select(0, batch.pos),
-        }
-        index = {USER: batch.user}
-        if self.cl_weight > 0:  # Features are projected for the batch only, once for an item.
-            items = distinct(batch.pos)
-            for m, lin in self.lins.items():
-                table = data[ITEM][f'x_{m}'] if self.features is None else self.features[m]
-                x = table.index_select(0, items.node)
-                value = project(x, lin.weight, lin.bias)  # type: ignore
-                rows[m] = value.index_select(0, items.inverse)
-        target = {
-            kind: normalize(self.drop(x.detach(), kind, index.get(kind, batch.pos)), eps=1e-8)
-            for kind, x in rows.items()
-        }
-        # All kinds of rows pass the predictor at once.
-        predicted = normalize(self.predictor(torch.cat(list(rows.values()))), eps=1e-8)
-        online = dict(zip(rows, predicted.split(batch.user.numel())))
+        user = out.user.index_select(0, batch.user)
+        item = out.item.index_select(0, batch.pos)
+        # Features are projected for the batch only.
+        z = self.features(data, batch.pos) if self.cl_weight > 0 else {}
+        rows, index = [user, item, *z.values()], [batch.user, *[batch.pos] * (1 + len(z))]
+        target_user, target_item, *target_z = (
+            normalize(self.drop(x.detach(), *where), eps=1e-8)
+            for x, *where in zip(rows, [USER, ITEM, *z], index)
+        )
+        # All rows pass the predictor at once.
+        predicted = normalize(self.predictor(torch.cat(rows)), eps=1e-8)
+        user, item, *predicted_z = predicted.split(batch.user.numel())
 
-        def distance(kind: str, other: str) -> Tensor:
+        def distance(x: Tensor, target: Tensor) -> Tensor:
             r"""One minus the mean cosine similarity of rows."""
-            return 1 - (online[kind] * target[other]).sum(dim=-1).mean()
+            return 1 - (x * target).sum(dim=-1).mean()
 
-        losses = {'rec_user': distance(USER, ITEM), 'rec_item': distance(ITEM, USER)}
-        for m in self.lins if self.cl_weight > 0 else ():
-            losses[f'inter_{m}'] = self.cl_weight * distance(m, ITEM)
-            losses[f'intra_{m}'] = self.cl_weight * distance(m, m)
+        losses = {'rec_user': distance(user, target_item), 'rec_item': distance(item, target_user)}
+        for m, x, target in zip(z, predicted_z, target_z):
+            losses[f'inter_{m}'] = self.cl_weight * distance(x, target_item)
+            losses[f'intra_{m}'] = self.cl_weight * distance(x, target)
         if self.reg_weight > 0:
             norm = sum(torch.linalg.vector_norm(row_norm(x)) for x in out)
             losses['reg'] = self.reg_weight * norm / out.item.size(0)

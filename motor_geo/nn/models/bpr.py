@@ -6,11 +6,11 @@ from torch_geometric.data import HeteroData
 
 from motor_geo.nn.loss import bpr_loss, frobenius_reg
 from motor_geo.nn.models.recommender import Recommender
-from motor_geo.typing import Batch, Embeddings
+from motor_geo.typing import Batch, Embeddings, Rows
 
 
 class BPR(Recommender):
-    r"""Matrix factorisation from the `"BPR: Bayesian Personalized Ranking from
+    r"""Matrix factorization from the `"BPR: Bayesian Personalized Ranking from
     Implicit Feedback" <https://arxiv.org/abs/1205.2618>`_ paper,
 
     .. math::
@@ -47,6 +47,6 @@ class BPR(Recommender):
     def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
         user = self.user_embedding.index_select(0, batch.user)
         item = self.encode_items(data, torch.cat([batch.pos, batch.neg]))
-        pos, neg = item.chunk(2)
-        bpr = bpr_loss((user * pos).sum(dim=-1), (user * neg).sum(dim=-1), 'eps')
-        return {'bpr': bpr, 'reg': self.reg_weight * frobenius_reg(user, pos, neg)}
+        rows = Rows(user, *item.chunk(2))
+        bpr = bpr_loss(*rows.scores(), 'eps')
+        return {'bpr': bpr, 'reg': self.reg_weight * frobenius_reg(*rows)}

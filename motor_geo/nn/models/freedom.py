@@ -7,13 +7,12 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from motor_geo.nn.conv import LightPropagation, Propagate
-from motor_geo.nn.functional.distinct import distinct
-from motor_geo.nn.functional.rows import project
-from motor_geo.nn.graph import BipartiteGraph, degree_sensitive_pruning
+from motor_geo.nn.graph import BipartiteGraph, PrunedGraph, degree_sensitive_pruning
 from motor_geo.nn.loss import bpr_loss, frobenius_reg
+from motor_geo.nn.models.item_features import ItemFeatures
 from motor_geo.nn.models.item_graph import ItemGraph, modality_weights
-from motor_geo.nn.models.recommender import Recommender, build_graph, modalities, num_nodes
-from motor_geo.typing import ITEM, RATES, USER, Batch, Embeddings
+from motor_geo.nn.models.recommender import Recommender
+from motor_geo.typing import Batch, Embeddings, Rows
 
 
 class FREEDOM(Recommender):
@@ -25,6 +24,13 @@ class FREEDOM(Recommender):
     .. math::
         \mathbf{I} = \mathbf{G} + \mathbf{S}^{L_{ii}} \mathbf{Q}, \qquad
         \mathbf{S} = \sum_m \alpha_m \mathbf{S}^m .
+
+    With projected features :math:`\mathbf{z}^m_i = \mathbf{W}_m \mathbf{x}^m_i +
+    \mathbf{b}_m` in the place of :math:`\mathbf{I}`, every modality has a
+    ranking loss of its own.
+
+    The trainer calls :meth:`begin_epoch`, which prunes; without that call, or
+    on a graph with other edges, :meth:`loss` uses the whole graph.
 
     ID-free: :math:`\mathbf{Q}` is computed from tokens, in both graphs.
 
@@ -78,30 +84,18 @@ class FREEDOM(Recommender):
         self.rho = rho
         self.reg_weight = reg_weight
         self.norm_weight = norm_weight
-        self.modalities = modalities(data, 'FREEDOM')
-        self.item_graphs = ItemGraph(modality_weights(self.modalities, modality_weight))
         self.propagation = LightPropagation(num_layers)
         self.conv = Propagate()
-        self.lins = nn.ModuleDict(
-            {m: nn.Linear(data[ITEM][f'x_{m}'].size(1), channels) for m in self.modalities}
-        )
-        self.features: nn.ParameterDict | None = None
-        if train_features:
-            tables = {m: data[ITEM][f'x_{m}'].float().clone() for m in self.modalities}
-            self.features = nn.ParameterDict(tables)
-        self._pruned: BipartiteGraph | None = None
+        self.features = ItemFeatures(data, channels, 'FREEDOM', train=train_features)
+        self.item_graphs = ItemGraph(modality_weights(self.features.names, modality_weight))
         self.item_graphs.check(data, 'FREEDOM')
-
-    def reset_parameters(self) -> None:
-        super().reset_parameters()
-        for lin in self.lins.values():
-            lin.reset_parameters()  # type: ignore
+        self.pruned = PrunedGraph()
 
     def begin_epoch(self, data: HeteroData, epoch: int, generator: torch.Generator) -> None:
         if self.rho > 0:
-            edge_index = data[RATES].edge_index
-            size = num_nodes(data, USER), num_nodes(data, ITEM)
-            self.prune(data, degree_sensitive_pruning(edge_index, *size, self.rho, generator))
+            edge_index, num_users, num_items, _ = self.graph_args(data)
+            keep = degree_sensitive_pruning(edge_index, num_users, num_items, self.rho, generator)
+            self.prune(data, keep)
 
     def prune(self, data: HeteroData, keep: Tensor) -> None:
         r"""Makes the training edges :obj:`keep` the graph of :meth:`loss`.
@@ -109,9 +103,13 @@ class FREEDOM(Recommender):
         Shapes:
             - **input:** positions of kept edges :math:`(|\mathcal{E}^{\prime}|)`
         """
-        size = num_nodes(data, USER), num_nodes(data, ITEM)
-        edge_index = data[RATES].edge_index[:, keep]
-        self._pruned = build_graph(edge_index, *size, self.user_embedding.dtype)
+        self.pruned.set(keep, *self.graph_args(data))
+
+    def training_graph(self, data: HeteroData) -> BipartiteGraph:
+        r"""The graph of :meth:`loss`: what pruning left, or the whole graph if
+        :meth:`begin_epoch` was not called with these edges.
+        """
+        return self.pruned.get(*self.graph_args(data)) or self.graph(data)
 
     def smooth(self, data: HeteroData, item: Tensor, index: Tensor | None = None) -> Tensor:
         r"""All hops on the item graph.
@@ -148,27 +146,18 @@ class FREEDOM(Recommender):
         return self.propagate(data, self.graph(data))
 
     def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
-        graph = self.graph(data) if self._pruned is None else self._pruned
         index = batch.user, torch.cat([batch.pos, batch.neg])
-        table = self.encode_items(data)
+        table, graph = self.encode_items(data), self.training_graph(data)
         (user, item), own = self.propagation.rows(self.user_embedding, table, graph, *index)
-        pos, neg = (item + self.smooth(data, table, index[1])).chunk(2)
+        item = item + self.smooth(data, table, index[1])
 
-        def bpr(pos: Tensor, neg: Tensor) -> Tensor:
-            return bpr_loss((user * pos).sum(dim=-1), (user * neg).sum(dim=-1))
+        def bpr(item: Tensor) -> Tensor:
+            return bpr_loss(*Rows(user, *item.chunk(2)).scores())
 
-        losses = {'bpr': bpr(pos, neg)}
-        if self.reg_weight > 0:  # Features are projected for the batch only, once for an item.
-            items = distinct(index[1])
-            for modality, lin in self.lins.items():
-                store = data[ITEM] if self.features is None else None
-                table = store[f'x_{modality}'] if store is not None else self.features[modality]  # type: ignore
-                x = table.index_select(0, items.node)
-                value = project(x, lin.weight, lin.bias).index_select(0, items.inverse)  # type: ignore
-                losses[f'bpr_{modality}'] = self.reg_weight * bpr(*value.chunk(2))
+        losses = {'bpr': bpr(item)}
+        if self.reg_weight > 0:  # Features are projected for the batch only.
+            for modality, x in self.features(data, index[1]).items():
+                losses[f'bpr_{modality}'] = self.reg_weight * bpr(x)
         if self.norm_weight > 0:
             losses['reg'] = self.norm_weight * frobenius_reg(own.user, *own.item.chunk(2))
         return losses
-
-    def __getstate__(self) -> dict:
-        return {**super().__getstate__(), '_pruned': None}

@@ -5,17 +5,20 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch_geometric import EdgeIndex
 from torch_geometric.data import HeteroData
+from torch_geometric.nn.parameter_dict import ParameterDict
 
-from motor_geo.nn.conv.dot_attention import DotAttention, edge_dot
-from motor_geo.nn.functional.autocast import Function
-from motor_geo.nn.functional.rows import mean_square, normalize_rows, project
-from motor_geo.nn.functional.spmm import csr_matmul, transposed
+from motor_geo.nn.conv.dot_attention import DotAttention
+from motor_geo.nn.functional.edges import edge_dot
+from motor_geo.nn.functional.layers import weighted_sum
+from motor_geo.nn.functional.rows import mean_square, normalize_rows
 from motor_geo.nn.graph import BipartiteGraph, opposite_edges
 from motor_geo.nn.item_encoder import IDEmbedding
 from motor_geo.nn.loss import bpr_loss
-from motor_geo.nn.models.recommender import Recommender, modalities, num_nodes
+from motor_geo.nn.memo import Memo
+from motor_geo.nn.models.item_features import ItemFeatures
+from motor_geo.nn.models.recommender import Recommender, num_nodes
 from motor_geo.typing import ITEM, Batch, Embeddings
 
 
@@ -106,12 +109,10 @@ class GRCN(Recommender):
         self.num_routings = num_routings if routing == 'paper' else 0
         self.reg_weight = reg_weight
         self.table_reg = table_reg
-        self.modalities = modalities(data, 'GRCN')
-        self.lins = nn.ModuleDict(
-            {m: nn.Linear(data[ITEM][f'x_{m}'].size(1), channels) for m in self.modalities}
-        )
+        self.features = ItemFeatures(data, channels, 'GRCN')
+        self.modalities = self.features.names
         num_users, num_items = self.user_embedding.size(0), num_nodes(data, ITEM)
-        self.preferences = nn.ParameterDict(
+        self.preferences = ParameterDict(
             {m: nn.Parameter(torch.empty(num_users, channels)) for m in self.modalities}
         )
         self.user_confidence = nn.Parameter(torch.empty(num_users, len(self.modalities)))
@@ -124,7 +125,7 @@ class GRCN(Recommender):
         elif item_confidence == 'token':
             self.item_confidence = nn.Linear(channels, len(self.modalities))
         self.attention = DotAttention()
-        self._edges: tuple[BipartiteGraph, Tensor] | None = None
+        self._opposite = Memo()
         self._num_rows = num_users + num_items
         self._one_table = item_encoder is None
         self._reset_tables()
@@ -139,8 +140,8 @@ class GRCN(Recommender):
         # far a step of Adam turns a vector.
         std = (2 / (self._num_rows + self.channels)) ** 0.5
         nn.init.normal_(self.user_embedding, std=std)
-        if self._one_table:
-            nn.init.normal_(self.item_encoder.weight, std=std)  # type: ignore
+        if self._one_table and isinstance(self.item_encoder, IDEmbedding):
+            nn.init.normal_(self.item_encoder.weight, std=std)
         std = (2 / (self._num_rows + len(self.modalities))) ** 0.5
         nn.init.normal_(self.user_confidence, std=std)
         if isinstance(self.item_confidence, nn.Linear):
@@ -150,44 +151,49 @@ class GRCN(Recommender):
             nn.init.constant_(self.item_confidence.bias, 2 * std)
         elif self.item_confidence is not None:
             nn.init.normal_(self.item_confidence, std=std)
-        for m, lin in self.lins.items():
+        for m, lin in self.features:
             nn.init.xavier_normal_(self.preferences[m])
-            lin.reset_parameters()  # type: ignore
-            nn.init.xavier_normal_(lin.weight)  # type: ignore
+            lin.reset_parameters()
+            nn.init.xavier_normal_(lin.weight)
+
+    def attend(
+        self, data: HeteroData, name: str, graph: BipartiteGraph, opposite: Tensor
+    ) -> tuple[Embeddings, Tensor, Tensor]:
+        r"""Content vectors :math:`\mathbf{c}^m` of a modality, and the attention
+        :math:`\alpha^m` of edges to users and of edges to items.
+
+        Shapes:
+            - **output:** user vectors :math:`(M, d)` and item vectors
+              :math:`(N, d)`, attention :math:`(|\mathcal{E}|)` and
+              :math:`(|\mathcal{E}|)`
+        """
+        item = normalize_rows(F.leaky_relu_(self.features.project(data, name)))
+        user = normalize_rows(self.preferences[name])
+        for _ in range(self.num_routings):
+            message, _ = self.attention((item, user), graph.to_user)
+            user = normalize_rows(message.add_(user))
+        logit = edge_dot(item, user, graph.to_user)  # The same in both directions.
+        to_user, user_alpha = self.attention((item, user), graph.to_user, logit)
+        logit = logit.index_select(0, opposite)
+        to_item, item_alpha = self.attention((user, item), graph.to_item, logit)
+        return Embeddings(to_user.add_(user), to_item.add_(item)), user_alpha, item_alpha
 
     def refine(self, data: HeteroData, item: Tensor) -> tuple[list[Embeddings], BipartiteGraph]:
         r"""Content vectors of every modality, and the graph with the edge
         weights of the ID branch.
 
         Shapes:
-            - **input:** normalised item vectors :math:`(N, d)`
+            - **input:** normalized item vectors :math:`(N, d)`
             - **output:** user vectors :math:`(M, d)` and item vectors
               :math:`(N, d)` by modality
         """
-        graph, order = self.edges(data)
-        contents, to_user, to_item = [], [], []
-        for m, lin in self.lins.items():
-            x = data[ITEM][f'x_{m}']
-            x_item = F.leaky_relu_(project(x, lin.weight, lin.bias))  # type: ignore
-            x_item, x_user = normalize_rows(x_item), normalize_rows(self.preferences[m])
-            for _ in range(self.num_routings):
-                out = self.attention((x_item, x_user), graph.to_user)[0]
-                x_user = normalize_rows(out.add_(x_user))
-            logit = edge_dot(x_item, x_user, graph.to_user)  # The same in both directions.
-            out_user, alpha_user = self.attention((x_item, x_user), graph.to_user, logit)
-            logit = logit.index_select(0, order)
-            out_item, alpha_item = self.attention((x_user, x_item), graph.to_item, logit)
-            contents.append(Embeddings(out_user.add_(x_user), out_item.add_(x_item)))
-            to_user.append(alpha_user)
-            to_item.append(alpha_item)
-
-        weights = []
-        for edge_index, alphas, confidence in (
-            (graph.to_user, to_user, self.confidence(item)),
-            (graph.to_item, to_item, self.user_confidence),
-        ):
-            confidence = confidence.index_select(0, edge_index.as_tensor()[0])
-            weights.append((torch.stack(alphas, dim=-1) * confidence).amax(dim=-1).relu())
+        graph, opposite = self.edges(data)
+        outs = [self.attend(data, name, graph, opposite) for name in self.modalities]
+        contents, to_user, to_item = map(list, zip(*outs))
+        weights = [
+            _strongest(to_user, self.confidence(item), graph.to_user),
+            _strongest(to_item, self.user_confidence, graph.to_item),
+        ]
         return contents, graph._replace(to_user_weight=weights[0], to_item_weight=weights[1])
 
     def confidence(self, item: Tensor) -> Tensor:
@@ -220,7 +226,7 @@ class GRCN(Recommender):
         contents, graph = self.refine(data, item)
         user = normalize_rows(self.user_embedding)
         weights = graph.to_user_weight, graph.to_item_weight
-        out = _WeightedSum.apply(user, item, *weights, graph, self.num_hops)
+        out = weighted_sum(user, item, *weights, graph, self.num_hops)
         return [Embeddings(*out), *contents]
 
     def edges(self, data: HeteroData) -> tuple[BipartiteGraph, Tensor]:
@@ -228,9 +234,7 @@ class GRCN(Recommender):
         to users; kept for as long as the same edges come in.
         """
         graph = self.graph(data)
-        if self._edges is None or self._edges[0] is not graph:
-            self._edges = graph, opposite_edges(graph)
-        return self._edges
+        return graph, self._opposite(lambda: opposite_edges(graph), graph)
 
     def forward(self, data: HeteroData) -> Embeddings:
         parts = self.represent(data, self.encode_items(data))
@@ -254,48 +258,10 @@ class GRCN(Recommender):
                 losses['reg_image_table'] = self.reg_weight * reg
         return losses
 
-    def __getstate__(self) -> dict:
-        return {**super().__getstate__(), '_edges': None}
 
-
-class _WeightedSum(Function):
-    r"""The sum over hops by Horner's rule, as in
-    :class:`~motor_geo.nn.conv.LightPropagation`, with a gradient of weights.
+def _strongest(alphas: list[Tensor], confidence: Tensor, edge_index: EdgeIndex) -> Tensor:
+    r"""The edge weight of the strongest modality,
+    :math:`(\max_m \alpha^m_{s,t} C_{s,m})_{+}`.
     """
-
-    @staticmethod
-    def forward(ctx, user, item, to_user, to_item, graph, num_hops):  # type: ignore
-        (user_ptr, user_col), _ = graph.to_user.get_csc()
-        (item_ptr, item_col), _ = graph.to_item.get_csc()
-        hops = [(user, item)]
-        for _ in range(num_hops):
-            x_user, x_item = hops[-1]
-            hops.append(
-                (
-                    csr_matmul(user_ptr, user_col, to_user, x_item).add_(user),
-                    csr_matmul(item_ptr, item_col, to_item, x_user).add_(item),
-                )
-            )
-        ctx.graph = graph
-        ctx.save_for_backward(to_user, to_item, *sum(hops[:-1], ()))
-        return hops[-1]
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad_user, grad_item):  # type: ignore
-        to_user, to_item, *hops = ctx.saved_tensors
-        graph = ctx.graph
-        from_user, from_item = (
-            transposed(graph.to_user, to_user),
-            transposed(graph.to_item, to_item),
-        )
-        grad_to_user, grad_to_item = torch.zeros_like(to_user), torch.zeros_like(to_item)
-        x_user, x_item = grad_user.contiguous(), grad_item.contiguous()
-        grad_user, grad_item = x_user.clone(), x_item.clone()
-        while hops:
-            *hops, user, item = hops
-            grad_to_user += edge_dot(item, x_user, graph.to_user)
-            grad_to_item += edge_dot(user, x_item, graph.to_item)
-            x_user, x_item = csr_matmul(*from_item, x_item), csr_matmul(*from_user, x_user)
-            grad_user, grad_item = grad_user.add_(x_user), grad_item.add_(x_item)
-        return grad_user, grad_item, grad_to_user, grad_to_item, None, None
+    confidence = confidence.index_select(0, edge_index.as_tensor()[0])
+    return (torch.stack(alphas, dim=-1) * confidence).amax(dim=-1).relu()

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import cast
 
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
-from torch_geometric.nn.module_dict import ModuleDict
-from torch_geometric.nn.parameter_dict import ParameterDict
 
+from motor_geo.nn.functional.distinct import Distinct, distinct
 from motor_geo.nn.functional.rows import project
+from motor_geo.nn.models.recommender import num_nodes
+from motor_geo.nn.name_dict import NameDict
 from motor_geo.typing import ITEM, modalities
 
 
@@ -23,7 +23,8 @@ class ItemFeatures(nn.Module):
 
     Args:
         data: The user-item graph with features :obj:`x_<modality>`.
-        channels: Size of projected vectors.
+        channels: Size :math:`d` of projected vectors; :obj:`None` leaves out
+            the maps.
         model: Name of the backbone, for messages.
         at_least: Number of modalities that are needed.
         bias: If set to :obj:`False`, the maps have no bias.
@@ -42,7 +43,7 @@ class ItemFeatures(nn.Module):
     def __init__(
         self,
         data: HeteroData,
-        channels: int,
+        channels: int | None,
         model: str,
         at_least: int = 1,
         bias: bool = True,
@@ -54,25 +55,27 @@ class ItemFeatures(nn.Module):
         self.names = found if names is None else list(names)
         self.model = model
         self.widths = {m: int(data[ITEM][f'x_{m}'].size(1)) for m in self.names}
-        # These escape names that a plain dictionary of modules refuses ('type', 'clip.vit').
-        self.lins = ModuleDict(
-            {m: nn.Linear(self.widths[m], channels, bias=bias) for m in self.names}
+        widths = {} if channels is None else self.widths
+        self.lins: NameDict[nn.Linear] = NameDict(
+            {m: nn.Linear(width, channels or 0, bias=bias) for m, width in widths.items()}
         )
-        self.tables: ParameterDict | None = None
+        self.tables: NameDict[nn.Parameter] | None = None
         if train:
-            tables = {m: nn.Parameter(data[ITEM][f'x_{m}'].float().clone()) for m in self.names}
-            self.tables = ParameterDict(tables)
+            self.tables = NameDict(
+                {m: nn.Parameter(data[ITEM][f'x_{m}'].float().clone()) for m in self.names}
+            )
 
     def reset_parameters(self) -> None:
-        for _, lin in self:
+        r"""Draws the maps anew; trained features stay as they are."""
+        for lin in self.lins.values():
             lin.reset_parameters()
 
     def lin(self, name: str) -> nn.Linear:
         r"""The linear map of a modality."""
-        return cast(nn.Linear, self.lins[name])
+        return self.lins[name]
 
     def __iter__(self) -> Iterator[tuple[str, nn.Linear]]:
-        return ((name, self.lin(name)) for name in self.names)
+        return iter(self.lins.items())
 
     def __len__(self) -> int:
         return len(self.names)
@@ -83,28 +86,43 @@ class ItemFeatures(nn.Module):
         Raises:
             ValueError: If features are trained and the graph has other items.
         """
-        x: Tensor = data[ITEM][f'x_{name}']
         if self.tables is None:
-            return x
-        table = cast(Tensor, self.tables[name])
-        if table.size(0) != x.size(0):
+            return data[ITEM][f'x_{name}']
+        table, num_items = self.tables[name], num_nodes(data, ITEM)
+        if table.size(0) != num_items:
             raise ValueError(
                 f"'{self.model}' trained the '{name}' features of {table.size(0)} items but the "
-                f'graph has {x.size(0)}: items that were not there in training need '
+                f'graph has {num_items}: items that were not there in training need '
                 "'train_features=False'"
             )
         return table
 
-    def project(self, data: HeteroData, name: str, index: Tensor | None = None) -> Tensor:
+    def raw(self, data: HeteroData, index: Tensor | None = None) -> list[Tensor]:
+        r"""Raw features of all modalities, **[N, d_m]** or **[B, d_m]**."""
+        tables = [self.table(data, name) for name in self.names]
+        return tables if index is None else [x.index_select(0, index) for x in tables]
+
+    def project(
+        self, data: HeteroData, name: str, index: Tensor | Distinct | None = None
+    ) -> Tensor:
         r"""Projected features of all items or of some, **[N, d]** or
         **[B, d]**.
+
+        Args:
+            data: The user-item graph.
+            name: The modality.
+            index: The items; :func:`~motor_geo.nn.functional.distinct.distinct`
+                ones are projected once and stand in all places.
         """
-        x, lin = self.table(data, name), self.lin(name)
-        x = x if index is None else x.index_select(0, index)
-        return project(x, lin.weight, lin.bias)
+        x, lin = self.table(data, name), self.lins[name]
+        if isinstance(index, Distinct):
+            out = project(x.index_select(0, index.node), lin.weight, lin.bias)
+            return out.index_select(0, index.inverse)
+        return project(x if index is None else x.index_select(0, index), lin.weight, lin.bias)
 
     def forward(self, data: HeteroData, index: Tensor | None = None) -> dict[str, Tensor]:
-        return {name: self.project(data, name, index) for name in self.names}
+        items = None if index is None else distinct(index)
+        return {name: self.project(data, name, items) for name in self.names}
 
     def __repr__(self) -> str:
         return f'{self.__class__.__name__}({self.widths}, train={self.tables is not None})'

@@ -9,6 +9,7 @@ from torch_geometric.data import HeteroData
 from torch_geometric.utils import coalesce
 
 from motor_geo.nn.graph import sorted_edge_index
+from motor_geo.nn.memo import Memo
 from motor_geo.nn.models.recommender import num_nodes
 from motor_geo.typing import ITEM, similar
 
@@ -45,7 +46,7 @@ class ItemGraph:
 
     def __init__(self, weights: Mapping[str, float]):
         self.weights = dict(weights)
-        self._cache: tuple[list, EdgeIndex, Tensor] | None = None
+        self._graphs = Memo()
 
     def check(self, data: HeteroData, model: str) -> None:
         r"""Raises a :class:`ValueError` if a graph is missing."""
@@ -58,22 +59,18 @@ class ItemGraph:
 
     def __call__(self, data: HeteroData, dtype: torch.dtype) -> tuple[EdgeIndex, Tensor]:
         stores = [data[similar(modality)] for modality in self.weights]
-        tensors = [t for s in stores for t in (s.edge_index, s.edge_weight)]
-        key = [(tensor, tensor._version, dtype) for tensor in tensors]
-        if self._cache is None or any(
-            old[0] is not new[0] or old[1:] != new[1:] for old, new in zip(self._cache[0], key)
-        ):
-            num_items = num_nodes(data, ITEM)
-            weight = torch.cat([a * s.edge_weight for a, s in zip(self.weights.values(), stores)])
+        edges, weights = [s.edge_index for s in stores], [s.edge_weight for s in stores]
+        num_items = num_nodes(data, ITEM)
+
+        def build() -> tuple[EdgeIndex, Tensor]:
+            alpha = self.weights.values()
             edge_index, weight = coalesce(
-                torch.cat([s.edge_index for s in stores], dim=1),
-                weight.to(dtype),
+                torch.cat(edges, dim=1),
+                torch.cat([a * weight for a, weight in zip(alpha, weights)]).to(dtype),
                 num_items,
                 reduce='sum',
                 sort_by_row=False,
             )
-            self._cache = (key, sorted_edge_index(edge_index, num_items, num_items)[0], weight)
-        return self._cache[1:]
+            return sorted_edge_index(edge_index, num_items, num_items)[0], weight
 
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, '_cache': None}
+        return self._graphs(build, edges, weights, dtype, num_items)

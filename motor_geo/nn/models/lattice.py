@@ -81,7 +81,7 @@ class LATTICE(LearnedGraphRecommender):
             reg_batch_size,
             train_features,
         )
-        self.modal_logits = nn.Parameter(torch.full((len(self.modalities),), 0.5))
+        self.modal_logits = nn.Parameter(torch.full((len(self.features),), 0.5))
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
@@ -91,7 +91,7 @@ class LATTICE(LearnedGraphRecommender):
         r"""The item graph of the current parameters, with its gradient."""
         beta = self.modal_logits.softmax(dim=0).unbind()
         edge_indices, weights = [], []
-        for b, modality in zip(beta, self.modalities):
+        for b, modality in zip(beta, self.features.names):
             edge_index, weight = self.initial_graph(data, modality)
             edge_indices.append(edge_index)
             weights.append(self.initial_weight * b * weight)

@@ -8,11 +8,12 @@ from torch_geometric.data import HeteroData
 
 from motor_geo.nn.conv import Propagate
 from motor_geo.nn.conv.self_loop import SelfLoopPropagation
-from motor_geo.nn.functional.rows import project
 from motor_geo.nn.functional.similarity import top_k_cosine
 from motor_geo.nn.graph import BipartiteGraph
 from motor_geo.nn.loss import bpr_loss, l2_reg
-from motor_geo.nn.models.recommender import Recommender, modalities, num_nodes
+from motor_geo.nn.memo import Memo
+from motor_geo.nn.models.item_features import ItemFeatures
+from motor_geo.nn.models.recommender import Recommender
 from motor_geo.typing import ITEM, Batch, Embeddings, similar
 
 ItemGraphs = list[tuple[EdgeIndex, Tensor]]
@@ -69,7 +70,6 @@ class LearnedGraphRecommender(Recommender):
         train_features: bool,
     ):
         super().__init__(data, item_encoder, channels)
-        name = self.__class__.__name__
         if k < 1:
             raise ValueError(f"'k' must be positive (got {k})")
         if not 0 <= initial_weight <= 1:
@@ -81,34 +81,19 @@ class LearnedGraphRecommender(Recommender):
         self.initial_weight = initial_weight
         self.reg_weight = reg_weight
         self.reg_batch_size = reg_batch_size
-        self.modalities = modalities(data, name)
         self.propagation = SelfLoopPropagation(num_layers)
         self.conv = Propagate()
-        self.lins = nn.ModuleDict(
-            {m: nn.Linear(data[ITEM][f'x_{m}'].size(1), channels) for m in self.modalities}
-        )
-        self.features: nn.ParameterDict | None = None
-        if train_features:
-            tables = {m: data[ITEM][f'x_{m}'].float().clone() for m in self.modalities}
-            self.features = nn.ParameterDict(tables)
-        self._self_loop: tuple[BipartiteGraph, BipartiteGraph] | None = None
-        self._epoch: tuple[list, ItemGraphs] | None = None
-        for modality in self.modalities:
+        self.features = ItemFeatures(data, channels, self.__class__.__name__, train=train_features)
+        self._self_loops, self._epoch = Memo(), Memo()
+        for modality in self.features.names:
             self.initial_graph(data, modality)
-
-    def reset_parameters(self) -> None:
-        super().reset_parameters()
-        for lin in self.lins.values():
-            lin.reset_parameters()  # type: ignore
 
     def graph(self, data: HeteroData) -> BipartiteGraph:
         r"""The training graph with weights :math:`1 / (\deg + 1)`, kept for as
         long as the same edges come in.
         """
         graph = super().graph(data)
-        if self._self_loop is None or self._self_loop[0] is not graph:
-            self._self_loop = (graph, SelfLoopPropagation.normalize(graph))
-        return self._self_loop[1]
+        return self._self_loops(lambda: SelfLoopPropagation.normalize(graph), graph)
 
     def initial_graph(self, data: HeteroData, modality: str) -> tuple[Tensor, Tensor]:
         r"""Edges and weights of the item graph of raw features."""
@@ -128,41 +113,33 @@ class LearnedGraphRecommender(Recommender):
             - **output:** neighbours :math:`(N, k)`, their cosine similarities
               :math:`(N, k)`
         """
-        out = {}
-        for modality, lin in self.lins.items():
-            if self.features is None:
-                x = data[ITEM][f'x_{modality}']
-            else:
-                x = self.features[modality]
-                if x.size(0) != num_nodes(data, ITEM):
-                    raise ValueError(
-                        f"'{self.__class__.__name__}' trained the '{modality}' features of "
-                        f'{x.size(0)} items but the graph has {num_nodes(data, ITEM)}: items '
-                        "that were not there in training need 'train_features=False'"
-                    )
-            out[modality] = top_k_cosine(project(x, lin.weight, lin.bias), self.k)  # type: ignore
-        return out
+        return {m: top_k_cosine(z, self.k) for m, z in self.features(data).items()}
 
     def item_graphs(self, data: HeteroData) -> ItemGraphs:
         r"""Item graphs of the current parameters, with their gradient."""
         raise NotImplementedError
 
     def begin_epoch(self, data: HeteroData, epoch: int, generator: torch.Generator) -> None:
-        self._epoch = None
+        self._epoch.clear()
 
     def epoch_item_graphs(self, data: HeteroData) -> ItemGraphs:
         r"""Item graphs of the first batch of the epoch: with their gradient in
-        the first call after :meth:`begin_epoch`, without it from then on.
+        the first call after :meth:`begin_epoch`, without it from then on. They
+        are built again if item graphs or features of :obj:`data` are others.
         """
-        edges = [self.initial_graph(data, modality)[0] for modality in self.modalities]
-        key = [(edge_index, edge_index._version) for edge_index in edges]
-        if self._epoch is not None and all(
-            old[0] is new[0] and old[1] == new[1] for old, new in zip(self._epoch[0], key)
-        ):
-            return self._epoch[1]
+        stores = [data[similar(m)] for m in self.features.names]
+        sources = [
+            [(store.edge_index, store.edge_weight) for store in stores],
+            [data[ITEM][f'x_{m}'] for m in self.features.names],
+            self.user_embedding.dtype,
+        ]
+        kept = self._epoch.get(*sources)
+        if kept is not None:
+            return kept
         graphs = self.item_graphs(data)
         if torch.is_grad_enabled():
-            self._epoch = (key, [(edge_index, weight.detach()) for edge_index, weight in graphs])
+            detached = [(edge_index, weight.detach()) for edge_index, weight in graphs]
+            self._epoch(lambda: detached, *sources)
         return graphs
 
     def smooth(self, item: Tensor, graph: tuple[EdgeIndex, Tensor]) -> Tensor:
@@ -190,10 +167,6 @@ class LearnedGraphRecommender(Recommender):
 
     def ranking_loss(self, out: Embeddings, batch: Batch) -> dict[str, Tensor]:
         r"""Ranking loss and regularisation of a batch."""
-        user, pos, neg = batch.rows(out)
-        bpr = bpr_loss((user * pos).sum(dim=-1), (user * neg).sum(dim=-1))
-        reg = l2_reg(user, pos, neg) / self.reg_batch_size
-        return {'bpr': bpr, 'reg': self.reg_weight * reg}
-
-    def __getstate__(self) -> dict:
-        return {**super().__getstate__(), '_self_loop': None, '_epoch': None}
+        rows = batch.rows(out)
+        reg = l2_reg(*rows) / self.reg_batch_size
+        return {'bpr': bpr_loss(*rows.scores()), 'reg': self.reg_weight * reg}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import combinations
 from typing import NamedTuple
 
@@ -9,21 +10,16 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from motor_geo.nn.conv import LightPropagation, Propagate
-from motor_geo.nn.functional.contrast import log_sum_exp
-from motor_geo.nn.functional.distinct import Distinct, distinct
-from motor_geo.nn.functional.rows import project
+from motor_geo.nn.conv.hyperedges import Hyperedges, Hypergraph
+from motor_geo.nn.functional.distinct import distinct
+from motor_geo.nn.functional.feature_blocks import products
+from motor_geo.nn.functional.hyperedges import contrast_all
+from motor_geo.nn.graph import BipartiteGraph
 from motor_geo.nn.loss import bpr_loss, frobenius_reg
-from motor_geo.nn.models.recommender import Recommender, modalities
-from motor_geo.typing import ITEM, USER, Batch, Embeddings
-
-
-class Hypergraph(NamedTuple):
-    r"""What a hypergraph says of a node is its shares times the vectors of
-    hyperedges.
-    """
-
-    share: Embeddings  # [M, K_h], [N, K_h]: in hyperedges
-    lat: Tensor  # [K_h, d]: vectors of hyperedges
+from motor_geo.nn.models.item_features import ItemFeatures
+from motor_geo.nn.models.recommender import Recommender
+from motor_geo.nn.name_dict import NameDict
+from motor_geo.typing import Batch, Embeddings, Rows
 
 
 class Parts(NamedTuple):
@@ -38,7 +34,7 @@ class LGMRec(Recommender):
     r"""LGMRec from the `"LGMRec: Local and Global Graph Learning for
     Multimodal Recommendation" <https://arxiv.org/abs/2312.16400>`_ paper.
 
-    Local: with :math:`\mathbf{C}` the outcome of LightGCN and :math:`f` the
+    Local: with :math:`\mathbf{C}` the output of LightGCN and :math:`f` the
     scaling of rows to unit length,
 
     .. math::
@@ -65,7 +61,7 @@ class LGMRec(Recommender):
     loss.
 
     ID-free: the item rows that LightGCN starts from are computed from tokens;
-    their outcome is what the hypergraphs spread. Raw features are never
+    its output is what the hypergraphs spread. Raw features are never
     trained.
 
     Args:
@@ -122,28 +118,18 @@ class LGMRec(Recommender):
                 "'num_hyper_layers' and 'num_hyperedges' must be at least 1 "
                 f'(got {num_hyper_layers} and {num_hyperedges})'
             )
-        if not 0 < keep_rate <= 1:
-            raise ValueError(f"'keep_rate' must lie in (0, 1] (got {keep_rate})")
-        if temperature <= 0:
-            raise ValueError(f"'temperature' must be positive (got {temperature})")
         super().__init__(data, item_encoder, channels)
         self.num_modal_layers = num_modal_layers
-        self.num_hyper_layers = num_hyper_layers
-        self.num_hyperedges = num_hyperedges
-        self.keep_rate = keep_rate
         self.alpha = alpha
         self.cl_weight = cl_weight
         self.reg_weight = reg_weight
         self.temperature = temperature
-        self.deterministic = deterministic
-        self.modalities = modalities(data, 'LGMRec')
         self.propagation = LightPropagation(num_layers)
         self.conv = Propagate()
-        width = {m: data[ITEM][f'x_{m}'].size(1) for m in self.modalities}
-        self.projections = nn.ParameterDict({m: torch.empty(w, channels) for m, w in width.items()})
-        self.hyperedges = nn.ParameterDict(
-            {m: torch.empty(w, num_hyperedges) for m, w in width.items()}
-        )
+        self.hypergraph = Hyperedges(num_hyper_layers, keep_rate, temperature, deterministic)
+        self.features = ItemFeatures(data, None, 'LGMRec')
+        self.projections = matrices(self.features.widths, channels)
+        self.hyperedges = matrices(self.features.widths, num_hyperedges)
         self._reset_matrices()
 
     def reset_parameters(self) -> None:
@@ -154,46 +140,23 @@ class LGMRec(Recommender):
         for parameter in [*self.projections.values(), *self.hyperedges.values()]:
             nn.init.xavier_uniform_(parameter)
 
-    def draw(
-        self, logits: Tensor, modality: str, node_type: str, training: bool
-    ) -> tuple[Tensor | None, Tensor | None]:
-        r"""Draws the Gumbel noise of membership logits and the factors (zero,
-        or one over the share that is kept) of memberships; :obj:`None` stands
-        for neither.
-
-        Args:
-            logits: Membership logits.
-            modality: Their modality.
-            node_type: Whose memberships they are, users or items.
-            training: Whether the loss asks, in training mode.
+    def propagate_modal(self, x: Tensor, graph: BipartiteGraph) -> Embeddings:
+        r"""Vectors :math:`\mathbf{Y}^m` of all modalities side by side.
 
         Shapes:
-            - **input:** logits :math:`(*, K_h)`
-            - **output:** noise :math:`(*, K_h)`, factors :math:`(*, K_h)`
+            - **input:** projected features :math:`(N, nd)`
+            - **output:** user vectors :math:`(M, nd)`, item vectors
+              :math:`(N, nd)`
         """
-        noise = factor = None
-        if training or not self.deterministic:
-            # Zeros do occur among exponential float32 numbers.
-            tiny = torch.finfo(logits.dtype).tiny
-            noise = -torch.empty_like(logits).exponential_().clamp_(min=tiny).log_()
-        if training and self.keep_rate < 1:
-            factor = torch.empty_like(logits).bernoulli_(self.keep_rate).div_(self.keep_rate)
-        return noise, factor
-
-    def membership(self, logits: Tensor, modality: str, node_type: str, training: bool) -> Tensor:
-        r"""Shares of nodes in hyperedges.
-
-        Shapes:
-            - **input:** logits :math:`(*, K_h)`
-            - **output:** shares :math:`(*, K_h)`
-        """
-        noise, factor = self.draw(logits.detach(), modality, node_type, training)
-        logits = logits if noise is None else logits + noise
-        # Softmax over few columns is slow, over few rows it is not. Subnormal
-        # shares do not count, but every product with them would be slow.
-        share = (logits / self.temperature).t().contiguous().softmax(dim=0).t()
-        share = F.threshold(share, 1e-20, 0.0)
-        return share if factor is None else share * factor
+        (colptr, _), _ = graph.to_user.get_csc()
+        mean = colptr.diff().clamp(min=1).to(x.dtype).reciprocal().view(-1, 1)
+        user, item = self.conv(x, graph.to_user).mul_(mean), x
+        for _ in range(self.num_modal_layers):
+            user, item = (
+                self.conv(item, graph.to_user, graph.to_user_weight),
+                self.conv(user, graph.to_item, graph.to_item_weight),
+            )
+        return Embeddings(user, item)
 
     def parts(self, data: HeteroData, training: bool = False) -> Parts:
         r"""Content, modal and global vectors of all nodes.
@@ -206,37 +169,16 @@ class LGMRec(Recommender):
         graph = self.graph(data)
         content = self.propagation(self.user_embedding, self.encode_items(data), graph)
 
-        item, logits = [], []
-        for modality, projection in self.projections.items():
-            # One pass over the features yields modal vectors and logits.
-            weight = torch.cat([projection, self.hyperedges[modality]], dim=1)
-            out = project(data[ITEM][f'x_{modality}'], weight.t())
-            value, logit = out.split([self.channels, self.num_hyperedges], dim=1)
-            item.append(value)
-            logits.append(logit)
-        user_logits = self.conv(torch.cat(logits, dim=1), graph.to_user).chunk(len(item), dim=1)
-        (colptr, _), _ = graph.to_user.get_csc()
-        x_item = torch.cat(item, dim=1)
-        mean = colptr.diff().clamp(min=1).to(x_item.dtype).reciprocal().view(-1, 1)
-        x_user = self.conv(x_item, graph.to_user).mul_(mean)
-        for _ in range(self.num_modal_layers):
-            x_user, x_item = (
-                self.conv(x_item, graph.to_user, graph.to_user_weight),
-                self.conv(x_user, graph.to_item, graph.to_item_weight),
-            )
-        shape = (-1, len(self.modalities), self.channels)
-
-        hyper = []
-        for modality, of_item, of_user in zip(self.modalities, logits, user_logits):
-            g_item = self.membership(of_item, modality, ITEM, training)
-            g_user = self.membership(of_user, modality, USER, training)
-            lat = g_item.t() @ content.item
-            if self.num_hyper_layers > 1:
-                overlap = g_item.t() @ g_item
-                for _ in range(1, self.num_hyper_layers):
-                    lat = overlap @ lat
-            hyper.append(Hypergraph(Embeddings(g_user, g_item), lat))
-        return Parts(content, Embeddings(x_user.view(shape), x_item.view(shape)), hyper)
+        tables = zip(self.features.raw(data), self.projections.values(), self.hyperedges.values())
+        x, logits = zip(*(products(table, pair) for table, *pair in tables))
+        user_logits = self.conv(torch.cat(logits, dim=1), graph.to_user).chunk(len(x), dim=1)
+        modal = self.propagate_modal(torch.cat(x, dim=1), graph)
+        hyper = [
+            self.hypergraph(of_user, of_item, content.item, m, training)
+            for m, of_user, of_item in zip(self.features.names, user_logits, logits)
+        ]
+        shape = (-1, len(x), self.channels)
+        return Parts(content, Embeddings(*(y.view(shape) for y in modal)), hyper)
 
     def fuse(self, content: Tensor, modal: Tensor, share: Tensor, lat: Tensor) -> Tensor:
         r"""Final vectors, row by row.
@@ -258,13 +200,13 @@ class LGMRec(Recommender):
     def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
         content, modal, hyper = self.parts(data, self.training)
         share, lat = merge(hyper)
-        rows = zip(batch.rows(content), batch.rows(modal), batch.rows(share))
-        user, pos, neg = (self.fuse(*part, lat) for part in rows)
-        losses = {'bpr': bpr_loss((user * pos).sum(dim=-1), (user * neg).sum(dim=-1))}
+        parts = zip(batch.rows(content), batch.rows(modal), batch.rows(share))
+        rows = Rows(*(self.fuse(*part, lat) for part in parts))
+        losses = {'bpr': bpr_loss(*rows.scores())}
         pairs = list(combinations(hyper, 2))
         if self.cl_weight > 0 and len(pairs) > 0:
             for side, name, index in ((0, 'user', batch.user), (1, 'item', batch.pos)):
-                nodes, total = distinct(index), user.new_zeros(())
+                nodes, total = distinct(index), rows.user.new_zeros(())
                 for a, b in pairs:
                     anchor = a.share[side].index_select(0, nodes.node) @ a.lat
                     total = total + contrast_all(
@@ -272,7 +214,7 @@ class LGMRec(Recommender):
                     )
                 losses[f'hcl_{name}'] = self.cl_weight / len(pairs) * total
         if self.reg_weight > 0:
-            losses['reg'] = self.reg_weight * frobenius_reg(user, pos, neg)
+            losses['reg'] = self.reg_weight * frobenius_reg(*rows)
         return losses
 
 
@@ -287,32 +229,6 @@ def merge(hyper: list[Hypergraph]) -> tuple[Embeddings, Tensor]:
     return Embeddings(user, item), torch.cat([h.lat for h in hyper])
 
 
-def contrast_all(
-    anchor: Tensor, share: Tensor, lat: Tensor, nodes: Distinct, temperature: float
-) -> Tensor:
-    r"""Contrastive loss of the nodes of a batch against all nodes, by cosine
-    similarity and summed,
-
-    .. math::
-        - \sum_{b} \log \frac{\exp(\cos(\mathbf{a}_b, \mathbf{p}_b) / \tau)}
-        {\sum_{k=1}^{n} \exp(\cos(\mathbf{a}_b, \mathbf{p}_k) / \tau)} .
-
-    Positives are shares in hyperedges times vectors of these. Anchors are
-    compared with the latter if they are few,
-    :math:`\mathbf{a}_b^{\top} (\mathbf{L}^{\top} \mathbf{g}_k) =
-    (\mathbf{L} \mathbf{a}_b)^{\top} \mathbf{g}_k`.
-
-    Shapes:
-        - **input:** anchors :math:`(D, d)`, shares of positives
-          :math:`(n, K_h)`, vectors of hyperedges :math:`(K_h, d)`
-        - **output:** a scalar
-    """
-    anchor = F.normalize(anchor, dim=-1) / temperature
-    vectors = share @ lat
-    norm = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True).clamp_min(1e-12)
-    if lat.size(0) < lat.size(1):
-        anchor, vectors = anchor @ lat.t(), share
-    vectors = vectors / norm
-    total = log_sum_exp(anchor, vectors, nodes.times, bound=1 / temperature)
-    own = (anchor * vectors.index_select(0, nodes.node)).sum(dim=-1)
-    return total - own @ nodes.times.to(own.dtype)
+def matrices(widths: Mapping[str, int], channels: int) -> NameDict[nn.Parameter]:
+    r"""A matrix of each modality."""
+    return NameDict({m: nn.Parameter(torch.empty(w, channels)) for m, w in widths.items()})

@@ -5,17 +5,16 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from motor_geo.nn.conv import LightPropagation, Propagate
-from motor_geo.nn.functional.dct import cosine_transform
-from motor_geo.nn.functional.rows import mean_square, normalize_rows, project, row_norm
+from motor_geo.nn.functional.rows import mean_square, normalize_rows, row_norm
 from motor_geo.nn.loss import bpr_loss
+from motor_geo.nn.models.block_encoder import BlockEncoder, BlockGates
 from motor_geo.nn.models.item_graph import ItemGraph, modality_weights
-from motor_geo.nn.models.recommender import Recommender, modalities, num_nodes
-from motor_geo.typing import ITEM, USER, Batch, Embeddings
+from motor_geo.nn.models.recommender import Recommender, num_nodes
+from motor_geo.typing import USER, Batch, Embeddings, Rows, modalities
 
 
 class LIRDRec(Recommender):
@@ -124,38 +123,24 @@ class LIRDRec(Recommender):
             raise ValueError(f"'decay_base' must lie in (0, 1] (got {decay_base})")
         # There is no item embedding to fall back to.
         super().__init__(data, nn.Identity() if item_encoder is None else item_encoder, channels)
-        self.item_encoder = item_encoder  # type: ignore
+        self.item_encoder = item_encoder  # type: ignore[assignment]
         self.num_item_layers = num_item_layers
         self.decay_weight = decay_weight
         self.decay_base = decay_base
         self.reg_weight = reg_weight
-        self.dct = dct
         self.residual = residual
         self.schedule = schedule
         self.pwc = pwc
-        self.modalities = modalities(data, 'LIRDRec')
-        self.item_graphs = ItemGraph(modality_weights(self.modalities, modality_weight))
+        modal = modalities(data, 'LIRDRec', at_least=1)
+        self.item_graphs = ItemGraph(modality_weights(modal, modality_weight))
         self.item_graphs.check(data, 'LIRDRec')
         self.propagation = LightPropagation(num_layers, readout='sum')
         self.conv = Propagate()
 
-        widths = [data[ITEM][f'x_{m}'].size(1) for m in self.modalities]
-        if dct != 'none' and (item_encoder is None or item_block == 'extra'):
-            widths.append(sum(widths))
-        self.encoders = nn.ModuleList(
-            nn.Sequential(
-                nn.Linear(width, 4 * channels),
-                nn.LeakyReLU(inplace=True),
-                nn.Linear(4 * channels, channels, bias=False),
-            )
-            for width in widths
-        )
-        self.num_blocks = len(widths) + (item_encoder is not None)
-        hidden = max(channels // 4, 1)
-        self.gates = nn.ModuleList(
-            nn.Sequential(nn.Linear(channels, hidden), nn.LeakyReLU(), nn.Linear(hidden, 1))
-            for _ in range(self.num_blocks)
-        )
+        shared = dct != 'none' and (item_encoder is None or item_block == 'extra')
+        self.blocks = BlockEncoder(data, channels, shared, across_items=dct == '2d')
+        self.num_blocks = len(self.blocks) + (item_encoder is not None)
+        self.gates = BlockGates(self.num_blocks, channels)
         num_users = num_nodes(data, USER)
         self.user_embedding = nn.Parameter(torch.empty(num_users, self.num_blocks * channels))
         self.theta = nn.Parameter(torch.empty(num_users, self.num_blocks))
@@ -165,9 +150,6 @@ class LIRDRec(Recommender):
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
-        for module in [*self.encoders.modules(), *self.gates.modules()]:
-            if isinstance(module, nn.Linear):
-                module.reset_parameters()
         self._reset_tables()
 
     def _reset_tables(self) -> None:
@@ -199,32 +181,6 @@ class LIRDRec(Recommender):
         odds = self.decay_weight * self.decay_base ** (n * (n + 1) / 2)
         return odds / (odds + 1 - self.decay_weight)
 
-    def encode_features(self, data: HeteroData) -> list[Tensor]:
-        r"""The block of every modality, and the shared one. That is linear in
-        the features up to its activation: instead of all features, the weights
-        are transformed, and all features are read once.
-
-        Shapes:
-            - **output:** vectors :math:`(N, d)`
-        """
-        features = [data[ITEM][f'x_{m}'].detach() for m in self.modalities]
-        size = self.encoders[0][0].out_features  # type: ignore
-        weights = [encoder[0].weight for encoder in self.encoders]  # type: ignore
-        if len(weights) > len(features):
-            parts = weights.pop().split([x.size(1) for x in features], dim=1)
-            weights = [
-                torch.cat([weight, cosine_transform(part, inverse=True)])
-                for weight, part in zip(weights, parts)
-            ]
-        hidden = [project(x, weight).split(size, dim=1) for x, weight in zip(features, weights)]
-        first = [parts[0] for parts in hidden]
-        if len(hidden[0]) > 1:
-            shared = sum((parts[1] for parts in hidden[1:]), hidden[0][1])
-            if self.dct == '2d':
-                shared = cosine_transform(shared.t()).t()
-            first.append(shared)
-        return [encoder[1:](h + encoder[0].bias) for encoder, h in zip(self.encoders, first)]  # type: ignore
-
     def propagate(self, data: HeteroData) -> tuple[Tensor, Tensor, Tensor]:
         r"""Blocks of users, their weights, and final vectors of items.
 
@@ -232,7 +188,7 @@ class LIRDRec(Recommender):
             - **output:** blocks :math:`(M, b, d)`, weights :math:`(M, b)`,
               item vectors :math:`(N, bd)`
         """
-        blocks = self.encode_features(data)
+        blocks = self.blocks(data)
         if self.item_encoder is not None:
             blocks.append(self.encode_items(data))
         item = normalize_rows(torch.stack(blocks, dim=1)).flatten(1)
@@ -240,11 +196,9 @@ class LIRDRec(Recommender):
         user = normalize_rows(self.user_embedding.view(size)).flatten(1)
         out = self.propagation(user, item, self.graph(data))
 
-        user = out.user.view(size)
-        # All gates at once, as layers that are zero between blocks.
-        hidden, final = ([gate[i] for gate in self.gates] for i in (0, 2))  # type: ignore
-        logits = F.linear(F.leaky_relu_(F.linear(out.user, *_join(hidden))), *_join(final))
-        fusion = self.theta.lerp(logits.to(self.theta.dtype), self.net_weight).softmax(dim=-1)
+        logits = self.gates(out.user).to(self.theta.dtype)
+        # That is (1 - w) theta + w f(U).
+        fusion = self.theta.lerp(logits, self.net_weight).softmax(dim=-1)
         if not self.pwc:
             fusion = torch.ones_like(fusion)
 
@@ -252,7 +206,11 @@ class LIRDRec(Recommender):
         edge_index, weight = self.item_graphs(data, h.dtype)
         for _ in range(self.num_item_layers):
             h = self.conv(h, edge_index, weight)
-        return user, fusion, h + (out.item if self.residual == 'propagated' else item)
+        return (
+            out.user.view(size),
+            fusion,
+            h + (out.item if self.residual == 'propagated' else item),
+        )
 
     def forward(self, data: HeteroData) -> Embeddings:
         user, fusion, item = self.propagate(data)
@@ -266,18 +224,10 @@ class LIRDRec(Recommender):
             self.fusion.copy_(fusion.detach())
         user, pos, neg = batch.rows(Embeddings(blocks.flatten(1), item))
         user = fusion.index_select(0, batch.user).unsqueeze(-1) * user.view(-1, *blocks.shape[1:])
-        user = user.flatten(1)
-        pos, neg = (user * pos).sum(dim=-1), (user * neg).sum(dim=-1)
         # Mean squares by way of norms: weighted users exist in the batch only.
         norm = fusion * row_norm(blocks)
         return {
-            'bpr': bpr_loss(pos, neg),
+            'bpr': bpr_loss(*Rows(user.flatten(1), pos, neg).scores()),
             'reg_user': self.reg_weight * norm.square().sum() / blocks.numel(),
             'reg_item': self.reg_weight * mean_square(item),
         }
-
-
-def _join(layers: list[nn.Linear]) -> tuple[Tensor, Tensor]:
-    r"""Weight and bias of linear layers side by side, each on its own block."""
-    weights, biases = zip(*((layer.weight, layer.bias) for layer in layers))
-    return torch.block_diag(*weights), torch.cat(biases)

@@ -8,11 +8,13 @@ from torch_geometric.data import HeteroData
 
 from motor_geo.nn.conv import LightPropagation, Propagate
 from motor_geo.nn.functional.distinct import distinct
-from motor_geo.nn.functional.rows import project
+from motor_geo.nn.functional.feature_blocks import linear_twice
 from motor_geo.nn.loss import bpr_loss, info_nce, l2_reg
+from motor_geo.nn.models.item_features import ItemFeatures
 from motor_geo.nn.models.item_graph import ItemGraph
-from motor_geo.nn.models.recommender import Recommender, modalities
-from motor_geo.typing import ITEM, Batch, Embeddings
+from motor_geo.nn.models.recommender import Recommender
+from motor_geo.nn.name_dict import NameDict
+from motor_geo.typing import Batch, Embeddings, Rows
 
 
 class Views(NamedTuple):
@@ -34,7 +36,7 @@ class MGCN(Recommender):
         \sigma(\mathbf{G}_m(\mathbf{W}_m \mathbf{X}^m)) \right), \qquad
         \mathbf{Z}^m_U = \hat{\mathbf{R}} \mathbf{Z}^m_I .
 
-    With :math:`\mathbf{C}` the outcome of LightGCN and attention
+    With :math:`\mathbf{C}` the output of LightGCN and attention
     :math:`a_m` per node, the parts that modalities share and those they do
     not are added to it,
 
@@ -107,33 +109,40 @@ class MGCN(Recommender):
         self.cl_weight = cl_weight
         self.temperature = temperature
         self.fusion = fusion
-        self.modalities = modalities(data, 'MGCN')
-        self.item_graphs = {m: ItemGraph({m: 1.0}) for m in self.modalities}
-        for graph in self.item_graphs.values():
-            graph.check(data, 'MGCN')
         self.propagation = LightPropagation(num_layers)
         self.conv = Propagate()
-        self.lins = nn.ModuleDict(
-            {m: nn.Linear(data[ITEM][f'x_{m}'].size(1), channels) for m in self.modalities}
-        )
-        self.gates = nn.ModuleDict({m: nn.Linear(channels, channels) for m in self.modalities})
-        self.preference_gates = nn.ModuleDict(
-            {m: nn.Linear(channels, channels) for m in self.modalities}
-        )
+        self.features = ItemFeatures(data, channels, 'MGCN', train=train_features)
+        names = self.features.names
+        self.item_graphs = {m: ItemGraph({m: 1.0}) for m in names}
+        for graph in self.item_graphs.values():
+            graph.check(data, 'MGCN')
+        self.gates = NameDict({m: nn.Linear(channels, channels) for m in names})
+        self.preference_gates = NameDict({m: nn.Linear(channels, channels) for m in names})
         self.attention = nn.Sequential(
             nn.Linear(channels, channels), nn.Tanh(), nn.Linear(channels, 1, bias=False)
         )
-        self.features: nn.ParameterDict | None = None
-        if train_features:
-            tables = {m: data[ITEM][f'x_{m}'].float().clone() for m in self.modalities}
-            self.features = nn.ParameterDict(tables)
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
-        for block in (self.lins, self.gates, self.preference_gates, self.attention):
+        for block in (self.gates, self.preference_gates, self.attention):
             for lin in block.modules():
                 if isinstance(lin, nn.Linear):
                     lin.reset_parameters()
+
+    def modal_item(self, data: HeteroData, name: str, item: Tensor) -> Tensor:
+        r"""Item vectors :math:`\mathbf{Z}^m_I` of a modality.
+
+        Shapes:
+            - **input:** item vectors :math:`(N, d)`
+            - **output:** item vectors :math:`(N, d)`
+        """
+        lin, gate = self.features.lin(name), self.gates[name]
+        x = self.features.table(data, name)
+        gated = linear_twice(x, lin.weight, lin.bias, gate.weight, gate.bias)
+        z = item * torch.sigmoid(gated)
+        for _ in range(self.num_item_layers):
+            z = self.conv(z, *self.item_graphs[name](data, item.dtype))
+        return z
 
     def views(self, data: HeteroData, index: tuple[Tensor, Tensor] | None = None) -> Views:
         r"""Content and modal vectors.
@@ -150,19 +159,7 @@ class MGCN(Recommender):
               nodes :math:`B` and :math:`C` instead of :math:`M` and :math:`N`
         """
         item, graph = self.encode_items(data), self.graph(data)
-        modal = []
-        for modality, lin in self.lins.items():
-            table = self.features
-            x = data[ITEM][f'x_{modality}'] if table is None else table[modality]
-            # Two linear maps in a row are one.
-            gate = self.gates[modality]
-            weight, bias = gate.weight @ lin.weight, gate(lin.bias)  # type: ignore
-            z = item * torch.sigmoid(project(x, weight, bias))
-            edge_index, weight = self.item_graphs[modality](data, item.dtype)
-            for _ in range(self.num_item_layers):
-                z = self.conv(z, edge_index, weight)
-            modal.append(z)
-        modal_item = torch.stack(modal, dim=1)
+        modal_item = torch.stack([self.modal_item(data, m, item) for m in self.gates], dim=1)
         args = modal_item.flatten(1), graph.to_user, graph.to_user_weight
         tables = self.user_embedding, item, graph
         if index is None:
@@ -204,14 +201,15 @@ class MGCN(Recommender):
         user_side = self.side(user, modal.user)
         pos, neg = item.split(size)
         pos_side, neg_side = self.side(item, modal.item).split(size)
-        out = (user + user_side).index_select(0, users.inverse)
-        out_pos = (pos + pos_side).index_select(0, items.inverse)
-        out_neg = neg + neg_side
+        rows = Rows(
+            (user + user_side).index_select(0, users.inverse),
+            (pos + pos_side).index_select(0, items.inverse),
+            neg + neg_side,
+        )
 
-        losses = {'bpr': bpr_loss((out * out_pos).sum(dim=-1), (out * out_neg).sum(dim=-1))}
+        losses = {'bpr': bpr_loss(*rows.scores())}
         if self.reg_weight > 0:
-            reg = l2_reg(out, out_pos, out_neg) / self.batch_size
-            losses['reg'] = self.reg_weight * reg
+            losses['reg'] = self.reg_weight * (l2_reg(*rows) / self.batch_size)
         if self.cl_weight > 0:
             cl_item = info_nce(pos_side, pos, self.temperature, (items, items))
             cl_user = info_nce(user_side, user, self.temperature, (users, users))

@@ -96,16 +96,17 @@ class MICRO(LearnedGraphRecommender):
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
-        for lin in (self.attention[0], self.attention[2]):
-            lin.reset_parameters()  # type: ignore
+        for lin in self.attention:
+            if isinstance(lin, nn.Linear):
+                lin.reset_parameters()
 
     def item_graphs(self, data: HeteroData) -> ItemGraphs:
         r"""The item graphs of the current parameters in the order of
-        :obj:`modalities`, with their gradient.
+        modalities, with their gradient.
         """
         learned = self.learned_graphs(data) if self.initial_weight < 1 else {}
         graphs = []
-        for modality in self.modalities:
+        for modality in self.features.names:
             edge_index, weight = self.initial_graph(data, modality)
             edge_indices, weights = [edge_index], [self.initial_weight * weight]
             if modality in learned:
@@ -138,7 +139,7 @@ class MICRO(LearnedGraphRecommender):
         views, h = self.fuse(item, self.epoch_item_graphs(data))
         losses = self.ranking_loss(self.combine(data, item, h), batch)
         if self.contrast_weight > 0:
-            for modality, view in zip(self.modalities, views):
+            for modality, view in zip(self.features.names, views):
                 contrast = two_view_contrast(view, h, self.temperature)
                 losses[f'contrast_{modality}'] = self.contrast_weight * contrast
         return losses

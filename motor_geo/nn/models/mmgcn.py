@@ -1,20 +1,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch_geometric import EdgeIndex
 from torch_geometric.data import HeteroData
 
-from motor_geo.nn.conv.mmgcn_conv import MMGCNConv
-from motor_geo.nn.functional.rows import normalize_rows, project
-from motor_geo.nn.graph import BipartiteGraph
+from motor_geo.nn.conv.mmgcn_conv import MMGCNBranch
+from motor_geo.nn.graph import BipartiteGraph, mean_graph
 from motor_geo.nn.item_encoder import IDEmbedding
 from motor_geo.nn.loss import bpr_loss
-from motor_geo.nn.models.recommender import Recommender, modalities, num_nodes
-from motor_geo.typing import ITEM, USER, Batch, Embeddings
+from motor_geo.nn.memo import Memo
+from motor_geo.nn.models.recommender import Recommender, num_nodes
+from motor_geo.typing import ITEM, USER, Batch, Embeddings, modalities
 
 
 class MMGCN(Recommender):
@@ -76,7 +76,7 @@ class MMGCN(Recommender):
         super().__init__(data, item_encoder, channels)
         if num_layers < 1:
             raise ValueError(f"'num_layers' must be positive (got {num_layers})")
-        self.modalities = modalities(data, 'MMGCN')
+        self.modalities = modalities(data, 'MMGCN', at_least=1)
         if latent_channels is None:
             latent_channels = {'image': 256} if 'image' in self.modalities else {}
         unknown = sorted(set(latent_channels) - set(self.modalities))
@@ -88,7 +88,7 @@ class MMGCN(Recommender):
         self.reg_weight = reg_weight
         self.train_embeddings = train_embeddings
         self.branches = nn.ModuleList(
-            _Branch(
+            MMGCNBranch(
                 num_nodes(data, USER),
                 data[ITEM][f'x_{m}'].size(1),
                 latent_channels.get(m),
@@ -99,16 +99,19 @@ class MMGCN(Recommender):
             for m in self.modalities
         )
         self._own_items = item_encoder is None
-        self._mean: tuple[BipartiteGraph, BipartiteGraph] | None = None
+        self._mean_graphs = Memo()
         self.user_embedding.requires_grad_(train_embeddings)
         if self._own_items:
             self.item_encoder.requires_grad_(train_embeddings)
         self._reset_id()
 
+    def _branches(self) -> Iterator[tuple[str, MMGCNBranch]]:
+        return zip(self.modalities, cast('Iterable[MMGCNBranch]', self.branches))
+
     def reset_parameters(self) -> None:
         super().reset_parameters()
-        for branch in self.branches:
-            branch.reset_parameters()  # type: ignore
+        for _, branch in self._branches():
+            branch.reset_parameters()
         self._reset_id()
 
     def _reset_id(self) -> None:
@@ -124,15 +127,7 @@ class MMGCN(Recommender):
         for as long as the same edges come in.
         """
         graph = self.graph(data)
-        if self._mean is None or self._mean[0] is not graph:
-            weights = []
-            for edge_index, weight in [graph[:2], graph[2:]]:
-                degree = edge_index.get_csc()[0][0].diff()
-                inverse = degree.to(weight.dtype).reciprocal()
-                weights.append(inverse.repeat_interleave(degree))
-            mean = graph._replace(to_user_weight=weights[0], to_item_weight=weights[1])
-            self._mean = (graph, mean)
-        return self._mean[1]
+        return self._mean_graphs(lambda: mean_graph(graph), graph)
 
     def propagate(
         self, data: HeteroData, ids: Embeddings, rows: Embeddings | None = None
@@ -149,7 +144,7 @@ class MMGCN(Recommender):
         graph = self.mean_graph(data)
         outs = [
             branch(data[ITEM][f'x_{modality}'], ids, graph, rows)
-            for modality, branch in zip(self.modalities, self.branches)
+            for modality, branch in self._branches()
         ]
         return Embeddings(*(sum(views[1:], views[0]) / len(outs) for views in zip(*outs)))
 
@@ -167,93 +162,8 @@ class MMGCN(Recommender):
             rows = batch.rows(ids)
             reg = rows[0].square().mean() + torch.cat(rows[1:]).square().mean()
             losses['reg_id'] = self.reg_weight * reg
-            for modality, branch in zip(self.modalities, self.branches):
+            for modality, branch in self._branches():
                 if branch.lin is not None:
-                    reg = branch.preference.square().mean()  # type: ignore
+                    reg = branch.preference.square().mean()
                     losses[f'reg_{modality}'] = self.reg_weight * reg
         return losses
-
-    def __getstate__(self) -> dict:
-        return {**super().__getstate__(), '_mean': None}
-
-
-class _Branch(nn.Module):
-    r"""All layers of a modality."""
-
-    def __init__(
-        self,
-        num_users: int,
-        in_channels: int,
-        latent_channels: int | None,
-        out_channels: int,
-        num_layers: int,
-        train_preference: bool,
-    ):
-        super().__init__()
-        self.lin = None if latent_channels is None else nn.Linear(in_channels, latent_channels)
-        width = in_channels if latent_channels is None else latent_channels
-        preference = torch.empty(num_users, width)
-        self.preference = nn.Parameter(preference, requires_grad=train_preference)
-        widths = [width] + [out_channels] * (num_layers - 1)
-        self.convs = nn.ModuleList(MMGCNConv(width, out_channels) for width in widths)
-        self._kept: dict[str, tuple] = {}
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        nn.init.xavier_normal_(self.preference)
-        if self.lin is not None:
-            self.lin.reset_parameters()
-        for conv in self.convs:
-            conv.reset_parameters()  # type: ignore
-        nn.init.xavier_normal_(self.convs[0].gate.weight)  # type: ignore
-
-    def forward(
-        self,
-        x: Tensor,
-        ids: Embeddings,
-        graph: BipartiteGraph,
-        rows: Embeddings | None = None,
-    ) -> Embeddings:
-        user: Tensor = self.preference
-        item = x
-        user_mean = item_mean = user_scale = item_scale = None
-        if user.requires_grad:
-            user = normalize_rows(user)
-        else:
-            user_scale, item_mean = self._constant(
-                'user', user, graph.to_item, graph.to_item_weight
-            )
-        if self.lin is not None:
-            item = normalize_rows(project(x, self.lin.weight, self.lin.bias))
-        elif x.requires_grad:
-            item = normalize_rows(x.to(self.preference.dtype))
-        else:
-            item_scale, user_mean = self._constant('item', x, graph.to_user, graph.to_user_weight)
-
-        out, last = Embeddings(user, item), len(self.convs) - 1
-        constant = [(user_mean, item_mean), (user_scale, item_scale)]
-        for layer, conv in enumerate(self.convs):
-            out = conv(out, ids, graph, *constant, rows=rows if layer == last else None)
-            constant = []  # Of the first layer only.
-        return out
-
-    def _constant(
-        self, name: str, table: Tensor, edge_index: EdgeIndex, weight: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        r"""Factors that scale the rows of a table that is not trained to unit
-        length, and means of these over neighbours, kept for as long as the
-        same table and graph come in.
-        """
-        key = (table._version, table.data_ptr())
-        kept = self._kept.get(name)
-        if kept is None or kept[0] is not table or kept[1] is not weight or kept[2] != key:
-            with torch.no_grad():
-                x = table.to(weight.dtype)
-                norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-                scale = norm.clamp_min(1e-12).reciprocal()
-                mean = self.convs[0].conv(x * scale, edge_index, weight)  # type: ignore
-            kept = self._kept[name] = (table, weight, key, scale, mean)
-        return kept[3:]
-
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, '_kept': {}}

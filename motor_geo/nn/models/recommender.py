@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
-from motor_geo.nn.graph import BipartiteGraph, sym_norm
+from motor_geo import typing
+from motor_geo.nn.graph import BipartiteGraph, build_graph
 from motor_geo.nn.item_encoder import IDEmbedding, encode_items, xavier_
+from motor_geo.nn.memo import Memo
 from motor_geo.typing import ITEM, RATES, USER, Batch, Embeddings
 from motor_geo.utils.ranking import top_k
+
+modalities = partial(typing.modalities, at_least=1)
 
 
 class Recommender(nn.Module):
@@ -38,6 +43,8 @@ class Recommender(nn.Module):
     item_graph: ClassVar[str | None] = None
     #: Whether raw features are read, and how many modalities are needed.
     min_modalities: ClassVar[int] = 0
+    #: Whether the loss reads negative items.
+    needs_negatives: ClassVar[bool] = True
     #: Form of the Xavier initialisation of ID tables.
     init: ClassVar[str] = 'uniform'
     #: Learning rate and weight decay of Adam, and ``(a, b)`` of the
@@ -60,7 +67,7 @@ class Recommender(nn.Module):
         self.user_embedding = nn.Parameter(
             torch.empty(num_nodes(data, USER), self.user_channels(channels))
         )
-        self._graph: tuple[Tensor, int, torch.dtype, int, BipartiteGraph] | None = None
+        self._graphs = Memo()
         xavier_(self.user_embedding, self.init)
 
     @classmethod
@@ -72,8 +79,9 @@ class Recommender(nn.Module):
         r"""Draws all parameters anew."""
         xavier_(self.user_embedding, self.init)
         for module in self.children():
-            if hasattr(module, 'reset_parameters'):
-                module.reset_parameters()  # type: ignore
+            reset = getattr(module, 'reset_parameters', None)
+            if reset is not None:
+                reset()
 
     def forward(self, data: HeteroData) -> Embeddings:
         r"""Final user and item vectors on the full training graph.
@@ -111,17 +119,17 @@ class Recommender(nn.Module):
         r"""The symmetrically normalised training graph, kept for as long as
         the same edges come in.
         """
-        edge_index = data[RATES].edge_index
-        dtype, size = self.user_embedding.dtype, num_nodes(data, ITEM)
-        cache = self._graph
-        if (
-            cache is None
-            or cache[0] is not edge_index
-            or cache[1:4] != (edge_index._version, dtype, size)
-        ):
-            graph = build_graph(edge_index, num_nodes(data, USER), size, dtype)
-            cache = self._graph = (edge_index, edge_index._version, dtype, size, graph)
-        return cache[4]
+        args = self.graph_args(data)
+        return self._graphs(lambda: build_graph(*args), *args)
+
+    def graph_args(self, data: HeteroData) -> tuple[Tensor, int, int, torch.dtype]:
+        r"""What the training graph is made from: user-item edges, the numbers
+        of users and items, and the type of edge weights; what
+        :func:`~motor_geo.nn.graph.build_graph` and
+        :class:`~motor_geo.nn.graph.PrunedGraph` take.
+        """
+        size = num_nodes(data, USER), num_nodes(data, ITEM)
+        return data[RATES].edge_index, *size, self.user_embedding.dtype
 
     @torch.no_grad()
     def recommend(
@@ -156,24 +164,11 @@ class Recommender(nn.Module):
             if parameter.requires_grad and num_items in parameter.shape
         ]
 
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, '_graph': None}
-
     def __repr__(self) -> str:
         return (
             f'{self.__class__.__name__}({self.user_embedding.size(0)}, {self.channels}, '
             f'item_encoder={self.item_encoder})'
         )
-
-
-def build_graph(
-    edge_index: Tensor, num_users: int, num_items: int, dtype: torch.dtype
-) -> BipartiteGraph:
-    r"""A user-item graph with symmetric normalisation, from its edges
-    **[2, E]**.
-    """
-    weight = sym_norm(edge_index, num_users, num_items, dtype)
-    return BipartiteGraph.from_edges(edge_index, num_users, num_items, weight)
 
 
 def num_nodes(data: HeteroData, node_type: str) -> int:
@@ -182,20 +177,3 @@ def num_nodes(data: HeteroData, node_type: str) -> int:
     if size is None:
         raise ValueError(f"The graph has no data['{node_type}'].num_nodes")
     return int(size)
-
-
-def modalities(data: HeteroData, model: str, at_least: int = 1) -> list[str]:
-    r"""Names of the item features :obj:`x_<modality>` in sorted order.
-
-    Raises:
-        ValueError: If there are fewer than :obj:`at_least`.
-    """
-    store = data[ITEM]
-    names = sorted(key[2:] for key in store.keys() if key.startswith('x_'))
-    if len(names) < at_least:
-        raise ValueError(
-            f"'{model}' needs item features of at least {at_least} "
-            f"modalit{'y' if at_least == 1 else 'ies'} (data['item'].x_<modality>), found "
-            f'{names or "none"}'
-        )
-    return names

@@ -4,13 +4,16 @@ import torch
 from torch import Tensor, nn
 from torch_geometric import EdgeIndex
 from torch_geometric.data import HeteroData
+from torch_geometric.nn.module_dict import ModuleDict
 
 from motor_geo.nn.conv import Propagate
 from motor_geo.nn.functional.distinct import distinct
-from motor_geo.nn.functional.rows import project
+from motor_geo.nn.functional.rows import inverse_norm, project
 from motor_geo.nn.loss import batch_contrast, info_nce
-from motor_geo.nn.models.recommender import Recommender, modalities
-from motor_geo.typing import ITEM, Batch, Embeddings
+from motor_geo.nn.memo import Memo
+from motor_geo.nn.models.item_features import ItemFeatures
+from motor_geo.nn.models.recommender import Recommender
+from motor_geo.typing import Batch, Embeddings, modalities
 
 
 class SLMRec(Recommender):
@@ -67,6 +70,7 @@ class SLMRec(Recommender):
     """
 
     min_modalities = 1
+    needs_negatives = False
     weight_decay = 1e-4
 
     def __init__(
@@ -93,24 +97,23 @@ class SLMRec(Recommender):
         self.temperature = temperature
         self.ssl_weight = ssl_weight
         self.ssl_temperature = ssl_temperature
-        self.modalities = sorted(modalities(data, 'SLMRec'), key=lambda m: (m != 'image', m))
+        names = modalities(data, 'SLMRec', at_least=1)
+        self.modalities = sorted(names, key=lambda m: (m != 'image', m))
         self.conv = Propagate()
 
         n, d = len(self.modalities), channels
-        self.lins = nn.ModuleDict(
-            {m: nn.Linear(data[ITEM][f'x_{m}'].size(1), d) for m in self.modalities}
-        )
+        self.features = ItemFeatures(data, channels, 'SLMRec', names=self.modalities)
         self.user_fusion = nn.Linear((n + 1) * d, d)
         self.item_fusion = nn.Linear((n + 1) * d, d)
 
         widths = [d] if n == 1 else [d] * (n - 1) + [d // 2]
         self.head_id = nn.Linear(d, d)
-        self.heads = nn.ModuleDict({m: nn.Linear(d, w) for m, w in zip(self.modalities, widths)})
+        self.heads = ModuleDict({m: nn.Linear(d, w) for m, w in zip(self.modalities, widths)})
         self.chain = nn.ModuleList([nn.Linear(d, w) for w in widths[1:]])
         self.stage: nn.ModuleDict | None = None
         if n == 2:  # The head takes no part, as in the reference.
             self.stage = nn.ModuleDict({'map': nn.Linear(d, d), 'head': nn.Linear(d, d)})
-        self._scales: dict[str, tuple[Tensor, int, torch.dtype, Tensor]] = {}
+        self._scales = Memo(size=n)
         self._reset_linears()
 
     def reset_parameters(self) -> None:
@@ -131,21 +134,13 @@ class SLMRec(Recommender):
             - **output:** item vectors :math:`(N, (n + 1) d)`
         """
         out, dtype = [self.encode_items(data)], self.user_embedding.dtype
-        for modality, lin in self.lins.items():
-            x = data[ITEM][f'x_{modality}']
+        for name, lin in self.features:
+            x = self.features.table(data, name)
+            scale = self._scales(lambda x=x: inverse_norm(x.to(dtype)), x, dtype)
             # Rows are scaled behind the product, so that no scaled copy of
             # the features is needed.
-            value = project(x, lin.weight)  # type: ignore
-            out.append(torch.addcmul(lin.bias, value, self._scale(modality, x, dtype)))  # type: ignore
+            out.append(torch.addcmul(lin.bias, project(x, lin.weight), scale))
         return torch.cat(out, dim=1)
-
-    def _scale(self, modality: str, x: Tensor, dtype: torch.dtype) -> Tensor:
-        cache = self._scales.get(modality)
-        if cache is None or cache[0] is not x or cache[1:3] != (x._version, dtype):
-            norm = torch.linalg.vector_norm(x.to(dtype), dim=-1, keepdim=True)
-            cache = (x, x._version, dtype, norm.clamp_(min=1e-12).reciprocal_())
-            self._scales[modality] = cache
-        return cache[3]
 
     def views(
         self, data: HeteroData, user: Tensor | None = None, item: Tensor | None = None
@@ -223,6 +218,3 @@ class SLMRec(Recommender):
                 )
                 losses[f'fac_{modality}'] = self.ssl_weight * value
         return losses
-
-    def __getstate__(self) -> dict:
-        return {**super().__getstate__(), '_scales': {}}

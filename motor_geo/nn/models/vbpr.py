@@ -5,10 +5,11 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from motor_geo.nn.functional.distinct import distinct
-from motor_geo.nn.functional.rows import project
+from motor_geo.nn.functional.feature_blocks import concat_linear
 from motor_geo.nn.loss import bpr_loss, frobenius_reg
-from motor_geo.nn.models.recommender import Recommender, modalities
-from motor_geo.typing import ITEM, Batch, Embeddings
+from motor_geo.nn.models.item_features import ItemFeatures
+from motor_geo.nn.models.recommender import Recommender
+from motor_geo.typing import Batch, Embeddings, Rows, modalities
 
 
 class VBPR(Recommender):
@@ -52,9 +53,9 @@ class VBPR(Recommender):
     ):
         super().__init__(data, item_encoder, channels)
         self.reg_weight = reg_weight
-        self.modalities = modalities(data, 'VBPR')[::-1]
-        width = sum(data[ITEM][f'x_{m}'].size(1) for m in self.modalities)
-        self.lin = nn.Linear(width, channels)
+        names = modalities(data, 'VBPR', at_least=1)[::-1]
+        self.features = ItemFeatures(data, None, 'VBPR', names=names)
+        self.lin = nn.Linear(sum(self.features.widths.values()), channels)
         self._reset_lin()
 
     @classmethod
@@ -76,15 +77,9 @@ class VBPR(Recommender):
             - **input:** item indices :math:`(B)` *(optional)*
             - **output:** item vectors :math:`(N, 2d)` or :math:`(B, 2d)`
         """
-        # One product per modality: concatenating all features would copy them.
-        out: Tensor = self.lin.bias
-        start = 0
-        for modality in self.modalities:
-            x = data[ITEM][f'x_{modality}']
-            x = x if index is None else x.index_select(0, index)
-            out = out + project(x, self.lin.weight[:, start : start + x.size(1)])
-            start += x.size(1)
-        return torch.cat([self.encode_items(data, index), out], dim=-1)
+        x = self.features.raw(data, index)
+        content = concat_linear(x, self.lin.weight, self.lin.bias)
+        return torch.cat([self.encode_items(data, index), content], dim=-1)
 
     def forward(self, data: HeteroData) -> Embeddings:
         return Embeddings(self.user_embedding, self.item_vectors(data))
@@ -94,6 +89,6 @@ class VBPR(Recommender):
         # Features of an item that occurs twice are projected once.
         items = distinct(torch.cat([batch.pos, batch.neg]))
         item = self.item_vectors(data, items.node).index_select(0, items.inverse)
-        pos, neg = item.chunk(2)
-        bpr = bpr_loss((user * pos).sum(dim=-1), (user * neg).sum(dim=-1), 'eps')
-        return {'bpr': bpr, 'reg': self.reg_weight * frobenius_reg(user, pos, neg)}
+        rows = Rows(user, *item.chunk(2))
+        bpr = bpr_loss(*rows.scores(), 'eps')
+        return {'bpr': bpr, 'reg': self.reg_weight * frobenius_reg(*rows)}

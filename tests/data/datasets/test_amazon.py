@@ -8,9 +8,11 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from torch_geometric.transforms import BaseTransform
 
 from motor_geo.data.datasets import amazon, amazon_raw
 from motor_geo.data.datasets.amazon import AmazonReviews, find_category
+from motor_geo.data.datasets.subsample import core_mask
 from motor_geo.typing import RATES
 
 RECORD = 10 + 4 * 4096
@@ -475,9 +477,9 @@ def test_core_mask_is_the_naive_fixed_point():
             if not bad:
                 break
             rows -= bad
-        assert np.flatnonzero(amazon_raw.core_mask(user, item, core)).tolist() == sorted(rows)
+        assert np.flatnonzero(core_mask(user, item, core)).tolist() == sorted(rows)
     empty = np.zeros(0, np.int64)
-    assert amazon_raw.core_mask(empty, empty, 2).shape == (0,)
+    assert core_mask(empty, empty, 2).shape == (0,)
 
 
 def test_sentence():
@@ -488,3 +490,104 @@ def test_sentence():
         :7
     ] == ('a b c d')
     assert amazon_raw.clean('a\ud83db\0c') == 'a?b c'
+
+
+def test_products_first(root):
+    r"""The ratings of the release of 2018 name the product before the user."""
+    expected = load(root, image=False).fingerprint
+    path = osp.join(root, 'raw', 'ratings_Baby.csv')
+    with open(path, 'w') as file:
+        for row, (user, item) in enumerate(PAIRS):
+            file.write(f'{asin(item)},A{user},5.0,{1400000000 + row}\n')
+    with pytest.warns(UserWarning, match="ratings_Baby.csv': the first column .* 3 of 4 are in"):
+        dataset = load(root, image=False, force_reload=True)
+    assert dataset.fingerprint == expected
+    assert dataset.item_ids.tolist() == [asin(i) for i in range(4)]
+
+
+def test_metadata_of_other_products(root):
+    path = osp.join(root, 'raw', 'meta_Baby.json.gz')
+    with gzip.open(path, 'wt') as file:
+        file.write(json.dumps({'asin': 'B123456789', 'title': 'x'}) + '\n')
+    with pytest.raises(ValueError, match="metadata of the 4 products .* 'B000000000', found none"):
+        load(root)
+    assert processed(root) == []
+    with gzip.open(path, 'at') as file:
+        file.write(json.dumps({'asin': asin(2), 'title': 'x'}) + '\n')
+    with pytest.warns(UserWarning, match='only 1 of 4 products are in the metadata'):
+        load(root)
+
+
+def write_later(raw, name, lines):
+    opened = gzip.open if name.endswith('.gz') else open
+    with opened(osp.join(raw, name), 'wt') as file:
+        file.writelines(line + '\n' for line in lines)
+
+
+@pytest.mark.parametrize(
+    'kind', ['Video_Games.jsonl.gz', 'Video_Games.jsonl', 'Video_Games.csv.gz']
+)
+def test_release_of_2023(tmp_path, kind):
+    (tmp_path / 'raw').mkdir()
+    times = [1400000000000 + row for row in range(len(PAIRS))]
+    if '.csv' in kind:
+        lines = ['user_id,parent_asin,rating,timestamp,history']
+        lines += [f'A{u},{asin(i)},5.0,{t},x y' for (u, i), t in zip(PAIRS, times)]
+    else:
+        keys = ('user_id', 'parent_asin', 'timestamp', 'asin', 'rating')
+        lines = [
+            json.dumps(dict(zip(keys, (f'A{u}', asin(i), t, 'B999999999', 5))))
+            for (u, i), t in zip(PAIRS, times)
+        ]
+    write_later(tmp_path / 'raw', kind, lines)
+    entry = {'title': 't', 'store': 's', 'categories': ['Toys', 'Cards'], 'features': ['f', 'g']}
+    entry |= {'description': ['d', 'e'], 'details': {'asin': 'B111111111'}}
+    meta = [
+        json.dumps({'main_category': 'Games', **entry, 'parent_asin': asin(i)}) for i in range(4)
+    ]
+    write_later(tmp_path / 'raw', 'meta_Video_Games.jsonl.gz', meta)
+    dataset = load(tmp_path, category='video games', image=False, split='temporal')
+    assert dataset.num_users == 4 and dataset.item_ids.tolist() == [asin(i) for i in range(4)]
+    folder = osp.join(tmp_path, 'processed', processed(tmp_path)[0])
+    with open(osp.join(folder, 'items.tsv')) as file:
+        assert file.read().splitlines()[1] == f'{asin(0)}\tt\tt s Toys Cards d e f g'
+
+
+def test_categories_of_later_releases(tmp_path):
+    assert find_category('Baby Products') == 'Baby_Products'
+    with pytest.raises(
+        FileNotFoundError, match=r"holds none of \['Appliances.csv', .*release of 2014"
+    ):
+        load(tmp_path, category='Appliances')
+    (tmp_path / 'raw').mkdir()
+    write_ratings(tmp_path / 'raw', category='')
+    os.rename(tmp_path / 'raw' / 'ratings_.csv', tmp_path / 'raw' / 'Appliances.csv')
+    write_meta(tmp_path / 'raw', category='Appliances')
+    with pytest.raises(FileNotFoundError, match="'Appliances' is not in .* expected image=False"):
+        load(tmp_path, category='Appliances')
+    assert load(tmp_path, category='Appliances', image=False).num_items == 4
+
+
+def test_texts_of_later_releases():
+    entry = {'title': 'a', 'brand': 'b', 'category': ['c', 'd'], 'description': ['e', 'f', 3, None]}
+    assert amazon_raw.sentence(entry).split() == list('abcdef')
+    assert amazon_raw.sentence({**entry, 'feature': ['g\n h', 'i']}).split() == list('abcdefghi')
+    assert amazon_raw.sentence({'category': [], 'description': [], 'feature': []}).strip() == ''
+
+
+def test_pre_transform_is_kept(root):
+    class Count(BaseTransform):
+        calls = 0
+
+        def forward(self, data):
+            type(self).calls += 1
+            data['item'].count = torch.ones(4)
+            return data
+
+    for split in ('random', 'random', 'leave_one_out'):
+        dataset = load(
+            root, pre_transform=Count(), transform=lambda data: data['item'].count, split=split
+        )
+        assert dataset[0].tolist() == [1] * 4
+        assert dataset.fingerprint == load(root, split=split).fingerprint
+    assert Count.calls == 2

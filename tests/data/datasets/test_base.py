@@ -129,8 +129,8 @@ def test_empty_split(empty, name):
     keep = LABEL != empty
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        with pytest.raises(ValueError, match=f"split '{name}' has no interactions"):
-            Tiny(USER[keep], ITEM[keep], LABEL[keep])
+        with pytest.raises(ValueError, match=f"split 'random' leaves no .* {name}: it needs"):
+            Tiny(USER[keep], ITEM[keep], LABEL[keep], rule='random')
 
 
 def test_held_out_users_all_dropped():

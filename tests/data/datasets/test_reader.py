@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -39,6 +40,7 @@ def test_integers_and_text(tmp_path):
 
 
 @pytest.mark.parametrize('value', ['007', '+1', '-0', ' 1', '1.0', '1_0', '1e3', '1' * 19, '--1'])
+@pytest.mark.filterwarnings('ignore:.*looks like the integer')
 def test_unusual_integers_are_text(tmp_path, value):
     path = write(tmp_path / 'a.csv', f'id,x\n{value},1\n12,2\n')
     assert column(read_table(path, ['id']), 'id') == [value, '12']
@@ -218,3 +220,80 @@ def test_optional_column(tmp_path):
     path = write(tmp_path / 'a.csv', 'u,i\n1,2\n')
     table = read_table(path, ['u'], ['n'], optional=['n'])
     assert 'n' not in table.numbers
+
+
+@pytest.mark.parametrize('odd, plain', [('12.0', '12'), ('-3.00', '-3'), (' 7', '7'), ('7 ', '7')])
+def test_two_spellings_of_one_number(tmp_path, odd, plain):
+    path = write(tmp_path / 'a.csv', f'id\n5\n{odd}\n{odd}\n')
+    with pytest.warns(UserWarning, match=f"line 3: 'id' is '{odd}', which looks like the integer"):
+        table = read_table(path, ['id'])
+    assert column(table, 'id') == ['5', odd, odd]
+    path = write(tmp_path / 'a.csv', f'id\n5\n{odd}\nB\n{plain}\n')
+    with pytest.raises(ValueError, match=f"line 3: 'id' is '{odd}', and '{plain}' in .*, line 5"):
+        read_table(path, ['id'])
+
+
+def test_text_that_only_resembles_numbers(tmp_path):
+    path = write(tmp_path / 'a.csv', 'id\n1.5\n007\n7\nv2.0\nv2\n.0\n10.0.0\n1e3\n1000\n')
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        read_table(path, ['id'])
+
+
+def test_unsigned_ids(tmp_path):
+    pa = pytest.importorskip('pyarrow')
+    pq = pytest.importorskip('pyarrow.parquet')
+    ids = [2**64 - 1, 7, 2**63, 10**18, 7]
+    path = str(tmp_path / 'a.parquet')
+    pq.write_table(pa.table({'id': pa.array(ids, pa.uint64())}), path)
+    table = read_table(path, ['id'])
+    assert column(table, 'id') == [str(value) for value in ids]
+    assert (table.ids['id'].values == np.sort(table.ids['id'].values)).all()
+    # The same as text, and small ones stay numbers.
+    text = write(tmp_path / 'a.csv', '\n'.join(['id', *map(str, ids)]))
+    assert (read_table(text, ['id']).ids['id'].codes == table.ids['id'].codes).all()
+    pq.write_table(pa.table({'id': pa.array([2**63 - 1, 7], pa.uint64())}), path)
+    assert column(read_table(path, ['id']), 'id') == [2**63 - 1, 7]
+
+
+DATES = ['2020-01-31 10:00:00', '2020-01-31T10:00:01', '2019-12-31', '2020-01-31 10:00:00.25']
+
+
+def test_dates(tmp_path):
+    path = write(tmp_path / 'a.tsv', '\n'.join(['t\tx', *(f'{date}\t1' for date in DATES)]))
+    time = read_table(path, [], times=['t']).numbers['t']
+    expected = [np.datetime64(date).astype('M8[us]').astype(int) for date in DATES]
+    assert time.tolist() == expected
+    zones = ['2020-01-31T12:00:00+02:00', '2020-01-31 10:00:01Z', '2019-12-31', DATES[3] + '+00:00']
+    write(tmp_path / 'a.tsv', '\n'.join(['t', *zones]))
+    assert read_table(path, [], times=['t']).numbers['t'].tolist() == expected
+    for bad in ('2020-13-01', '31.01.2020', '20200131', 'now', '2020-01-31 25:00:00', '12'):
+        write(tmp_path / 'a.tsv', '\n'.join(['t', DATES[0], bad]))
+        with pytest.raises(ValueError, match=f"line 3: expected a number or a date .*'{bad}'"):
+            read_table(path, [], times=['t'])
+    with pytest.raises(ValueError, match="expected a number in column 't', found '2020-01"):
+        read_table(path, [], numbers=['t'])
+    write(tmp_path / 'a.tsv', 't\n5\n1e3\n')
+    assert read_table(path, [], times=['t']).numbers['t'].tolist() == [5, 1000]
+
+
+def test_parquet_dates(tmp_path):
+    pa = pytest.importorskip('pyarrow')
+    pq = pytest.importorskip('pyarrow.parquet')
+    days = np.array(['2020-01-31', '1969-12-31', '2020-02-01'], 'M8[D]')
+    path = str(tmp_path / 'a.parquet')
+    for kind in (pa.date32(), pa.date64(), pa.timestamp('ms'), pa.timestamp('us', 'UTC'), None):
+        column = pa.array(days.astype(str)) if kind is None else pa.array(days).cast(kind)
+        pq.write_table(pa.table({'t': column}), path)
+        time = read_table(path, [], times=['t']).numbers['t']
+        assert time.argsort().tolist() == [1, 0, 2]
+
+
+def test_large_files_are_questioned_each_time(tmp_path, monkeypatch):
+    monkeypatch.setattr('motor_geo.data.datasets.reader.CACHED_SIZE', 0)
+    monkeypatch.setattr(torch_geometric, 'get_home_dir', lambda: str(tmp_path))
+    path = write(tmp_path / 'a.tsv', 'id\tt\n1.0\t2020-01-31\n')
+    for _ in range(2):
+        with pytest.warns(UserWarning, match='looks like the integer 1'):
+            table = read_table(path, ['id'], times=['t'])
+        assert table.numbers['t'].tolist() == [1580428800000000]

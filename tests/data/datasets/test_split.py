@@ -68,7 +68,8 @@ def test_random_moves_unseen_items_to_train():
 def test_properties(seed, rule, timed):
     rng = np.random.default_rng(seed)
     user, item = distinct_pairs(rng, rng.integers(1, 12), rng.integers(1, 30), 0.4)
-    timestamp = rng.permutation(len(user)) if timed or rule == 'temporal' else None
+    timed = timed or rule in ('temporal', 'global_time')
+    timestamp = rng.permutation(len(user)) if timed else None
     label = split_interactions(user, item, rule, seed, timestamp)
     assert label.shape == user.shape and label.dtype == np.int8
     assert np.isin(label, (0, 1, 2)).all()
@@ -84,6 +85,11 @@ def test_properties(seed, rule, timed):
         assert not kinds[0] & kinds[1] and not kinds[0] & kinds[2] and not kinds[1] & kinds[2]
         val, test = cold_items(item, seed)
         assert kinds[1] == set(val) and kinds[2] == set(test)
+        return
+    if rule == 'global_time':
+        assert (np.diff(label[np.argsort(timestamp)]) >= 0).all()
+        n = len(user)
+        assert [(label < 1).sum(), (label < 2).sum()] == [n * 8 // 10, n * 9 // 10]
         return
     assert set(user[label == 0]) == set(user)
     for u in np.unique(user):
@@ -101,6 +107,14 @@ def test_properties(seed, rule, timed):
             assert (np.diff(mine[np.argsort(timestamp[user == u])]) >= 0).all()
     if rule == 'random':
         assert set(item[label == 0]) == set(item)
+
+
+def test_the_same_moment_stays_together():
+    user, item = np.zeros(20, np.int64), np.arange(20)
+    time = np.array([0.5] * 10 + [1.5] * 7 + [2.5] * 3)
+    label = split_interactions(user, item, 'global_time', timestamp=time)
+    # The cuts are at rows 16 and 18 of 20, in the middle of equal times.
+    assert label.tolist() == [0] * 10 + [1] * 7 + [2] * 3
 
 
 def test_seed_matters():

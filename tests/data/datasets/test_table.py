@@ -219,8 +219,12 @@ def test_bad_label(folder, label, found):
 
 
 def test_bad_columns(folder):
-    write(folder, ROWS, 'userID\titem\tx_label')
-    fails(folder, r"expected a column 'itemID', found the columns \['userID', 'item', 'x_label'\]")
+    write(folder, ROWS, 'userID\tthing\tx_label')
+    fails(
+        folder,
+        r"expected a column 'itemID', found the columns \['userID', 'thing', 'x_label'\]; .*"
+        'item=NAME .--data.item. takes another',
+    )
     write(folder, ROWS, 'userID\titemID\tlabel')
     fails(folder, "expected a column 'x_label', found", split='column')
     fails(folder, "expected a column 'timestamp', found", split='temporal')
@@ -235,10 +239,36 @@ def test_bad_columns(folder):
     fails(folder, "shop.inter' is empty")
 
 
-@pytest.mark.parametrize('label, name', [(1, 'val'), (2, 'test')])
-def test_empty_split(folder, label, name):
-    write(folder, [row for row in ROWS if row[2] != label])
-    fails(folder, f"'shop': split '{name}' has no interactions")
+def test_empty_split(folder):
+    write(folder, [row for row in ROWS if row[2] != 2])
+    fails(folder, "'shop': split 'test' has no interactions")
+    write(folder, [row for row in ROWS if row[2] != 0])
+    with pytest.warns(UserWarning, match='dropped'), pytest.raises(ValueError, match="'train'"):
+        TableDataset(folder)
+
+
+def test_no_validation(folder):
+    write(folder, [row for row in ROWS if row[2] != 1])
+    with pytest.warns(UserWarning, match="'shop': no interaction is for validation") as caught:
+        dataset = TableDataset(folder)
+    assert len(caught) == 1
+    assert len(dataset.targets('val')) == 0 and dataset.targets('val').item.numel() == 0
+    assert dataset.targets('test').item.tolist() == [0, 3]
+    assert dataset.fingerprint and dataset.summary()['val'] == 0
+
+
+@pytest.mark.parametrize('split', ['random', 'temporal', 'leave_one_out'])
+def test_what_a_split_needs(tmp_path, split):
+    # Two purchases each, of items that others bought, too.
+    rows = [(u, i, 10 * u + i) for u in range(20) for i in (u % 5, 5 + u % 3)]
+    write(tmp_path, rows, 'userID\titemID\twhen')
+    fails(
+        tmp_path,
+        f"the split '{split}' leaves no interaction for val: it needs users with 3 interactions"
+        '.* the most active user has 2',
+        split=split,
+        time='when',
+    )
 
 
 def test_duplicates(folder):
@@ -254,9 +284,10 @@ def test_split_anew(tmp_path):
     order = rng.permutation(len(user))
     rows = [(u, i, t) for t, (u, i) in enumerate(zip(user[order], item[order]))]
     write(tmp_path, rows, 'userID\titemID\ttimestamp')
-    default = TableDataset(tmp_path)
+    with pytest.warns(UserWarning, match=r"holds times \('timestamp'\).* is random .*'temporal'"):
+        default = TableDataset(tmp_path)
     assert default.fingerprint == TableDataset(tmp_path, split='random', seed=0).fingerprint
-    assert default.fingerprint != TableDataset(tmp_path, seed=1).fingerprint
+    assert default.fingerprint != TableDataset(tmp_path, split='random', seed=1).fingerprint
     assert default.summary()['items_without_training'] == 0
 
     dataset = TableDataset(tmp_path, split='leave_one_out')
@@ -273,6 +304,15 @@ def test_split_anew(tmp_path):
     assert dataset.targets('test').candidates.tolist() == test.tolist()
     assert set(dataset.targets('test').item.tolist()) == set(test.tolist())
     assert not set(dataset[0][RATES].edge_index[1].tolist()) & {*val.tolist(), *test.tolist()}
+
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        dataset = TableDataset(tmp_path, split='global_time')
+    late = {(u, i) for u, i, t in rows if t >= len(rows) * 9 // 10}
+    test = dataset.targets('test')
+    assert {
+        (int(u), int(i)) for u, i in zip(test.user.repeat_interleave(test.count), test.item)
+    } == (late)
 
     # Of a repeated pair the earliest interaction counts.
     write(tmp_path, [*rows, (*rows[0][:2], len(rows))], 'userID\titemID\ttimestamp')
@@ -347,3 +387,86 @@ def test_items_without_a_modality(folder):
         lost += int((~mask).sum())
     assert lost == 2
     fails(folder, 'missing_share', missing_share=-0.1)
+
+
+def test_names_of_columns(folder):
+    expected = TableDataset(folder).fingerprint
+    rows = [(label, i, u) for u, i, label in ROWS]
+    write(folder, rows, 'part\tsku_code\twho')
+    dataset = TableDataset(folder, user='who', item='sku_code', label='part')
+    assert dataset.fingerprint == expected
+    fails(folder, "expected a column 'whom', found", user='whom')
+    fails(folder, "column 'who' cannot be 'user' and 'item' at once", user='who', item='who')
+    # A type behind the name is no other name; usual names are announced.
+    write(folder, ROWS, 'userID:token\titemID:token\tx_label:float')
+    assert TableDataset(folder).fingerprint == expected
+    write(folder, ROWS, 'user_id:token\tmovieId\tx_label')
+    with pytest.warns(UserWarning, match="'user_id:token' as 'user' and 'movieId' as 'item'"):
+        assert TableDataset(folder).fingerprint == expected
+    assert TableDataset(folder, user='user_id', item='movieId').fingerprint == expected
+    write(folder, [(*row, 0) for row in ROWS], 'user_id\tasin\tx_label\tparent_asin')
+    fails(folder, r"columns \['asin', 'parent_asin'\] could each be 'item'; item=NAME")
+
+
+def test_column_of_items_in_their_list(folder):
+    write(folder, [(u, f's{i}', label) for u, i, label in ROWS], 'userID\tsku\tx_label')
+    (folder / 'items.tsv').write_text('sku\tprice\ns3\t1\ns2\t1\ns1\t1\ns0\t1\n')
+    assert TableDataset(folder, item='sku').item_ids.tolist() == ['s3', 's2', 's1', 's0']
+    (folder / 'items.tsv').write_text('itemID\ns3\ns2\ns1\ns0\n')
+    assert TableDataset(folder, item='sku').item_ids.tolist() == ['s3', 's2', 's1', 's0']
+
+
+def test_what_exists(folder):
+    # Item 3 loses its rows, item 4 has neither rows nor features, item 5 has features.
+    write(folder, [row for row in ROWS if row[1] != 3])
+    for name, width in (('text', 2), ('image', 3)):
+        x = np.ones((6, width), np.float32)
+        x[[3, 4]] = 0
+        np.save(folder / f'{name}_feat.npy', x)
+    dataset = TableDataset(folder)
+    assert dataset.known_items.tolist() == [True, True, True, False, False, True]
+    assert dataset.known_users.tolist() == [True, True, True]
+    np.save(folder / 'text_mask.npy', np.arange(6) != 5)
+    np.save(folder / 'image_mask.npy', np.arange(6) != 5)
+    assert TableDataset(folder).known_items.tolist() == [True] * 3 + [False] * 3
+    (folder / 'items.tsv').write_text('itemID\n' + ''.join(f'{i}\n' for i in range(6)))
+    assert TableDataset(folder).known_items.all()
+
+
+def test_users_that_are_gaps(tmp_path):
+    rows = (
+        [(u, u % 7, 0) for u in range(3000) if u != 1234]
+        + [(0, 1, 1), (0, 2, 2), (9, 5, 2)]
+        + [(8, u, 2) for u in range(2, 7)]
+    )
+    write(tmp_path, rows)
+    with pytest.warns(UserWarning, match='have no row'):
+        dataset = TableDataset(tmp_path)
+    assert dataset.known_users.logical_not().nonzero().ravel().tolist() == [1234]
+    with pytest.warns(UserWarning):  # Users without training are not unknown.
+        thin = TableDataset(tmp_path, train_share=0.8, seed=2)
+    assert thin.known_users.equal(dataset.known_users)
+
+
+def test_transforms(folder):
+    calls = []
+
+    def mark(data):
+        calls.append(data)
+        data['item'].mark = torch.ones(4)
+        return data
+
+    plain = TableDataset(folder)
+    assert plain[0] is plain[0]
+    dataset = TableDataset(folder, transform=mark)
+    assert 'mark' in dataset[0]['item'] and 'mark' in dataset[-1]['item'] and len(calls) == 2
+    assert 'x_text' in dataset.data['item']
+    dataset = TableDataset(folder, pre_transform=mark)
+    assert len(calls) == 3 and 'mark' in dataset[0]['item'] and len(calls) == 3
+    assert dataset.fingerprint == plain.fingerprint
+
+    def other(data):
+        data['item'].x_text = torch.zeros(4, 2)
+        return data
+
+    assert TableDataset(folder, pre_transform=other).fingerprint == plain.fingerprint

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch_geometric
-from torch_geometric.data import HeteroData
+from torch_geometric.data import Data, HeteroData
 
 from motor_geo.data import InteractionSVD, OPQTokenizer, SyntheticMultimodal
 from motor_geo.data.datasets.base import RecommendationDataset
@@ -263,6 +263,59 @@ def test_repr():
     assert str(InteractionSVD(32, smoothing=0.5)) == (
         "InteractionSVD(32, power=1.0, smoothing=0.5, cold='neighbors')"
     )
+
+
+def test_nodes_and_edges_of_any_name():
+    text = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
+    data, _ = random_data(cold=3, text=text)
+    expected = transform()(data)
+    new = transform().encode(expected, {'text': text[:2]})
+    shop = HeteroData()
+    shop['customer'].num_nodes = 30
+    shop['product'].x_text = text  # The number of items is that of its rows.
+    shop['customer', 'buys', 'product'].edge_index = data[RATES].edge_index
+    kinds = shop.node_types, shop.edge_types
+    with pytest.raises(ValueError, match=r"it has \('customer', 'buys', 'product'\); name the"):
+        transform()(shop)
+    other = transform(edge_type=('customer', 'buys', 'product'))
+    out = other(shop)
+    for key in ('x_behavior', 'mask_behavior'):
+        assert torch.equal(out['product'][key], expected[ITEM][key])
+    assert torch.equal(other.encode(out, {'text': text[:2]}), new)
+    assert (shop.node_types, shop.edge_types) == kinds and 'x_behavior' not in shop['product']
+    with pytest.raises(ValueError, match='x_behavior with 5 columns is missing'):
+        other.encode(shop, {'text': text[:2]})
+    assert str(other).endswith("edge_type=('customer', 'buys', 'product'))")
+    del shop['customer'].num_nodes
+    with pytest.raises(ValueError, match=r"no data\['customer'\].num_nodes"):
+        other(shop)
+    with pytest.raises(ValueError, match='got a Data'):
+        transform()(Data(x=text))
+
+
+def test_content_of_items_without_it_may_be_anything():
+    text = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
+    audio = torch.randn(20, 3, generator=torch.Generator().manual_seed(1))
+    holes = text.clone()
+    holes[[0, 19]] = torch.nan
+    data, _ = random_data(cold=3, text=text, audio=audio)
+    data[ITEM].mask_text = torch.ones(20, dtype=torch.bool)
+    data[ITEM].mask_text[[0, 19]] = False
+    expected = transform()(data)
+    data[ITEM].x_text = holes
+    out = transform()(data)
+    assert torch.equal(out[ITEM].x_behavior, expected[ITEM].x_behavior)
+    absent = torch.zeros(2, dtype=torch.bool)
+    zeros = transform().encode(out, {'audio': audio[:2], 'text': torch.zeros(2, 4)})
+    for features in ({'audio': audio[:2]}, {'audio': audio[:2].tolist(), 'text': holes[[0, 0]]}):
+        assert torch.equal(transform().encode(out, features, {'text': absent}), zeros)
+
+
+def test_inference_mode():
+    data, _ = random_data()
+    with torch.inference_mode():
+        x = transform()(data)[ITEM].x_behavior
+    assert not x.is_inference() and torch.equal(x, transform()(data)[ITEM].x_behavior)
 
 
 def test_tokens_of_behaviour():

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 import torch_geometric
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch_geometric.data import HeteroData
+from torch_geometric.data import Data, HeteroData
 
 from motor_geo.data.transforms.item_knn import ItemKNN
 from motor_geo.data.transforms.knn import attach, knn_graph_cosine, knn_weights
@@ -278,8 +278,12 @@ def test_errors():
         ItemKNN(k=0)
     with pytest.raises(ValueError, match=r"x_image is missing.*\['text'\]"):
         ItemKNN(2, modalities=['image'])(make_data(text=x))
-    with pytest.raises(ValueError, match='no item features'):
+    with pytest.raises(ValueError, match="no nodes 'item', it has none"):
         ItemKNN(2)(make_data())
+    empty = make_data()
+    empty['item'].num_nodes = 9
+    with pytest.raises(ValueError, match='no item features'):
+        ItemKNN(2)(empty)
     x[2, 1] = torch.nan
     with pytest.raises(ValueError, match=r'x_text: row 2 holds NaN'):
         ItemKNN(2, cache=False)(make_data(text=x))
@@ -307,3 +311,42 @@ def test_transform(tmp_path, monkeypatch):
         for changed in [(ItemKNN(k=2), data), (ItemKNN(k=3), make_data(text=x + 1))]:
             with pytest.raises(AssertionError):
                 changed[0](changed[1])
+
+
+def test_nodes_of_any_name():
+    x = torch.randn(12, 4, generator=torch.Generator().manual_seed(0))
+    expected = ItemKNN(3, cache=False)(make_data(text=x))['item', 'similar_text', 'item']
+    data = HeteroData()
+    data['product'].x_text, data['product'].x = x, x
+    out = ItemKNN(np.int64(3), node_type='product', cache=False)(data)
+    assert data.edge_types == []
+    assert sorted(relation for _, relation, _ in out.edge_types) == ['similar_text', 'similar_x']
+    for edge_type in out.edge_types:
+        assert edge_type[0] == edge_type[2] == 'product'
+        assert torch.equal(out[edge_type].edge_index, expected.edge_index)
+        assert torch.equal(out[edge_type].edge_weight, expected.edge_weight)
+    one = ItemKNN(3, modalities='x', node_type='product', cache=False)
+    assert one(data).edge_types == [('product', 'similar_x', 'product')]
+    assert str(one) == ("ItemKNN(k=3, modalities=['x'], weighting='binary', node_type='product')")
+    with pytest.raises(ValueError, match="no nodes 'item', it has 'product'"):
+        ItemKNN(3)(data)
+    with pytest.raises(ValueError, match='got a Data'):
+        ItemKNN(3)(Data(x=x))
+    with pytest.raises(ValueError, match='k must be an integer, got 2.5'):
+        ItemKNN(2.5)
+    with torch.inference_mode():
+        graph = ItemKNN(3, cache=False)(make_data(text=x.clone()))['item', 'similar_text', 'item']
+    assert not graph.edge_index.is_inference() and not graph.edge_weight.is_inference()
+
+
+def test_items_without_the_modality_may_hold_anything():
+    x = torch.randn(12, 4, generator=torch.Generator().manual_seed(0))
+    zero, holes = x.clone(), x.clone()
+    zero[5], holes[5] = 0, torch.nan
+    data = make_data(text=holes)
+    data['item'].mask_text = torch.arange(12) != 5
+    edge_type = 'item', 'similar_text', 'item'
+    out = ItemKNN(3, cache=False)(data)[edge_type]
+    expected = ItemKNN(3, cache=False)(make_data(text=zero))[edge_type]
+    assert torch.equal(out.edge_index, expected.edge_index)
+    assert torch.equal(out.edge_weight, expected.edge_weight)

@@ -5,7 +5,10 @@ import numpy as np
 import pytest
 import torch
 import torch_geometric
+import torch_geometric.transforms as T
+from torch_geometric.data import Data, HeteroData
 
+from motor_geo.data import ItemKNN
 from motor_geo.data.transforms.fit_quantizer import fit_quantizer
 from motor_geo.data.transforms.opq_tokenizer import OPQTokenizer
 from tests.data.token_cases import CASES, features, make_data, tokenizer
@@ -29,12 +32,8 @@ def test_columns_and_dtype():
     assert list(transform.num_tokens_dict) == ['image', 'text']
     assert torch.equal(token_id[:, :2].long(), transform.quantizers['image'].encode(image))
     assert torch.equal(token_id[:, 2:].long(), transform.quantizers['text'].encode(text))
-    assert str(transform) == (
-        "OPQTokenizer(num_tokens={image: 2, text: 3}, codebook_size=16, method='opq')"
-    )
     only = tokenizer(2, modalities=['text'])(data)['item'].token_id
     assert only.shape == (80, 2)
-    assert str(tokenizer()) == "OPQTokenizer(num_tokens=2, codebook_size=16, method='opq')"
     for size, dtype in [(2, torch.uint8), (256, torch.uint8), (512, torch.int16)]:
         x = features(600, 4)
         out = tokenizer(1, size, num_iters=1)(make_data(x=x))['item'].token_id
@@ -228,8 +227,12 @@ def test_setting_errors():
 
 def test_data_errors():
     x = features(60, 6)
-    with pytest.raises(ValueError, match='no item features'):
+    with pytest.raises(ValueError, match="no nodes 'item', it has none"):
         tokenizer()(make_data())
+    empty = make_data()
+    empty['item'].num_nodes = 9
+    with pytest.raises(ValueError, match='no item features'):
+        tokenizer()(empty)
     with pytest.raises(ValueError, match='x_image is missing'):
         tokenizer(modalities=['image'])(make_data(text=x))
     with pytest.raises(ValueError, match="no entry for the modality 'text'"):
@@ -259,6 +262,196 @@ def test_data_errors():
     ]:
         with pytest.raises(ValueError, match=match):
             transform.encode(new)
+
+
+def test_repr():
+    assert str(OPQTokenizer(4)) == "OPQTokenizer(num_tokens=4, codebook_size=256, method='opq')"
+    transform = tokenizer({'text': 3}, whiten=True, node_type='product')
+    text = (
+        "OPQTokenizer(num_tokens={'text': 3}, codebook_size=16, method='opq', whiten=True, "
+        "num_iters=3, node_type='product')"
+    )
+    assert str(transform) == text
+    # PyG compares the text of a transform with that of an earlier process.
+    transform.fit({'text': features(40, 6)})
+    assert str(transform) == text
+
+
+def shop(relation='buys', num_items=60):
+    r"""Customers and products, 20 of which nobody bought and are far off."""
+    x = features(num_items, 6)
+    x[40:] += 100
+    data = HeteroData()
+    data['customer'].num_nodes = 10
+    data['product'].x_text = x
+    data['customer', relation, 'product'].edge_index = torch.stack(
+        [torch.arange(40) % 10, torch.arange(40)]
+    )
+    return data
+
+
+def test_nodes_and_edges_of_any_name():
+    data = shop()
+    x = data['product'].x_text
+    expected = tokenizer().fit({'text': x[:40]})
+    kinds = data.node_types, data.edge_types
+    for edge_type in [('customer', 'buys', 'product'), ('product', 'bought_by', 'customer')]:
+        graph = shop()
+        graph['product', 'bought_by', 'customer'].edge_index = data[
+            'customer', 'buys', 'product'
+        ].edge_index.flip(0)
+        transform = tokenizer(node_type='product', edge_type=edge_type)
+        out = transform(graph)['product'].token_id
+        assert torch.equal(transform.quantizers['text'].mean, expected.quantizers['text'].mean)
+        assert torch.equal(out, expected.encode(x))
+    # Interactions of another name are never overlooked, and nothing is added to the graph.
+    with pytest.raises(ValueError, match=r"no nodes 'item', it has 'customer', 'product'"):
+        tokenizer().fit(data)
+    message = r"no edges \('user', 'rates', 'item'\) of 'product', it has \('customer', 'buys'"
+    for call in (tokenizer(node_type='product').fit, tokenizer(node_type='product').report):
+        with pytest.raises(ValueError, match=message):
+            call(data)
+    renamed = make_data(text=x)
+    renamed['user', 'buys', 'item'].edge_index = torch.tensor([[0], [0]])
+    with pytest.raises(ValueError, match=r"it has \('user', 'buys', 'item'\): name the"):
+        tokenizer().fit(renamed)
+    assert (data.node_types, data.edge_types) == kinds
+    everything = tokenizer(node_type='product', fit_on='all').fit(data)
+    assert float(everything.quantizers['text'].mean.mean()) > 30
+    # Item graphs are no interactions.
+    graph = make_data(text=x[:40])
+    graph['item', 'similar_text', 'item'].edge_index = torch.tensor([[0], [0]])
+    assert torch.equal(
+        tokenizer().fit(graph).quantizers['text'].mean, expected.quantizers['text'].mean
+    )
+    with pytest.raises(ValueError, match="Expected a HeteroData with nodes 'item', got a Data"):
+        tokenizer()(Data(x=x))
+    with pytest.raises(ValueError, match='hold item 39, but there are 30 rows'):
+        data['product'].x_text = x[:30]
+        tokenizer(node_type='product', edge_type=('customer', 'buys', 'product')).fit(data)
+    with pytest.raises(ValueError, match='edge_type must be a triple'):
+        tokenizer(edge_type='buys')
+
+
+def test_plain_features_are_a_modality(tmp_path):
+    x, text = features(60, 6, seed=1), features(60, 8, seed=2)
+    data = make_data(text=text)
+    data['item'].x = x
+    transform = tokenizer()
+    out = transform(data)['item'].token_id
+    assert list(transform.num_tokens_dict) == ['text', 'x']
+    assert torch.equal(out, transform.encode({'x': x, 'text': text}))
+    only = tokenizer(modalities='x', node_type='product', edge_type=('u', 'r', 'product'))
+    graph = HeteroData()
+    graph['product'].x = x
+    assert torch.equal(only(graph)['product'].token_id, out[:, 2:])
+    only.save(str(tmp_path / 'tokens.pt'))
+    loaded = OPQTokenizer.load(str(tmp_path / 'tokens.pt'))
+    assert loaded.node_type == 'product' and loaded.edge_type == ('u', 'r', 'product')
+    assert torch.equal(loaded(graph)['product'].token_id, out[:, 2:])
+
+
+def test_fits_and_encodes_without_a_graph():
+    x = features(60, 6)
+    expected = tokenizer()(make_data(text=x))['item'].token_id
+    one = tokenizer(modalities='text').fit(x)
+    assert list(one.quantizers) == ['text'] and list(tokenizer().fit(x).quantizers) == ['x']
+    for values in (x, x.numpy(), x.tolist(), {'text': x.tolist()}, make_data(text=x)):
+        assert torch.equal(one.encode(values), expected)
+        assert torch.equal(tokenizer(modalities='text').fit(values).encode(x), expected)
+    mask = torch.arange(60) < 40
+    masked = tokenizer().fit({'text': x}, mask={'text': mask}).quantizers['text'].mean
+    assert torch.equal(masked, tokenizer().fit({'text': x[:40]}).quantizers['text'].mean)
+    two = tokenizer().fit({'text': x, 'image': x})
+    for call in (two.encode, tokenizer(modalities=['text', 'image']).fit):
+        with pytest.raises(ValueError, match=r"single matrix, expected one for each of \['image'"):
+            call(x)
+    for bad, message in [
+        ([[1.0, 2.0], [3.0]], 'ragged'),
+        ([['a', 'b']], 'must hold numbers'),
+        ([1.0, 2.0], r'must be a matrix \[items, width\], got \[2\]'),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            one.encode(bad)
+    with pytest.raises(ValueError, match='A graph has its own masks'):
+        one.encode(make_data(text=x), mask={'text': mask})
+
+
+def test_what_is_missing_may_hold_anything():
+    x, mask = features(60, 6), torch.arange(60) % 3 > 0
+    holes = x.clone()
+    holes[0], holes[3, 2] = torch.nan, torch.inf  # Of an item without the modality.
+    data = make_data(text=holes)
+    with pytest.raises(ValueError, match=r'row 0 holds NaN.*mask_text, False where'):
+        tokenizer()(data)
+    data['item'].mask_text = mask
+    transform = tokenizer()
+    out = transform(data)['item'].token_id
+    plain = make_data(text=x)
+    plain['item'].mask_text = mask
+    expected = tokenizer()(plain)['item'].token_id
+    mean = transform.encode(x[mask].mean(dim=0, keepdim=True))
+    assert torch.equal(out[[0, 3]], mean.expand(2, -1))
+    rest = [i for i in range(60) if i not in (0, 3)]
+    assert torch.equal(out[rest], expected[rest])  # As if nothing was there.
+    assert holes[0].isnan().all()
+    data['item'].mask_text[0] = True
+    with pytest.raises(ValueError, match='row 0 holds NaN'):
+        tokenizer()(data)
+    data['item'].mask_text = mask[:9]
+    with pytest.raises(ValueError, match=r'has 60 rows, but its mask \[9\]'):
+        tokenizer()(data)
+
+
+def test_new_items_may_lack_a_modality():
+    image, text = features(50, 6, seed=1), features(50, 8, seed=2)
+    transform = tokenizer().fit({'image': image, 'text': text})
+    nothing = torch.full((3, 6), torch.nan)
+    absent = torch.zeros(3, dtype=torch.bool)
+    expected = transform.encode({'image': nothing, 'text': text[:3]}, mask={'image': absent})
+    for mask in (absent, absent.numpy(), absent.tolist()):
+        assert torch.equal(transform.encode({'text': text[:3]}, mask={'image': mask}), expected)
+    with pytest.raises(ValueError, match="'image' are missing.*pass a mask"):
+        transform.encode({'text': text[:3]}, mask={'image': ~absent})
+    with pytest.raises(ValueError, match='differ in their number of rows'):
+        transform.encode({'text': text[:2]}, mask={'image': absent})
+    with pytest.raises(ValueError, match="'image' has 4 columns, expected 6"):
+        transform.encode({'image': image[:3, :4], 'text': text[:3]}, mask={'image': absent})
+
+
+def test_numbers_of_any_integer_type():
+    data = make_data(text=features(60, 6))
+    expected = tokenizer(2, cache=True)(data)['item'].token_id
+    options = {'codebook_size': np.int32(16), 'seed': np.uint8(0), 'num_iters': torch.tensor(3)}
+    for num_tokens in (np.int64(2), {'text': np.int64(2)}):
+        transform = tokenizer(num_tokens, cache=True, **options)
+        assert torch.equal(transform(data)['item'].token_id, expected)
+    for kwargs in ({'num_tokens': 2.5}, {'num_tokens': 'two'}, {'codebook_size': 16.0}):
+        with pytest.raises(ValueError, match=f'{next(iter(kwargs))} must be an integer, got'):
+            tokenizer(**kwargs)
+    assert tokenizer(modalities='text').modalities == ['text']
+
+
+def test_inference_mode():
+    r"""What is made under it can be trained with."""
+    x = features(60, 6)
+    expected = tokenizer()(make_data(text=x))['item'].token_id
+    with torch.inference_mode():
+        transform = tokenizer()
+        out = transform(make_data(text=x.clone()))['item'].token_id
+        new = transform.encode({'text': x.clone()})
+    assert torch.equal(out, expected) and torch.equal(new, expected)
+    assert not out.is_inference() and not new.is_inference() and not new.requires_grad
+    assert torch.equal(transform.encode(x.requires_grad_()), expected)
+
+
+def test_compose():
+    x = features(60, 6)
+    both = T.Compose([tokenizer(), ItemKNN(4, cache=False)])
+    out = both(make_data(text=x))
+    assert out['item'].token_id.shape == (60, 2)
+    assert out['item', 'similar_text', 'item'].edge_index.shape == (2, 240)
+    assert 'OPQTokenizer(num_tokens=2' in str(both) and 'ItemKNN(k=4, ' in str(both)
 
 
 @pytest.mark.skipif(not osp.isdir(DATA), reason='needs the real data')

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from motor_geo.nn.conv.dot_attention import DotAttention, edge_dot
+from motor_geo.nn.conv.dot_attention import DotAttention
+from motor_geo.nn.functional.edges import edge_dot
 from motor_geo.nn.graph import sorted_edge_index
 
 

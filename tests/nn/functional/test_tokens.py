@@ -3,10 +3,10 @@ import torch
 
 from motor_geo.nn.functional.tokens import (
     Incidence,
-    TokenCross,
     TokenGraph,
-    TokenSum,
     project_slots,
+    token_cross,
+    token_sum,
 )
 
 K, D = 4, 3
@@ -45,7 +45,7 @@ def test_slots_are_the_incidence_of_some_columns(group):
 def test_token_sum_gradient():
     graph = Incidence.from_tokens(TOKENS, K)
     table = random(5, K, D).requires_grad_()
-    assert torch.autograd.gradcheck(lambda table: TokenSum.apply(graph, table), table)
+    assert torch.autograd.gradcheck(lambda table: token_sum(table, graph), table)
 
 
 def parameters(high):
@@ -68,14 +68,16 @@ def test_token_cross_equals_its_formula(high):
         if high:
             expected = expected + torch.relu(e.flatten(1) @ lins[2 * i].t() + lins[2 * i + 1])
     inputs = [table, weight, *lins]
-    torch.testing.assert_close(TokenCross.apply(graph, *inputs), expected)
-    assert torch.autograd.gradcheck(lambda *inputs: TokenCross.apply(graph, *inputs), inputs)
+    torch.testing.assert_close(token_cross(*inputs[:2], graph, *inputs[2:]), expected)
+    assert torch.autograd.gradcheck(
+        lambda *inputs: token_cross(*inputs[:2], graph, *inputs[2:]), inputs
+    )
 
 
 def test_token_cross_goes_back_twice():
     # What is computed again in the backward pass must not spoil what is kept.
     graph, inputs = TokenGraph.from_tokens(TOKENS, K, GROUPS), parameters(True)
-    out = TokenCross.apply(graph, *inputs).sum()
+    out = token_cross(*inputs[:2], graph, *inputs[2:]).sum()
     first = torch.autograd.grad(out, inputs, retain_graph=True)
     assert all(map(torch.equal, first, torch.autograd.grad(out, inputs)))
 

@@ -32,10 +32,10 @@ def build(case, cls=BM3, **kwargs):
         'predictor_bias': model.predictor.bias,
     }
     for modality in case.modalities:
-        if model.features is not None:
-            parameters[f'{modality}_table'] = model.features[modality]
-        parameters[f'{modality}_linear_weight'] = model.lins[modality].weight
-        parameters[f'{modality}_linear_bias'] = model.lins[modality].bias
+        if model.features.tables is not None:
+            parameters[f'{modality}_table'] = model.features.tables[modality]
+        parameters[f'{modality}_linear_weight'] = model.features.lins[modality].weight
+        parameters[f'{modality}_linear_bias'] = model.features.lins[modality].bias
     return model, data, case.load(parameters)
 
 
@@ -119,7 +119,7 @@ def test_bm3_frozen_features_give_the_same_losses():
     expected = trained.loss(data, case.batch)
     for term, value in frozen.loss(data, case.batch).items():
         torch.testing.assert_close(value, expected[term])
-    assert all('features' not in name for name, _ in frozen.named_parameters())
+    assert all('tables' not in name for name, _ in frozen.named_parameters())
     # Negatives are not used.
     batch = case.batch._replace(neg=torch.full_like(case.batch.neg, -1))
     assert torch.equal(trained.loss(data, batch)['rec_user'], expected['rec_user'])

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from motor_geo.nn.models import FREEDOM
+from motor_geo.typing import RATES
 from tests.golden_case import GoldenCase
 
 
@@ -26,10 +27,10 @@ def build(case, **kwargs):
         'item_embedding': model.item_encoder.weight,
     }
     for modality in case.modalities:
-        if model.features is not None:
-            parameters[f'{modality}_table'] = model.features[modality]
-        parameters[f'{modality}_linear_weight'] = model.lins[modality].weight
-        parameters[f'{modality}_linear_bias'] = model.lins[modality].bias
+        if model.features.tables is not None:
+            parameters[f'{modality}_table'] = model.features.tables[modality]
+        parameters[f'{modality}_linear_weight'] = model.features.lins[modality].weight
+        parameters[f'{modality}_linear_bias'] = model.features.lins[modality].bias
     return model, data, case.load(parameters)
 
 
@@ -53,7 +54,7 @@ def test_freedom_golden(prefix, dtype):
     case.assert_close(out.item, 'item_repr')
     case.assert_close(out.user @ out.item.t(), 'scores')
     if prefix == '':
-        out = model.propagate(data, model._pruned)
+        out = model.propagate(data, model.training_graph(data))
         case.assert_close(out.user, 'train_user_repr')
         case.assert_close(out.item, 'train_item_repr')
 
@@ -78,7 +79,7 @@ def test_freedom_frozen_features_give_the_same_losses():
     expected = trained.loss(data, case.batch)
     for term, value in frozen.loss(data, case.batch).items():
         torch.testing.assert_close(value, expected[term])
-    assert all('features' not in name for name, _ in frozen.named_parameters())
+    assert all('tables' not in name for name, _ in frozen.named_parameters())
 
 
 def test_freedom_without_reg_has_no_feature_gradient():
@@ -87,7 +88,7 @@ def test_freedom_without_reg_has_no_feature_gradient():
     losses = model.loss(data, case.batch)
     assert set(losses) == {'bpr'}
     losses['bpr'].backward()
-    for parameter in [*model.lins.parameters(), *model.features.parameters()]:
+    for parameter in [*model.features.lins.parameters(), *model.features.tables.parameters()]:
         assert parameter.grad is None or not parameter.grad.any()
 
 
@@ -98,7 +99,7 @@ def test_freedom_computes_the_rows_of_the_batch(num_item_layers):
     model.num_item_layers = num_item_layers
     model.prune(data, case['kept_edge_index'])
     losses, (user, pos, neg) = model.loss(data, case.batch), case.batch
-    out = model.propagate(data, model._pruned)
+    out = model.propagate(data, model.training_graph(data))
     difference = (out.user[user] * (out.item[pos] - out.item[neg])).sum(dim=-1)
     table = model.item_encoder.weight
     norm = sum(rows.norm() for rows in (model.user_embedding[user], table[pos], table[neg]))
@@ -118,13 +119,32 @@ def test_freedom_pruning_belongs_to_the_epoch():
 
     def epoch(seed):
         model.begin_epoch(data, 0, torch.Generator().manual_seed(seed))
-        return model._pruned.to_item
+        return model.training_graph(data).to_item
 
     first, again, other = epoch(0), epoch(0), epoch(1)
     assert first.size(1) == case.hyper['n_keep']
     assert torch.equal(first, again) and not torch.equal(first, other)
-    clone = copy.deepcopy(model)
-    assert clone._pruned is None
+    assert torch.equal(model.training_graph(data).to_item, other)
+    clone = copy.deepcopy(model)  # It trains on the whole graph until it is pruned itself.
+    assert clone.training_graph(data).to_item.size(1) == data[RATES].num_edges
+    clone.begin_epoch(data, 0, torch.Generator().manual_seed(1))
+    assert torch.equal(clone.training_graph(data).to_item, other)
+
+
+def test_freedom_loss_on_another_graph():
+    # Pruning belongs to the graph that was pruned; all others are used whole.
+    case = GoldenCase('freedom')
+    model, data, _ = build(case)
+    other = copy.copy(data)
+    other[RATES].edge_index = data[RATES].edge_index[:, ::2].contiguous()
+    whole, expected = model.loss(data, case.batch), model.loss(other, case.batch)
+    model.begin_epoch(data, 0, torch.Generator().manual_seed(0))
+    pruned = model.loss(data, case.batch)
+    assert not torch.isclose(pruned['bpr'], whole['bpr'])
+    assert torch.equal(model.loss(other, case.batch)['bpr'], expected['bpr'])
+    assert torch.equal(model.loss(data, case.batch)['bpr'], pruned['bpr'])
+    data[RATES].edge_index[:, 0] = data[RATES].edge_index[:, 1]  # A change in place.
+    assert not torch.isclose(model.loss(data, case.batch)['bpr'], pruned['bpr'])
 
 
 def test_freedom_rejects_bad_arguments():

@@ -41,10 +41,10 @@ def build(case, **kwargs):
         'modal_logits': model.modal_logits,
     }
     for modality in case.modalities:
-        if model.features is not None:
-            parameters[f'{modality}_table'] = model.features[modality]
-        parameters[f'{modality}_linear_weight'] = model.lins[modality].weight
-        parameters[f'{modality}_linear_bias'] = model.lins[modality].bias
+        if model.features.tables is not None:
+            parameters[f'{modality}_table'] = model.features.tables[modality]
+        parameters[f'{modality}_linear_weight'] = model.features.lins[modality].weight
+        parameters[f'{modality}_linear_bias'] = model.features.lins[modality].bias
     return model, data, case.load(parameters)
 
 
@@ -110,7 +110,7 @@ def test_lattice_without_learned_graph():
     total = sum(model.loss(data, case.batch).values())
     total.backward()
     assert model.modal_logits.grad.any()
-    assert all(lin.weight.grad is None for lin in model.lins.values())
+    assert all(lin.weight.grad is None for lin in model.features.lins.values())
 
 
 def test_lattice_reset_parameters():

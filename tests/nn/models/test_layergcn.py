@@ -6,7 +6,8 @@ import torch.nn.functional as F
 
 from motor_geo.nn import TokenCrossEncoder
 from motor_geo.nn.conv import Propagate
-from motor_geo.nn.models.layergcn import LayerGCN, _Refined
+from motor_geo.nn.functional.layers import refined_sum
+from motor_geo.nn.models.layergcn import LayerGCN
 from motor_geo.typing import RATES
 from tests.golden_case import GoldenCase
 
@@ -39,7 +40,7 @@ def test_layergcn_golden(prefix, dtype):
     case.assert_close(out.item, 'item_repr')
     case.assert_close(out.user @ out.item.t(), 'scores')
     if prefix == '':
-        out = model.propagate(model.encode_items(data), model._pruned)
+        out = model.propagate(model.encode_items(data), model.training_graph(data))
         case.assert_close(out.user, 'train_user_repr')
         case.assert_close(out.item, 'train_item_repr')
 
@@ -51,7 +52,9 @@ def test_layergcn_graph_golden():
     model.prune(data, case['kept_edge_index'])
     order = case['kept_edges'][0].argsort(stable=True)  # `to_user` is sorted by user.
     expected = case['kept_norm_values'][order]
-    torch.testing.assert_close(model._pruned.to_user_weight, expected, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(
+        model.training_graph(data).to_user_weight, expected, atol=1e-6, rtol=1e-6
+    )
 
 
 def test_layergcn_equals_dense_formula():
@@ -106,7 +109,7 @@ def test_layergcn_prunes_in_turns():
         total = 0
         for seed in range(20):
             model.begin_epoch(data, epoch, torch.Generator().manual_seed(seed))
-            target = model._pruned.to_item.as_tensor()[1]
+            target = model.training_graph(data).to_item.as_tensor()[1]
             assert target.numel() == 100
             total += int((target == 0).sum())
         return total / 20
@@ -125,7 +128,7 @@ def test_layergcn_pruning_belongs_to_the_epoch(epoch):
 
     def edges(model, seed):
         model.begin_epoch(data, epoch, torch.Generator().manual_seed(seed))
-        return model._pruned.to_item.as_tensor()
+        return model.training_graph(data).to_item.as_tensor()
 
     first, again, other = edges(model, 0), edges(model, 0), edges(model, 1)
     assert first.size(1) == case.hyper['n_keep']
@@ -133,11 +136,36 @@ def test_layergcn_pruning_belongs_to_the_epoch(epoch):
     kept = set(map(tuple, first.t().tolist()))
     assert len(kept) == first.size(1) and kept <= set(map(tuple, case['train_edges'].t().tolist()))
     clone = copy.deepcopy(model)
-    assert clone._pruned is None and torch.equal(edges(clone, 0), first)
+    assert clone.training_graph(data) is clone.graph(data)  # It has pruned nothing yet.
+    assert torch.equal(edges(clone, 0), first)
 
     model = LayerGCN(data, channels=4, rho=0.0)
     model.begin_epoch(data, epoch, torch.Generator())
-    assert model._pruned is None
+    assert model.training_graph(data) is model.graph(data)
+
+
+def test_layergcn_prunes_the_graph_that_it_was_shown():
+    case = GoldenCase('layergcn')
+    model, data, _ = build(case, rho=0.5)
+    other = case.data()
+    other[RATES].edge_index = other[RATES].edge_index[:, 5:]
+
+    def loss(model, data):
+        return torch.stack(list(model.loss(data, case.batch).values()))
+
+    whole, pruned = {}, {}
+    whole['data'], whole['other'] = loss(model, data), loss(model, other)
+    model.begin_epoch(data, 0, torch.Generator().manual_seed(0))
+    pruned['data'] = loss(model, data)
+    assert not torch.allclose(pruned['data'], whole['data'])
+    assert torch.equal(loss(model, other), whole['other'])
+    model.begin_epoch(other, 0, torch.Generator().manual_seed(0))
+    assert not torch.allclose(loss(model, other), whole['other'])
+    assert torch.equal(loss(model, data), whole['data'])
+    model.begin_epoch(data, 0, torch.Generator().manual_seed(0))
+    assert torch.equal(loss(model, data), pruned['data'])
+    data[RATES].edge_index[0, 0] = 1 - data[RATES].edge_index[0, 0]  # In place: another graph.
+    assert model.training_graph(data) is model.graph(data)
 
 
 def test_layergcn_with_tokens():
@@ -178,7 +206,7 @@ def test_layergcn_gradcheck():
     generator = torch.Generator().manual_seed(0)
     sizes = case.hyper['M'], case.hyper['N']
     leaves = [torch.randn(n, 2, generator=generator).double().requires_grad_() for n in sizes]
-    assert torch.autograd.gradcheck(lambda u, i: _Refined.apply(u, i, graph, 3), leaves)
+    assert torch.autograd.gradcheck(lambda u, i: refined_sum(u, i, graph, 3), leaves)
 
 
 def test_layergcn_short_vectors_are_not_blown_up():

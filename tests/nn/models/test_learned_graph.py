@@ -48,7 +48,7 @@ def create(Model, data, **kwargs):
 
 
 def has_graph_gradient(model, losses):
-    weight = model.lins['text'].weight
+    weight = model.features.lins['text'].weight
     (grad,) = torch.autograd.grad(sum(losses.values()), weight, allow_unused=True)
     return grad is not None
 
@@ -66,7 +66,7 @@ def test_only_the_first_batch_of_an_epoch_trains_the_item_graph(Model):
         # Ranking rebuilds the graph, the other batches keep theirs.
         before = model(data).item
         with torch.no_grad():
-            for lin in model.lins.values():
+            for lin in model.features.lins.values():
                 lin.weight.normal_()
         assert not torch.allclose(model(data).item, before)
         for term, value in model.loss(data, batch).items():
@@ -148,7 +148,7 @@ def test_ranks_more_items_than_in_training(Model):
 def test_trained_features_cannot_rank_new_items(Model):
     data, _ = build()
     model = create(Model, data, item_encoder=token_encoder(), train_features=True)
-    assert model.item_parameters(NUM_ITEMS) == ['features.image', 'features.text']
+    assert model.item_parameters(NUM_ITEMS) == ['features.tables.image', 'features.tables.text']
     more, _ = build(num_items=60)
     with pytest.raises(ValueError, match="'image' features of 53 items but the graph has 60"):
         model(more)
@@ -161,7 +161,7 @@ def test_any_modalities_and_item_encoders(Model, modalities):
     channels = {m: WIDTH[m] for m in modalities}
     for encoder in (None, token_encoder(), FeatureProjection(channels, 8)):
         model = create(Model, data, item_encoder=encoder)
-        assert model.modalities == sorted(modalities)
+        assert model.features.names == sorted(modalities)
         assert (model.item_parameters(NUM_ITEMS) == []) == (encoder is not None)
         losses = model.loss(data, batch)
         sum(losses.values()).backward()
@@ -180,8 +180,9 @@ def test_copies_start_without_an_epoch(Model):
     model = create(Model, data)
     model.loss(data, batch)
     for clone in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert clone._epoch is None and clone._self_loop is None
         assert torch.equal(clone(data).item, model(data).item)
+        assert not has_graph_gradient(model, model.loss(data, batch))
+        assert has_graph_gradient(clone, clone.loss(data, batch))
 
 
 @models

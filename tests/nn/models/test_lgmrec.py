@@ -1,5 +1,4 @@
 import copy
-import math
 import pickle
 
 import pytest
@@ -7,8 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from motor_geo.nn import FeatureProjection, TokenCrossEncoder
-from motor_geo.nn.functional.distinct import distinct
-from motor_geo.nn.models.lgmrec import LGMRec, contrast_all
+from motor_geo.nn.models.lgmrec import LGMRec
 from motor_geo.typing import RATES
 from tests.golden_case import GoldenCase
 
@@ -57,7 +55,7 @@ def test_lgmrec_golden(prefix, dtype):
         key = f'{node_type}_{modality}'
         return case[f'gumbel_{key}'], case[f'keepmask_{key}'].to(dtype) / h['keep']
 
-    generic, model.draw = model.draw, draw
+    generic, model.hypergraph.draw = model.hypergraph.draw, draw
     losses = model.loss(data, case.batch)
     terms = {
         'bpr': ('loss_bpr', 1),
@@ -70,8 +68,8 @@ def test_lgmrec_golden(prefix, dtype):
     assert set(map(id, parameters.values())) == set(map(id, model.parameters()))
 
     if prefix == '':
-        model.draw = generic
-        for m, hyper in zip(model.modalities, model.parts(data).hyper):
+        model.hypergraph.draw = generic
+        for m, hyper in zip(model.features.names, model.parts(data).hyper):
             case.assert_close(hyper.share.user @ hyper.lat, f'hyper_user_{m}')
             case.assert_close(hyper.share.item @ hyper.lat, f'hyper_item_{m}')
         out = model(data)
@@ -95,7 +93,7 @@ def test_lgmrec_noise_belongs_to_training():
     torch.manual_seed(0)
     assert torch.equal(losses(True), first) and not torch.equal(first, other)
 
-    model.deterministic = False
+    model.hypergraph.deterministic = False
     model.eval()
     torch.manual_seed(0)
     first, other = model(data), model(data)
@@ -103,45 +101,9 @@ def test_lgmrec_noise_belongs_to_training():
     assert torch.equal(model(data).item, first.item) and not torch.equal(first.item, other.item)
 
 
-def test_lgmrec_draw():
-    case = GoldenCase('lgmrec', torch.float32)
-    logits = torch.zeros(20_000, 4)
-    model = build(case, keep_rate=0.2)
-    assert model.draw(logits, 'image', 'item', training=False) == (None, None)
-    torch.manual_seed(0)
-    noise, factor = model.draw(logits, 'image', 'item', training=True)
-    # Mean and deviation of the Gumbel distribution.
-    assert float(noise.mean()) == pytest.approx(0.5772, abs=0.02)
-    assert float(noise.std()) == pytest.approx(math.pi / math.sqrt(6), abs=0.02)
-    assert noise.isfinite().all()
-    assert factor.unique().tolist() == [0.0, pytest.approx(5.0)]
-    assert float(factor.mean()) == pytest.approx(1.0, abs=0.03)
-    assert build(case, keep_rate=1.0).draw(logits, 'image', 'item', training=True)[1] is None
-    noise, factor = build(case, deterministic=False).draw(logits, 'image', 'item', False)
-    assert noise is not None and factor is None
-
-
 def plain_contrast(a, p, index, temperature):
     logits = F.normalize(a) @ F.normalize(p).t() / temperature
     return -(logits.softmax(dim=1)[index, index].log()).sum()
-
-
-@pytest.mark.parametrize('num_hyperedges', [3, 5, 9])  # Fewer than channels, and more.
-def test_contrast_all_against_a_plain_formula(num_hyperedges):
-    torch.manual_seed(0)
-    a = torch.randn(23, 5, dtype=torch.float64).requires_grad_()
-    share = torch.rand(23, num_hyperedges, dtype=torch.float64)
-    share[4] = 0.0
-    share.requires_grad_()
-    lat = torch.randn(num_hyperedges, 5, dtype=torch.float64).requires_grad_()
-    index = torch.tensor([3, 3, 0, 22, 7, 4])
-    nodes = distinct(index)
-    loss = contrast_all(a[nodes.node], share, lat, nodes, 0.2)
-    expected = plain_contrast(a, share @ lat, index, 0.2)
-    torch.testing.assert_close(loss, expected)
-    actual = torch.autograd.grad(3 * loss, [a, share, lat])
-    for x, y in zip(actual, torch.autograd.grad(3 * expected, [a, share, lat])):
-        torch.testing.assert_close(x, y)
 
 
 def test_lgmrec_against_dense_matrices():
@@ -152,7 +114,7 @@ def test_lgmrec_against_dense_matrices():
     # A user and an item without edges.
     data[RATES].edge_index = edge_index = edge_index[:, (edge_index[0] != 2) & (edge_index[1] != 5)]
     model = build(case, data, num_hyper_layers=3, num_modal_layers=3)
-    assert model.modalities == ['audio', 'image', 'text']
+    assert model.features.names == ['audio', 'image', 'text']
 
     r = torch.zeros(h['M'], h['N'], dtype=torch.float64)
     r[edge_index[0], edge_index[1]] = 1
@@ -168,7 +130,7 @@ def test_lgmrec_against_dense_matrices():
     item = item_content = (model.item_encoder.weight + one[1] + two[1]) / 3
     hyper_user = hyper_item = 0.0
     hypers = []
-    for m in model.modalities:
+    for m in model.features.names:
         x = data['item'][f'x_{m}']
         y_item = x @ model.projections[m]
         y_user = (r @ y_item) / d_u.view(-1, 1)
@@ -192,16 +154,6 @@ def test_lgmrec_against_dense_matrices():
         for a, b in ((0, 1), (0, 2), (1, 2)):
             expected += plain_contrast(hypers[a][side], hypers[b][side], index, h['tau']) / 3
         torch.testing.assert_close(losses[f'hcl_{name}'], h['cl_weight'] * expected)
-
-
-def test_lgmrec_shares_are_never_subnormal():
-    model = build(GoldenCase('lgmrec', torch.float32))
-    logits = torch.tensor([[0.0, -18.0, -10.0, -8.0]], requires_grad=True)
-    share = model.membership(logits, 'image', 'item', training=False)
-    # exp(-90) is subnormal; of exp(-50) at least products would be.
-    assert share.tolist()[0] == [1.0, 0.0, 0.0, pytest.approx(math.exp(-40), rel=1e-5, abs=0)]
-    share.sum().backward()
-    assert logits.grad.isfinite().all()
 
 
 def test_lgmrec_one_modality():

@@ -29,7 +29,7 @@ def build(case, **kwargs):
         **kwargs,
     ).to(case.dtype)
     parameters = {'theta': model.theta}
-    for block, encoder, gate in zip(BLOCKS, model.encoders, model.gates):
+    for block, encoder, gate in zip(BLOCKS, model.blocks.encoders, model.gates.nets):
         parameters[f'{block}_encoder1_weight'] = encoder[0].weight
         parameters[f'{block}_encoder1_bias'] = encoder[0].bias
         parameters[f'{block}_encoder2_weight'] = encoder[2].weight
@@ -107,8 +107,8 @@ def test_lirdrec_two_dimensional_transform():
     k = torch.arange(n, dtype=torch.float64)
     basis = (math.pi * (2 * k + 1) * k.view(-1, 1) / (2 * n)).cos() * math.sqrt(2 / n)
     basis[0] /= math.sqrt(2)
-    expected = model.encoders[-1](basis @ features)
-    torch.testing.assert_close(model.encode_features(data)[-1], expected)
+    expected = model.blocks.encoders[-1](basis @ features)
+    torch.testing.assert_close(model.blocks(data)[-1], expected)
 
 
 def test_lirdrec_decay_of_net_weight():
@@ -165,7 +165,7 @@ def test_lirdrec_initial_residual():
     case = GoldenCase('lirdrec')
     propagated, data, _ = build(case)
     initial, _, _ = build(case, residual='initial')
-    blocks = [F.normalize(block) for block in initial.encode_features(data)]
+    blocks = [F.normalize(block) for block in initial.blocks(data)]
     first = torch.cat(blocks, dim=1)
     user = initial.user_embedding.view(len(initial.user_embedding), 3, -1)
     user = F.normalize(user, dim=-1).flatten(1)
@@ -197,10 +197,10 @@ def test_lirdrec_encodes_features_as_its_encoders_do(dtype):
         data[ITEM][f'x_{m}'] = data[ITEM][f'x_{m}'].to(dtype)
     features = [data[ITEM][f'x_{m}'].float() for m in case.modalities]
     inputs = [*features, torch.cat([cosine_transform(x) for x in features], dim=1)]
-    expected = [encoder(x) for encoder, x in zip(model.encoders, inputs)]
-    actual = model.encode_features(data)
+    expected = [encoder(x) for encoder, x in zip(model.blocks.encoders, inputs)]
+    actual = model.blocks(data)
     torch.testing.assert_close(actual, expected)
-    parameters = list(model.encoders.parameters())
+    parameters = list(model.blocks.encoders.parameters())
     weights = [torch.randn_like(block) for block in expected]
     gradients = [torch.autograd.grad(blocks, parameters, weights) for blocks in (actual, expected)]
     torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-4)
@@ -264,10 +264,10 @@ def test_lirdrec_one_modality():
     data = case.data(weighting='binary')
     del data[ITEM].x_image, data[similar('image')]
     model = LIRDRec(data, channels=8).double()
-    assert model.modalities == ['text'] and model.num_blocks == 2
-    text, shared = model.encode_features(data)
-    torch.testing.assert_close(text, model.encoders[0](data[ITEM].x_text))
-    expected = model.encoders[1](cosine_transform(data[ITEM].x_text))
+    assert model.blocks.features.names == ['text'] and model.num_blocks == 2
+    text, shared = model.blocks(data)
+    torch.testing.assert_close(text, model.blocks.encoders[0](data[ITEM].x_text))
+    expected = model.blocks.encoders[1](cosine_transform(data[ITEM].x_text))
     torch.testing.assert_close(shared, expected)
     assert model(data).item.shape == (case.hyper['N'], 16)
 
@@ -315,9 +315,9 @@ def test_lirdrec_without_its_parts():
     assert plain.user_embedding.grad.abs().sum() > 0 and plain.theta.grad is None
 
     short = LIRDRec(data, channels=case.hyper['d'], dct='none')
-    assert [encoder[0].in_features for encoder in short.encoders] == [
+    assert [encoder[0].in_features for encoder in short.blocks.encoders] == [
         data[ITEM][f'x_{m}'].size(1) for m in ('image', 'text')
     ]
     short = short.to(case.dtype)
     assert short(data).item.size(1) == 2 * case.hyper['d']
-    assert len(short.encode_features(data)) == 2
+    assert len(short.blocks(data)) == 2

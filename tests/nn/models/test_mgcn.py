@@ -36,10 +36,10 @@ def golden(dtype=torch.float64, **kwargs):
         'attention_output_weight': model.attention[2].weight,
     }
     for m in case.modalities:
-        if model.features is not None:
-            parameters[f'{m}_table'] = model.features[m]
+        if model.features.tables is not None:
+            parameters[f'{m}_table'] = model.features.tables[m]
         linears = {
-            'linear': model.lins[m],
+            'linear': model.features.lins[m],
             'gate': model.gates[m],
             'preference_gate': model.preference_gates[m],
         }
@@ -97,7 +97,7 @@ def test_mgcn_frozen_features_give_the_same_losses():
     data['item'].x_image = data['item'].x_image + 1
     assert torch.equal(trained.loss(data, case.batch)['bpr'], expected['bpr'])
     assert frozen.loss(data, case.batch)['bpr'] != expected['bpr']
-    assert all('features' not in name for name, _ in frozen.named_parameters())
+    assert all('tables' not in name for name, _ in frozen.named_parameters())
 
 
 def test_mgcn_fusion():
@@ -144,7 +144,9 @@ def test_mgcn_item_without_edges():
     store = data[similar('image')]
     for (j, i), weight in zip(store.edge_index.t().tolist(), store.edge_weight):
         if i == 3:
-            gate = model.gates['image'](model.lins['image'](data['item'].x_image[j])).sigmoid()
+            gate = model.gates['image'](
+                model.features.lins['image'](data['item'].x_image[j])
+            ).sigmoid()
             z += weight * model.item_encoder.weight[j] * gate
     torch.testing.assert_close(modal.item[3, 0], z)
 
@@ -159,14 +161,14 @@ def test_mgcn_any_number_of_modalities(names):
     for m in {'audio', 'image', 'text'} - set(names):
         del data['item'][f'x_{m}']
     model = build(case, data)
-    assert model.modalities == names
+    assert model.features.names == names
     content, modal = model.views(data)
     side = model.side(content.user, modal.user)
     if len(names) == 1:
         torch.testing.assert_close(side, modal.user[:, 0] / 2)
     losses = model.loss(data, case.batch)
     torch.stack(list(losses.values())).sum().backward()
-    assert all(lin.weight.grad.any() for lin in model.lins.values())
+    assert all(lin.weight.grad.any() for lin in model.features.lins.values())
 
 
 def test_mgcn_weights_of_zero_drop_terms():
@@ -223,7 +225,6 @@ def test_mgcn_copies_and_resets():
     model = build(case, data)
     expected = model(data)
     for clone in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert clone.item_graphs['image']._cache is None
         assert torch.equal(clone(data).user, expected.user)
     clone.reset_parameters()
     assert all(not torch.equal(a, b) for a, b in zip(model.parameters(), clone.parameters()))

@@ -33,10 +33,10 @@ def build(case, **kwargs):
         'attention_output_weight': model.attention[2].weight,
     }
     for modality in case.modalities:
-        if model.features is not None:
-            parameters[f'{modality}_table'] = model.features[modality]
-        parameters[f'{modality}_linear_weight'] = model.lins[modality].weight
-        parameters[f'{modality}_linear_bias'] = model.lins[modality].bias
+        if model.features.tables is not None:
+            parameters[f'{modality}_table'] = model.features.tables[modality]
+        parameters[f'{modality}_linear_weight'] = model.features.lins[modality].weight
+        parameters[f'{modality}_linear_bias'] = model.features.lins[modality].bias
     return model, data, case.load(parameters)
 
 
@@ -64,7 +64,7 @@ def test_micro_golden(dtype):
 def test_micro_graphs_golden():
     case = GoldenCase('micro')
     model, data, _ = build(case)
-    for modality, graph in zip(model.modalities, model.item_graphs(data)):
+    for modality, graph in zip(model.features.names, model.item_graphs(data)):
         actual = dense(*graph, case.hyper['N'])
         expected = dense(*sparse_case(case, f'{modality}_item_adj'), case.hyper['N'])
         assert torch.equal(actual != 0, expected != 0)
@@ -75,7 +75,7 @@ def test_micro_without_learned_graphs():
     case = GoldenCase('micro')
     model, data, _ = build(case)
     model.initial_weight = 1.0
-    for modality, graph in zip(model.modalities, model.item_graphs(data)):
+    for modality, graph in zip(model.features.names, model.item_graphs(data)):
         expected = dense(*sparse_case(case, f'{modality}_initial_item_adj'), case.hyper['N'])
         torch.testing.assert_close(dense(*graph, case.hyper['N']), expected)
 

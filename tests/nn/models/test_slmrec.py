@@ -30,8 +30,8 @@ def golden(dtype):
     case = GoldenCase('slmrec', dtype)
     model = build(case)
     linears = {
-        'image_linear': model.lins['image'],
-        'text_linear': model.lins['text'],
+        'image_linear': model.features.lins['image'],
+        'text_linear': model.features.lins['text'],
         'user_fusion': model.user_fusion,
         'item_fusion': model.item_fusion,
         'head_g_i': model.head_id,
@@ -125,7 +125,7 @@ def test_slmrec_three_modalities_against_dense_matrices():
     degree = a.sum(dim=0).clamp(min=1)
     a = a / (degree.view(-1, 1) * degree).sqrt()
     xs = [model.item_encoder.weight]
-    xs += [model.lins[k](F.normalize(data['item'][f'x_{k}'])) for k in model.modalities]
+    xs += [model.features.lins[k](F.normalize(data['item'][f'x_{k}'])) for k in model.modalities]
     xs = [torch.cat([model.user_embedding, x]) for x in xs]
     xs = [(x + a @ x + a @ a @ x) / 3 for x in xs]
     out = model(data)
@@ -154,7 +154,10 @@ def test_slmrec_one_modality():
     losses = model.loss(data, case.batch)
     assert set(losses) == {'info_nce', 'fac_image'}
     torch.stack(list(losses.values())).sum().backward()
-    for p in [model.user_embedding, *(lin.weight for lin in [model.lins['image'], model.head_id])]:
+    for p in [
+        model.user_embedding,
+        *(lin.weight for lin in [model.features.lins['image'], model.head_id]),
+    ]:
         assert p.grad.norm() > 1e-6
     assert model.stage is None and len(model.chain) == 0
 
@@ -210,7 +213,6 @@ def test_slmrec_copies():
     model = build(case, data)
     expected = model(data)
     for clone in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert clone._scales == {}
         assert torch.equal(clone(data).user, expected.user)
 
 
@@ -225,7 +227,7 @@ def test_slmrec_reset_parameters():
     model.reset_parameters()
     assert all(not torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters()))
     bound = (6 / (16 + 24)) ** 0.5  # Xavier, which the default of PyTorch stays far below.
-    assert 0.9 * bound < float(model.lins['image'].weight.detach().abs().max()) <= bound
+    assert 0.9 * bound < float(model.features.lins['image'].weight.detach().abs().max()) <= bound
 
 
 def test_slmrec_rejects_bad_arguments():

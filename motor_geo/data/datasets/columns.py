@@ -1,0 +1,305 @@
+r"""From the bytes of a column to ids, numbers and times."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from motor_geo.data.datasets.messages import clipped
+
+MINUS, ZERO = 45, 48
+MAX_DIGITS = 18  # Fits into 64 bits.
+
+
+class Ids(NamedTuple):
+    r"""A column of ids: :obj:`values[codes]` is the column."""
+
+    values: np.ndarray  # Sorted distinct ids, integers or text, [U]
+    codes: np.ndarray  # [n]
+
+
+@dataclass
+class Table:
+    r"""Columns of a file, and the place of each row in it."""
+
+    path: str
+    ids: dict[str, Ids] = field(default_factory=dict)
+    numbers: dict[str, np.ndarray] = field(default_factory=dict)
+    unit: str = 'line'
+    lines: np.ndarray | None = None
+    parts: Sequence[Table] = ()  # Of a table that was put together.
+
+    def place(self, row: int) -> str:
+        r"""The line (text, the header is line 1) or the row (others, from 0)."""
+        if self.lines is not None:
+            row = int(self.lines[row])
+        elif self.unit == 'line':
+            row = row + 2
+        return f'{self.unit} {row}'
+
+    def locate(self, row: int) -> str:
+        r"""Names a row in messages: the file, and the place in it."""
+        for part in self.parts:
+            if row < len(part):
+                return part.locate(row)
+            row -= len(part)
+        return f"'{self.path}', {self.place(row)}"
+
+    def __len__(self) -> int:
+        columns = [*(ids.codes for ids in self.ids.values()), *self.numbers.values()]
+        return len(columns[0]) if columns else 0
+
+    def state_dict(self) -> dict[str, Tensor]:
+        r"""The columns as tensors, texts as their code points."""
+        state = {f'numbers.{name}': torch.from_numpy(x) for name, x in self.numbers.items()}
+        for name, (values, codes) in self.ids.items():
+            if values.dtype.kind == 'U':
+                values = values.view(np.int32).reshape(len(values), -1)
+            state[f'values.{name}'] = torch.from_numpy(values)
+            state[f'codes.{name}'] = torch.from_numpy(codes)
+        return state if self.lines is None else {**state, 'lines': torch.from_numpy(self.lines)}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        for key, tensor in state.items():
+            kind, _, name = key.partition('.')
+            x = tensor.numpy()
+            if kind == 'numbers':
+                self.numbers[name] = x
+            elif kind == 'values':
+                values = x.view(f'U{x.shape[1]}').ravel() if x.ndim == 2 else x
+                self.ids[name] = Ids(values, state[f'codes.{name}'].numpy())
+            elif kind == 'lines':
+                self.lines = x
+
+
+class Fields(NamedTuple):
+    r"""Raw fields of a column: bytes :obj:`buffer[start:start + length]`."""
+
+    buffer: np.ndarray
+    start: np.ndarray
+    length: np.ndarray
+
+    @classmethod
+    def from_list(cls, values: list[str]) -> Fields:
+        encoded = [value.encode() for value in values]
+        length = np.fromiter(map(len, encoded), np.int64, len(encoded))
+        start = np.cumsum(length) - length
+        return cls(np.frombuffer(b''.join(encoded) + b'\n', np.uint8), start, length)
+
+    def byte(self, position: int) -> np.ndarray:
+        r"""The bytes at :obj:`position`, zero behind the end of a field."""
+        last = len(self.buffer) - 1
+        found = self.buffer[np.minimum(self.start + position, last)]
+        return np.where(position < self.length, found, 0).astype(np.uint8)
+
+    def text(self, row: int) -> str:
+        start, length = int(self.start[row]), int(self.length[row])
+        return clipped(self.buffer[start : start + length].tobytes().decode(errors='replace'))
+
+    def integers(self) -> tuple[np.ndarray, np.ndarray]:
+        r"""Values, and where a field is an integer in its usual spelling: a
+        leading zero, a sign, a blank or more than 18 digits are text.
+        """
+        value = np.zeros(len(self.start), np.int64)
+        valid = np.zeros(len(self.start), bool)
+        for length in range(1, min(int(self.length.max(initial=0)), MAX_DIGITS + 1) + 1):
+            rows = np.flatnonzero(self.length == length)
+            start = self.start[rows]
+            digit = self.buffer[start] - np.uint8(ZERO)  # Wraps around: <= 9 is a digit.
+            negative = self.buffer[start] == MINUS
+            good = negative | (digit <= 9)
+            number = np.where(negative, 0, digit).astype(np.int64)
+            if length == 1:
+                good &= ~negative
+            else:
+                good &= (digit > 0) & ~(negative & (self.buffer[start + 1] == ZERO))
+            if length > MAX_DIGITS:
+                good &= negative
+            for position in range(1, length):
+                digit = self.buffer[start + position] - np.uint8(ZERO)
+                good &= digit <= 9
+                number = number * 10 + digit
+            value[rows], valid[rows] = np.where(negative, -number, number), good
+        return value, valid
+
+    def strings(self) -> np.ndarray:
+        r"""The fields as a fixed-width array of bytes."""
+        width = max(int(self.length.max(initial=0)), 1)
+        if width * len(self.start) > 2**32:
+            raise ValueError(f'text of up to {width} bytes per id is too long')
+        result = np.empty((len(self.start), width), np.uint8)
+        for position in range(width):
+            result[:, position] = self.byte(position)
+        return result.view(f'S{width}').ravel()
+
+
+Column = Fields | np.ndarray
+
+
+def as_ids(table: Table, name: str, column: Column) -> Ids:
+    r"""Integer ids if all are spelled as integers, text otherwise."""
+    if isinstance(column, np.ndarray):
+        if column.dtype.kind not in 'iu':
+            raise ValueError(
+                f"'{table.path}': ids '{name}' are {column.dtype}; expected integers or text"
+            )
+        if column.dtype == np.uint64 and column.max(initial=0) > np.iinfo(np.int64).max:
+            values, codes = np.unique(column, return_inverse=True)  # As in text files.
+            order = np.argsort(values.astype(str))
+            return Ids(values.astype(str)[order], np.argsort(order)[codes])
+        return distinct(column.astype(np.int64))
+    if (column.length == 0).any():
+        row = int((column.length == 0).argmax())
+        raise ValueError(f"{table.locate(row)}: expected an id in column '{name}', found nothing")
+    value, valid = column.integers()
+    if valid.all():
+        return distinct(value)
+    try:
+        values, codes = np.unique(column.strings(), return_inverse=True)
+        return Ids(np.char.decode(values, 'utf-8'), codes)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"'{table.path}': ids '{name}' are not UTF-8: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"'{table.path}': column '{name}': {error}") from error
+
+
+def distinct(value: np.ndarray) -> Ids:
+    low = int(value.min())
+    size = int(value.max()) - low + 1
+    if size > 4 * len(value):
+        return Ids(*np.unique(value, return_inverse=True))
+    seen = np.zeros(size, bool)  # Without sorting.
+    seen[value - low] = True
+    return Ids(np.flatnonzero(seen) + low, (np.cumsum(seen) - 1)[value - low])
+
+
+def question_numbers(table: Table, name: str) -> None:
+    r"""Warns of text ids such as :obj:`12.0`.
+
+    Raises:
+        ValueError: If :obj:`12` is an id, too.
+    """
+    values, codes = table.ids[name]
+    if values.dtype.kind != 'U':
+        return
+    short = np.char.strip(values)
+    bare = np.char.rstrip(short, '0')
+    decimal = np.char.endswith(bare, '.')
+    odd = np.flatnonzero(decimal | (short != values))
+    whole = np.where(decimal[odd], np.char.rstrip(bare[odd], '.'), short[odd])
+    number = np.char.isdigit(np.char.lstrip(whole, '-'))
+    odd, whole = odd[number], whole[number]
+    if len(odd) == 0:
+        return
+    place = np.minimum(np.searchsorted(values, whole), len(values) - 1)
+    both = np.flatnonzero(values[place] == whole)
+    if len(both):
+        one, other = place[both[0]], odd[both[0]]
+        rows = [int((codes == code).argmax()) for code in (one, other)]
+        raise ValueError(
+            f"{table.locate(rows[1])}: '{name}' is '{values[other]}', and '{values[one]}' in "
+            f'{table.locate(rows[0])}; expected one spelling of each id'
+        )
+    first = int((codes == odd[0]).argmax())
+    warnings.warn(
+        f"{table.locate(first)}: '{name}' is '{values[odd[0]]}', which looks like the integer "
+        f'{whole[0]}; ids that are not spelled as integers are kept as text.',
+        stacklevel=4,
+    )
+
+
+def as_numbers(table: Table, name: str, column: Column, kind: str) -> np.ndarray:
+    r"""Finite numbers.
+
+    Args:
+        table: The table, for messages.
+        name: Name of the column.
+        column: The column.
+        kind: :obj:`'integer'`, :obj:`'number'` or :obj:`'time'`.
+    """
+    expected = {
+        'integer': 'an integer',
+        'number': 'a number',
+        'time': 'a number or a date such as 2020-01-31 10:00:00',
+    }[kind]
+    if isinstance(column, np.ndarray):
+        if kind == 'integer' and column.dtype.kind not in 'iu':
+            raise ValueError(f"'{table.path}': column '{name}' is {column.dtype}, not {expected}")
+        valid = np.isfinite(column)
+        value, text = column, lambda row: str(column[row])
+    else:
+        value, valid = column.integers()
+        text = column.text
+        if kind == 'time' and not valid.all() and _is_date(column).any():
+            value, valid = _dates(column)
+        elif kind != 'integer' and not valid.all():
+            value = np.array([_as_float(entry) for entry in column.strings().tolist()])
+            valid = np.isfinite(value)
+    if not valid.all():
+        row = int(valid.argmin())
+        raise ValueError(
+            f"{table.locate(row)}: expected {expected} in column '{name}', found '{text(row)}'"
+        )
+    return value
+
+
+def stack(path: str, tables: Sequence[Table]) -> Table:
+    r"""The rows of several tables with the same columns, one after the other."""
+    out = Table(path, parts=tables)
+    for name in tables[0].ids:
+        columns = [table.ids[name] for table in tables]
+        values = [ids.values for ids in columns]
+        if len({x.dtype.kind for x in values}) > 1:
+            values = [x.astype(str) for x in values]
+        merged, index = np.unique(np.concatenate(values), return_inverse=True)
+        parts = np.split(index, np.cumsum([len(x) for x in values])[:-1])
+        codes = [part[ids.codes] for part, ids in zip(parts, columns)]
+        out.ids[name] = Ids(merged, np.concatenate(codes))
+    for name in tables[0].numbers:
+        out.numbers[name] = np.concatenate([table.numbers[name] for table in tables])
+    return out
+
+
+def _as_float(text: bytes) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float('nan')
+
+
+def _is_date(column: Fields) -> np.ndarray:
+    dashed = (column.byte(4) == MINUS) & (column.byte(7) == MINUS)
+    return dashed & (column.length >= 10)
+
+
+def _dates(column: Fields) -> tuple[np.ndarray, np.ndarray]:
+    r"""ISO dates as microseconds since 1970, and which fields are dates."""
+    valid = _is_date(column)
+    text = column.strings()
+    local = np.char.rstrip(text, b'Z')  # Without a zone, times are taken as UTC.
+    if not (np.char.count(local, b'-') > 2).any() and not (np.char.count(local, b'+')).any():
+        try:
+            return np.where(valid, local, b'1970-01-01').astype('M8[us]').astype(np.int64), valid
+        except ValueError:
+            pass
+    values, codes = np.unique(text, return_inverse=True)
+    found = [_as_date(value.decode(errors='replace')) for value in values.tolist()]
+    good = np.array([entry is not None for entry in found])
+    return np.array([entry or 0 for entry in found])[codes], valid & good[codes]
+
+
+def _as_date(text: str) -> int | None:
+    try:
+        date = datetime.fromisoformat(f'{text[:-1]}+00:00' if text.endswith('Z') else text)
+    except ValueError:
+        return None
+    date = date if date.tzinfo else date.replace(tzinfo=timezone.utc)
+    since = date - datetime(1970, 1, 1, tzinfo=timezone.utc)
+    return (since.days * 86_400 + since.seconds) * 10**6 + since.microseconds

@@ -1,0 +1,194 @@
+r"""Matrices of features in a folder, and the items that have them."""
+
+from __future__ import annotations
+
+import os
+import os.path as osp
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+
+from motor_geo.data.datasets.messages import listed
+from motor_geo.utils.files import check_finite, load_array
+
+READ = ('.npy', '.npz', '.pt')
+#: Endings of files that hold arrays, or may.
+ARRAYS = (*READ, '.pth', '.pkl', '.pickle', '.mat', '.h5', '.hdf5', '.safetensors', '.memmap')
+
+
+def load_features(
+    folder: str, mmap: bool = False, modalities: Sequence[str] | None = None
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    r"""All (or some) :obj:`<modality>_feat.npy` and :obj:`<modality>_mask.npy`
+    of a folder, keyed by modality. A :obj:`.npz` with one array and a
+    :obj:`.pt` with one tensor are read as well; a warning names them, and files
+    that look like features but are called otherwise.
+
+    Args:
+        folder: The folder.
+        mmap: If set to :obj:`True`, :obj:`.npy` files stay on disk.
+        modalities: Names of the modalities. (default: all)
+
+    Raises:
+        FileNotFoundError: If a modality is missing.
+        ValueError: If a file is malformed, does not fit the others or holds a
+            NaN or an infinite value in the row of an item that has the modality.
+    """
+    features, masks = {}, {}
+    rows, first = None, ''
+    files = _feature_files(folder)
+    for modality in files if modalities is None else sorted(set(modalities)):
+        if modality not in files:
+            raise FileNotFoundError(
+                f"'{folder}' holds no '{modality}_feat.npy'; it has the modalities "
+                f'{listed(list(files))}.'
+            )
+        if len(files[modality]) > 1:
+            raise ValueError(
+                f"'{folder}' holds {listed(files[modality])}; expected one file of the modality "
+                f"'{modality}'."
+            )
+        file = files[modality][0]
+        path = osp.join(folder, file)
+        x = load_matrix(path, mmap)
+        if rows is not None and len(x) != rows:
+            raise ValueError(f"'{path}': expected {rows} rows as in '{first}', got {len(x)}.")
+        rows, first = len(x), file
+        mask = _load_mask(osp.join(folder, f'{modality}_mask.npy'), rows)
+        features[modality] = finite(path, x, mask)
+        if mask is not None:
+            masks[modality] = mask
+    if modalities is None:
+        _name_others(folder, files)
+    return features, masks
+
+
+def _feature_files(folder: str) -> dict[str, list[str]]:
+    r"""Files of each modality."""
+    out: dict[str, list[str]] = {}
+    for file in sorted(os.listdir(folder)):
+        stem, ending = osp.splitext(file)
+        modality = stem.removesuffix('_feat')
+        if ending in READ and modality not in (stem, '') and not file.startswith('.'):
+            out.setdefault(modality, []).append(file)
+    return out
+
+
+def load_matrix(path: str, mmap: bool = False) -> np.ndarray:
+    r"""A numeric matrix from a :obj:`.npy`, a :obj:`.npz` with one array or a
+    :obj:`.pt` with one tensor. Values are not checked.
+
+    Raises:
+        ValueError: If the file holds something else.
+    """
+    if path.endswith('.npy'):
+        return load_array(path, mmap=mmap, finite=False)
+    array: np.ndarray
+    if path.endswith('.npz'):
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                names = archive.files
+                array = archive[names[0]] if len(names) == 1 else np.empty(0)
+        except Exception as error:
+            raise ValueError(f"'{path}' cannot be read as an archive of arrays: {error}") from error
+        if len(names) != 1:
+            raise ValueError(f"'{path}': expected one array, found {listed(names)}")
+    else:
+        import torch
+
+        try:
+            content = torch.load(path, map_location='cpu', weights_only=True)
+        except Exception as error:
+            reason = str(error).split('\n')[0][:100]
+            raise ValueError(
+                f"'{path}' cannot be read as a tensor without pickled objects: {reason}"
+            ) from error
+        if not isinstance(content, torch.Tensor) or content.layout != torch.strided:
+            raise ValueError(
+                f"'{path}': expected one dense tensor, found {type(content).__name__} (save the "
+                f'matrix alone, or as .npy)'
+            )
+        content = content.detach()
+        array = (content.float() if content.dtype == torch.bfloat16 else content).numpy()
+    if array.ndim != 2 or array.dtype.kind not in 'fiu' or array.shape[1] == 0:
+        raise ValueError(
+            f"'{path}': expected a numeric matrix [items, width], got {array.dtype} "
+            f'{list(array.shape)}'
+        )
+    return array
+
+
+def _load_mask(path: str, rows: int) -> np.ndarray | None:
+    if not osp.exists(path):
+        return None
+    try:
+        mask = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(f"'{path}' cannot be read as booleans: {error}") from error
+    if mask.dtype != bool or mask.shape != (rows,):
+        raise ValueError(
+            f"'{path}': expected {rows} booleans (one per item), got {mask.dtype} "
+            f'{list(mask.shape)}.'
+        )
+    return mask
+
+
+def finite(name: str, x: np.ndarray, mask: np.ndarray | None, block: int = 65_536) -> np.ndarray:
+    r"""The matrix itself if it is finite; otherwise a copy with zeros in the
+    rows that :obj:`mask` says are missing.
+
+    Raises:
+        ValueError: If another row holds NaN or infinite values.
+    """
+    if mask is not None and not mask.all():
+        missing = np.flatnonzero(~mask)
+        for start in range(0, len(missing), block):
+            if not np.isfinite(x[missing[start : start + block]]).all():
+                x = np.array(x)
+                x[missing] = 0
+                break
+    try:
+        check_finite(x, f"'{name}'")
+    except ValueError as error:
+        if mask is not None:
+            raise
+        stem = osp.basename(osp.splitext(name)[0]).removesuffix('_feat')
+        raise ValueError(
+            f"{error}, or a file '{stem}_mask.npy' with False for items that lack it"
+        ) from None
+    return x
+
+
+def _name_others(folder: str, files: dict[str, list[str]]) -> None:
+    r"""Warns of files that are read although they are no :obj:`.npy`, and of
+    those that are not read although they look like features.
+    """
+    read = {file for names in files.values() for file in names}
+    masks = {f'{modality}_mask.npy' for modality in files}
+    unusual = sorted(file for file in read if not file.endswith('.npy'))
+    others = [
+        file
+        for file in sorted(os.listdir(folder))
+        if file not in read | masks and not file.startswith('.') and _looks_like(folder, file)
+    ]
+    words = []
+    if unusual:
+        words.append(f'{listed(unusual)} {"is" if len(unusual) == 1 else "are"} read as features')
+    if others:
+        words.append(
+            f'{listed(others)} {"looks" if len(others) == 1 else "look"} like features and '
+            f'{"is" if len(others) == 1 else "are"} not read (expected <modality>_feat.npy, .npz '
+            f'or .pt, and <modality>_mask.npy)'
+        )
+    if words:
+        warnings.warn(f"'{folder}': {'; '.join(words)}.", stacklevel=4)
+
+
+def _looks_like(folder: str, file: str) -> bool:
+    stem, ending = osp.splitext(file.lower())
+    if osp.isdir(osp.join(folder, file)):
+        return stem.endswith(('_feat', '_feats', '_features', '_feature', '_emb', '_embeddings'))
+    if ending in ARRAYS:
+        return True
+    return ending in ('.csv', '.tsv', '.parquet', '.txt', '.gz') and '_feat' in stem

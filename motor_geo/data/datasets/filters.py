@@ -1,0 +1,106 @@
+r"""Leaving out interactions by rating or event, and users and items by their
+number of interactions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from motor_geo.data.datasets.base import unique_pairs
+from motor_geo.data.datasets.columns import Table
+from motor_geo.data.datasets.messages import listed
+from motor_geo.data.datasets.split import SPLITS
+from motor_geo.data.datasets.subsample import core_mask
+
+
+class Options(NamedTuple):
+    r"""How interactions become a data set."""
+
+    split: str | None
+    seed: int
+    train_share: float
+    missing_share: float
+    min_rating: float | None
+    event: list[str] | None
+    core: int | None
+
+    def check(self) -> None:
+        if not 0 < self.train_share <= 1:
+            raise ValueError(
+                f"'train_share' must be above 0 and at most 1, got {self.train_share}."
+            )
+        if not 0 <= self.missing_share <= 1:
+            raise ValueError(f"'missing_share' must be from 0 to 1, got {self.missing_share}.")
+        if self.split not in (None, 'column', *SPLITS):
+            raise ValueError(
+                f"Unknown split '{self.split}'; expected 'column' or {sorted(SPLITS)}."
+            )
+        if self.core is not None and self.core < 1:
+            raise ValueError(f"'core' must be at least 1, got {self.core}.")
+
+    @property
+    def columns(self) -> list[str]:
+        r"""What has to be there beside users and items."""
+        rating = [] if self.min_rating is None else ['rating']
+        return rating + ([] if self.event is None else ['event'])
+
+
+class Interactions(NamedTuple):
+    r"""Interactions, items and features before anything is taken away."""
+
+    table: Table
+    names: Mapping[str, str]  # Of the columns.
+    user: np.ndarray
+    item: np.ndarray
+    user_ids: np.ndarray
+    item_ids: np.ndarray
+    features: dict[str, np.ndarray]
+    masks: dict[str, np.ndarray]
+    listed: bool  # Whether items have a list of their own.
+
+
+def leave_out(name: str, data: Interactions, options: Options) -> tuple[Interactions, np.ndarray]:
+    r"""The data without rows of low ratings, of other events and outside of the
+    core; users without rows are left out, and items where nothing else speaks
+    of them or a core was asked for. Also returns the rows that are left.
+    """
+    table, names = data.table, data.names
+    keep = np.ones(len(data.user), bool)
+    if options.min_rating is not None:
+        keep &= table.numbers[names['rating']] >= options.min_rating
+    if options.event is not None:
+        values, codes = table.ids[names['event']]
+        wanted = [str(event) for event in options.event]
+        unknown = sorted(set(wanted) - set(values.astype(str).tolist()))
+        if unknown:
+            raise ValueError(
+                f"'{table.path}': the column '{names['event']}' holds no {listed(unknown)}; it has "
+                f'the events {listed(values.astype(str).tolist())}'
+            )
+        keep &= np.isin(values.astype(str), wanted)[codes]
+    rows = np.flatnonzero(keep)
+    if options.core is not None and len(rows):
+        pairs = rows[unique_pairs(data.user[rows], data.item[rows])]
+        pairs = pairs[core_mask(data.user[pairs], data.item[pairs], options.core)]
+        kept = np.zeros(len(data.user_ids), bool), np.zeros(len(data.item_ids), bool)
+        kept[0][data.user[pairs]], kept[1][data.item[pairs]] = True, True
+        rows = rows[kept[0][data.user[rows]] & kept[1][data.item[rows]]]
+    if len(rows) == 0:
+        raise ValueError(
+            f"'{name}': no interaction is left with min_rating={options.min_rating}, "
+            f'event={options.event} and core={options.core}; expected at least one.'
+        )
+    users, user = np.unique(data.user[rows], return_inverse=True)
+    data = data._replace(user=user, item=data.item[rows], user_ids=data.user_ids[users])
+    if options.core is not None or not (data.features or data.listed):
+        items, item = np.unique(data.item, return_inverse=True)
+        data = data._replace(
+            item=item,
+            item_ids=data.item_ids[items],
+            features={m: x[items] for m, x in data.features.items()},
+            masks={m: mask[items] for m, mask in data.masks.items()},
+        )
+    return data, rows

@@ -1,0 +1,116 @@
+r"""From raw ids to indices of users and items."""
+
+from __future__ import annotations
+
+import os.path as osp
+import warnings
+
+import numpy as np
+
+from motor_geo.data.datasets.columns import Table
+from motor_geo.data.datasets.messages import clipped
+from motor_geo.data.datasets.names import find_columns
+from motor_geo.data.datasets.reader import read_header, read_table
+
+MAX_MISSING = 1e-3  # Released files lack a few ids, whose indices must stay what they are.
+
+
+def index_ids(table: Table, column: str, reindex: bool) -> tuple[np.ndarray, np.ndarray]:
+    r"""Raw ids and indices of ids that no other file refers to."""
+    values, codes = table.ids[column]
+    if reindex or values.dtype.kind != 'i':
+        return values, codes
+    size = int(values[-1]) + 1
+    missing = size - len(values)
+    if values[0] < 0 or missing > MAX_MISSING * size:
+        code = int((values != np.arange(len(values))).argmax())
+        problem = '' if values[code] < 0 else f', but no row has the id {code}'
+        place = table.locate(int((codes == code).argmax()))
+        raise ValueError(
+            f"{place}: '{column}' is {values[code]}{problem}; "
+            f'expected ids from 0 without gaps (reindex=True renumbers them).'
+        )
+    if missing:
+        warnings.warn(
+            f"'{table.path}': {missing} of the ids '{column}' from 0 to {size - 1} have no row; "
+            f'they are kept without interactions (reindex=True renumbers the others).',
+            stacklevel=3,
+        )
+    return np.arange(size), values[codes]
+
+
+def index_by_row(table: Table, column: str, rows: int, path: str) -> tuple[np.ndarray, np.ndarray]:
+    r"""Item ids that are rows of the feature matrices."""
+    values, codes = table.ids[column]
+    if values.dtype.kind != 'i':
+        text = np.array([not _is_integer(value) for value in values])
+        row = int(text[codes].argmax())
+        raise ValueError(
+            f"{table.locate(row)}: '{column}' is the text '{clipped(values[codes[row]])}', so that "
+            f"its row in {path} is unknown; expected integers from 0, or a file 'items.tsv' in the "
+            f"same folder with a column '{column}' that holds the id of each feature row in order."
+        )
+    outside = (values < 0) | (values >= rows)
+    if outside.any():
+        row = int(outside[codes].argmax())
+        raise ValueError(
+            f"{table.locate(row)}: '{column}' is {values[codes[row]]}, but {path} has rows for "
+            f'items 0 to {rows - 1} only.'
+        )
+    return np.arange(rows), values[codes]
+
+
+def _is_integer(text: str) -> bool:
+    return text.removeprefix('-').isdecimal() and text == str(int(text)) and len(text) <= 18
+
+
+def find_items(folder: str) -> str | None:
+    found = [osp.join(folder, f'items.{kind}') for kind in ('tsv', 'csv', 'parquet')]
+    found = [path for path in found if osp.isfile(path)]
+    if len(found) > 1:
+        raise ValueError(f"'{folder}': expected one file of items, found {found}.")
+    return found[0] if found else None
+
+
+def index_by_list(
+    table: Table, column: str, items: str | Table, name: str | None
+) -> tuple[np.ndarray, np.ndarray]:
+    r"""Item ids that are looked up in the list of items.
+
+    Args:
+        table: The interactions.
+        column: Their column of items.
+        items: The file of items, or its table.
+        name: Name of the column in the list, if it is known.
+    """
+    if isinstance(items, str):
+        header = read_header(items)
+        name = name if name in header else None
+        if name is None and column in header:
+            name = column
+        name = find_columns(items, header, {'item': name}, ['item'])['item']
+        items = read_table(items, [name])
+    assert name is not None
+    path, known = items.path, items.ids[name]
+    if len(known.values) < len(known.codes):
+        first = np.unique(known.codes, return_index=True)[1]
+        row = int(np.setdiff1d(np.arange(len(known.codes)), first, assume_unique=True)[0])
+        raise ValueError(
+            f"{items.locate(row)}: expected each '{name}' once, got "
+            f"'{clipped(known.values[known.codes[row]])}' again."
+        )
+    values, codes = table.ids[column]
+    names, item_ids = known.values, known.values[known.codes]
+    if names.dtype.kind != values.dtype.kind:
+        names, values = names.astype(str), values.astype(str)
+    row_of = np.argsort(item_ids.astype(names.dtype))  # Row of each sorted name.
+    names = np.sort(names)
+    place = np.minimum(np.searchsorted(names, values), len(names) - 1)
+    unknown = names[place] != values
+    if unknown.any():
+        row = int(unknown[codes].argmax())
+        raise ValueError(
+            f"{table.locate(row)}: '{column}' is '{clipped(values[codes[row]])}', which is not "
+            f"among the {len(item_ids)} items of '{path}'."
+        )
+    return item_ids, row_of[place][codes]

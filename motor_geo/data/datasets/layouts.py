@@ -1,0 +1,268 @@
+r"""What folders of interactions look like: a table, a table for each split
+(RecBole), or lists of items by user (LATTICE, MMSSL); and the raw ids behind
+numbers (MMRec).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import os.path as osp
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from motor_geo.data.datasets.columns import Fields, Ids, Table, as_ids, stack
+from motor_geo.data.datasets.messages import clipped, listed
+from motor_geo.data.datasets.names import STANDARD, find_columns
+from motor_geo.data.datasets.reader import PACKED, read_bytes, read_header, read_table
+
+KINDS = (('.inter',), ('.json',), ('.csv', '.tsv', '.parquet'))
+PARTS = {'train': 0, 'valid': 1, 'val': 1, 'validation': 1, 'test': 2}
+PART = re.compile(rf'(?:(?P<stem>.+)[._-])?(?P<part>{"|".join(PARTS)})')
+CORE = '5-core'  # The folder of lists beside the features of LATTICE.
+MAPPINGS = {'user': 'u_id_mapping.csv', 'item': 'i_id_mapping.csv'}
+#: Rules that use times if there are any.
+TIMED = {'temporal': 'needed', 'global_time': 'needed', 'leave_one_out': 'optional'}
+
+
+class Source(NamedTuple):
+    r"""Files of interactions."""
+
+    name: str
+    folder: str  # Of features and of the file of items.
+    files: list[str]
+    labels: list[int] | None = None  # Of all rows of each file.
+
+    @property
+    def path(self) -> str:
+        return self.files[0] if len(self.files) == 1 else osp.dirname(self.files[0])
+
+
+def find_source(path: str) -> Source:
+    r"""The interactions in a folder: :obj:`NAME.inter` of the folder's name or
+    the only :obj:`.inter`, or else lists of items by user
+    (:obj:`train.json`), or else the only :obj:`.csv`, :obj:`.tsv` or
+    :obj:`.parquet` file. Instead of a file there may be one for each split,
+    such as :obj:`NAME.train.inter`.
+
+    Raises:
+        FileNotFoundError: If there are none.
+        ValueError: If several could be meant.
+    """
+    path = osp.abspath(osp.expanduser(path))
+    if osp.isfile(path) and not path.endswith('.json'):
+        folder = osp.dirname(path)
+        return Source(osp.basename(folder), folder, [path])
+    folder = osp.dirname(path) if osp.isfile(path) else path
+    if not osp.isdir(folder):
+        raise FileNotFoundError(f"'{path}' does not exist; expected a folder with NAME.inter.")
+    name = osp.basename(folder)
+    names = [
+        entry
+        for entry in sorted(os.listdir(folder))
+        if not entry.startswith(('.', 'items.')) and entry not in MAPPINGS.values()
+    ]
+    for kinds in KINDS:
+        found = {entry: stem for entry in names if (stem := _stem(entry, kinds)) is not None}
+        parts = _parts(found)
+        whole = [entry for entry in found if entry not in parts]
+        own = [entry for entry in whole if found[entry] == name]
+        if kinds == ('.json',):
+            whole = own = []
+        if len(own) == 1 or (len(whole) == 1 and not parts):
+            return Source(name, folder, [osp.join(folder, (own or whole)[0])])
+        if parts and not whole:
+            files = [osp.join(folder, entry) for entry in parts]
+            return Source(name, folder, files, list(parts.values()))
+        if whole:
+            raise ValueError(
+                f"'{folder}' holds several files of interactions, {listed(list(found))}; expected "
+                f"one, or one called '{name}{kinds[0]}'."
+            )
+    if osp.isfile(osp.join(folder, CORE, 'train.json')):
+        return find_source(osp.join(folder, CORE))._replace(name=name, folder=folder)
+    raise FileNotFoundError(
+        f"'{folder}' holds no interactions; expected '{name}.inter' (or one .csv, .tsv or .parquet "
+        f"file, or 'train.json' and 'test.json'), found {listed(names)}."
+    )
+
+
+def _stem(name: str, kinds: Sequence[str]) -> str | None:
+    for packed in PACKED:
+        name = name.removesuffix(packed)
+    stem, kind = osp.splitext(name)
+    return stem if kind in kinds and stem else None
+
+
+def _parts(found: Mapping[str, str]) -> dict[str, int]:
+    r"""Files of training, validation (which may be missing) and test, with
+    their labels, if there is one set of them.
+    """
+    sets: dict[str, dict[int, str]] = {}
+    for entry, stem in found.items():
+        match = PART.fullmatch(stem)
+        if match:
+            files = sets.setdefault(match['stem'] or '', {})
+            if files.setdefault(PARTS[match['part']], entry) != entry:
+                return {}
+    if len(sets) != 1:
+        return {}
+    files = next(iter(sets.values()))
+    return {files[label]: label for label in sorted(files)} if {0, 2} <= files.keys() else {}
+
+
+def read_source(
+    source: Source,
+    split: str | None,
+    given: Mapping[str, str | None],
+    wanted: Sequence[str] = (),
+) -> tuple[Table, dict[str, str]]:
+    r"""Reads the interactions.
+
+    Args:
+        source: The files.
+        split: The rule that makes the splits, which may need times or labels.
+        given: Names of columns that were chosen, by what they hold.
+        wanted: Further columns: :obj:`'rating'`, :obj:`'event'`.
+
+    Returns:
+        The table, and names of its columns by what they hold.
+    """
+    tables: list[Table] = []
+    names: dict[str, str] = {}
+    for position, path in enumerate(source.files):
+        if path.endswith('.json'):
+            table = read_lists(path)
+            names = {role: STANDARD[role] for role in ('user', 'item')}
+        else:
+            table, found = _read_file(path, source, split, given, wanted, position == 0)
+            if names and found != names:
+                raise ValueError(
+                    f"'{path}': expected the columns {listed(list(names.values()))} as in "
+                    f"'{source.files[0]}', found {listed(list(found.values()))}"
+                )
+            names = found
+        if source.labels is not None and split in (None, 'column'):
+            label = np.full(len(table), source.labels[position], np.int64)
+            table.numbers[STANDARD['label']] = label
+        if len(table):
+            tables.append(table)
+    if not tables:
+        raise ValueError(f"'{source.path}' holds no interactions; expected at least one")
+    if source.labels is not None and split in (None, 'column'):
+        names = {**names, 'label': STANDARD['label']}
+    return tables[0] if len(tables) == 1 else stack(source.path, tables), names
+
+
+def _read_file(
+    path: str,
+    source: Source,
+    split: str | None,
+    given: Mapping[str, str | None],
+    wanted: Sequence[str],
+    announce: bool,
+) -> tuple[Table, dict[str, str]]:
+    header = read_header(path)
+    needed, optional = ['user', 'item', *wanted], list[str]()
+    if source.labels is None and split in (None, 'column'):
+        (needed if split else optional).append('label')
+    if split in TIMED:
+        (needed if TIMED[split] == 'needed' else optional).append('time')
+    names = find_columns(path, header, given, needed, optional, announce)
+    columns = {role: [names[role]] if role in names else [] for role in STANDARD}
+    table = read_table(
+        path,
+        columns['user'] + columns['item'] + columns['event'],
+        integers=columns['label'],
+        numbers=columns['rating'],
+        optional=[name for role in optional for name in columns[role]],
+        times=columns['time'],
+    )
+    if 'label' not in names and split is None and source.labels is None and announce:
+        if time := find_columns(path, header, given, [], ['time'], False).get('time'):
+            warnings.warn(
+                f"'{path}' holds times ('{clipped(time)}'), but no split was chosen: it is random "
+                f"within each user; split='temporal' (--data.split temporal) holds out each user's "
+                f"latest interactions, and 'global_time' the latest of all.",
+                stacklevel=5,
+            )
+    return table, names
+
+
+def read_lists(path: str) -> Table:
+    r"""Lists of items by user, :obj:`{"0": [3, 7], ...}`, as a table."""
+    try:
+        content = json.loads(read_bytes(path))
+    except ValueError as error:
+        raise ValueError(f"'{path}' cannot be read as JSON: {clipped(error, 200)}") from error
+    if not isinstance(content, dict):
+        raise ValueError(
+            f'\'{path}\': expected lists of items by user, {{"0": [3, 7]}}, got '
+            f"'{clipped(content)}'"
+        )
+    users: list[str] = []
+    items: list[str] = []
+    for user, entries in content.items():
+        if not isinstance(entries, list) or not all(type(item) in (int, str) for item in entries):
+            raise ValueError(
+                f"'{path}', user '{clipped(user)}': expected a list of item ids, got "
+                f"'{clipped(entries)}'"
+            )
+        users += [user] * len(entries)
+        items += map(str, entries)
+    table = Table(path, unit='pair')
+    names = STANDARD['user'], STANDARD['item']
+    for name, values in zip(names, (users, items)):
+        empty = Ids(np.empty(0, np.int64), np.empty(0, np.int64))
+        table.ids[name] = as_ids(table, name, Fields.from_list(values)) if values else empty
+    return table
+
+
+def raw_ids(folder: str, role: str, numbers: np.ndarray) -> np.ndarray:
+    r"""The ids behind numbers, from :obj:`u_id_mapping.csv` and
+    :obj:`i_id_mapping.csv` with two columns, the id and the number (MMRec); the
+    numbers themselves if there is no such file.
+
+    Raises:
+        ValueError: If the file has other columns or a number or an id twice.
+    """
+    path, column = osp.join(folder, MAPPINGS[role]), STANDARD[role]
+    if numbers.dtype.kind != 'i' or not osp.isfile(path):
+        return numbers
+    header = read_header(path)
+    if len(header) != 2 or column not in header or len(set(header)) < 2:
+        raise ValueError(
+            f"'{path}': expected two columns, one of them '{column}', found {listed(header)}"
+        )
+    other = header[1 - header.index(column)]
+    table = read_table(path, [column, other])
+    for name in (column, other):
+        values, codes = table.ids[name]
+        if len(values) < len(codes):
+            row = _repeated(codes)
+            raise ValueError(
+                f"{table.locate(row)}: expected each '{name}' once, got "
+                f"'{clipped(values[codes[row]])}' again"
+            )
+    known, raw = (values[codes] for values, codes in (table.ids[name] for name in (column, other)))
+    order = np.argsort(known)
+    place = np.minimum(np.searchsorted(known[order], numbers), len(known) - 1)
+    missing = known[order][place] != numbers
+    if missing.any():
+        warnings.warn(
+            f"'{path}' lacks {missing.sum()} of the {len(numbers)} numbers '{column}', such as "
+            f'{numbers[missing.argmax()]}; numbers are shown in place of ids.',
+            stacklevel=4,
+        )
+        return numbers
+    return raw[order][place]
+
+
+def _repeated(codes: np.ndarray) -> int:
+    r"""The first row whose code has occurred before."""
+    first = np.unique(codes, return_index=True)[1]
+    return int(np.setdiff1d(np.arange(len(codes)), first, assume_unique=True)[0])

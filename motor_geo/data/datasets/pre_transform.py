@@ -1,0 +1,77 @@
+r"""Graphs that went through a transform, kept on disk."""
+
+from __future__ import annotations
+
+import copy
+import os.path as osp
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch_geometric.data import HeteroData
+from torch_geometric.transforms import BaseTransform
+
+from motor_geo.data.datasets.base import Transform
+from motor_geo.utils.cache import fingerprint
+from motor_geo.utils.files import atomic_write
+
+PLAIN = (bool, int, float, str, type(None))
+
+
+def apply_once(data: HeteroData, transform: Transform, folder: str, key: str) -> HeteroData:
+    r"""Applies a transform, or loads what came out of it before.
+
+    Only transforms whose arguments tell what they do are kept: those of PyG's
+    kind with plain values, which do not change when they are applied. Others,
+    such as functions or a tokenizer that is fitted, are applied again.
+
+    Args:
+        data: The graph.
+        transform: The transform.
+        folder: Folder of the files.
+        key: Hash of the graph.
+    """
+    before = _describe(transform)
+    path = osp.join(folder, f'pre_transformed_{fingerprint(key, before)}.pt')
+    if before is not None and osp.isfile(path):
+        try:
+            return HeteroData.from_dict(torch.load(path, weights_only=True))
+        except Exception:  # Damaged: made anew.
+            pass
+    out = transform(copy.copy(data))
+    content = out.to_dict()
+    same = before is not None and fingerprint(before) == fingerprint(_describe(transform))
+    if same and _is_plain(content):
+        with atomic_write(path) as temporary:
+            torch.save(content, temporary)
+    return out
+
+
+def _describe(value: Any) -> Any:
+    r"""Nested lists that tell transforms apart; :obj:`None` if they cannot."""
+    try:
+        return _spell(value)
+    except TypeError:
+        return None
+
+
+def _spell(value: Any) -> Any:
+    if isinstance(value, PLAIN) or isinstance(value, (Tensor, np.ndarray)):
+        return [type(value).__name__, value]
+    if isinstance(value, (list, tuple)):
+        return [type(value).__name__, *map(_spell, value)]
+    if isinstance(value, dict):
+        return ['dict', *([_spell(key), _spell(entry)] for key, entry in value.items())]
+    if isinstance(value, BaseTransform):
+        kind = type(value)
+        return [kind.__module__, kind.__qualname__, _spell(vars(value))]
+    raise TypeError(f'{type(value).__name__} has no description')
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(map(_is_plain, value.values()))
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    return isinstance(value, (*PLAIN, Tensor))

@@ -1,0 +1,137 @@
+r"""What p-values were computed from, kept beside a report: values of users as
+means over seeds, in half precision.
+
+The tests themselves see the same rounded values, so that each p-value can be
+recomputed from the file, to the digit.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from motor_geo.experiments.significance import Paired, paired_tests
+from motor_geo.utils.files import atomic_write
+
+Label = tuple[str, ...]
+
+
+def reference_of(
+    label: Label, reference: tuple[int, str] | None, labels: Collection[Label]
+) -> Label | None:
+    r"""The method that another one is compared with.
+
+    Args:
+        label: Label of the method.
+        reference: Index of the part of the label that differs, and its value
+            for the method compared with.
+        labels: The labels that exist.
+    """
+    if reference is None:
+        return None
+    index, value = reference
+    other = (*label[:index], value, *label[index + 1 :])
+    return other if other != label and other in labels else None
+
+
+def user_means(
+    runs: Sequence[Mapping[str, np.ndarray]], metrics: Sequence[str]
+) -> dict[str, np.ndarray]:
+    r"""Means over seeds of the metrics of each user, in half precision, and
+    the :obj:`user` that each belongs to.
+    """
+    if not runs:
+        return {}
+    out = {'user': runs[0]['user']}
+    for metric in metrics:
+        if metric not in runs[0]:  # Metrics of lists have no values of users.
+            continue
+        values = np.stack([run[metric] for run in runs]).astype(np.float64)
+        out[metric] = values.mean(axis=0).astype(np.float16)
+    return out
+
+
+def compare(
+    values: Mapping[Label, Mapping[str, np.ndarray]], reference: tuple[int, str] | None
+) -> dict[tuple[Label, str], Paired]:
+    r"""Tests per user of all methods that have a reference on the same users,
+    by label and metric, corrected together.
+
+    Args:
+        values: By label, what :meth:`user_means` returns.
+        reference: See :meth:`reference_of`.
+    """
+    pairs: dict[tuple[Label, str], tuple[np.ndarray, np.ndarray]] = {}
+    for label, own in values.items():
+        other = reference_of(label, reference, values)
+        base = {} if other is None else values[other]
+        if own and base and np.array_equal(own['user'], base['user']):
+            pairs |= {(label, key): (own[key], base[key]) for key in own if key != 'user'}
+    return paired_tests(pairs)
+
+
+def save_user_values(
+    path: str,
+    values: Mapping[Label, Mapping[str, np.ndarray]],
+    reference: tuple[int, str] | None,
+) -> bool:
+    r"""Keeps what :meth:`compare` needs of the methods that it compares as a
+    compressed :obj:`.npz`; returns whether there are any. Ids of users are
+    stored once for all methods that have the same.
+    """
+    values = {label: own for label, own in values.items() if own}
+    pairs = [(label, reference_of(label, reference, values)) for label in values]
+    compared = {name for label, other in pairs if other is not None for name in (label, other)}
+    used = [label for label in values if label in compared]
+    if not used:
+        return False
+    arrays: dict[str, np.ndarray] = {}
+    users: list[np.ndarray] = []
+    methods = []
+    for i, label in enumerate(used):
+        own = values[label]
+        known = [j for j, user in enumerate(users) if np.array_equal(user, own['user'])]
+        if not known:
+            users.append(own['user'])
+        position = known[0] if known else len(users) - 1
+        metrics = [key for key in own if key != 'user']
+        methods.append({'label': label, 'user': position, 'metrics': metrics})
+        arrays |= {f'{i}-{key}': own[key].astype(np.float16) for key in metrics}
+    arrays |= {f'user-{j}': user.astype(np.int32) for j, user in enumerate(users)}
+    head = json.dumps({'reference': reference, 'methods': methods})
+    with atomic_write(path) as temporary:
+        np.savez_compressed(temporary, head=np.array(head), **arrays)  # type: ignore[arg-type]
+    return True
+
+
+def load_user_values(
+    path: str,
+) -> tuple[dict[Label, dict[str, np.ndarray]], tuple[int, str]]:
+    r"""The values and the reference that :meth:`save_user_values` has kept.
+
+    Raises:
+        ValueError: If the file holds something else; the message names it.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            head: dict[str, Any] = json.loads(str(file['head']))
+            values = {
+                tuple(method['label']): {
+                    'user': file[f'user-{method["user"]}'],
+                    **{key: file[f'{i}-{key}'] for key in method['metrics']},
+                }
+                for i, method in enumerate(head['methods'])
+            }
+            index, value = head['reference']
+    except (KeyError, TypeError, ValueError, BadZipFile) as error:
+        raise ValueError(f"'{path}': expected values of users beside a report") from error
+    return values, (index, value)
+
+
+def recompute(path: str) -> dict[tuple[Label, str], Paired]:
+    r"""The tests of a report, from the file beside it."""
+    return compare(*load_user_values(path))

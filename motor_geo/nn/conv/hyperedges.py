@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from motor_geo.nn.functional.hyperedges import shares
+from motor_geo.typing import ITEM, USER, Embeddings
+
+
+class Hypergraph(NamedTuple):
+    r"""What a hypergraph says of a node is its shares times the vectors of
+    hyperedges.
+    """
+
+    share: Embeddings  # [M, K_h], [N, K_h]: in hyperedges
+    lat: Tensor  # [K_h, d]: vectors of hyperedges
+
+
+class Hyperedges(nn.Module):
+    r"""Hyperedges that collect item vectors and return them to users and
+    items, from `"LGMRec: Local and Global Graph Learning for Multimodal
+    Recommendation" <https://arxiv.org/abs/2312.16400>`_,
+
+    .. math::
+        \mathbf{G} = \textrm{gumbel-softmax}(\textrm{logits} / \tau), \qquad
+        \mathbf{L} = (\mathbf{G}_I^{\top} \mathbf{G}_I)^{L_h - 1}
+        \mathbf{G}_I^{\top} \mathbf{X}_I ,
+
+    such that :math:`\mathbf{G}_I \mathbf{L}` are item vectors after
+    :math:`L_h` rounds through hyperedges.
+
+    Args:
+        num_layers: Number of rounds :math:`L_h`.
+        keep_rate: Share of memberships that training keeps.
+        temperature: Temperature :math:`\tau` of memberships.
+        deterministic: If set to :obj:`False`, Gumbel noise is not only drawn
+            in training.
+
+    Shapes:
+        - **input:** membership logits of users :math:`(M, K_h)` and of items
+          :math:`(N, K_h)`, item vectors :math:`(N, d)`
+        - **output:** shares :math:`(M, K_h)` and :math:`(N, K_h)`, vectors of
+          hyperedges :math:`(K_h, d)`
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+
+    def __init__(
+        self, num_layers: int, keep_rate: float, temperature: float, deterministic: bool = True
+    ):
+        super().__init__()
+        if num_layers < 1:
+            raise ValueError(f"'num_layers' must be positive (got {num_layers})")
+        if not 0 < keep_rate <= 1:
+            raise ValueError(f"'keep_rate' must lie in (0, 1] (got {keep_rate})")
+        if temperature <= 0:
+            raise ValueError(f"'temperature' must be positive (got {temperature})")
+        self.num_layers = num_layers
+        self.keep_rate = keep_rate
+        self.temperature = temperature
+        self.deterministic = deterministic
+
+    def draw(
+        self, logits: Tensor, modality: str, node_type: str, training: bool
+    ) -> tuple[Tensor | None, Tensor | None]:
+        r"""Draws the Gumbel noise of membership logits and the factors (zero,
+        or one over the share that is kept) of memberships; :obj:`None` stands
+        for neither.
+
+        Args:
+            logits: Membership logits.
+            modality: Their modality.
+            node_type: Whose memberships they are, users or items.
+            training: Whether the loss asks, in training mode.
+
+        Shapes:
+            - **input:** logits :math:`(*, K_h)`
+            - **output:** noise :math:`(*, K_h)`, factors :math:`(*, K_h)`
+        """
+        noise = factor = None
+        if training or not self.deterministic:
+            # Zeros do occur among exponential float32 numbers.
+            tiny = torch.finfo(logits.dtype).tiny
+            noise = -torch.empty_like(logits).exponential_().clamp_(min=tiny).log_()
+        if training and self.keep_rate < 1:
+            factor = torch.empty_like(logits).bernoulli_(self.keep_rate).div_(self.keep_rate)
+        return noise, factor
+
+    def membership(self, logits: Tensor, modality: str, node_type: str, training: bool) -> Tensor:
+        r"""Shares of nodes in hyperedges.
+
+        Shapes:
+            - **input:** logits :math:`(*, K_h)`
+            - **output:** shares :math:`(*, K_h)`
+        """
+        noise, factor = self.draw(logits.detach(), modality, node_type, training)
+        share = shares((logits if noise is None else logits + noise) / self.temperature)
+        return share if factor is None else share * factor
+
+    def forward(
+        self, user_logits: Tensor, item_logits: Tensor, item: Tensor, modality: str, training: bool
+    ) -> Hypergraph:
+        g_item = self.membership(item_logits, modality, ITEM, training)
+        g_user = self.membership(user_logits, modality, USER, training)
+        lat = g_item.t() @ item
+        if self.num_layers > 1:
+            overlap = g_item.t() @ g_item
+            for _ in range(1, self.num_layers):
+                lat = overlap @ lat
+        return Hypergraph(Embeddings(g_user, g_item), lat)
+
+    def __repr__(self) -> str:
+        return f'{self.__class__.__name__}({self.num_layers}, temperature={self.temperature})'

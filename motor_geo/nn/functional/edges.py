@@ -1,0 +1,108 @@
+r"""Functions of the two ends of edges that are sorted by target."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch_geometric import EdgeIndex
+from torch_geometric.typing import OptTensor
+from torch_geometric.utils import softmax
+
+from motor_geo.nn.functional.autocast import Function, full_precision
+from motor_geo.nn.functional.kernel import has_kernel
+from motor_geo.nn.functional.spmm import csc, csr, csr_matmul, sampled_dot
+
+
+@has_kernel
+@full_precision
+def edge_dot(x_src: Tensor, x_dst: Tensor, edge_index: EdgeIndex) -> Tensor:
+    r"""Inner products of the two ends of every edge,
+    :math:`\mathbf{x}_j^{\top} \mathbf{x}_i`. The kernel is a sampled product,
+    and two sparse products in the backward pass.
+
+    Shapes:
+        - **input:** source features :math:`(|\mathcal{V}_s|, F)`, target
+          features :math:`(|\mathcal{V}_t|, F)`, edge indices
+          :math:`(2, |\mathcal{E}|)` sorted by column
+        - **output:** :math:`(|\mathcal{E}|)`
+    """
+    source, target = edge_index.as_tensor()
+    return (x_src.index_select(0, source) * x_dst.index_select(0, target)).sum(dim=-1)
+
+
+@edge_dot.kernel
+def _(x_src: Tensor, x_dst: Tensor, edge_index: EdgeIndex) -> Tensor:
+    (colptr, source), ((rowptr, col), perm) = csc(edge_index), csr(edge_index)
+    target = edge_index.as_tensor()[1]
+    return _EdgeDot.apply(x_src, x_dst, source, target, colptr, rowptr, col, perm)
+
+
+class _EdgeDot(Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x_src: Tensor,
+        x_dst: Tensor,
+        source: Tensor,
+        target: Tensor,
+        colptr: Tensor,
+        rowptr: Tensor,
+        col: Tensor,
+        perm: OptTensor,
+    ) -> Tensor:
+        ctx.save_for_backward(x_src, x_dst, source, colptr, rowptr, col, perm)
+        return sampled_dot(colptr, source, target, x_src, x_dst)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[OptTensor, ...]:
+        x_src, x_dst, source, colptr, rowptr, col, perm = ctx.saved_tensors
+        grad_src = grad_dst = None
+        if ctx.needs_input_grad[0]:
+            transposed = grad.contiguous() if perm is None else grad.index_select(0, perm)
+            grad_src = csr_matmul(rowptr, col, transposed, x_dst)
+        if ctx.needs_input_grad[1]:
+            grad_dst = csr_matmul(colptr, source, grad.contiguous(), x_src)
+        return grad_src, grad_dst, None, None, None, None, None, None
+
+
+@has_kernel
+@full_precision
+def edge_softmax(logit: Tensor, edge_index: EdgeIndex) -> Tensor:
+    r"""The softmax over the edges to a target,
+
+    .. math::
+        \alpha_{j,i} = \frac{\exp(s_{j,i})}
+        {\sum_{k \in \mathcal{N}(i)} \exp(s_{k,i})} .
+
+    Shapes:
+        - **input:** logits :math:`(|\mathcal{E}|)`, edge indices
+          :math:`(2, |\mathcal{E}|)` sorted by column
+        - **output:** :math:`(|\mathcal{E}|)`
+    """
+    return softmax(logit, edge_index.as_tensor()[1], num_nodes=edge_index.get_sparse_size(1))
+
+
+@edge_softmax.kernel
+def _(logit: Tensor, edge_index: EdgeIndex) -> Tensor:
+    return _EdgeSoftmax.apply(logit, edge_index.as_tensor()[1], csc(edge_index)[0])
+
+
+class _EdgeSoftmax(Function):
+    @staticmethod
+    def forward(ctx: Any, logit: Tensor, target: Tensor, ptr: Tensor) -> Tensor:
+        largest = torch.segment_reduce(logit, 'max', offsets=ptr)
+        out = (logit - largest.index_select(0, target)).exp_()
+        total = torch.segment_reduce(out, 'sum', offsets=ptr)
+        out /= total.index_select(0, target)
+        ctx.save_for_backward(out, target, ptr)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[OptTensor, ...]:
+        out, target, ptr = ctx.saved_tensors
+        total = torch.segment_reduce(grad * out, 'sum', offsets=ptr)
+        return (grad - total.index_select(0, target)).mul_(out), None, None

@@ -1,0 +1,188 @@
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import motor_geo.nn
+from motor_geo.nn import functional
+from motor_geo.nn.functional.contrast import log_sum_exp
+from motor_geo.nn.functional.dct import cosine_transform
+from motor_geo.nn.functional.edges import edge_dot, edge_softmax
+from motor_geo.nn.functional.kernel import has_kernel
+from motor_geo.nn.functional.layers import light_rows, light_sum, refined_sum, weighted_sum
+from motor_geo.nn.functional.rows import normalize_rows, project, row_norm
+from motor_geo.nn.functional.similarity import row_dot
+from motor_geo.nn.functional.spmm import propagate, propagate_rows
+from motor_geo.nn.functional.tokens import TokenGraph, token_cross, token_sum
+from motor_geo.nn.graph import BipartiteGraph, sorted_edge_index, sym_norm
+
+
+def random(*size, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(size, generator=generator, dtype=torch.float64)
+
+
+# User 4 and item 2 have no edges; edges are in no order.
+PAIRS = torch.tensor([[3, 0, 2, 1, 0, 2, 3], [0, 1, 0, 3, 4, 4, 1]])
+EDGES, _ = sorted_edge_index(PAIRS, 5, 5)
+GRAPH = BipartiteGraph.from_edges(PAIRS, 5, 5, sym_norm(PAIRS, 5, 5, torch.float64))
+USER, ITEM, WEIGHT = random(5, 3), random(5, 3, seed=1), random(7, seed=2).exp()
+INDEX = torch.tensor([4, 0, 2, 0]), torch.tensor([2, 1])
+TOKENS = TokenGraph.from_tokens(
+    torch.randint(4, (6, 5), generator=torch.Generator().manual_seed(0)), 4, [(0, 2), (2, 5)]
+)
+TABLE = random(20, 3)
+LINS = [random(3, 6, seed=3), random(3, seed=4), random(3, 9, seed=5), random(3, seed=6)]
+COUNTS = torch.tensor([1, 3, 2, 1, 1]), torch.tensor([2, 1, 1, 4, 1])
+ROWS = torch.cat([USER, torch.zeros(1, 3, dtype=torch.float64), 1e-4 * ITEM])
+
+NEIGHBORS = torch.tensor([[0, 3], [1, 0], [4, 1], [3, 0], [2, 4]])
+
+#: A name, its kernel, and a function of it that is differentiable in the other arguments.
+CASES = [
+    ('propagate', propagate, lambda f, x: f(x, EDGES), USER),
+    ('propagate-weighted', propagate, lambda f, x, w: f(x, EDGES, w), USER, WEIGHT),
+    ('propagate_rows', propagate_rows, lambda f, x: f(x, EDGES, WEIGHT, INDEX[0]), USER),
+    (
+        'propagate_rows-learned',
+        propagate_rows,
+        lambda f, x, w: f(x, EDGES, w, INDEX[0]),
+        USER,
+        WEIGHT,
+    ),
+    ('edge_dot', edge_dot, lambda f, x, y: f(x, y, EDGES), USER, ITEM),
+    ('edge_softmax', edge_softmax, lambda f, x: f(x, EDGES), WEIGHT),
+    ('light_sum', light_sum, lambda f, u, i: torch.cat(f(u, i, GRAPH, 3, 0.25)), USER, ITEM),
+    (
+        'light_sum-learned',
+        light_sum,
+        lambda f, u, i, w: torch.cat(f(u, i, GRAPH._replace(to_item_weight=w), 2)),
+        USER,
+        ITEM,
+        WEIGHT,
+    ),
+    (
+        'light_rows',
+        light_rows,
+        lambda f, u, i: torch.cat(f(u, i, GRAPH, 3, 0.25, *INDEX)),
+        USER,
+        ITEM,
+    ),
+    (
+        'weighted_sum',
+        weighted_sum,
+        lambda f, u, i, a, b: torch.cat(f(u, i, a, b, GRAPH, 2)),
+        USER,
+        ITEM,
+        WEIGHT,
+        WEIGHT.flip(0),
+    ),
+    ('refined_sum', refined_sum, lambda f, u, i: torch.cat(f(u, i, GRAPH, 3)), USER, ITEM),
+    (
+        'refined_sum-short',
+        refined_sum,
+        lambda f, u, i: torch.cat(f(u, i, GRAPH, 2)) * 1e9,
+        1e-9 * USER,
+        1e-9 * ITEM,
+    ),
+    ('token_sum', token_sum, lambda f, x: f(x, TOKENS.all), TABLE),
+    ('token_cross', token_cross, lambda f, x, w: f(x, w, TOKENS), TABLE, random(5)),
+    (
+        'token_cross-high',
+        token_cross,
+        lambda f, x, w, *lins: f(x, w, TOKENS, *lins),
+        TABLE,
+        random(5),
+        *LINS,
+    ),
+    ('normalize_rows', normalize_rows, lambda f, x: f(x, 1e-3), ROWS),
+    ('row_norm', row_norm, lambda f, x: f(x), ROWS),
+    ('project', project, lambda f, x, w, b: f(x, w, b), USER, ITEM, random(5)),
+    (
+        'project-half',
+        project,
+        lambda f, w: f(USER.half(), w),
+        ITEM,
+    ),
+    ('log_sum_exp', log_sum_exp, lambda f, a, p: f(a, p), USER, ITEM),
+    ('log_sum_exp-counts', log_sum_exp, lambda f, a, p: f(a, p, *COUNTS, 9.0), USER, ITEM),
+    (
+        'log_sum_exp-blocks',
+        log_sum_exp,
+        lambda f, a, p: f(a, p, skip_diagonal=True, entries=16),
+        USER,
+        torch.cat([USER, ITEM]),
+    ),
+    ('row_dot', row_dot, lambda f, x: f(x, NEIGHBORS), USER),
+    ('cosine_transform', cosine_transform, lambda f, x: f(x), USER),
+    ('cosine_transform-inverse', cosine_transform, lambda f, x: f(x, True), USER),
+]
+IDS = [case[0] for case in CASES]
+
+
+def run(function, f, leaves):
+    leaves = [leaf.clone().requires_grad_() for leaf in leaves]
+    out = function(f, *leaves)
+    upstream = random(*out.shape, seed=7)
+    return out.detach(), torch.autograd.grad(out, leaves, upstream)
+
+
+@pytest.mark.parametrize('case', CASES, ids=IDS)
+def test_kernel_equals_its_reference(case):
+    _, kernel, function, *leaves = case
+    assert kernel.__doc__ and kernel.__name__ == kernel.reference.__name__
+    expected = run(function, kernel.reference, leaves)
+    torch.testing.assert_close(run(function, kernel, leaves), expected, atol=1e-10, rtol=1e-10)
+
+
+@pytest.mark.parametrize('case', CASES, ids=IDS)
+def test_kernel_compiles_as_its_reference(case):
+    _, kernel, function, *leaves = case
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda *leaves: function(kernel, *leaves), backend='eager')
+    torch.testing.assert_close(compiled(*leaves), function(kernel.reference, *leaves))
+
+
+@pytest.mark.parametrize('case', CASES, ids=IDS)
+def test_kernel_in_inference_mode(case):
+    _, kernel, function, *leaves = case
+    with torch.inference_mode():
+        out = function(kernel, *leaves)
+    torch.testing.assert_close(out.clone(), function(kernel, *leaves))
+
+
+def test_every_kernel_has_a_case():
+    found = set()
+    for module in pkgutil.iter_modules(functional.__path__):
+        values = vars(importlib.import_module(f'{functional.__name__}.{module.name}')).values()
+        found |= {value.__name__ for value in values if isinstance(value, has_kernel)}
+    assert found == {case[1].__name__ for case in CASES}
+
+
+def test_kernels_live_in_functional():
+    root = Path(motor_geo.nn.__file__).parent
+    for file in root.rglob('*.py'):
+        if file.parent.name != 'functional':
+            assert not re.search(
+                r'\(Function\)|autograd\.Function|autograd\.function', file.read_text()
+            ), file
+
+
+def test_has_kernel():
+    @has_kernel
+    def double(x):
+        r"""Twice a number."""
+        return 2 * x
+
+    assert double(3) == 6  # No kernel yet.
+
+    @double.kernel
+    def _(x):
+        return 2 * x + 0.5
+
+    assert (double(3), double.reference(3), double.__doc__) == (6.5, 6, 'Twice a number.')
+    x = torch.ones(2)
+    torch.testing.assert_close(torch.compile(lambda x: double(x), backend='eager')(x), 2 * x)
