@@ -180,8 +180,8 @@ def test_one_of_two_processes_is_killed(shop, tmp_path):
         assert own == other and [entry['epoch'] for entry in own] == [1, 2, 3, 4]
     rows = [
         [
-            {k: v for k, v in json.loads(line).items() if k not in ('seconds', 'command')}
-            for line in (folder / 'table2.jsonl').open()
+            {k: v for k, v in row.items() if k not in ('seconds', 'command', 'run')}
+            for row in read_runs(str(folder / 'table2.jsonl'))
         ]
         for folder in (out, whole)
     ]
@@ -233,7 +233,7 @@ def test_what_a_variant_cannot_do_does_not_end_the_others(shop, tmp_path, monkey
 def test_metrics_follow_the_options(shop, tmp_path, metric, flags):
     more = ['--models', 'LightGCN', '--seeds', '0', '--effort', '2', *flags]
     assert start(shop, tmp_path, 'table2', *more) == 0
-    rows = [json.loads(line) for line in (tmp_path / 'table2.jsonl').open()]
+    rows = read_runs(str(tmp_path / 'table2.jsonl'))
     found = results(tmp_path)
     assert len(rows) == 3 and len(found) == 6
     for row in rows:
@@ -267,8 +267,7 @@ def test_baselines_stand_beside_backbones(shop, tmp_path):
     flags = ['--seeds', '0', '1', '--effort', '2', '--models', 'Popularity', 'ItemKNN', 'LightGCN']
     assert start(shop, tmp_path, 'backbones', *flags) == 0
     rows = {}
-    for line in (tmp_path / 'backbones.jsonl').open():
-        row = json.loads(line)
+    for row in read_runs(str(tmp_path / 'backbones.jsonl')):
         rows.setdefault(tuple(row['label'][1:]), []).append(row)
     assert list(rows) == [
         ('Popularity', 'none'),
