@@ -110,7 +110,9 @@ def measure_all(
     tokens = tokenizer(dataset.data)
     graphs: dict[str | None, HeteroData] = {None: tokens}
     for name in tqdm(models, desc='time'):
-        weighting = MODELS[name].item_graph
+        weighting = (
+            MODELS[name].transforms[0].options['weighting'] if MODELS[name].transforms else None
+        )
         if weighting is not None and weighting not in graphs:
             graphs[weighting] = ItemKNN(weighting=weighting, cache=False)(tokens)
         with tempfile.TemporaryDirectory() as scratch:

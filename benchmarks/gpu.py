@@ -39,7 +39,7 @@ def rows(
     """
     for where, size in (SIZES if sizes is None else sizes).items():
         for weighting in (None, 'binary'):
-            names = [m for m in models if (MODELS[m].item_graph is None) == (weighting is None)]
+            names = [m for m in models if (not MODELS[m].transforms) == (weighting is None)]
             if not names and weighting is not None:
                 continue
             data, targets = generate(size, weighting).to(device), held_out(*size[:2])

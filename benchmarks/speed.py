@@ -254,7 +254,7 @@ def in_processes(
 ) -> Iterator[tuple[str, str, Any]]:
     r"""Measures every model on a generated graph in a process of its own."""
     for weighting in (None, 'binary'):
-        names = [m for m in models if (MODELS[m].item_graph is None) == (weighting is None)]
+        names = [m for m in models if (not MODELS[m].transforms) == (weighting is None)]
         if not names:
             continue
         with tempfile.TemporaryDirectory() as folder:

@@ -6,15 +6,13 @@ import argparse
 import os.path as osp
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from motor_geo.data import RecommendationDataset
-from motor_geo.pipeline.folder import load_run
-from motor_geo.pipeline.recommend import check_ending, recommend, write
-from motor_geo.utils.errors import one_line, plain_warnings
-from motor_geo.utils.files import check_writable
+from motor_geo.utils.errors import run_command
 from motor_geo.utils.memory import tune_process
+
+if TYPE_CHECKING:
+    from motor_geo.data import RecommendationDataset
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,26 +30,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument('--device', default='auto', help='auto, cpu or cuda (default: auto)')
     options = parser.parse_args(arguments)
-    try:
-        if options.k < 1:
-            raise ValueError(f'--k must be at least 1 (got {options.k})')
-        out = options.out or osp.join(options.run, 'recs.csv')
-        check_ending(out)
-        if not osp.isfile(osp.join(options.run, 'config.yaml')):
-            raise ValueError(f"'{options.run}' is not the folder of a run: it has no config.yaml")
-        check_writable(osp.dirname(osp.abspath(out)))
-        users = None if options.users is None else read_users(options.users)
-        with plain_warnings():
-            run = load_run(options.run, options.device)
-            if users is not None:
-                check_users(users, run.dataset, options.users)
-            result = recommend(
-                run, None if users is None else list(users), options.k, options.new_items
-            )
-            rows = write(result, out)
-    except (ValueError, OSError, ImportError) as error:
-        print(f'error: {one_line(error)}', file=sys.stderr)
-        return 2
+    return run_command(lambda: command(options))
+
+
+def command(options: argparse.Namespace) -> int:
+    r"""Checks the options, and writes and shows lists."""
+    if options.k < 1:
+        raise ValueError(f'--k must be at least 1 (got {options.k})')
+    if not osp.isfile(osp.join(options.run, 'config.yaml')):
+        raise ValueError(f"'{options.run}' is not the folder of a run: it has no config.yaml")
+    users = None if options.users is None else read_users(options.users)
+
+    import numpy as np
+
+    from motor_geo.pipeline.folder import load_run
+    from motor_geo.pipeline.recommend import check_ending, recommend, write
+    from motor_geo.utils.files import check_writable
+
+    out = options.out or osp.join(options.run, 'recs.csv')
+    check_ending(out)
+    check_writable(osp.dirname(osp.abspath(out)))
+    run = load_run(options.run, options.device)
+    if users is not None:
+        check_users(users, run.dataset, options.users)
+    result = recommend(run, None if users is None else list(users), options.k, options.new_items)
+    rows = write(result, out)
     for user, items, scores in list(zip(result.user, result.item, result.score))[:3]:
         found = [(item, score) for item, score in zip(items, scores) if np.isfinite(score)]
         best = ', '.join(f'{item} ({score:.3f})' for item, score in found[:5])

@@ -13,26 +13,31 @@ import multiprocessing
 import shlex
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from motor_geo.experiments.baselines import BASELINES
-from motor_geo.experiments.options import ExperimentOptions, Options, backbone, short
-from motor_geo.experiments.registry import ALIASES, EXPERIMENTS
-from motor_geo.experiments.runner import Reproduction
-from motor_geo.experiments.search import override
-from motor_geo.pipeline.assemble import build_dataset
-from motor_geo.pipeline.config import flatten, parse_flags, resolve
-from motor_geo.report.document import NAMING, valid_name
-from motor_geo.report.write import render_folder
-from motor_geo.utils.errors import ConfigError, one_line, plain_warnings, suggest
+from motor_geo.pipeline.flags import Config, flatten, parse_flags
+from motor_geo.utils.errors import ConfigError, run_command, suggest
 from motor_geo.utils.memory import tune_process
 
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
 
-def read_options(options: argparse.Namespace, flags: Options) -> ExperimentOptions:
+    from motor_geo.experiments.options import ExperimentOptions
+    from motor_geo.experiments.runner import Reproduction
+
+
+def read_options(options: argparse.Namespace, flags: Config) -> ExperimentOptions:
     r"""What an experiment runs on.
 
     Raises:
         ConfigError: If a data set or a backbone is unknown.
     """
+    from motor_geo.experiments.baselines import BASELINES
+    from motor_geo.experiments.options import ExperimentOptions, backbone, short
+    from motor_geo.experiments.search import override
+    from motor_geo.pipeline.assemble import build_dataset
+    from motor_geo.pipeline.config import resolve
+
     data, modalities, sizes = {}, {}, {}
     own = {key: value for key, value in flags.items() if key.startswith('data.')}
     for folder in options.data:
@@ -54,7 +59,7 @@ def read_options(options: argparse.Namespace, flags: Options) -> ExperimentOptio
     return ExperimentOptions(data, modalities, models, options.effort, flags, sizes, grid)
 
 
-def read_grid(text: str, flags: Options) -> tuple[Options, ...]:
+def read_grid(text: str, flags: Config) -> tuple[Config, ...]:
     r"""Settings from :obj:`OPTION=VALUE,VALUE`.
 
     Raises:
@@ -71,6 +76,8 @@ def read_grid(text: str, flags: Options) -> tuple[Options, ...]:
 
 
 def parser() -> argparse.ArgumentParser:
+    from motor_geo.experiments.registry import EXPERIMENTS
+
     names = '\n'.join(f'  {name:18s}{entry.title}' for name, entry in EXPERIMENTS.items())
     out = argparse.ArgumentParser(
         prog='python -m motor_geo.reproduce',
@@ -115,6 +122,10 @@ def prepare(arguments: Sequence[str]) -> tuple[argparse.Namespace, Reproduction]
     Raises:
         ConfigError: If one is wrong.
     """
+    from motor_geo.experiments.registry import ALIASES, EXPERIMENTS
+    from motor_geo.experiments.runner import Reproduction
+    from motor_geo.report.document import NAMING, valid_name
+
     options, rest = parser().parse_known_args(arguments)
     options.out = options.out or 'reproduction'
     if options.name is None:
@@ -135,7 +146,7 @@ def prepare(arguments: Sequence[str]) -> tuple[argparse.Namespace, Reproduction]
     for key in ('seed', 'out', 'config'):
         if key in flags:
             raise ConfigError(f'--{key} is no option of all runs')
-    general: Options = {'device': options.device}
+    general: Config = {'device': options.device}
     if options.threads is not None:
         general['threads'] = options.threads
     experiment = read_options(options, flags)
@@ -155,49 +166,50 @@ def render(arguments: Sequence[str]) -> list[str] | None:
     if options.name is not None or rest:
         what = options.name or rest[0]
         raise ConfigError(f"--render: expected no other option than --out, got '{what}'")
+    from motor_geo.report.write import render_folder
+
     return render_folder(options.render, options.out)
 
 
 def _worker(arguments: Sequence[str], budget: float) -> None:
-    try:
-        with plain_warnings():
-            prepare(arguments)[1].work(budget, progress=False)
-    except KeyboardInterrupt:
-        pass
+    def command() -> int:
+        prepare(arguments)[1].work(budget, progress=False)
+        return 0
+
+    tune_process()
+    run_command(command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     tune_process()
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    command = shlex.join(['python', '-m', 'motor_geo.reproduce', *arguments])
-    helpers = []
-    try:
-        if (paths := render(arguments)) is not None:
-            print(f'written: {len(paths)} files')
-            return 0
-        with plain_warnings():
-            options, reproduction = prepare(arguments)
-            if options.retry:
-                reproduction.retry()
-            context = multiprocessing.get_context('spawn')
-            for _ in range(options.jobs - 1):
-                process = context.Process(target=_worker, args=(arguments, options.budget))
-                process.start()
-                helpers.append(process)
-            done = reproduction.work(options.budget, jobs=options.jobs)
-            for process in helpers:
-                process.join()
-            paths = reproduction.report(options.report, command)
-    except (ValueError, OSError, ImportError) as error:
+    helpers: list[BaseProcess] = []
+    status = run_command(
+        lambda: command(arguments, helpers), 'interrupted; the same command goes on'
+    )
+    if status != 0:
         for process in helpers:
             process.terminate()
-        print(f'error: {one_line(error)}', file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        for process in helpers:
-            process.terminate()
-        print('\ninterrupted; the same command goes on')
-        return 130
+    return status
+
+
+def command(arguments: Sequence[str], helpers: list[BaseProcess]) -> int:
+    r"""Checks the arguments, works on the list of runs, and reports."""
+    if (pages := render(arguments)) is not None:
+        print(f'written: {len(pages)} files')
+        return 0
+    options, reproduction = prepare(arguments)
+    if options.retry:
+        reproduction.retry()
+    context = multiprocessing.get_context('spawn')
+    for _ in range(options.jobs - 1):
+        helpers.append(context.Process(target=_worker, args=(arguments, options.budget)))
+        helpers[-1].start()
+    done = reproduction.work(options.budget, jobs=options.jobs)
+    for process in helpers:
+        process.join()
+    line = shlex.join(['python', '-m', 'motor_geo.reproduce', *arguments])
+    paths = reproduction.report(options.report, line)
     if not done:
         print('the time is used up; the same command goes on with what is left')
     for path in paths:

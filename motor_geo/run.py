@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from motor_geo.pipeline.config import Config, merge, parse_flags, read_yaml, resolve, usage
-from motor_geo.pipeline.train import default_folder, run
-from motor_geo.utils.errors import one_line, plain_log, plain_warnings
+from motor_geo.pipeline.flags import (
+    CHOICES,
+    Config,
+    find_config,
+    merge,
+    parse_flags,
+    read_yaml,
+    usage,
+)
+from motor_geo.utils.errors import run_command
 from motor_geo.utils.memory import tune_process
+
+if TYPE_CHECKING:
+    from motor_geo.pipeline.config import RunConfig
 
 
 def table(result: dict[str, Any]) -> str:
@@ -40,11 +50,31 @@ def table(result: dict[str, Any]) -> str:
     return '\n'.join(lines)
 
 
-def load_config(arguments: Sequence[str]) -> Config:
-    r"""The resolved configuration of command-line arguments."""
-    flags = parse_flags(arguments)
+def read_config(flags: Config) -> Config:
+    r"""The options of flags, over those of the file that they name."""
+    flags = dict(flags)
     path = flags.pop('config', None)
-    return resolve(merge(read_yaml(path), flags) if path is not None else flags)
+    return flags if path is None else merge(read_yaml(find_config(path)), flags)
+
+
+def load_config(arguments: Sequence[str]) -> RunConfig:
+    r"""The configuration of command-line arguments."""
+    from motor_geo.pipeline.config import RunConfig
+
+    return RunConfig.of(read_config(parse_flags(arguments)))
+
+
+def help_text(flags: Config) -> str | None:
+    r"""What is asked for by :obj:`--model.help`, :obj:`--model.help FREEDOM` or
+    :obj:`--model FREEDOM --model.help`.
+    """
+    for section, options in flags.items():
+        if isinstance(options, dict) and 'help' in options:
+            from motor_geo.pipeline.config import describe
+
+            name = options['help'] if options['help'] != 'true' else options.get('name')
+            return describe(section, name if section in CHOICES else None)
+    return None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,20 +83,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if '-h' in arguments or '--help' in arguments:
         print(usage())
         return 0
-    try:
-        with plain_warnings(), plain_log():
-            config = load_config(arguments)
-            result = run(config)
-    except (ValueError, OSError, FloatingPointError, ImportError) as error:
-        print(f'error: {one_line(error)}', file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print('\ninterrupted; the same command goes on from the last finished epoch')
-        return 130
-    print()
-    print(table(result))
-    print(f"written to '{config['out'] or default_folder(config)}'")
-    return 0
+
+    def command() -> int:
+        flags = parse_flags(arguments)
+        printed = flags.pop('print_config', None)
+        text = help_text(flags)
+        if text is not None:
+            print(text)
+            return 0
+        options = read_config(flags)
+        from motor_geo.pipeline.config import RunConfig, dump
+        from motor_geo.pipeline.train import default_folder, run
+
+        config = RunConfig.of(options)
+        if printed is not None:
+            print(dump(config), end='')
+            return 0
+        result = run(config)
+        print()
+        print(table(result))
+        print(f"written to '{config.out or default_folder(config)}'")
+        return 0
+
+    return run_command(
+        command, 'interrupted; the same command goes on from the last finished epoch'
+    )
 
 
 if __name__ == '__main__':

@@ -7,14 +7,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from motor_geo.experiments.search import read_space
-from motor_geo.experiments.sweep import Sweep
-from motor_geo.pipeline.config import parse_flags
-from motor_geo.pipeline.train import default_folder
-from motor_geo.utils.errors import ConfigError, one_line, plain_warnings
+from motor_geo.pipeline.flags import find_config, parse_flags
+from motor_geo.utils.errors import ConfigError, run_command
 from motor_geo.utils.memory import tune_process
 
-USAGE = """usage: python -m motor_geo.sweep [--config FILE.yaml] [--space FILE.yaml]
+USAGE = """usage: python -m motor_geo.sweep [--config FILE.yaml|NAME] [--space FILE.yaml|NAME]
            [--trials N] [--out DIR] [--retry] [--option value ...]
 
 Searches on validation. A file holds options of motor_geo.run and a mapping 'search' from options
@@ -42,35 +39,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if '-h' in arguments or '--help' in arguments:
         print(USAGE)
         return 0
-    try:
-        with plain_warnings():
-            flags = parse_flags(arguments)
-            trials = flags.pop('trials', None)
-            if trials is not None and not (trials.isdecimal() and int(trials) > 0):
-                raise ConfigError(f"--trials: expected a number above 0, got '{trials}'")
-            paths = [flags.pop(key) for key in ('config', 'space') if key in flags]
-            out, retry = flags.pop('out', None), flags.pop('retry', 'false')
-            if retry not in ('true', 'false'):
-                raise ConfigError(f"--retry: expected no value, got '{retry}'")
-            space = read_space(paths, flags)
-            out = out or osp.join('sweeps', osp.basename(default_folder(space.base)))
-            sweep = Sweep(space, out, None if trials is None else int(trials))
-            if retry == 'true':
-                sweep.retry()
-            summary = sweep.fit()
-    except (ValueError, OSError, ImportError) as error:
-        print(f'error: {one_line(error)}', file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print('\ninterrupted; the same command goes on')
-        return 130
+    return run_command(lambda: command(arguments), 'interrupted; the same command goes on')
+
+
+def command(arguments: Sequence[str]) -> int:
+    r"""Reads the arguments, searches, and shows all trials."""
+    flags = parse_flags(arguments)
+    trials = flags.pop('trials', None)
+    if trials is not None and not (trials.isdecimal() and int(trials) > 0):
+        raise ConfigError(f"--trials: expected a number above 0, got '{trials}'")
+    paths = [
+        find_config(flags.pop(key), first='sweep') for key in ('config', 'space') if key in flags
+    ]
+    out, retry = flags.pop('out', None), flags.pop('retry', 'false')
+    if retry not in ('true', 'false'):
+        raise ConfigError(f"--retry: expected no value, got '{retry}'")
+
+    from motor_geo.experiments.search import read_space
+    from motor_geo.experiments.sweep import Sweep
+    from motor_geo.pipeline.train import default_folder
+
+    space = read_space(paths, flags)
+    out = out or osp.join('sweeps', osp.basename(default_folder(space.base)))
+    sweep = Sweep(space, out, None if trials is None else int(trials))
+    if retry == 'true':
+        sweep.retry()
+    summary = sweep.fit()
     states = [row['state'] for row in summary['trials']]
     print(f'\n{table(summary)}')
     if 'open' in states:
         print(f'{states.count("open")} of them still run in other processes')
     if 'finished' not in states:
-        print('error: no trial has finished', file=sys.stderr)
-        return 2
+        raise ConfigError('no trial has finished')
     print(f"best options: '{osp.join(out, 'best.yaml')}', for python -m motor_geo.run --config")
     return 0
 

@@ -164,3 +164,141 @@ def test_table_has_a_row_per_metric():
     assert lines[0].split() == ['@10', '@20']
     assert lines[1].split() == ['test', 'recall', '0.5000', '0.5000']
     assert '1,234 parameters, 1,000 of them in tables with a row per item' in lines[-1]
+
+
+def test_a_configuration_is_printed(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert start('x', '--model', 'FREEDOM', '--print_config') == 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert config == resolve(config) and config['model']['name'] == 'FREEDOM'
+    assert config['out'] == 'x' and config['graph']['k'] == 4
+    assert main(['--config', 'recommended', '--print_config']) == 0
+    assert yaml.safe_load(capsys.readouterr().out)['behavior'] is True
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    'flags, first',
+    [
+        (['--model.help', 'FREEDOM'], 'FREEDOM from the'),
+        (['--model', 'FREEDOM', '--model.help'], 'FREEDOM from the'),
+        (['--model.help'], 'Names for --model (default: LightGCN):'),
+        (['--trainer.help'], 'Trains a backbone'),
+        (['--items.help=features'], 'A linear map of raw item features'),
+    ],
+)
+def test_help_of_a_class(capsys, flags, first):
+    assert main(flags) == 0
+    assert capsys.readouterr().out.startswith(first)
+
+
+@pytest.mark.parametrize('module', ['run', 'recommend', 'sweep', 'reproduce'])
+def test_interrupted_while_modules_are_imported(tmp_path, module):
+    code = (
+        'import builtins, sys\n'
+        f'from motor_geo import {module} as command\n'
+        'plain = builtins.__import__\n'
+        'def interrupt(name, *args, **kwargs):\n'
+        "    if name.split('.')[0] == 'torch': raise KeyboardInterrupt\n"
+        '    return plain(name, *args, **kwargs)\n'
+        'builtins.__import__ = interrupt\n'
+        'sys.exit(command.main(sys.argv[1:]))'
+    )
+    (tmp_path / 'config.yaml').write_text('')
+    arguments = {'run': [], 'recommend': [str(tmp_path)], 'reproduce': ['table2']}.get(module, [])
+    process = [sys.executable, '-c', code, *arguments]
+    root = osp.dirname(osp.dirname(__file__))
+    done = subprocess.run(process, capture_output=True, text=True, cwd=root)
+    assert (done.returncode, done.stderr) == (130, '')
+    assert done.stdout.strip().startswith('interrupted') and done.stdout.count('\n') == 2
+
+
+def test_huge_pages_are_asked_for_before_torch_is_imported():
+    code = (
+        'import os, sys\n'
+        'from motor_geo.run import main\n'
+        'class Finder:\n'
+        '    def find_spec(self, name, *args):\n'
+        "        if name == 'torch':\n"
+        "            print(os.environ.get('THP_MEM_ALLOC_ENABLE'))\n"
+        'sys.meta_path.insert(0, Finder())\n'
+        "main(['--print_config'])"
+    )
+    env = {key: value for key, value in os.environ.items() if key != 'THP_MEM_ALLOC_ENABLE'}
+    env['PYTHONPATH'] = osp.dirname(osp.dirname(__file__))
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=env)
+    assert done.stdout.startswith('1\n')
+
+
+OUTSIDE = """
+import torch
+
+from motor_geo.data import ItemKNN, SyntheticMultimodal
+from motor_geo.nn import TokenCrossEncoder
+from motor_geo.nn.models import LightGCN
+from motor_geo.typing import ITEM, Embeddings
+from torch_geometric.transforms import BaseTransform
+
+
+class Popular(BaseTransform):
+    def forward(self, data):
+        index = data['user', 'rates', 'item'].edge_index[1]
+        data[ITEM].count = torch.bincount(index, minlength=data[ITEM].num_nodes)
+        return data
+
+
+class Mine(LightGCN):
+    transforms = (ItemKNN(k=3, weighting='binary', cache=False), Popular())
+
+    def __init__(self, data, item_encoder=None, boost: float = 0.1, **kwargs):
+        super().__init__(data, item_encoder, **kwargs)
+        self.boost = boost
+
+    def forward(self, data):
+        out = super().forward(data)
+        neighbor, item = data['item', 'similar_text', 'item'].edge_index
+        near = torch.zeros_like(out.item).index_add(0, item, out.item[neighbor])
+        scale = 1 + self.boost * data[ITEM].count.log1p()
+        return Embeddings(out.user, (out.item + near) * scale.view(-1, 1))
+
+
+class Items(TokenCrossEncoder):
+    pass
+
+
+class Data(SyntheticMultimodal):
+    def __init__(self, size: int = 40):
+        super().__init__(num_users=size, num_items=30, num_interactions=5 * size)
+"""
+
+
+def test_classes_of_another_package(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'outside_of_it.py').write_text(OUTSIDE)
+    flags = ['--model', 'outside_of_it.Mine', '--model.boost', '0.2', '--epochs', '2']
+    flags += ['--items', 'outside_of_it.Items', '--items.mode', 'agnostic', '--device', 'cpu']
+    flags += ['--data', 'outside_of_it.Data', '--trainer.progress', 'false', '--threads', '1']
+    flags += ['--tokenizer.num_tokens', '2', '--tokenizer.codebook_size', '4']
+    assert main(flags) == 0, capsys.readouterr().err
+    out = tmp_path / 'runs' / 'Data-Mine-Items-seed0'
+    result = read(out)
+    assert result['model'] == 'outside_of_it.Mine' and result['items'] == 'outside_of_it.Items'
+    assert result['num_item_parameters'] == 0
+    assert main(flags) == 0 and 'is finished' in capsys.readouterr().out
+    assert main([*flags, '--model.bost', '1']) == 2
+    assert "did you mean 'boost'" in capsys.readouterr().err
+
+    (tmp_path / 'new').mkdir()
+    for name, width in (('image', 128), ('text', 64)):
+        np.save(tmp_path / 'new' / f'{name}_feat.npy', np.ones((3, width), np.float32))
+    for more in ([], ['--new-items', 'new']):
+        code = (
+            'import sys; from motor_geo.recommend import main; '
+            f'sys.exit(main({[str(out), "--k", "2", "--device", "cpu", *more]}))'
+        )
+        env = os.environ | {'PYTHONPATH': osp.dirname(osp.dirname(__file__))}
+        process = [sys.executable, '-c', code]
+        done = subprocess.run(process, capture_output=True, text=True, cwd=tmp_path, env=env)
+        assert done.returncode == 0, done.stderr
+        assert 'rows for 40 users' in done.stdout
+        assert ('new_' in done.stdout) == bool(more)

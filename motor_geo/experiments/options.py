@@ -15,7 +15,7 @@ import yaml
 
 from motor_geo.experiments.baselines import BASELINES
 from motor_geo.nn.models import MODELS
-from motor_geo.pipeline.config import choose
+from motor_geo.pipeline.config import find_class
 
 #: Options of runs by dotted name.
 Options = dict[str, Any]
@@ -39,7 +39,7 @@ def backbone(name: str) -> Any:
     Raises:
         ConfigError: If there is none of this name.
     """
-    return choose('model', name)[0]
+    return find_class('model', name)
 
 
 def short(name: str) -> str:

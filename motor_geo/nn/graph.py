@@ -117,7 +117,7 @@ def bipartite_degree(edge_index: Tensor, num_users: int, num_items: int) -> tupl
 def sym_norm(
     edge_index: Tensor, num_users: int, num_items: int, dtype: torch.dtype | None = None
 ) -> Tensor:
-    r"""Symmetric normalisation of a user-item graph without self loops,
+    r"""Symmetric normalization of a user-item graph without self loops,
     :math:`1 / \sqrt{\deg(u) \deg(i)}` for every edge.
 
     Shapes:

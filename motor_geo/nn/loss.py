@@ -15,7 +15,7 @@ from motor_geo.nn.functional.distinct import Distinct
 
 @full_precision
 def bpr_loss(pos: Tensor, neg: Tensor, form: str = 'log') -> Tensor:
-    r"""Bayesian personalised ranking from the `"BPR: Bayesian Personalized
+    r"""Bayesian personalized ranking from the `"BPR: Bayesian Personalized
     Ranking from Implicit Feedback" <https://arxiv.org/abs/1205.2618>`_ paper,
     in the four forms found in published implementations.
 

@@ -82,13 +82,13 @@ class TokenCrossEncoder(ItemEncoder):
             parameter counts imply.
         activation: Name of the activation, as PyG resolves it, or
             :obj:`None`.
-        init: Initialisation of the token tables: :obj:`"xavier"` treats each
+        init: Initialization of the token tables: :obj:`"xavier"` treats each
             slot as a table :math:`(K, d)`, :obj:`"xavier_fused"` all slots as
             one table, and a number is the standard deviation of a normal
             distribution.
         weight_init: Initial :math:`w_x`; the default is one over the number
             of tokens that are summed.
-        mlp_gain: Gain of the Xavier initialisation of the MLP (or of the
+        mlp_gain: Gain of the Xavier initialization of the MLP (or of the
             affine map); small values start near the first two orders.
         dropout: Dropout probability of the high-order part in training.
 

@@ -1,24 +1,101 @@
-r"""From a resolved configuration to objects."""
+r"""From a configuration to objects: one way for runs, recommendations,
+experiments and examples.
+"""
 
 from __future__ import annotations
 
 import copy
+import inspect
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
+from torch_geometric.transforms import BaseTransform
 
 from motor_geo.data import InteractionSVD, ItemKNN, OPQTokenizer, RecommendationDataset
-from motor_geo.nn import FeatureProjection, TokenCrossEncoder
-from motor_geo.nn.models import MODELS, Recommender
+from motor_geo.nn.models import Recommender
 from motor_geo.nn.token_cross import MODES
-from motor_geo.pipeline.config import Config, choose
+from motor_geo.pipeline.config import Config, RunConfig, arguments_of, find_class
 from motor_geo.typing import ITEM
 from motor_geo.utils.cache import fingerprint
 from motor_geo.utils.errors import ConfigError
+from motor_geo.utils.lazy import Lazy
+
+
+@dataclass
+class Assembly:
+    r"""The objects of a configuration.
+
+    Args:
+        config: The configuration.
+        device: Where graph and model are.
+        dataset: The data set.
+        data: Its graph, with the graphs that the backbone reads, and after
+            :meth:`add_tokens` with tokens.
+        tokenizer: The tokenizer, if the item encoder reads tokens. Until
+            :meth:`add_tokens`, it is not fitted.
+        model: The backbone with its item encoder, initialised.
+        hashes: Hashes of :obj:`data`, :obj:`run` and :obj:`graphs`, and after
+            :meth:`add_tokens` of :obj:`tokens` and :obj:`tokenizer`.
+    """
+
+    config: RunConfig
+    device: torch.device
+    dataset: RecommendationDataset
+    data: HeteroData
+    tokenizer: OPQTokenizer | None
+    model: Recommender
+    hashes: dict[str, str] = field(default_factory=dict)
+
+    def add_tokens(self, tokenizer: OPQTokenizer | None = None) -> None:
+        r"""Fits the tokenizer, or takes one that is fitted, and adds the
+        tokens of all items to the graph. Without a tokenizer, nothing is done.
+        """
+        if self.tokenizer is None:
+            return
+        self.tokenizer = self.tokenizer if tokenizer is None else tokenizer
+        with named('tokenizer'):
+            self.data = add_tokens(self.config, self.data, self.tokenizer)
+        self.hashes['tokens'] = fingerprint(self.data[ITEM].token_id)
+        self.hashes['tokenizer'] = tokenizer_fingerprint(self.tokenizer)
+
+
+def assemble(
+    config: RunConfig | Config,
+    dataset: RecommendationDataset | None = None,
+    device: str | None = None,
+) -> Assembly:
+    r"""Builds everything that a configuration names, but the tokens: all
+    settings are checked before the long computation of
+    :meth:`Assembly.add_tokens`. The state of random numbers stays as it is.
+
+    Args:
+        config: The configuration.
+        dataset: Its data set, if it is at hand.
+        device: Another device than that of the configuration.
+
+    Raises:
+        ConfigError: If a setting is wrong, or the data lack features that the
+            model or the item encoder reads.
+    """
+    config = RunConfig.of(config)
+    target = build_device(config.device if device is None else device)
+    dataset = build_dataset(config) if dataset is None else dataset
+    data = copy.copy(dataset.data)
+    hashes = {'data': dataset.fingerprint, 'run': run_fingerprint(config, dataset.fingerprint)}
+    check_features(config, data)
+    tokenizer = build_tokenizer(config, data)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(config.seed)
+        data = add_graphs(config, data)
+        torch.default_generator.manual_seed(config.seed)
+        model = build_model(config, data, tokenizer).to(target)
+    hashes['graphs'] = fingerprint([data[edge_type].edge_index for edge_type in data.edge_types])
+    return Assembly(config, target, dataset, data.to(target), tokenizer, model, hashes)
 
 
 @contextmanager
@@ -37,10 +114,12 @@ def tokenizer_fingerprint(tokenizer: OPQTokenizer) -> str:
     return fingerprint({m: q.state_dict() for m, q in tokenizer.quantizers.items()})
 
 
-def run_fingerprint(config: Config, data: str) -> str:
+def run_fingerprint(config: RunConfig | Config, data: str) -> str:
     r"""Hash of the data, given by their own, and of every option that changes
     a result.
     """
+    if isinstance(config, RunConfig):
+        config = config.to_dict()
     trainer = {k: v for k, v in config['trainer'].items() if k not in ('epochs', 'progress')}
     parts = {
         k: v
@@ -69,66 +148,78 @@ def build_device(name: str) -> torch.device:
     return device
 
 
-def build_dataset(config: Config) -> RecommendationDataset:
+def build_dataset(config: RunConfig | Config) -> RecommendationDataset:
     r"""The data set of a resolved configuration."""
-    options = {k: v for k, v in config['data'].items() if k != 'name'}
-    return choose('data', config['data']['name'])[0](**options)
+    section = config.data if isinstance(config, RunConfig) else config['data']
+    options = {key: value for key, value in section.items() if key != 'name'}
+    return find_class('data', section['name'])(**options)
 
 
-def build_tokenizer(config: Config, data: HeteroData) -> OPQTokenizer | None:
-    r"""A tokenizer if the item encoder reads tokens, else :obj:`None`.
+def check_features(config: RunConfig, data: HeteroData) -> None:
+    r"""Checks that the data have what the model and the item encoder read.
 
     Raises:
-        ConfigError: If the data lack features that the model or the item
-            encoder reads.
+        ConfigError: If they have not.
     """
-    model, items = config['model']['name'], config['items']['name']
-    found = sorted(key[2:] for key in data[ITEM].keys() if key.startswith('x_'))
-    needed = MODELS[model].min_modalities
+    model, items = config.model['name'], config.items['name']
+    found = modalities(data)
+    needed = config.target('model').min_modalities
     if len(found) < needed:
         raise ConfigError(
             f'--model {model}: expected item features of at least {needed} '
             f'modalit{"y" if needed == 1 else "ies"} (<modality>_feat.npy files), the data have '
             f'{", ".join(found) or "none"}'
         )
-    if items != 'id' and not found and not (config['behavior'] and items in MODES):
-        raise ConfigError(
+    if config.behavior and not config.reads_tokens:
+        expected = f'--behavior: expected items with tokens, got --items {items}'
+    elif not found and not config.behavior and (config.reads_tokens or config.reads('in_channels')):
+        expected = (
             f'--items {items}: expected item features (<modality>_feat.npy files), the data have '
             'none; use --items id'
         )
-    if items not in MODES:
-        if config['behavior']:
-            raise ConfigError(f'--behavior: expected items with tokens, got --items {items}')
+    else:
+        return
+    raise ConfigError(expected)
+
+
+def modalities(data: HeteroData) -> list[str]:
+    r"""Names of the item features, sorted."""
+    return sorted(key[2:] for key in data[ITEM].keys() if key.startswith('x_'))
+
+
+def build_tokenizer(config: RunConfig, data: HeteroData) -> OPQTokenizer | None:
+    r"""A tokenizer if the item encoder reads tokens, else :obj:`None`."""
+    if not config.reads_tokens:
         return None
-    options = dict(config['tokenizer'])
+    options = config.options('tokenizer')
     # Named here, a model can be built before the tokenizer is fitted.
-    options['modalities'] = options['modalities'] or found
-    if config['behavior']:
+    options['modalities'] = options['modalities'] or modalities(data)
+    if config.behavior:
         options['modalities'] = [*options['modalities'], build_behavior(config, data).modality]
-    options['verbose'] = config['trainer']['progress'] and sys.stderr.isatty()
+    options['verbose'] = config.trainer['progress'] and sys.stderr.isatty()
     with named('tokenizer'):
         return OPQTokenizer(**options)
 
 
-def build_behavior(config: Config, data: HeteroData) -> InteractionSVD:
+def build_behavior(config: RunConfig, data: HeteroData) -> InteractionSVD:
     r"""The transform behind the tokens of behavior.
 
     Raises:
         ConfigError: If the data have a modality of its name.
     """
     with named('svd'):
-        transform = InteractionSVD(**config['svd'])
+        transform = InteractionSVD(**config.options('svd'))
     if f'x_{transform.modality}' in data[ITEM]:
         raise ConfigError(f"--behavior: the data have a modality '{transform.modality}' already")
     return transform
 
 
-def add_tokens(config: Config, data: HeteroData, tokenizer: OPQTokenizer) -> HeteroData:
+def add_tokens(config: RunConfig, data: HeteroData, tokenizer: OPQTokenizer) -> HeteroData:
     r"""Adds the tokens of all items. Vectors of behavior are no features:
     models do not get to see them.
     """
     out = copy.copy(data)
-    if config['behavior']:
+    if config.behavior:
         with named('svd'):
             data = build_behavior(config, data)(data)
     out[ITEM].token_id = tokenizer(data)[ITEM].token_id
@@ -136,7 +227,7 @@ def add_tokens(config: Config, data: HeteroData, tokenizer: OPQTokenizer) -> Het
 
 
 def encode_items(
-    config: Config,
+    config: RunConfig,
     data: HeteroData,
     tokenizer: OPQTokenizer,
     features: Mapping[str, Tensor],
@@ -144,45 +235,79 @@ def encode_items(
 ) -> Tensor:
     r"""Tokens of items that are not in the graph, from their features."""
     features = dict(features)
-    if config['behavior']:
+    if config.behavior:
         transform = build_behavior(config, data)
         features[transform.modality] = transform.encode(transform(data), features, masks)
     return tokenizer.encode({m: features[m] for m in tokenizer.num_tokens_dict})
 
 
 def build_item_encoder(
-    config: Config, data: HeteroData, tokenizer: OPQTokenizer | None
+    config: RunConfig, data: HeteroData, tokenizer: OPQTokenizer | None
 ) -> nn.Module | None:
-    r"""The module that stands where the item embedding stood; :obj:`None`
-    leaves the backbone its own.
+    r"""The item encoder; :obj:`None` leaves the backbone its own embedding.
+
+    The constructor gets what it asks for by name: :obj:`num_tokens` and
+    :obj:`codebook_size` of the tokenizer, :obj:`in_channels` (the width of
+    every modality), :obj:`num_items`, and :obj:`out_channels`.
     """
-    options = dict(config['items'])
-    name, channels = options.pop('name'), config['model']['channels']
-    if name == 'features':
-        widths = {k[2:]: data[ITEM][k].size(1) for k in data[ITEM].keys() if k.startswith('x_')}
-        return FeatureProjection(widths, channels, **options)
+    name, target = config.items['name'], config.target('items')
+    if name == 'id':
+        return None
+    given = {
+        'num_items': int(data[ITEM].num_nodes),
+        'in_channels': {m: data[ITEM][f'x_{m}'].size(1) for m in modalities(data)},
+        'out_channels': config.model['channels'],
+    }
     if tokenizer is not None:
-        return TokenCrossEncoder(
-            tokenizer.num_tokens_dict, tokenizer.codebook_size, channels, mode=name, **options
-        )
-    return None
+        given['num_tokens'] = tokenizer.num_tokens_dict
+        given['codebook_size'] = tokenizer.codebook_size
+    if name in MODES:
+        given['mode'] = name
+    arguments = arguments_of(target)
+    given = {key: value for key, value in given.items() if key in arguments}
+    return target(**given, **config.options('items'))
 
 
-def build_model(config: Config, data: HeteroData, tokenizer: OPQTokenizer | None) -> Recommender:
+def build_model(config: RunConfig, data: HeteroData, tokenizer: OPQTokenizer | None) -> Recommender:
     r"""The backbone, with its item encoder in place."""
-    options = {k: v for k, v in config['model'].items() if k != 'name'}
+    options = config.options('model')
     if options['channels'] < 1:
         raise ConfigError(f'model.channels: expected at least 1, got {options["channels"]}')
     with named('items'):
         encoder = build_item_encoder(config, data, tokenizer)
     with named('model'):
-        return MODELS[config['model']['name']](data, item_encoder=encoder, **options)
+        return config.target('model')(data, item_encoder=encoder, **options)
 
 
-def build_item_graph(config: Config, data: HeteroData) -> HeteroData:
-    r"""Adds the item graphs that the backbone reads."""
-    weighting = MODELS[config['model']['name']].item_graph
-    if weighting is None:
-        return data
+def build_transforms(config: RunConfig) -> list[BaseTransform]:
+    r"""The transforms that the backbone declares. Options of the section
+    :obj:`graph` that differ from their default go to every
+    :class:`~motor_geo.data.ItemKNN`.
+    """
+    out = []
+    for transform in config.target('model').transforms:
+        if isinstance(transform, Lazy):
+            transform = transform.build()
+        if isinstance(transform, ItemKNN):
+            transform = _configure(transform, config.graph)
+        out.append(transform)
+    return out
+
+
+def _configure(transform: ItemKNN, options: Mapping[str, object]) -> ItemKNN:
+    defaults = inspect.signature(ItemKNN).parameters
+    changed = {key: value for key, value in options.items() if value != defaults[key].default}
+    if not changed:
+        return transform
+    arguments = arguments_of(type(transform))
+    own = {key: getattr(transform, key) for key in arguments if hasattr(transform, key)}
     with named('graph'):
-        return ItemKNN(weighting=weighting, **config['graph'])(data)
+        return type(transform)(**{**own, **changed})
+
+
+def add_graphs(config: RunConfig, data: HeteroData) -> HeteroData:
+    r"""Applies the transforms that the backbone declares."""
+    for transform in build_transforms(config):
+        with named('graph' if isinstance(transform, ItemKNN) else type(transform).__name__):
+            data = transform(data)
+    return data

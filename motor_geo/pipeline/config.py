@@ -1,267 +1,318 @@
-r"""From YAML files and dotted flags to objects. A hyper-parameter is declared
-once, in the constructor that takes it: its name, type and default are read
-from there.
+r"""What a run is: one frozen object with every option. A hyper-parameter is
+declared once, in the constructor that takes it: its name, type, default and
+meaning are read from there.
 """
 
 from __future__ import annotations
 
+import copy
 import inspect
 import os
 import os.path as osp
+import re
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
-from typing import (
-    Any,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass
+from functools import cache
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 import yaml
+from torch import nn
 
 from motor_geo.data import DATASETS, InteractionSVD, ItemKNN, OPQTokenizer, TableDataset
+from motor_geo.data import RecommendationDataset as Dataset
 from motor_geo.engine.evaluator import Evaluator
 from motor_geo.engine.trainer import Trainer
 from motor_geo.nn import FeatureProjection, IDEmbedding, TokenCrossEncoder
-from motor_geo.nn.models import MODELS
+from motor_geo.nn.models import MODELS, Recommender
 from motor_geo.nn.token_cross import MODES
+from motor_geo.pipeline.flags import (
+    CHOICES,
+    GENERAL,
+    SECTIONS,
+    SHORT,
+    Config,
+    General,
+    entry,
+    flatten,
+    merge,
+    parse_flags,
+    read_yaml,
+)
 from motor_geo.utils.errors import ConfigError, one_line, suggest
 from motor_geo.utils.files import atomic_write
+from motor_geo.utils.plugin import import_class, plugins
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+__all__ = [
+    'CHOICES',
+    'FIXED',
+    'GENERAL',
+    'ITEMS',
+    'Config',
+    'RunConfig',
+    'flatten',
+    'merge',
+    'parse_flags',
+    'read_yaml',
+    'resolve',
+    'write_yaml',
+]
 
 ITEMS: dict[str, type] = {
     'id': IDEmbedding,
     **{mode: TokenCrossEncoder for mode in MODES},
     'features': FeatureProjection,
 }
-#: Sections with a choice of classes, and what is chosen by default.
-CHOICES = {'data': 'synthetic', 'model': 'LightGCN', 'items': 'specific'}
 #: Sections with one class.
-FIXED: dict[str, Callable] = {
+FIXED: dict[str, type] = {
     'tokenizer': OPQTokenizer,
     'svd': InteractionSVD,
     'graph': ItemKNN,
     'trainer': Trainer,
     'evaluator': Evaluator,
 }
-#: Options of a run, with type, default and meaning.
-GENERAL: dict[str, tuple[type, Any, str]] = {
-    'seed': (int, 0, 'seed of initial weights, sampling and losses'),
-    'out': (str, None, 'folder of the run, by default runs/DATA-MODEL-ITEMS-seedSEED'),
-    'device': (str, 'auto', 'auto, cpu or cuda'),
-    'threads': (int, None, 'number of threads'),
-    'behavior': (bool, False, 'tokens of who used an item in training, beside those of content'),
-    'mask_validation': (bool, False, 'keep validation items out of the test lists'),
-    'tensorboard': (bool, False, 'write every epoch for TensorBoard'),
+#: Classes by name, what a class of another package must be derived from, the group of entry
+#: points in which packages name theirs, and a word for it.
+KINDS: dict[str, tuple[Mapping[str, type], type, str, str]] = {
+    'data': (DATASETS, Dataset, 'motor_geo.datasets', 'data set'),
+    'model': (MODELS, Recommender, 'motor_geo.models', 'model'),
+    'items': (ITEMS, nn.Module, 'motor_geo.items', 'item encoder'),
 }
-#: Flags without a dot that stand for an option of a section.
-SHORT = {'epochs': 'trainer.epochs', 'batch_size': 'trainer.batch_size', 'lr': 'trainer.lr'}
-#: Arguments that are filled in from elsewhere.
+#: Arguments that are no options, since the assembly fills them in.
 DERIVED = {
     'model': {'data', 'item_encoder'},
-    'items': {
-        'num_tokens',
-        'codebook_size',
-        'out_channels',
-        'mode',
-        'num_items',
-        'in_channels',
-        'xavier',
-    },
+    'items': {'num_tokens', 'codebook_size', 'out_channels', 'num_items', 'in_channels'},
     'data': {'transform', 'pre_transform'},
     'tokenizer': {'verbose', 'node_type', 'edge_type'},
     'svd': {'modality', 'modalities', 'cache', 'edge_type'},
     'graph': {'weighting', 'node_type'},
     'trainer': {
-        'model',
-        'data',
-        'evaluator',
-        'seed',
-        'out',
-        'fingerprint',
-        'callbacks',
-        'user_names',
-        'edge_type',
+        *('model', 'data', 'evaluator', 'seed', 'out', 'fingerprint', 'callbacks'),
+        *('user_names', 'edge_type'),
     },
     'evaluator': {'targets', 'train_edge_index', 'num_items', 'exclude', 'seed'},
 }
+#: The same for item encoders that have a name, which settles them.
+NAMED = {'id': {'xavier'}, **dict.fromkeys(MODES, {'mode'})}
 
-Config = dict[str, Any]
+Section = Mapping[str, Any]
 
 
-def parse_flags(arguments: Sequence[str]) -> Config:
-    r"""Reads :obj:`--section.key value` and :obj:`--section.key=value` pairs
-    into a nested dictionary; values stay strings.
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(General):
+    r"""Every option of a run. Sections are mappings from the arguments of a
+    constructor to their values; :obj:`data`, :obj:`model` and :obj:`items`
+    also have the :obj:`name` of what is constructed.
+
+    Args:
+        data: The data set.
+        model: The backbone.
+        items: The item encoder.
+        tokenizer: Options of :class:`~motor_geo.data.OPQTokenizer`.
+        svd: Options of :class:`~motor_geo.data.InteractionSVD`.
+        graph: Options of :class:`~motor_geo.data.ItemKNN`.
+        trainer: Options of :class:`~motor_geo.engine.Trainer`.
+        evaluator: Options of :class:`~motor_geo.engine.Evaluator`.
+        **options: The options that belong to no section.
+    """
+
+    data: Section
+    model: Section
+    items: Section
+    tokenizer: Section
+    svd: Section
+    graph: Section
+    trainer: Section
+    evaluator: Section
+
+    def __post_init__(self) -> None:
+        for key in (*CHOICES, *SECTIONS):
+            object.__setattr__(self, key, MappingProxyType(dict(getattr(self, key))))
+
+    @classmethod
+    def of(cls, config: RunConfig | Config) -> RunConfig:
+        r"""Checks a configuration against the constructors it names and fills
+        in every default.
+
+        Raises:
+            ConfigError: If a key is unknown (with a suggestion) or a value
+                has the wrong type.
+        """
+        if isinstance(config, RunConfig):
+            return config
+        known = [*CHOICES, *FIXED, *GENERAL]
+        for key in config:
+            if key not in known:
+                names = [*known, *SHORT, 'config']
+                raise ConfigError(f"Unknown option '{key}'{suggest(key, names)}")
+        sections: Config = {}
+        for section, default in CHOICES.items():
+            options = dict(config.get(section, {}))
+            name = str(options.pop('name', default))
+            if section == 'data' and osp.exists(osp.expanduser(name)) and name not in DATASETS:
+                # `recommend` may be called from another folder.
+                name = osp.abspath(osp.expanduser(name))
+                options = {'path': name, **options}
+            target = find_class(section, name)
+            sections[section] = {'name': name, **check(section, target, options, name)}
+        for section, target in FIXED.items():
+            sections[section] = check(section, target, config.get(section, {}), section)
+        given = {key: config[key] for key in GENERAL if config.get(key) is not None}
+        return cls(**sections, **_check_general(given))
+
+    def to_dict(self) -> Config:
+        r"""The configuration as it is written to :obj:`config.yaml`."""
+        sections = {key: dict(getattr(self, key)) for key in (*CHOICES, *SECTIONS)}
+        return copy.deepcopy({**sections, **{key: getattr(self, key) for key in GENERAL}})
+
+    def options(self, section: str) -> Config:
+        r"""Arguments of the constructor of a section."""
+        return {key: value for key, value in getattr(self, section).items() if key != 'name'}
+
+    def target(self, section: str) -> Any:
+        r"""The class of a section."""
+        if section in FIXED:
+            return FIXED[section]
+        return find_class(section, getattr(self, section)['name'])
+
+    def reads(self, *arguments: str) -> bool:
+        r"""Whether the item encoder takes one of the arguments."""
+        return not arguments_of(self.target('items')).keys().isdisjoint(arguments)
+
+    @property
+    def reads_tokens(self) -> bool:
+        r"""Whether tokens are fitted, which the item encoder takes."""
+        return self.reads('num_tokens', 'codebook_size')
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RunConfig._load, (self.to_dict(),)
+
+    @classmethod
+    def _load(cls, config: Config) -> RunConfig:
+        return cls(**config)
+
+
+def resolve(config: RunConfig | Config) -> Config:
+    r"""The configuration of :meth:`RunConfig.of` as a dictionary."""
+    return RunConfig.of(config).to_dict()
+
+
+def find_class(section: str, name: str) -> type:
+    r"""The class that a section names: a registered name, the name of an
+    entry point, or an import path.
 
     Raises:
-        ConfigError: If something is neither a flag nor its value.
+        ConfigError: If there is no such class, or it is of another kind.
     """
-    config: Config = {}
-    position = 0
-    while position < len(arguments):
-        flag = arguments[position]
-        if not flag.startswith('--') or len(flag) == 2:
-            raise ConfigError(f"'{flag}' is not an option; options look like --name value")
-        key, has_value, value = flag[2:].partition('=')
-        position += 1
-        if not has_value:
-            value = 'true'
-            if position < len(arguments) and not arguments[position].startswith('--'):
-                value = arguments[position]
-                position += 1
-            elif key in ('config', *CHOICES) or GENERAL.get(key, (bool,))[0] is str:
-                raise ConfigError(f'{flag}: expected a value, got none')
-        key = key.replace('-', '_')
-        _insert(config, SHORT.get(key, key).split('.'), value, flag)
-    return config
-
-
-def _insert(config: Config, keys: list[str], value: Any, where: str) -> None:
-    section, *rest = keys
-    if section in CHOICES and not rest:
-        rest = ['name']
-    if section in FIXED and not rest:
-        raise ConfigError(f"{where}: '{section}' is a section; expected {section}.<option>")
-    if section in GENERAL and rest:
-        raise ConfigError(f"{where}: '{section}' is an option, not a section; expected {section}")
-    if not rest:
-        config[section] = value
-    elif section not in CHOICES and section not in FIXED:
-        known = [*CHOICES, *FIXED, *GENERAL, *SHORT]
-        raise ConfigError(f"{where}: unknown section '{section}'{suggest(section, known)}")
-    else:
-        config.setdefault(section, {})['.'.join(rest)] = value
-
-
-def read_yaml(path: str) -> Config:
-    r"""Reads a configuration file: general options and sections, where
-    :obj:`model: FREEDOM` is short for :obj:`model: {name: FREEDOM}`.
-
-    Raises:
-        ConfigError: If the file is missing or not a mapping of options.
-    """
-    try:
-        with open(path, encoding='utf-8') as file:
-            content = yaml.safe_load(file)
-    except OSError as error:
-        raise ConfigError(f"'{path}' cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, 'problem_mark', None)
-        place = '' if mark is None else f', line {mark.line + 1}, column {mark.column + 1}'
-        problem = getattr(error, 'problem', None) or one_line(error)
-        raise ConfigError(f"'{path}'{place}: not valid YAML ({problem})") from error
-    if not isinstance(content, dict):
-        raise ConfigError(
-            f"'{path}': expected a mapping of options, got {textwrap.shorten(repr(content), 60)}"
-        )
-    config: Config = {}
-    for key, value in content.items():
-        if key in (*CHOICES, *FIXED) and isinstance(value, dict):
-            options = {str(option): entry for option, entry in value.items()}
-            config.setdefault(key, {}).update(options)
-        elif key in FIXED:
-            raise ConfigError(f"'{path}': '{key}' must be a mapping of options (got {value!r})")
-        else:
-            _insert(config, SHORT.get(str(key), str(key)).split('.'), value, f"'{path}'")
-    return config
-
-
-def merge(*configs: Config) -> Config:
-    r"""Merges configurations, later ones first. A section whose name changes
-    drops the options of the other class.
-    """
-    out: Config = {}
-    for config in configs:
-        for key, value in config.items():
-            if isinstance(value, dict):
-                old = out.get(key, {})
-                renamed = 'name' in value and value['name'] != old.get('name', value['name'])
-                out[key] = dict(value) if renamed else {**old, **value}
-            else:
-                out[key] = value
-    return out
-
-
-def resolve(config: Config) -> Config:
-    r"""Checks a configuration against the constructors it names and fills in
-    every default.
-
-    Raises:
-        ConfigError: If a key is unknown (with a suggestion) or a value has
-            the wrong type.
-    """
-    known = [*CHOICES, *FIXED, *GENERAL]
-    for key in config:
-        if key not in known:
-            raise ConfigError(f"Unknown option '{key}'{suggest(key, [*known, *SHORT, 'config'])}")
-    out: Config = {}
-    for section, default in CHOICES.items():
-        options = dict(config.get(section, {}))
-        name = str(options.pop('name', default))
-        target, extra = choose(section, name)
-        if 'path' in extra:  # `recommend` may be called from another folder.
-            name = extra['path']
-        out[section] = {'name': name, **check(section, target, {**extra, **options}, name)}
-    for section, target in FIXED.items():
-        out[section] = check(section, target, config.get(section, {}), section)
-    general = {k: config[k] for k in GENERAL if config.get(k) is not None}
-    out.update(_check_general(general))
-    return out
-
-
-def choose(section: str, name: str) -> tuple[Callable, dict[str, Any]]:
-    r"""The class that a section names, and arguments that follow from it."""
+    classes, base, group, word = KINDS[section]
+    if name in classes:
+        return classes[name]
+    if section == 'data' and osp.exists(osp.expanduser(name)):
+        return TableDataset
+    if section == 'data' and os.sep in name:
+        raise ConfigError(f"--data: '{name}' does not exist; expected a folder with NAME.inter")
+    found = plugins(group)
+    dotted = '.' in name and all(part.isidentifier() for part in name.split('.'))
+    if name in found or dotted:
+        try:
+            target = import_class(found.get(name, name), base)
+        except ValueError as error:
+            also = 'is no folder, and ' if section == 'data' else ''
+            raise ConfigError(f"--{section}: '{name}' {also}{error}") from error
+        missing = [] if section != 'model' else ['data', 'item_encoder', 'channels']
+        missing = [key for key in missing if key not in arguments_of(target)]
+        if missing:
+            raise ConfigError(
+                f"--{section}: '{name}' takes no argument '{missing[0]}'; expected a constructor "
+                'with data, item_encoder and channels'
+            )
+        return target
+    known = [*classes, *found]
     if section == 'data':
-        if name in DATASETS:
-            return DATASETS[name], {}
-        if osp.exists(osp.expanduser(name)):
-            return TableDataset, {'path': osp.abspath(osp.expanduser(name))}
-        if os.sep in name:
-            raise ConfigError(f"--data: '{name}' does not exist; expected a folder with NAME.inter")
         raise ConfigError(
-            f"--data: '{name}' is neither a folder nor a registered name{suggest(name, DATASETS)}"
+            f"--data: '{name}' is neither a folder nor a registered name{suggest(name, known)}"
         )
-    classes: Mapping[str, type] = MODELS if section == 'model' else ITEMS
-    if name not in classes:
-        what = 'model' if section == 'model' else 'item encoder'
-        raise ConfigError(f"--{section}: unknown {what} '{name}'{suggest(name, classes)}")
-    return classes[name], {}
+    raise ConfigError(f"--{section}: unknown {word} '{name}'{suggest(name, known)}")
 
 
-def check(section: str, target: Callable, options: Config, name: str) -> Config:
+def arguments_of(target: type) -> dict[str, inspect.Parameter]:
+    r"""Arguments of a constructor, with those that it hands on as
+    :obj:`**kwargs` to its base class.
+    """
+    out: dict[str, inspect.Parameter] = {}
+    for cls in target.__mro__:
+        if '__init__' in vars(cls) and cls is not object:
+            own = inspect.signature(vars(cls)['__init__']).parameters
+            kinds = {parameter.kind for parameter in own.values()}
+            for key, parameter in list(own.items())[1:]:
+                if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+                    out.setdefault(key, parameter)
+            if inspect.Parameter.VAR_KEYWORD not in kinds:
+                break
+    return out
+
+
+@cache
+def schema(section: str, target: type, hidden: frozenset[str]) -> ArgumentParser:
+    r"""A parser with the options of a class."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False, add_help=False)
+    skip = {key for key in hidden if key in arguments_of(target)}
+    parser.add_class_arguments(target, None, skip=skip, fail_untyped=False)  # type: ignore[arg-type]
+    return parser
+
+
+def derived(section: str, name: str) -> frozenset[str]:
+    r"""Arguments of a class that are no options."""
+    own = NAMED.get(name, set()) if section == 'items' else set()
+    return frozenset(DERIVED.get(section, set()) | own)
+
+
+def check(section: str, target: type, options: Section, name: str) -> Config:
     r"""Checks options against the signature of :obj:`target`; returns them
     converted, with every default.
     """
-    from jsonargparse import ArgumentParser
-
-    hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    derived = DERIVED.get(section, set())
-    parameters = inspect.signature(target).parameters
-    valid = [
-        key
-        for key, parameter in parameters.items()
-        if key not in derived
-        and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
-    ]
+    hidden = derived(section, name)
+    arguments = {k: v for k, v in arguments_of(target).items() if k not in hidden}
     for key in options:
-        if key not in valid:
-            raise ConfigError(f"Unknown option '{section}.{key}' of {name}{suggest(key, valid)}")
-    for key in valid:
-        if parameters[key].default is inspect.Parameter.empty and key not in options:
-            raise ConfigError(f'{section}.{key}: expected {spell(hints[key])}; {name} needs it')
-    parser = ArgumentParser(exit_on_error=False)
-    skip = {key for key in derived if key in parameters}
-    parser.add_class_arguments(target, None, skip=skip)  # type: ignore
+        if key not in arguments:
+            known = suggest(key, arguments) if arguments else '; it has no options'
+            raise ConfigError(f"Unknown option '{section}.{key}' of {name}{known}")
+    hints = hints_of(target)
+    for key, parameter in arguments.items():
+        if parameter.default is parameter.empty and key not in options:
+            kind = spell(hints[key]) if key in hints else 'a value'
+            raise ConfigError(f'{section}.{key}: expected {kind}; {name} needs it')
     try:
-        return parser.parse_object(dict(options)).as_dict()
+        return schema(section, target, hidden).parse_object(dict(options)).as_dict()
     except Exception as error:
         for key, value in options.items():
-            _convert(f'{section}.{key}', hints[key], value)
+            _convert(f'{section}.{key}', hints.get(key, Any), value)
         raise ConfigError(f"In section '{section}' of {name}: {one_line(error)}") from error
 
 
+def hints_of(target: type) -> dict[str, Any]:
+    r"""Types of the arguments of a constructor."""
+    out: dict[str, Any] = {}
+    for cls in reversed(target.__mro__):
+        if '__init__' in vars(cls) and cls is not object:
+            try:
+                out.update(get_type_hints(vars(cls)['__init__']))
+            except NameError:  # Of another package, imported for type checkers alone.
+                continue
+    return out
+
+
 def _check_general(options: Config) -> Config:
-    out = {key: default for key, (_, default, _) in GENERAL.items()}
-    out.update({key: _convert(key, GENERAL[key][0], value) for key, value in options.items()})
+    kinds = {key: get_args(kind) or (kind,) for key, kind in get_type_hints(General).items()}
+    for key, value in options.items():
+        options[key] = _convert(key, kinds[key][0], value)
+    out = {**GENERAL, **options}
     if not 0 <= out['seed'] < 2**63:
         raise ConfigError(f'seed: expected 0 or more, below 2^63, got {out["seed"]}')
     if out['threads'] is not None and out['threads'] < 1:
@@ -296,79 +347,70 @@ def spell(kind: Any) -> str:
     return f'{"a mapping" if len(inner) == 2 else "a list"} of {" to ".join(inner)}'
 
 
-def write_yaml(config: Config, path: str) -> None:
+def write_yaml(config: RunConfig | Config, path: str) -> None:
     r"""Writes a resolved configuration; reading it again gives the same."""
     with atomic_write(path) as temporary, open(temporary, 'w') as file:
-        yaml.safe_dump(config, file, sort_keys=False)
+        file.write(dump(config))
 
 
-def usage() -> str:
-    r"""The text of :obj:`--help`."""
-    heads = [
-        ('data NAME|FOLDER', f'{", ".join(DATASETS)}, or a folder with NAME.inter', 'data'),
-        ('model NAME', ', '.join(MODELS), 'model'),
-        ('items NAME', ', '.join(ITEMS), 'items'),
-    ]
-    lines = ['usage: python -m motor_geo.run [--config FILE.yaml] [--option value ...]', '']
-    for flag, text, section in heads:
-        lines.append(_wrap(f'  --{flag:22s}', f'{text} (default: {CHOICES[section]})', 26))
-    for key, (kind, default, text) in GENERAL.items():
-        flag = key if kind is bool else f'{key} {kind.__name__.upper()}'
-        text = text if default is None else f'{text} (default: {_plain(default)})'
-        lines.append(_wrap(f'  --{flag:22s}', text, 26))
-    for short, full in SHORT.items():
-        lines.append(_wrap(f'  --{short:22s}', f'the same as --{full}', 26))
-    lines += [
-        '',
-        'Every argument of a constructor is an option, such as --model.num_layers 3. A file',
-        '(--config) has the same names, and flags override it. Options and defaults:',
-        '',
-    ]
-    targets: dict[str, Callable] = {f'data ({name})': kind for name, kind in DATASETS.items()}
-    targets['data (FOLDER)'] = TableDataset
-    targets.update({f'model ({name})': kind for name, kind in MODELS.items()})
-    for kind in dict.fromkeys(ITEMS.values()):
-        names = ', '.join(name for name, other in ITEMS.items() if other is kind)
-        targets[f'items ({names})'] = kind
-    targets.update(FIXED)
-    for title, target in targets.items():
-        skip = DERIVED.get(title.split(' ')[0], set()) | ({'path'} if 'FOLDER' in title else set())
-        words = [
-            key if p.default is p.empty else f'{key}={_plain(p.default)}'
-            for key, p in inspect.signature(target).parameters.items()
-            if key not in skip
+def dump(config: RunConfig | Config) -> str:
+    r"""A configuration as YAML."""
+    if isinstance(config, RunConfig):
+        config = config.to_dict()
+    return yaml.safe_dump(config, sort_keys=False)
+
+
+def describe(section: str, name: str | None = None) -> str:
+    r"""The text of :obj:`--model.help FREEDOM`: every option with its type,
+    default and meaning; without a name, what there is to choose from.
+
+    Raises:
+        ConfigError: If there is no such class.
+    """
+    if section in CHOICES and name is None:
+        classes, base, group, word = KINDS[section]
+        lines = [f'Names for --{section} (default: {CHOICES[section]}):', '']
+        lines += [entry(key, first_sentence(target)) for key, target in classes.items()]
+        lines += [entry(key, path) for key, path in plugins(group).items() if key not in classes]
+        if section == 'data':
+            lines.append(entry('FOLDER', first_sentence(TableDataset)))
+        lines += [
+            entry('package.Class', f'any {word} derived from {base.__name__}, by its import path'),
+            '',
+            f'--{section}.help NAME lists the options of one.',
         ]
-        lines.append(_wrap(f'  {title}: ', ', '.join(words) or 'no options', 6))
-    return '\n'.join(lines)
+        return '\n'.join(lines)
+    target = FIXED[section] if section in FIXED else find_class(section, str(name))
+    hidden = derived(section, str(name))
+    arguments, hints = arguments_of(target), hints_of(target)
+    lines = [*textwrap.wrap(f'{first_sentence(target)}.', 100), '']
+    options = schema(section, target, hidden)._actions
+    for action in options:
+        default = arguments[action.dest].default
+        lines.append(
+            entry(
+                f'--{section}.{action.dest}',
+                plain_text(action.help or ''),
+                MISSING if default is inspect.Parameter.empty else default,
+                spell(hints.get(action.dest, Any)),
+            )
+        )
+    return '\n'.join(lines if options else [*lines, '  no options'])
 
 
-def _wrap(head: str, text: str, indent: int) -> str:
-    return textwrap.fill(
-        head + text,
-        width=100,
-        subsequent_indent=' ' * indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-        drop_whitespace=True,
-        replace_whitespace=False,
-    )
+def first_sentence(target: type) -> str:
+    r"""What a class is, from its docstring."""
+    text = plain_text((inspect.getdoc(target) or target.__name__).split('\n\n')[0])
+    return text.split('. ')[0].rstrip('.,;:')
 
 
-def _plain(value: Any) -> str:
-    r"""A default as it is spelled in a configuration file."""
-    if isinstance(value, (list, tuple)):
-        return f'[{", ".join(map(_plain, value))}]'
-    if value is None or isinstance(value, bool):
-        return {None: 'null', True: 'true', False: 'false'}[value]
-    return str(value)
-
-
-def flatten(config: Config) -> dict[str, Any]:
-    r"""Options by dotted name."""
-    out: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            out.update({f'{key}.{inner}': entry for inner, entry in value.items()})
-        else:
-            out[key] = value
-    return out
+def plain_text(text: str) -> str:
+    r"""A text without the marks of reStructuredText and of formulas."""
+    text = ' '.join(text.split())
+    for word, spelled in (('None', 'null'), ('True', 'true'), ('False', 'false')):
+        text = text.replace(f':obj:`{word}`', spelled)
+    text = re.sub(r':(?:class|meth|func|mod):`~?(?:[\w.]*\.)?([^`]*)`', r'\1', text)
+    text = re.sub(r':\w+:`([^`]*)`', r'\1', text)
+    text = re.sub(r'`"?([^`<"]*)"?\s*<([^>`]*)>`_', r'"\1" (\2)', text)
+    text = re.sub(r'\\(?:math\w+|boldsymbol|text\w*)\{([^}]*)\}', r'\1', text)
+    return re.sub(r'``|\\(?=\w)', '', text)

@@ -11,31 +11,23 @@ from torch_geometric.data import HeteroData
 from motor_geo.data import OPQTokenizer, RecommendationDataset
 from motor_geo.engine.checkpoint import load_checkpoint
 from motor_geo.nn.models import Recommender
-from motor_geo.pipeline.assemble import (
-    add_tokens,
-    build_dataset,
-    build_device,
-    build_item_graph,
-    build_model,
-    build_tokenizer,
-    run_fingerprint,
-    tokenizer_fingerprint,
-)
-from motor_geo.pipeline.config import Config, read_yaml, resolve
+from motor_geo.pipeline.assemble import Assembly, assemble, tokenizer_fingerprint
+from motor_geo.pipeline.config import RunConfig
+from motor_geo.pipeline.flags import read_yaml
 from motor_geo.utils.errors import ConfigError
 
 
-class Run(NamedTuple):
+class LoadedRun(NamedTuple):
     r"""A finished run, loaded."""
 
-    config: Config
+    config: RunConfig
     dataset: RecommendationDataset
     data: HeteroData
     tokenizer: OPQTokenizer | None
     model: Recommender
 
 
-def load_run(folder: str, device: str = 'auto') -> Run:
+def load_run(folder: str, device: str = 'auto') -> LoadedRun:
     r"""Loads the best weights of a run, and the data they were trained on.
 
     Args:
@@ -46,32 +38,42 @@ def load_run(folder: str, device: str = 'auto') -> Run:
         FileNotFoundError: If the folder holds no run.
         ValueError: If the data have changed since.
     """
+    assembly = assemble(read_config(folder), device=device)
+    if assembly.tokenizer is not None:
+        assembly.add_tokens(load_tokenizer(folder, assembly.tokenizer))
+    load_weights(assembly, folder)
+    return LoadedRun(
+        assembly.config, assembly.dataset, assembly.data, assembly.tokenizer, assembly.model
+    )
+
+
+def read_config(folder: str) -> RunConfig:
+    r"""The configuration of a run.
+
+    Raises:
+        FileNotFoundError: If the folder holds no run.
+        ConfigError: If the configuration is damaged.
+    """
     path = osp.join(folder, 'config.yaml')
     if not osp.isfile(path):
         raise FileNotFoundError(f"'{folder}' is not the folder of a run: it has no config.yaml")
     config = read_yaml(path)
     try:
-        config = resolve(config)
+        return RunConfig.of(config)
     except ConfigError as error:
         raise ConfigError(f"'{path}': {error}") from error
-    target = build_device(device)
-    dataset = build_dataset(config)
-    data = dataset.data
-    tokenizer = build_tokenizer(config, data)
-    if tokenizer is not None:
-        tokenizer = load_tokenizer(folder, tokenizer)
-        data = add_tokens(config, data, tokenizer)
-    data = build_item_graph(config, data)
-    model = build_model(config, data, tokenizer).to(target)
+
+
+def load_weights(assembly: Assembly, folder: str) -> None:
+    r"""Puts the best weights of a run into its model."""
     state = load_checkpoint(
         osp.join(folder, 'best.pt'),
-        model=type(model).__name__,
-        fingerprint=run_fingerprint(config, dataset.fingerprint),
-        map_location=target,
+        model=type(assembly.model).__name__,
+        fingerprint=assembly.hashes['run'],
+        map_location=assembly.device,
     )
-    model.load_state_dict(state['model'])
-    model.eval()
-    return Run(config, dataset, data.to(target), tokenizer, model)
+    assembly.model.load_state_dict(state['model'])
+    assembly.model.eval()
 
 
 def load_tokenizer(folder: str, expected: OPQTokenizer) -> OPQTokenizer:

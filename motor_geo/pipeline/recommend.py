@@ -16,10 +16,8 @@ from motor_geo.data import RecommendationDataset
 from motor_geo.data.datasets.features_folder import load_features
 from motor_geo.data.datasets.reader import read_table
 from motor_geo.data.transforms.add_items import add_items
-from motor_geo.pipeline.assemble import (
-    encode_items,
-)
-from motor_geo.pipeline.folder import Run
+from motor_geo.pipeline.assemble import build_transforms, encode_items
+from motor_geo.pipeline.folder import LoadedRun
 from motor_geo.typing import ITEM, RATES
 from motor_geo.utils.files import atomic_write, writing
 from motor_geo.utils.ranking import top_k
@@ -37,7 +35,7 @@ class Recommendations(NamedTuple):
 
 @torch.no_grad()
 def recommend(
-    run: Run,
+    run: LoadedRun,
     users: Sequence[str] | None = None,
     k: int = 20,
     new_items: str | None = None,
@@ -85,9 +83,9 @@ def user_index(dataset: RecommendationDataset, users: Sequence[str] | None) -> T
     return torch.tensor([known[str(user)] for user in users], dtype=torch.long)
 
 
-def with_new_items(run: Run, folder: str) -> tuple[HeteroData, np.ndarray]:
+def with_new_items(run: LoadedRun, folder: str) -> tuple[HeteroData, np.ndarray]:
     r"""The graph with new items appended, and their raw ids."""
-    if run.config['items']['name'] == 'id':
+    if run.config.reads('num_items'):
         raise ValueError(
             'A model with ID embeddings has no vector for an item that was not there in training; '
             'train with token-based items (--items specific) or --items features'
@@ -117,9 +115,7 @@ def with_new_items(run: Run, folder: str) -> tuple[HeteroData, np.ndarray]:
     if run.tokenizer is not None:
         present = {m: torch.from_numpy(mask) for m, mask in masks.items() if m in expected}
         token_id = encode_items(run.config, run.data, run.tokenizer, features, present)
-    data = add_items(
-        run.data, features, token_id, weighting=run.model.item_graph, k=run.config['graph']['k']
-    )
+    data = add_items(run.data, features, token_id, transforms=build_transforms(run.config))
     num_new = features[expected[0]].size(0)
     for name in ('items.tsv', 'items.csv', 'items.parquet'):
         path = osp.join(folder, name)

@@ -2,6 +2,7 @@ r"""Trains a recommender and evaluates it: :obj:`python -m motor_geo.run`."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import os.path as osp
@@ -13,167 +14,167 @@ import numpy as np
 import torch
 import yaml
 
-from motor_geo.engine.checkpoint import load_checkpoint
-from motor_geo.engine.evaluator import Evaluator, popularity_embeddings
-from motor_geo.engine.trainer import Trainer
+from motor_geo.engine.evaluator import EvalResult, Evaluator, popularity_embeddings
+from motor_geo.engine.trainer import FitResult, Trainer
 from motor_geo.pipeline.assemble import (
-    add_tokens,
+    Assembly,
+    assemble,
     build_dataset,
     build_device,
-    build_item_graph,
-    build_model,
-    build_tokenizer,
     named,
     run_fingerprint,
-    tokenizer_fingerprint,
 )
-from motor_geo.pipeline.config import (
-    Config,
-    flatten,
-    read_yaml,
-    write_yaml,
-)
-from motor_geo.typing import ITEM, RATES
-from motor_geo.utils.cache import fingerprint
+from motor_geo.pipeline.config import Config, RunConfig, dump, write_yaml
+from motor_geo.pipeline.flags import flatten, read_yaml
+from motor_geo.pipeline.folder import load_weights
+from motor_geo.typing import ITEM, RATES, Embeddings
 from motor_geo.utils.errors import ConfigError
 from motor_geo.utils.files import atomic_write, check_writable, remove_temporary, writing
 
 
-def run(config: Config, progress: bool = True) -> dict[str, Any]:
+def run(config: RunConfig | Config, progress: bool = True) -> dict[str, Any]:
     r"""Trains and evaluates as a configuration says, and writes
     :obj:`config.yaml`, :obj:`metrics.jsonl`, :obj:`best.pt`, :obj:`last.pt`
     and :obj:`result.json` into the folder of the run. A run that was
     interrupted goes on; a finished one is read back.
 
     Args:
-        config: A configuration, as :func:`~motor_geo.pipeline.config.resolve` returns
-            it.
+        config: The configuration.
         progress: Whether progress is shown.
 
     Raises:
-        ConfigError: If the configuration cannot be carried out, or the folder
-            holds another run.
+        ConfigError: If a setting is wrong, or the folder holds another run.
         OSError: If the folder cannot be written to.
     """
-    device = build_device(config['device'])
-    if config['threads'] is not None:
-        torch.set_num_threads(config['threads'])
-    out = config['out'] or default_folder(config)
-    config = {**config, 'out': out}
+    config = RunConfig.of(config)
+    build_device(config.device)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    out = config.out or default_folder(config)
+    config = dataclasses.replace(config, out=out)
     check_folder(config, out)
-
     dataset = build_dataset(config)
-    data = dataset.data
     if progress:
         print(dataset)
-    hashes = {'data': dataset.fingerprint, 'run': run_fingerprint(config, dataset.fingerprint)}
-    path = osp.join(out, 'result.json')
-    result = read_result(path, hashes['run'], config)
+    result = read_result(out, run_fingerprint(config, dataset.fingerprint), config)
     if result is not None:
         if progress:
             print(f"'{out}' is finished; delete it to run anew")
         return result
 
     # Every setting is checked before tokens are fitted and anything is written.
-    tokenizer = build_tokenizer(config, data)
-    data = build_item_graph(config, data)
-    hashes['graphs'] = fingerprint([data[edge_type].edge_index for edge_type in data.edge_types])
-    torch.manual_seed(config['seed'])
-    model = build_model(config, data, tokenizer).to(device)
-    data = data.to(device)
-    edge_index, num_items = data[RATES].edge_index, int(data[ITEM].num_nodes)
-    parameters = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
-    num_item_parameters = sum(parameters[name] for name in model.item_parameters(num_items))
+    assembly = assemble(config, dataset)
+    trainer = build_trainer(assembly, out, progress)
+    test = build_evaluator(assembly, 'test', exclude='val' if config.mask_validation else None)
+    assembly.add_tokens()
+    trainer.data = assembly.data
+    claim_folder(assembly, out)
+    fit = trainer.fit()
+    load_weights(assembly, out)
+    with torch.no_grad():
+        measured = test.evaluate(assembly.model(assembly.data))
+        popularity = test.evaluate(popularity_of(assembly))
+    write_per_user(assembly, measured, out)
+    result = summarize(assembly, fit, measured, popularity)
+    with writing(osp.join(out, 'result.json')) as path, atomic_write(path) as temporary:
+        with open(temporary, 'w') as stream:
+            json.dump(result, stream, indent=1)
+    return result
 
-    def evaluator(split: str, exclude: str | None = None) -> Evaluator:
+
+def build_evaluator(assembly: Assembly, split: str, exclude: str | None = None) -> Evaluator:
+    r"""Ranks the held-out items of a split."""
+    dataset, data, device = assembly.dataset, assembly.data, assembly.device
+    with named('evaluator'):
         return Evaluator(
             dataset.targets(split).to(device),
-            edge_index,
-            num_items,
+            data[RATES].edge_index,
+            int(data[ITEM].num_nodes),
             exclude=None if exclude is None else dataset.targets(exclude).to(device),
-            **config['evaluator'],
+            **assembly.config.options('evaluator'),
         )
 
-    writer = tensorboard_writer(out) if config['tensorboard'] else None
-    options = {key: value for key, value in config['trainer'].items() if key != 'progress'}
-    with named('evaluator'):
-        validation = evaluator('val')
+
+def build_trainer(assembly: Assembly, out: str, progress: bool) -> Trainer:
+    r"""Trains the model of an assembly in a folder."""
+    config = assembly.config
+    options = config.options('trainer')
+    options['progress'] = progress and options['progress']
+    writers = [tensorboard_writer(out)] if config.tensorboard else []
+    validation = build_evaluator(assembly, 'val')
     with named('trainer'):
-        trainer = Trainer(
-            model,
-            data,
+        return Trainer(
+            assembly.model,
+            assembly.data,
             validation,
-            seed=config['seed'],
+            seed=config.seed,
             out=out,
-            fingerprint=hashes['run'],
-            progress=progress and config['trainer']['progress'],
-            callbacks=[] if writer is None else [writer],
-            user_names=dataset.user_ids,
+            fingerprint=assembly.hashes['run'],
+            callbacks=writers,
+            user_names=assembly.dataset.user_ids,
             **options,
         )
-    if tokenizer is not None:
-        with named('tokenizer'):
-            data = trainer.data = add_tokens(config, data, tokenizer)
-        hashes['tokens'] = fingerprint(data[ITEM].token_id)
-        hashes['tokenizer'] = tokenizer_fingerprint(tokenizer)
-    claim_folder(config, out)
-    if tokenizer is not None:
-        with writing(osp.join(out, 'tokenizer.pt')) as file:
-            tokenizer.save(file)
-    fit = trainer.fit()
 
-    best = load_checkpoint(
-        osp.join(out, 'best.pt'),
-        model=type(model).__name__,
-        fingerprint=hashes['run'],
-        map_location=device,
-    )
-    model.load_state_dict(best['model'])
-    model.eval()
-    test = evaluator('test', exclude='val' if config['mask_validation'] else None)
-    with torch.no_grad():
-        measured = test.evaluate(model(data))
-        popularity = test.evaluate(popularity_embeddings(edge_index, *sizes(dataset)))
-    per_user = {key: value.cpu().numpy() for key, value in measured.per_user.items()}
-    # With the ranks of held-out items, so that any group of items can be told apart later.
-    targets = dataset.targets('test')
-    per_user |= {key: getattr(targets, key).numpy() for key in ('user', 'ptr', 'item')}
-    per_user['rank'] = measured.rank.cpu().numpy()
+
+def popularity_of(assembly: Assembly) -> Embeddings:
+    r"""Vectors that rank items by their number of training interactions."""
+    dataset = assembly.dataset
+    edge_index = assembly.data[RATES].edge_index
+    return popularity_embeddings(edge_index, dataset.num_users, dataset.num_items)
+
+
+def write_per_user(assembly: Assembly, measured: EvalResult, out: str) -> None:
+    r"""Writes the test metrics of every user, with the ranks of held-out
+    items, so that any group of items can be told apart later.
+    """
+    values = {key: value.cpu().numpy() for key, value in measured.per_user.items()}
+    targets = assembly.dataset.targets('test')
+    values |= {key: getattr(targets, key).numpy() for key in ('user', 'ptr', 'item')}
+    values['rank'] = measured.rank.cpu().numpy()
     with writing(osp.join(out, 'per_user.npz')) as file, atomic_write(file) as temporary:
-        np.savez_compressed(temporary, **per_user)  # type: ignore
+        np.savez_compressed(temporary, **values)  # type: ignore[arg-type]
 
-    result = {
-        'data': dataset.name,
-        'model': config['model']['name'],
-        'items': config['items']['name'],
-        'seed': config['seed'],
+
+def summarize(
+    assembly: Assembly, fit: FitResult, measured: EvalResult, popularity: EvalResult
+) -> dict[str, Any]:
+    r"""The content of :obj:`result.json`."""
+    config, model = assembly.config, assembly.model
+    sizes = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
+    per_item = model.item_parameters(assembly.dataset.num_items)
+    return {
+        'data': assembly.dataset.name,
+        'model': config.model['name'],
+        'items': config.items['name'],
+        'seed': config.seed,
         'epochs': fit.epochs,
         'best_epoch': fit.best_epoch,
         'seconds': round(fit.seconds, 3),
         'seconds_per_epoch': round(fit.seconds / fit.epochs, 4),
-        'num_parameters': sum(parameters.values()),
-        'num_item_parameters': num_item_parameters,
+        'num_parameters': sum(sizes.values()),
+        'num_item_parameters': sum(sizes[name] for name in per_item),
         'val': fit.best,
         'test': measured.metrics,
         'slices': measured.slices(),
         'popularity': popularity.metrics,
-        'hashes': hashes,
+        'hashes': assembly.hashes,
         'versions': versions(),
-        'machine': {'device': str(device), 'threads': torch.get_num_threads()},
+        'machine': {'device': str(assembly.device), 'threads': torch.get_num_threads()},
     }
-    with writing(path), atomic_write(path) as temporary, open(temporary, 'w') as stream:
-        json.dump(result, stream, indent=1)
-    return result
 
 
-def default_folder(config: Config) -> str:
+def default_folder(config: RunConfig | Config) -> str:
     r"""Folder of a run, by data, model, items and seed."""
-    data = osp.basename(osp.normpath(config['data']['name']))
-    name = f'{data}-{config["model"]["name"]}-{config["items"]["name"]}-seed{config["seed"]}'
-    return osp.join('runs', name)
+    if isinstance(config, RunConfig):
+        config = config.to_dict()
+    data, model, items = (config[section]['name'] for section in ('data', 'model', 'items'))
+    # Of an import path, the class; a folder may have a dot in its name.
+    data = data.rpartition('.')[2] if 'path' not in config['data'] else osp.basename(data)
+    names = data, model.rpartition('.')[2], items.rpartition('.')[2]
+    return osp.join('runs', '-'.join([*names, f'seed{config["seed"]}']))
 
 
-def check_folder(config: Config, out: str) -> None:
+def check_folder(config: RunConfig, out: str) -> None:
     r"""Checks that the folder of the run can be written to, and that it holds
     no other run.
 
@@ -183,7 +184,7 @@ def check_folder(config: Config, out: str) -> None:
     check_writable(out)
     path = osp.join(out, 'config.yaml')
     if osp.exists(path):
-        old, new = flatten(read_yaml(path)), flatten(yaml.safe_load(yaml.safe_dump(config)))
+        old, new = flatten(read_yaml(path)), flatten(yaml.safe_load(dump(config)))
         free = {'out', 'threads', 'tensorboard', 'device', 'trainer.epochs', 'trainer.progress'}
         for key in sorted(set(old) | set(new)):
             if key not in free and old.get(key) != new.get(key):
@@ -193,23 +194,27 @@ def check_folder(config: Config, out: str) -> None:
                 )
 
 
-def claim_folder(config: Config, out: str) -> None:
-    r"""Writes the configuration into the folder of the run."""
+def claim_folder(assembly: Assembly, out: str) -> None:
+    r"""Writes configuration and tokenizer into the folder of the run."""
     with writing(osp.join(out, 'config.yaml')) as path:
         os.makedirs(out, exist_ok=True)
         remove_temporary(out)
-        write_yaml(config, path)
+        write_yaml(assembly.config, path)
+    if assembly.tokenizer is not None:
+        with writing(osp.join(out, 'tokenizer.pt')) as path:
+            assembly.tokenizer.save(path)
 
 
-def read_result(path: str, run: str, config: Config) -> dict[str, Any] | None:
+def read_result(out: str, run: str, config: RunConfig) -> dict[str, Any] | None:
     r"""The result of a finished run, unless more epochs are wanted now."""
+    path = osp.join(out, 'result.json')
     if not osp.exists(path):
         return None
     try:
         with open(path) as file:
             result = json.load(file)
         found, epochs, best_epoch = result['hashes']['run'], result['epochs'], result['best_epoch']
-        stopped = epochs - best_epoch > config['trainer']['patience']
+        stopped = epochs - best_epoch > config.trainer['patience']
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"'{path}' is damaged: expected the result of a run; delete it to evaluate anew"
@@ -218,11 +223,7 @@ def read_result(path: str, run: str, config: Config) -> dict[str, Any] | None:
         raise ConfigError(
             f"'{path}' was made from other data or settings; give another --out or delete it"
         )
-    return result if stopped or epochs >= config['trainer']['epochs'] else None
-
-
-def sizes(dataset: Any) -> tuple[int, int]:
-    return dataset.num_users, dataset.num_items
+    return result if stopped or epochs >= config.trainer['epochs'] else None
 
 
 def versions() -> dict[str, str]:

@@ -6,7 +6,7 @@ import difflib
 import logging
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -53,6 +53,28 @@ def plain_log() -> Iterator[None]:
     finally:
         logger.setLevel(level)
         logger.removeHandler(handler)
+
+
+def run_command(command: Callable[[], int], interrupted: str = 'interrupted') -> int:
+    r"""Runs a command. Errors and warnings are a line each, and so is an
+    interruption, also while modules are imported.
+
+    Args:
+        command: Returns the exit status.
+        interrupted: What is said after Ctrl-C.
+
+    Returns:
+        The exit status: 2 after an error, 130 after Ctrl-C.
+    """
+    try:
+        with plain_warnings(), plain_log():
+            return command()
+    except (ValueError, OSError, FloatingPointError, ImportError) as error:
+        print(f'error: {one_line(error)}', file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f'\n{interrupted}')
+        return 130
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

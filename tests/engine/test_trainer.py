@@ -149,7 +149,7 @@ def test_more_epochs_go_on(dataset, tmp_path):
 
 @pytest.mark.parametrize('cls', [LIRDRec, FREEDOM, LATTICE])
 def test_bfloat16(dataset, tmp_path, cls):
-    weighting = cls.item_graph
+    weighting = cls.transforms[0].options['weighting']
     exact = make(dataset, cls, weighting=weighting).fit()
     trainer = make(dataset, cls, tmp_path / 'half', weighting, bf16=True)
     seen = []

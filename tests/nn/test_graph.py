@@ -1,13 +1,19 @@
+import copy
+
 import pytest
 import torch
 
+from motor_geo.nn.conv import Propagate
 from motor_geo.nn.graph import (
     BipartiteGraph,
+    PrunedGraph,
     degree_sensitive_pruning,
+    mean_graph,
     num_kept_edges,
     opposite_edges,
     sorted_edge_index,
     sym_norm,
+    uniform_pruning,
 )
 from tests.golden_case import GoldenCase
 
@@ -95,3 +101,58 @@ def test_opposite_edges(duplicates):
     assert torch.equal(to_user.flip(0)[:, order], to_item)
     if not duplicates:
         assert torch.equal(graph.to_user_weight[order], graph.to_item_weight)
+
+
+def test_mean_graph():
+    edge_index = torch.tensor([[0, 0, 2, 3], [1, 4, 4, 1]])
+    graph = BipartiteGraph.from_edges(edge_index, 4, 5, torch.ones(4, dtype=torch.float64))
+    mean = mean_graph(graph)
+    assert mean.to_user is graph.to_user and mean.to_user_weight.dtype == torch.float64
+    assert mean.to_user_weight.tolist() == [0.5, 0.5, 1.0, 1.0]
+    assert mean.to_item_weight.tolist() == [0.5] * 4
+
+
+def test_uniform_pruning():
+    edge_index, generator = torch.zeros(2, 10, dtype=torch.long), torch.Generator()
+    kept = torch.stack([uniform_pruning(edge_index, 0.45, generator) for _ in range(2000)])
+    assert kept.size(1) == 5 and (kept.diff(dim=1) > 0).all()
+    torch.testing.assert_close(
+        kept.flatten().bincount() / 2000, torch.full((10,), 0.5), atol=0.05, rtol=0
+    )
+
+
+def test_pruned_graph():
+    edge_index = torch.tensor([[0, 1, 2, 2], [1, 0, 0, 1]])
+    pruned, args = PrunedGraph(), (edge_index, 3, 2, torch.float64)
+    assert pruned.get(*args) is None
+    pruned.set(torch.tensor([0, 3]), *args)
+    graph = pruned.get(*args)
+    assert graph.to_user.tolist() == [[1, 1], [0, 2]]
+    torch.testing.assert_close(graph.to_user_weight, torch.tensor([0.5**0.5] * 2).double())
+    assert pruned.get(edge_index.clone(), *args[1:]) is None  # Another graph,
+    assert pruned.get(edge_index, 3, 3, torch.float64) is None  # or another form of it.
+    assert pruned.get(*args) is graph and copy.deepcopy(pruned).get(*args) is None
+    pruned.set(torch.tensor([0]), *args)
+    assert pruned.get(*args).to_user.tolist() == [[1], [0]]
+    edge_index[1, 0] = 0
+    assert pruned.get(*args) is None
+    with torch.inference_mode():
+        pruned.set(torch.tensor([1]), *args)
+        edges = edge_index.clone()
+    assert not pruned.get(*args).to_user_weight.is_inference()
+    with pytest.raises(ValueError, match="under 'torch.inference_mode' cannot be pruned"):
+        pruned.set(torch.tensor([0]), edges, 3, 2, torch.float64)
+
+
+@pytest.mark.parametrize('inference', [False, True])
+@pytest.mark.parametrize('is_sorted', [False, True])
+def test_training_uses_a_graph_of_inference_mode(inference, is_sorted):
+    edge_index = torch.tensor([[0, 1, 2, 2], [1, 0, 0, 1]])
+    edge_index = edge_index[:, edge_index[1].argsort()] if is_sorted else edge_index
+    with torch.inference_mode():
+        edge_index = edge_index.clone() if inference else edge_index
+        out, _ = sorted_edge_index(edge_index, 3, 2)
+        Propagate()(torch.ones(3, 1), out)
+    x = torch.ones(3, 1, requires_grad=True)
+    Propagate()(x, out, torch.ones(4, requires_grad=True)).sum().backward()
+    assert x.grad.flatten().tolist() == [1.0, 1.0, 2.0]

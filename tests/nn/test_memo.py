@@ -1,6 +1,7 @@
 import copy
 import gc
 import pickle
+import weakref
 
 import pytest
 import torch
@@ -98,3 +99,26 @@ def test_clear(counted):
     memo.clear()
     memo(counted, x)
     assert len(counted.calls) == 2
+
+
+def test_values_go_with_their_sources(counted):
+    memo, x, y = Memo(size=2), torch.zeros(3), torch.zeros(3)
+    memo(counted, x, 1), memo(counted, y)
+    value = weakref.ref(counted.calls.pop(0))
+    del x
+    gc.collect()
+    assert value() is None
+    assert memo(counted, y) is counted.calls[0]
+
+
+def test_get(counted):
+    memo, x = Memo(), torch.zeros(3)
+    assert memo.get(x) is None
+    value = memo(counted, x)
+    assert memo.get(x) is value and memo.get(x.clone()) is None
+    x.add_(1)
+    assert memo.get(x) is None
+    with torch.inference_mode():
+        y = torch.zeros(3)
+    memo(counted, y)
+    assert memo.get(y) is None

@@ -11,6 +11,8 @@ from motor_geo.nn.models import VBPR, LightGCN
 from tests.golden_case import GoldenCase
 
 TOKENS = {'text': 3, 'image': 2, 'audio': 1}
+INTEGERS = [torch.uint8, torch.int8, torch.uint16, torch.int16]
+INTEGERS += [torch.uint32, torch.int32, torch.uint64, torch.int64]
 MODES = ['specific', 'agnostic', 'mean', 'linear']
 
 
@@ -122,7 +124,7 @@ def test_token_cross_golden(setting, gather, graphs):
         case.assert_close(mlp[0].bias.grad, f'{prefix}{g}_bias')
 
 
-@pytest.mark.parametrize('dtype', [torch.uint8, torch.int16, torch.int32, torch.int64])
+@pytest.mark.parametrize('dtype', INTEGERS)
 @pytest.mark.parametrize('rows', [3, 40])
 def test_token_cross_integer_types(dtype, rows):
     encoder, token_id = make()
@@ -328,3 +330,80 @@ def test_token_cross_is_exact_under_autocast(mode, num_layers):
         with torch.autocast('cpu', torch.bfloat16):
             out = encoder(rows)
         assert torch.equal(out, expected)
+
+
+@pytest.mark.parametrize('dtype', INTEGERS)
+def test_token_cross_batches_of_any_integer_type(dtype):
+    encoder, token_id = make()
+    store = HeteroData()['item']
+    store.token_id = token_id.to(dtype)
+    for rows in (3, 9, 25):
+        out = encoder.encode(store, torch.arange(rows))
+        torch.testing.assert_close(out, naive(encoder, token_id[:rows]))
+    bad = token_id.clone()
+    bad[1, 0] = 8
+    for rows in (3, 40):
+        with pytest.raises(ValueError, match=r"'token_id' must lie in 0..7 \(got \d..8\)"):
+            encoder(bad[:rows].to(dtype))
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bool, torch.complex64])
+@pytest.mark.parametrize('rows', [3, 40])
+def test_token_cross_rejects_other_types(dtype, rows):
+    encoder, token_id = make()
+    with pytest.raises(ValueError, match=f"'token_id' must hold integers \\(got {dtype}\\)"):
+        encoder(token_id[:rows].to(dtype))
+
+
+@pytest.mark.parametrize('mode', MODES)
+def test_token_cross_under_inference_mode(mode):
+    encoder, token_id = make(mode)
+    expected = encoder(token_id).detach()
+    with torch.inference_mode():
+        tokens = token_id.clone()
+        for rows in (1, 7, 8, 40):
+            torch.testing.assert_close(encoder(tokens[:rows]), expected[:rows])
+            torch.testing.assert_close(encoder(token_id[:rows]), expected[:rows])
+    # What a server or a validation pass left behind serves training as well.
+    other, token_id = make(mode)
+    with torch.inference_mode():
+        other(token_id)
+    upstream = torch.ones_like(expected)
+    for a, b in zip(
+        torch.autograd.grad(other(token_id), list(other.parameters()), upstream),
+        torch.autograd.grad(encoder(tokens), list(encoder.parameters()), upstream),
+    ):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize('assign', [False, True])
+def test_token_cross_on_the_meta_device(assign):
+    encoder, token_id = make()
+    with torch.device('meta'):
+        other = TokenCrossEncoder(TOKENS, codebook_size=8, out_channels=5).double()
+    if not assign:
+        other.to_empty(device='cpu')
+    other.load_state_dict(encoder.state_dict(), assign=assign)
+    for rows in (3, 40):
+        assert torch.equal(other(token_id[:rows]), encoder(token_id[:rows]))
+
+
+def test_token_cross_exports_any_number_of_rows():
+    encoder, token_id = make()
+    encoder.eval()
+    for rows in (3, 20):
+        program = torch.export.export(
+            encoder, (token_id[:rows],), dynamic_shapes=({0: torch.export.Dim('rows')},)
+        ).module()
+        for count in (2, 8, 40):
+            torch.testing.assert_close(program(token_id[:count]), encoder(token_id[:count]))
+
+
+def test_token_cross_from_tokenizer():
+    class Tokenizer:
+        num_tokens_dict, codebook_size = {'image': 2, 'text': 3}, 8
+
+    encoder = TokenCrossEncoder.from_tokenizer(Tokenizer(), 6, mode='mean')
+    assert str(encoder) == (
+        "TokenCrossEncoder({'image': 2, 'text': 3}, codebook_size=8, out_channels=6, mode=mean)"
+    )

@@ -1,17 +1,26 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch_geometric.transforms import BaseTransform
 
-from motor_geo.data import InteractionSVD, OPQTokenizer
+from motor_geo.data import InteractionSVD, ItemKNN, OPQTokenizer, SyntheticMultimodal
+from motor_geo.nn.models import FREEDOM, MODELS, LightGCN
 from motor_geo.pipeline.assemble import (
     add_tokens,
+    assemble,
     build_dataset,
+    build_device,
+    build_item_encoder,
     build_model,
     build_tokenizer,
+    build_transforms,
+    check_features,
     encode_items,
 )
-from motor_geo.pipeline.config import resolve
-from motor_geo.typing import ITEM, RATES
+from motor_geo.pipeline.config import RunConfig
+from motor_geo.pipeline.flags import parse_flags
+from motor_geo.typing import ITEM, RATES, similar
 from motor_geo.utils.errors import ConfigError
 
 DATA = {'num_users': 60, 'num_items': 40, 'num_interactions': 400}
@@ -20,7 +29,7 @@ SMALL = {'num_tokens': 2, 'codebook_size': 8, 'cache': False}
 
 def configure(**more):
     config = {'data': DATA, 'tokenizer': SMALL, 'svd': {'channels': 6}, 'behavior': True}
-    return resolve({**config, **more})
+    return RunConfig.of({**config, **more})
 
 
 def test_tokens_of_behavior():
@@ -84,7 +93,7 @@ def test_behavior_is_refused():
     config = configure(items={'name': 'id'})
     data = build_dataset(config).data
     with pytest.raises(ConfigError, match='--behavior: expected items with tokens, got --items id'):
-        build_tokenizer(config, data)
+        check_features(config, data)
     data[ITEM].x_behavior = torch.zeros(40, 2)
     with pytest.raises(ConfigError, match="modality 'behavior' already"):
         build_tokenizer(configure(), data)
@@ -92,3 +101,163 @@ def test_behavior_is_refused():
     data = build_dataset(config).data
     with pytest.raises(ConfigError, match='^svd: channels must be less'):
         add_tokens(config, data, build_tokenizer(config, data))
+
+
+def test_device():
+    assert build_device('cpu') == torch.device('cpu')
+    assert build_device('auto').type == ('cuda' if torch.cuda.is_available() else 'cpu')
+    for name in ('gpu', 'meta', 'mps'):
+        with pytest.raises(ConfigError, match=f"unknown device '{name}'; use auto, cpu or cuda"):
+            build_device(name)
+    with pytest.raises(ConfigError, match="there is no 'cuda:99' here"):
+        build_device('cuda:99')
+
+
+@pytest.fixture(scope='module')
+def dataset():
+    return SyntheticMultimodal(num_users=30, num_items=24, num_interactions=150)
+
+
+def build(dataset, *flags):
+    options = ['--graph.k', '4', '--graph.cache', 'false', '--tokenizer.cache', 'false']
+    options += ['--tokenizer.num_tokens', '2', '--tokenizer.codebook_size', '4', '--device', 'cpu']
+    return assemble(parse_flags([*options, *flags]), dataset)
+
+
+def test_assembly(dataset):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    out = build(dataset, '--model', 'FREEDOM', '--seed', '3')
+    assert torch.equal(torch.get_rng_state(), before)
+    assert type(out.model) is FREEDOM and out.dataset is dataset and out.config.seed == 3
+    assert not out.tokenizer.is_fitted and 'token_id' not in out.data[ITEM]
+    assert set(out.hashes) == {'data', 'run', 'graphs'}
+    assert out.data[similar('text')].edge_index.size(1) == 24 * 4
+    assert similar('text') not in dataset.data.edge_types
+
+    out.add_tokens()
+    assert out.tokenizer.is_fitted and out.data[ITEM].token_id.shape == (24, 4)
+    assert 'token_id' not in dataset.data[ITEM]
+    assert set(out.hashes) == {'data', 'run', 'graphs', 'tokens', 'tokenizer'}
+    again = build(dataset, '--model', 'FREEDOM', '--seed', '3')
+    again.add_tokens(out.tokenizer)
+    assert again.hashes == out.hashes and again.tokenizer is out.tokenizer
+    other = again.model.state_dict()
+    assert all(torch.equal(value, other[key]) for key, value in out.model.state_dict().items())
+    seeded = build(dataset, '--model', 'FREEDOM', '--seed', '4').model
+    assert not torch.equal(seeded.user_embedding, out.model.user_embedding)
+
+
+def test_assembly_without_tokens(dataset):
+    out = build(dataset, '--items', 'id', '--model', 'BPR')
+    assert out.tokenizer is None
+    assert out.model.item_parameters(24) == ['item_encoder.weight']
+    out.add_tokens()
+    assert set(out.hashes) == {'data', 'run', 'graphs'} and 'token_id' not in out.data[ITEM]
+
+
+def test_model_of_a_configuration(dataset):
+    flags = ['--model.channels', '8', '--items', 'agnostic', '--items.num_layers', '2']
+    out = build(dataset, *flags)
+    assert out.tokenizer.num_tokens_dict == {'image': 2, 'text': 2}
+    assert type(out.model) is LightGCN and out.model.channels == 8
+    assert out.model.item_encoder.mode == 'agnostic' and out.model.item_parameters(24) == []
+
+    config = RunConfig.of({'items': {'name': 'id'}})
+    assert build_item_encoder(config, dataset.data, None) is None
+    encoder = build(dataset, '--items', 'features', '--items.normalize', 'false').model.item_encoder
+    assert encoder.in_channels == {'image': 128, 'text': 64} and encoder.normalize is False
+
+
+@pytest.mark.parametrize(
+    'flags, message',
+    [
+        (['--model.channels', '0'], '^model.channels: expected at least 1, got 0'),
+        (['--model.num_layers', '-1'], "^model: 'num_layers'"),
+        (['--items.num_layers', '-1'], "^items: 'num_layers'"),
+        (['--tokenizer.codebook_size', '5'], '^tokenizer: codebook_size'),
+        (['--model', 'FREEDOM', '--graph.k', '0'], '^graph: k and block_size must be at least 1'),
+        (['--model', 'FREEDOM', '--graph.k', '25'], '^graph: k=25 exceeds the number of items'),
+        (['--device', 'foo'], "^--device: unknown device 'foo'"),
+    ],
+)
+def test_errors_of_constructors_name_the_section(dataset, flags, message):
+    with pytest.raises(ConfigError, match=message):
+        build(dataset, *flags)
+
+
+class CommonUsers(BaseTransform):
+    r"""Counts the users of every item."""
+
+    def forward(self, data):
+        data[ITEM].degree = torch.bincount(data[RATES].edge_index[1], minlength=24)
+        return data
+
+
+class Declares(LightGCN):
+    transforms = (ItemKNN(k=3, weighting='cosine', cache=False), CommonUsers())
+
+
+class Fails(LightGCN):
+    class Transform(BaseTransform):
+        def forward(self, data):
+            raise ValueError('no users')
+
+    transforms = (Transform(),)
+
+
+def test_declared_transforms(dataset):
+    path = f'{__name__}.Declares'
+    plain = assemble({'model': {'name': path}}, dataset)
+    assert plain.data[similar('text')].edge_index.size(1) == 24 * 3  # As declared,
+    assert plain.data[ITEM].degree.sum() == plain.data[RATES].edge_index.size(1)
+    given = assemble({'model': {'name': path}, 'graph': {'k': 5}}, dataset)
+    assert given.data[similar('text')].edge_index.size(1) == 24 * 5  # unless one asks otherwise.
+    knn, _ = build_transforms(given.config)
+    assert (knn.k, knn.weighting, knn.cache) == (5, 'cosine', False)
+    assert Declares.transforms[0].k == 3
+    with pytest.raises(ConfigError, match='^Transform: no users$'):
+        assemble({'model': {'name': f'{__name__}.Fails'}}, dataset)
+
+
+@pytest.mark.parametrize('name', MODELS)
+def test_transforms_of_the_library(dataset, name):
+    data = dataset[0]
+    for transform in MODELS[name].transforms:
+        data = transform(data)
+    expected = assemble({'model': {'name': name}}, dataset).data
+    assert data.edge_types == expected.edge_types
+    for edge_type in data.edge_types:
+        assert torch.equal(data[edge_type].edge_index, expected[edge_type].edge_index)
+
+
+class Tokens(nn.Module):
+    def __init__(self, num_tokens, codebook_size, out_channels: int = 64, bias: float = 0.0):
+        super().__init__()
+        self.out_channels, self.bias = out_channels, bias
+        self.table = nn.Embedding(codebook_size, out_channels)
+        self.sizes = dict(num_tokens)
+
+    def forward(self, token_id):
+        return self.table(token_id.long()).mean(-2) + self.bias
+
+
+class Sizes(nn.Embedding):
+    def __init__(self, num_items: int, out_channels: int, in_channels: dict):
+        super().__init__(num_items, out_channels)
+        self.in_channels = in_channels
+
+
+def test_an_item_encoder_of_another_package(dataset):
+    out = build(dataset, '--items', f'{__name__}.Tokens', '--items.bias', '0.5')
+    encoder = out.model.item_encoder
+    assert encoder.sizes == {'image': 2, 'text': 2} and encoder.bias == 0.5
+    assert encoder.table.weight.shape == (4, 64)
+    out.add_tokens()
+    assert out.model(out.data).item.shape == (24, 64)
+    assert list(out.config.items) == ['name', 'bias']
+
+    out = build(dataset, '--items', f'{__name__}.Sizes', '--model.channels', '8')
+    encoder = out.model.item_encoder
+    assert out.tokenizer is None and encoder.weight.shape == (24, 8)
+    assert encoder.in_channels == {'image': 128, 'text': 64}

@@ -1,29 +1,33 @@
+import copy
+import dataclasses
+import importlib.metadata
+import pickle
+import re
 import warnings
 
 import pytest
-import torch
 import yaml
 
-from motor_geo.data import SyntheticMultimodal
-from motor_geo.nn.models import MODELS
-from motor_geo.pipeline.assemble import (
-    build_device,
-    build_item_encoder,
-    build_model,
-    build_tokenizer,
-    run_fingerprint,
-)
+from motor_geo.data import DATASETS, SyntheticMultimodal
+from motor_geo.nn.models import FREEDOM, MODELS, Recommender
+from motor_geo.nn.token_cross import MODES
+from motor_geo.pipeline.assemble import run_fingerprint
 from motor_geo.pipeline.config import (
-    CHOICES,
+    DERIVED,
     FIXED,
+    ITEMS,
+    NAMED,
+    RunConfig,
+    arguments_of,
+    describe,
+    find_class,
     merge,
-    parse_flags,
-    read_yaml,
+    plain_text,
     resolve,
     spell,
-    usage,
     write_yaml,
 )
+from motor_geo.pipeline.flags import CHOICES, GENERAL, SECTIONS, parse_flags, read_yaml
 from motor_geo.run import load_config
 from motor_geo.utils.errors import ConfigError, plain_warnings, suggest
 from motor_geo.utils.files import check_writable, writing
@@ -39,93 +43,25 @@ def write(path, text):
     return str(path)
 
 
-def test_flags():
-    assert parse_flags(['--model', 'FREEDOM', '--model.rho=0.5', '--epochs', '3', '--lr=1e-3']) == {
-        'model': {'name': 'FREEDOM', 'rho': '0.5'},
-        'trainer': {'epochs': '3', 'lr': '1e-3'},
-    }
-    assert parse_flags(['--mask-validation', '--seed', '-1']) == {
-        'mask_validation': 'true',
-        'seed': '-1',
-    }
-    assert parse_flags(['--trainer.progress', '--out', 'a=b']) == {
-        'trainer': {'progress': 'true'},
-        'out': 'a=b',
-    }
-
-
-@pytest.mark.parametrize(
-    'flags, message',
-    [
-        (['epochs', '3'], "'epochs' is not an option"),
-        (['--'], "'--' is not an option"),
-        (['--modl.x', '1'], "--modl.x: unknown section 'modl'; did you mean 'model'"),
-        (['--trainer', '1'], 'expected trainer.<option>'),
-        (['--seed.x', '1'], "'seed' is an option, not a section"),
-        (['--out', '--epochs', '3'], '--out: expected a value'),
-        (['--config'], '--config: expected a value'),
-        (['--model'], '--model: expected a value'),
-    ],
-)
-def test_bad_flags(flags, message):
-    with pytest.raises(ConfigError, match=message):
-        parse_flags(flags)
-
-
-def test_yaml_forms_are_equal(tmp_path):
-    long = 'model: {name: FREEDOM, rho: 0.5}\ntrainer: {epochs: 3, lr: 1e-3}\nitems: {name: id}'
-    short = 'model: FREEDOM\nmodel.rho: 0.5\nepochs: 3\ntrainer.lr: 1e-3\nitems: id'
-    mixed = 'model.rho: 0.5\nmodel: {name: FREEDOM}\nlr: 0.001\ntrainer: {epochs: 3}\nitems: id'
-    found = [resolve(read_yaml(write(tmp_path / 'c.yaml', text))) for text in (long, short, mixed)]
-    assert found[0] == found[1] == found[2]
-    assert found[0]['model']['name'] == 'FREEDOM' and found[0]['model']['rho'] == 0.5
-    assert found[0]['trainer']['lr'] == 1e-3 and found[0]['trainer']['epochs'] == 3
-
-
-@pytest.mark.parametrize(
-    'text, message',
-    [
-        ('a: [b', "c.yaml', line 1, column 6: not valid YAML"),
-        ('a: b\n\tc: d', "c.yaml', line 2, column 1: not valid YAML"),
-        ('- a', "c.yaml': expected a mapping of options, got"),
-        ('', 'expected a mapping of options, got None'),
-        ('trainer: 3', "'trainer' is a section|'trainer' must be a mapping"),
-        ('foo.bar: 1', "c.yaml': unknown section 'foo'"),
-    ],
-)
-def test_bad_yaml(tmp_path, text, message):
-    with pytest.raises(ConfigError, match=message) as error:
-        read_yaml(write(tmp_path / 'c.yaml', text))
-    assert '\n' not in str(error.value)
-
-
-def test_yaml_that_is_no_text(tmp_path):
-    (tmp_path / 'c.yaml').write_bytes(b'\xff\xfe\x00')
-    with pytest.raises(ConfigError, match="c.yaml': not valid YAML"):
-        read_yaml(str(tmp_path / 'c.yaml'))
-    with pytest.raises(ConfigError, match="nope.yaml' cannot be read: No such file"):
-        read_yaml(str(tmp_path / 'nope.yaml'))
-
-
 def test_precedence(tmp_path):
     path = write(
         tmp_path / 'c.yaml',
         'seed: 7\nmodel: {name: FREEDOM, rho: 0.5, num_layers: 3}\nepochs: 9\ntrainer.patience: 4',
     )
-    config = load_config(['--config', path, '--epochs', '2', '--model.rho', '0.25'])
+    config = load_config(['--config', path, '--epochs', '2', '--model.rho', '0.25']).to_dict()
     assert config['trainer']['epochs'] == 2 and config['model']['rho'] == 0.25  # A flag,
     assert config['seed'] == 7 and config['model']['num_layers'] == 3  # the file,
     assert config['trainer']['patience'] == 4
     assert (
         config['trainer']['batch_size'] == 2048 and config['model']['channels'] == 64
     )  # defaults.
-    assert load_config(['--epochs', '2', '--config', path])['trainer']['epochs'] == 2
+    assert load_config(['--epochs', '2', '--config', path]).trainer['epochs'] == 2
 
 
 def test_another_class_drops_the_options_of_the_first(tmp_path):
     path = write(tmp_path / 'c.yaml', 'model: {name: FREEDOM, rho: 0.5}')
-    assert 'rho' not in load_config(['--config', path, '--model', 'LightGCN'])['model']
-    assert load_config(['--config', path, '--model', 'FREEDOM'])['model']['rho'] == 0.5
+    assert 'rho' not in load_config(['--config', path, '--model', 'LightGCN']).model
+    assert load_config(['--config', path, '--model', 'FREEDOM']).model['rho'] == 0.5
     assert merge({'seed': 1, 'model': {'a': 1}}, {'seed': 2, 'model': {'b': 2}}) == {
         'seed': 2,
         'model': {'a': 1, 'b': 2},
@@ -180,6 +116,134 @@ def test_bad_options(config, message):
         resolve(config)
 
 
+def test_a_configuration_is_frozen():
+    config = RunConfig.of({'model': {'name': 'FREEDOM', 'rho': '0.5'}, 'seed': '3'})
+    assert RunConfig.of(config) is config and RunConfig.of(config.to_dict()) == config
+    assert config.model['rho'] == 0.5 and config.seed == 3
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.seed = 4
+    with pytest.raises(TypeError):
+        config.model['rho'] = 0.1
+    config.to_dict()['model']['rho'] = 0.1
+    assert config.model['rho'] == 0.5
+    other = dataclasses.replace(config, out='x')
+    assert other != config and other.model == config.model
+    for clone in (copy.deepcopy(config), pickle.loads(pickle.dumps(config))):
+        assert clone == config and clone.to_dict() == config.to_dict()
+
+
+def test_the_dictionary_of_a_configuration():
+    config = RunConfig.of({}).to_dict()
+    assert list(config) == [*CHOICES, *SECTIONS, *GENERAL]
+    assert list(config['items']) == [
+        *('name', 'num_layers', 'activation', 'init', 'weight_init', 'mlp_gain', 'dropout'),
+    ]
+    assert list(config['graph']) == ['k', 'modalities', 'block_size', 'cache']
+    assert all(type(config[key]) is dict for key in (*CHOICES, *SECTIONS))
+
+
+def test_the_fingerprint_does_not_change():
+    r"""Runs of older versions can be continued."""
+    config = RunConfig.of({'model': {'name': 'FREEDOM'}})
+    assert run_fingerprint(config, 'data') == run_fingerprint(config.to_dict(), 'data')
+    assert run_fingerprint(config, 'data') == 'da732b0e7afbf597'
+
+
+def test_derived_arguments_exist():
+    classes = {**{key: [value] for key, value in FIXED.items()}, 'model': MODELS.values()}
+    classes['items'] = ITEMS.values()
+    for section, names in DERIVED.items():
+        known = set().union(*(arguments_of(target) for target in classes[section]))
+        assert names - {'seed'} <= known, section
+    for name, names in NAMED.items():
+        assert names <= arguments_of(ITEMS[name]).keys(), name
+
+
+def test_what_an_item_encoder_reads():
+    reads = {name: RunConfig.of({'items': {'name': name}}) for name in ITEMS}
+    assert [name for name, config in reads.items() if config.reads_tokens] == [*MODES]
+    assert [name for name, config in reads.items() if config.reads('num_items')] == ['id']
+    assert [name for name, config in reads.items() if config.reads('in_channels')] == ['features']
+
+
+class Outside(FREEDOM):
+    r"""A backbone of another package.
+
+    Args:
+        alpha: Weight of :math:`\mathbf{x}`.
+        untyped: Anything.
+    """
+
+    def __init__(self, data, *args, alpha: float = 0.5, untyped=3, **kwargs):
+        super().__init__(data, *args, **kwargs)
+
+
+class Closed(Recommender):
+    def __init__(self, data):
+        super().__init__(data)
+
+
+def test_a_class_by_import_path():
+    path = f'{__name__}.Outside'
+    model = {'name': path, 'alpha': '0.25', 'rho': '0.5', 'untyped': '[1, 2]'}
+    config = RunConfig.of({'model': model})
+    assert config.target('model') is Outside
+    assert config.model['alpha'] == 0.25 and config.model['rho'] == 0.5
+    assert config.model['untyped'] == [1, 2] and config.model['channels'] == 64
+    assert 'data' not in config.model and 'item_encoder' not in config.model
+    assert RunConfig.of(yaml.safe_load(yaml.safe_dump(config.to_dict()))) == config
+    with pytest.raises(ConfigError, match="'model.alpa' of .*Outside; did you mean 'alpha'"):
+        resolve({'model': {'name': path, 'alpa': 1}})
+    with pytest.raises(ConfigError, match="^model.alpha: expected float, got 'x'$"):
+        resolve({'model': {'name': path, 'alpha': 'x'}})
+    text = describe('model', path)
+    assert '--model.alpha           Weight of x (float, default: 0.5)' in text
+    assert '--model.rho ' in text
+    with pytest.raises(ConfigError, match="Closed' takes no argument 'item_encoder'; expected a"):
+        find_class('model', f'{__name__}.Closed')
+    target = find_class('items', 'motor_geo.nn.TokenCrossEncoder')
+    assert target is ITEMS['specific']
+    config = RunConfig.of({'items': {'name': 'motor_geo.nn.TokenCrossEncoder', 'mode': 'mean'}})
+    assert config.reads_tokens and config.items['mode'] == 'mean'
+
+
+@pytest.mark.parametrize(
+    'section, name, message',
+    [
+        (
+            'model',
+            'no_such.Mine',
+            "^--model: 'no_such.Mine' cannot be imported: there is no module",
+        ),
+        ('model', 'motor_geo.nn.models.FREDOM', "has no 'FREDOM'; did you mean 'FREEDOM'?"),
+        ('model', 'motor_geo.nn.IDEmbedding', 'is another class; expected a class derived from Re'),
+        ('model', 'motor_geo.nn.token_cross.MODES', 'is a tuple; expected a class derived from'),
+        ('items', 'motor_geo.data.ItemKNN', "^--items: 'motor_geo.data.ItemKNN' is another class"),
+        (
+            'data',
+            'no_such.Data',
+            "'no_such.Data' is no folder, and cannot be imported: there is no",
+        ),
+        ('model', 'a..b', "unknown model 'a..b'; known are"),
+    ],
+)
+def test_classes_that_cannot_be(section, name, message):
+    with pytest.raises(ConfigError, match=message):
+        resolve({section: {'name': name}})
+
+
+def test_names_of_entry_points(monkeypatch):
+    point = importlib.metadata.EntryPoint('Ours', f'{__name__}:Outside', 'motor_geo.models')
+    monkeypatch.setattr(
+        'motor_geo.utils.plugin.entry_points',
+        lambda group: [point] if group == 'motor_geo.models' else [],
+    )
+    assert RunConfig.of({'model': {'name': 'Ours'}}).target('model') is Outside
+    assert 'Ours ' in describe('model')
+    with pytest.raises(ConfigError, match="unknown model 'Our'; did you mean 'Ours'"):
+        resolve({'model': {'name': 'Our'}})
+
+
 def test_suggestions():
     assert suggest('epoch', ['epochs', 'seed']) == "; did you mean 'epochs'?"
     assert suggest('zzz', ['b', 'a']) == '; known are a, b'
@@ -212,57 +276,39 @@ def test_fingerprint_of_a_run(dataset):
     assert len({base, *(hashed(*flags) for flags in other)}) == 5
 
 
-def test_device():
-    assert build_device('cpu') == torch.device('cpu')
-    assert build_device('auto').type == ('cuda' if torch.cuda.is_available() else 'cpu')
-    for name in ('gpu', 'meta', 'mps'):
-        with pytest.raises(ConfigError, match=f"unknown device '{name}'; use auto, cpu or cuda"):
-            build_device(name)
-    with pytest.raises(ConfigError, match="there is no 'cuda:99' here"):
-        build_device('cuda:99')
+@pytest.mark.parametrize('section', [*CHOICES, *SECTIONS])
+def test_help_of_a_section(section):
+    names = {'data': DATASETS, 'model': MODELS, 'items': ITEMS}.get(section)
+    text = describe(section)
+    if names is not None:
+        for name in names:
+            assert re.search(rf'^  {name} +\S', text, re.M)
+    for name in names or [None]:
+        page = describe(section, name)
+        assert max(len(line) for line in f'{text}\n{page}'.splitlines()) <= 100
+        found = set(re.findall(r'^  --(\S+)', page, re.M))
+        config = {section: {'name': name}} if name else {}
+        if name != 'amazon':  # Which needs a folder.
+            options = RunConfig.of(config).options(section)
+            assert found == {f'{section}.{key}' for key in options}
+        for mark in (':obj:', ':math:', ':class:', '`', '\\', 'None', 'True', 'False'):
+            assert mark not in page, (name, mark)
 
 
-def test_model_of_a_configuration(dataset):
-    data = dataset[0]
-    flags = ['--model.channels', '8', '--tokenizer.num_tokens', '2', '--items', 'agnostic']
-    config = resolve(
-        parse_flags([*flags, '--items.num_layers', '2', '--tokenizer.codebook_size=4'])
-    )
-    tokenizer = build_tokenizer(config, data)
-    assert tokenizer.num_tokens_dict == {'image': 2, 'text': 2} and not tokenizer.is_fitted
-    model = build_model(config, data, tokenizer)
-    assert type(model).__name__ == 'LightGCN' and model.channels == 8
-    assert model.item_encoder.mode == 'agnostic' and model.item_parameters(24) == []
-
-    config = resolve(parse_flags(['--items', 'id', '--model', 'BPR']))
-    assert build_tokenizer(config, data) is None
-    assert build_item_encoder(config, data, None) is None
-    assert build_model(config, data, None).item_parameters(24) == ['item_encoder.weight']
-
-    config = resolve(parse_flags(['--items', 'features', '--items.normalize', 'false']))
-    encoder = build_item_encoder(config, data, build_tokenizer(config, data))
-    assert encoder.in_channels == {'image': 128, 'text': 64} and encoder.normalize is False
+def test_help_says_type_default_and_meaning():
+    text = describe('model', 'FREEDOM')
+    assert text.startswith('FREEDOM from the "A Tale of Two Graphs')
+    assert 'Number of hops on the user-item graph (int, default: 2)' in text
+    assert 'a mapping of str to float or null, default: null' in ' '.join(text.split())
+    assert 'str, required' in describe('data', 'amazon')
+    assert 'no options' in describe('items', 'id')
+    with pytest.raises(ConfigError, match="did you mean 'FREEDOM'"):
+        describe('model', 'FREDOM')
 
 
-def test_errors_of_constructors_name_the_section(dataset):
-    for flags, message in [
-        (['--model.channels', '0'], '^model.channels: expected at least 1, got 0'),
-        (['--model.num_layers', '-1'], "^model: 'num_layers'"),
-        (['--items.num_layers', '-1'], "^items: 'num_layers'"),
-        (['--tokenizer.codebook_size', '5'], '^tokenizer: codebook_size'),
-    ]:
-        config = resolve(parse_flags(flags))
-        with pytest.raises(ConfigError, match=message):
-            build_model(config, dataset[0], build_tokenizer(config, dataset[0]))
-
-
-def test_help():
-    text = usage()
-    assert max(len(line) for line in text.splitlines()) <= 100
-    for name in MODELS:
-        assert f'  model ({name}): channels=64' in text
-    assert 'ks=[5, 10, 20, 50]' in text and 'max_dim=512' in text and 'lr=null' in text
-    assert 'None' not in text and 'True' not in text and 'False' not in text
+def test_plain_text():
+    text = r'`"A: B" <https://x.y>`_ of :class:`~a.b.C`, :math:`\mathbf{x}_i`,\n :obj:`None`, ``d``'
+    assert plain_text(text.replace('\\n', '\n')) == '"A: B" (https://x.y) of C, x_i, null, d'
 
 
 def test_writable(tmp_path):

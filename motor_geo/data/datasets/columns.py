@@ -85,6 +85,7 @@ class Fields(NamedTuple):
     buffer: np.ndarray
     start: np.ndarray
     length: np.ndarray
+    rows: np.ndarray | None = None  # Field of each row, if fields are distinct.
 
     @classmethod
     def from_list(cls, values: list[str]) -> Fields:
@@ -156,8 +157,12 @@ def as_ids(table: Table, name: str, column: Column) -> Ids:
             return Ids(values.astype(str)[order], np.argsort(order)[codes])
         return distinct(column.astype(np.int64))
     if (column.length == 0).any():
-        row = int((column.length == 0).argmax())
+        empty = column.length == 0
+        row = int((empty if column.rows is None else empty[column.rows]).argmax())
         raise ValueError(f"{table.locate(row)}: expected an id in column '{name}', found nothing")
+    if column.rows is not None:
+        values, codes = as_ids(table, name, column._replace(rows=None))
+        return Ids(values, codes[column.rows])
     value, valid = column.integers()
     if valid.all():
         return distinct(value)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from motor_geo.data.datasets.arrow_text import split_with_arrow
 from motor_geo.data.datasets.columns import (
     Column,
     Fields,
@@ -68,12 +69,12 @@ def read_table(
     if path.endswith('.parquet'):
         convert(table, _read_parquet(table, [*ids, *kinds], optional), ids, kinds)
     elif os.path.getsize(path) < CACHED_SIZE:
-        convert(table, _read_text(table, [*ids, *kinds], optional), ids, kinds)
+        convert(table, _read_text(table, ids, list(kinds), optional), ids, kinds)
     else:
 
         def compute() -> dict[str, Tensor]:
             table = Table(path)
-            convert(table, _read_text(table, [*ids, *kinds], optional), ids, kinds)
+            convert(table, _read_text(table, ids, list(kinds), optional), ids, kinds)
             return table.state_dict()
 
         content = np.fromfile(path, np.uint8)
@@ -161,8 +162,10 @@ def _select(
     return {name: header.index(name) for name in names if name in header}
 
 
-def _read_text(table: Table, names: list[str], optional: Sequence[str]) -> dict[str, Column]:
-    path = table.path
+def _read_text(
+    table: Table, ids: Sequence[str], others: Sequence[str], optional: Sequence[str]
+) -> dict[str, Column]:
+    path, names = table.path, [*ids, *others]
     raw = read_bytes(path).removeprefix(b'\xef\xbb\xbf').rstrip(b'\r\n')
     if not raw.strip():
         raise ValueError(f"'{path}' is empty; expected a header with the columns {names}")
@@ -186,6 +189,10 @@ def _read_text(table: Table, names: list[str], optional: Sequence[str]) -> dict[
         raise ValueError(f"'{path}' holds a header only; expected at least one row below it")
     if delimiter == ',' and b'"' in raw:
         return _split_quoted(table, raw, columns, len(header))
+    if len(raw) >= CACHED_SIZE:
+        fields = split_with_arrow(raw, end + 1, delimiter, columns, set(ids))
+        if fields is not None:
+            return fields
     return _split_plain(table, raw, end + 1, ord(delimiter), columns, len(header))
 
 

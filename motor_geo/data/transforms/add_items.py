@@ -2,22 +2,22 @@ r"""Items that were not there in training."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
+from torch_geometric.transforms import BaseTransform
 
-from motor_geo.data.transforms.knn import attach, knn_weights
 from motor_geo.typing import ITEM, similar
+from motor_geo.utils.lazy import Lazy
 
 
 def add_items(
     data: HeteroData,
     features: Mapping[str, Tensor],
     token_id: Tensor | None = None,
-    weighting: str | None = None,
-    k: int = 10,
+    transforms: Iterable[BaseTransform] = (),
 ) -> HeteroData:
     r"""A copy of a graph with items appended that have features but no
     interactions.
@@ -26,10 +26,10 @@ def add_items(
         data: The graph.
         features: Features of the new items for every modality of the graph.
         token_id: Tokens of the new items, if the graph holds tokens.
-        weighting: If the graph holds item graphs, how they are weighted; a
-            new item is connected to itself and its nearest old items, and
-            the neighbours of old items stay as they are.
-        k: Number of neighbours, the item itself included.
+        transforms: The transforms that made the graphs which the graph holds.
+            One with a method :obj:`extend(old, new)`, such as
+            :class:`ItemKNN`, adds the new items to its graph; any other one is
+            applied anew.
 
     Shapes:
         - **input:** features :math:`(n, d_m)`, token ids :math:`(n, T)`
@@ -52,6 +52,8 @@ def add_items(
     out = HeteroData()
     for node_type in data.node_types:
         out[node_type].num_nodes = data[node_type].num_nodes
+        if node_type != ITEM:
+            out[node_type].update(data[node_type])
     for edge_type in data.edge_types:
         out[edge_type].update(data[edge_type])
     out[ITEM].num_nodes = num_old + num_new
@@ -72,27 +74,10 @@ def add_items(
                 f'{list(token_id.shape)}'
             )
         out[ITEM].token_id = torch.cat([store.token_id, token_id.to(store.token_id)])
-    for name in names:
-        if similar(name) in data.edge_types:
-            if weighting is None:
-                raise ValueError("The graph holds item graphs: expected their 'weighting'")
-            out[similar(name)].update(
-                _connect(data, name, features[name].to(store[f'x_{name}']), weighting, k)
-            )
+    transforms = [t.build() if isinstance(t, Lazy) else t for t in transforms]
+    if not transforms and any(similar(name) in data.edge_types for name in names):
+        raise ValueError("The graph holds item graphs: expected the 'transforms' that made them")
+    for transform in transforms:
+        extend = getattr(transform, 'extend', None)
+        out = transform(out) if extend is None else extend(data, out)
     return out
-
-
-def _connect(data: HeteroData, name: str, new: Tensor, weighting: str, k: int) -> dict[str, Tensor]:
-    graph, old = data[similar(name)], data[ITEM][f'x_{name}']
-    num_old = old.size(0)
-    index, similarity = attach(old, new, k)
-    # Row sums of old items: recovered from their own entry, S_ii = 1 / D_i.
-    source, target = graph.edge_index
-    loop = source == target
-    degree = torch.ones(num_old, dtype=graph.edge_weight.dtype, device=source.device)
-    degree[target[loop]] = 1 / graph.edge_weight[loop]
-    edge_index, weight = knn_weights(index, similarity, weighting, degree.cpu())
-    return {
-        'edge_index': torch.cat([graph.edge_index, edge_index.to(source)], dim=1),
-        'edge_weight': torch.cat([graph.edge_weight, weight.to(graph.edge_weight)]),
-    }

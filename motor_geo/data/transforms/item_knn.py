@@ -2,6 +2,7 @@ r"""Item-item graphs of nearest neighbours in feature space."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,8 +19,9 @@ from motor_geo.data.transforms.features import (
     item_features,
     modality_names,
     needed_modalities,
+    num_nodes,
 )
-from motor_geo.data.transforms.knn import WEIGHTINGS, knn_graph_cosine, knn_weights
+from motor_geo.data.transforms.knn import WEIGHTINGS, attach, knn_graph_cosine, knn_weights
 from motor_geo.typing import ITEM, similar
 from motor_geo.utils.cache import cached, fingerprint
 
@@ -102,6 +104,35 @@ class ItemKNN(BaseTransform):
             graph.edge_index = edge_index.to(device)
             graph.edge_weight = edge_weight.to(device)
         return data
+
+    def extend(self, old: HeteroData, new: HeteroData) -> HeteroData:
+        r"""Connects items that are new in a graph to themselves and their
+        nearest old items; the neighbours of old items stay as they are.
+
+        Args:
+            old: The graph with item graphs of this transform.
+            new: The graph with further items.
+        """
+        out = copy.copy(new)
+        num_old = num_nodes(old, self.node_type)
+        for m in needed_modalities(old, self.modalities, self.node_type):
+            edge_type = similar(m, self.node_type)
+            if edge_type not in old.edge_types:
+                continue
+            store, graph = new[self.node_type], old[edge_type]
+            x = store[feature_key(store, m)]
+            index, similarity = attach(x[:num_old], x[num_old:], self.k)
+            # Row sums of old items: recovered from their own entry, S_ii = 1 / D_i.
+            source, target = graph.edge_index
+            loop = source == target
+            degree = torch.ones(num_old, dtype=graph.edge_weight.dtype, device=source.device)
+            degree[target[loop]] = 1 / graph.edge_weight[loop]
+            edge_index, weight = knn_weights(index, similarity, self.weighting, degree.cpu())
+            out[edge_type].edge_index = torch.cat([graph.edge_index, edge_index.to(source)], dim=1)
+            out[edge_type].edge_weight = torch.cat(
+                [graph.edge_weight, weight.to(graph.edge_weight)]
+            )
+        return out
 
     def _neighbors(self, x: np.ndarray) -> tuple[Tensor, Tensor]:
         def compute() -> dict[str, Tensor]:

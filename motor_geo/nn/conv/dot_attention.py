@@ -10,7 +10,7 @@ from motor_geo.nn.functional.edges import edge_dot, edge_softmax
 
 
 class DotAttention(nn.Module):
-    r"""Attention by plain inner products over in-neighbours, from the `"GRCN:
+    r"""Attention by plain inner products over in-neighbors, from the `"GRCN:
     Graph-Refined Convolutional Network for Multimedia Recommendation with
     Implicit Feedback" <https://arxiv.org/abs/2111.02036>`_ paper,
 
@@ -20,7 +20,7 @@ class DotAttention(nn.Module):
         \alpha_{j,i} = \frac{\exp(\mathbf{x}_i^{\top} \mathbf{x}_j)}
         {\sum_{k \in \mathcal{N}(i)} \exp(\mathbf{x}_i^{\top} \mathbf{x}_k)} ,
 
-    without parameters, scaling or temperature. A node without in-neighbours
+    without parameters, scaling or temperature. A node without in-neighbors
     gets zeros. An :class:`~torch_geometric.EdgeIndex` sorted by column with
     filled caches (see :func:`motor_geo.nn.graph.sorted_edge_index`) gives the
     same numbers as plain edge indices without tensors of size

@@ -27,7 +27,7 @@ class MMGCNConv(nn.Module):
         \mathbf{id}_v \Big] + \mathbf{b}_g \Big)
 
     on both sides of a user-item graph, with the leaky ReLU :math:`\phi`; the
-    edge weights of a mean over neighbours are
+    edge weights of a mean over neighbors are
     :math:`e_{w,v} = 1 / \deg(v)`.
 
     Args:
@@ -38,9 +38,9 @@ class MMGCNConv(nn.Module):
         - **input:** features :math:`(M, F_{in})` and :math:`(N, F_{in})`,
           :math:`\mathbf{id}` vectors :math:`(M, F_{out})` and
           :math:`(N, F_{out})`, a :class:`~motor_geo.nn.graph.BipartiteGraph`,
-          means over neighbours of the shapes of features *(optional; computed
+          means over neighbors of the shapes of features *(optional; computed
           where* :obj:`None` *)*, factors :math:`(M, 1)` and :math:`(N, 1)` of
-          features that are given raw *(optional; their means over neighbours
+          features that are given raw *(optional; their means over neighbors
           have them already)*, the users :math:`(B_u)` and items :math:`(B_i)`
           that output is needed for *(optional)*
         - **output:** user features :math:`(M, F_{out})` or
@@ -96,7 +96,7 @@ class MMGCNConv(nn.Module):
         mean: OptTensor = None,
         index: OptTensor = None,
     ) -> Tensor:
-        r"""What neighbours add before the last activation."""
+        r"""What neighbors add before the last activation."""
         # Projection and mean commute: the smaller table is projected.
         if mean is None and index is None and x.size(0) < edge_index.sparse_size(1):
             return self._gate(self.conv(project(x, self.lin_neighbor.weight), edge_index, weight))

@@ -15,7 +15,7 @@ from motor_geo.nn.memo import Memo
 
 
 class Propagate(MessagePassing):
-    r"""The weighted sum of neighbours, the base of every propagation here,
+    r"""The weighted sum of neighbors, the base of every propagation here,
 
     .. math::
         \mathbf{x}^{\prime}_i = \sum_{j \in \mathcal{N}(i)} e_{j,i} \mathbf{x}_j

@@ -11,14 +11,14 @@ from motor_geo.typing import Embeddings
 
 class SelfLoopPropagation(nn.Module):
     r"""Repeated hops on both sides of a user-item graph with self loops and
-    row normalisation,
+    row normalization,
 
     .. math::
         \mathbf{X}^{(l+1)} = \tilde{\mathbf{D}}^{-1} (\mathbf{A} + \mathbf{I})
         \mathbf{X}^{(l)}, \qquad
         \mathbf{X} = \frac{1}{L+1} \sum_{l=0}^{L} \mathbf{X}^{(l)} ,
 
-    in which every node averages itself and its neighbours: a node without
+    in which every node averages itself and its neighbors: a node without
     edges keeps its vector. Used by `"Mining Latent Structures for Multimedia
     Recommendation" <https://arxiv.org/abs/2104.09036>`_.
 

@@ -1,4 +1,4 @@
-r"""Nearest neighbours of vectors that are trained: exact, differentiable, and
+r"""Nearest neighbors of vectors that are trained: exact, differentiable, and
 without a matrix over all pairs.
 """
 
@@ -35,19 +35,19 @@ def top_k_cosine(x: Tensor, k: int, entries: int = BLOCK_ENTRIES) -> tuple[Tenso
         s_{ij} = \frac{\mathbf{x}_i^{\top} \mathbf{x}_j}
         {\| \mathbf{x}_i \| \, \| \mathbf{x}_j \|} .
 
-    Neighbours are selected block by block without gradient; the similarities
+    Neighbors are selected block by block without gradient; the similarities
     that were kept are then computed again with gradient. Those that were not
     kept have none, hence values and gradients equal those of a dense matrix.
     A row of zeros is similar to nothing, itself included.
 
     Args:
         x: Vectors.
-        k: Number of neighbours, at most :math:`N` are returned.
+        k: Number of neighbors, at most :math:`N` are returned.
         entries: Similarities that are held at a time.
 
     Shapes:
         - **input:** vectors :math:`(N, F)`
-        - **output:** neighbours :math:`(N, k)`, their similarities
+        - **output:** neighbors :math:`(N, k)`, their similarities
           :math:`(N, k)`
     """
     z = F.normalize(x, dim=-1)
@@ -110,10 +110,10 @@ class _RowDot(Function):
 
 
 def neighbour_edges(index: Tensor) -> Tensor:
-    r"""Edges from the neighbours of every row to that row, ordered by row.
+    r"""Edges from the neighbors of every row to that row, ordered by row.
 
     Shapes:
-        - **input:** neighbours :math:`(N, k)`
+        - **input:** neighbors :math:`(N, k)`
         - **output:** edge indices :math:`(2, N \cdot k)`
     """
     row = torch.arange(index.size(0), device=index.device).view(-1, 1)
@@ -121,7 +121,7 @@ def neighbour_edges(index: Tensor) -> Tensor:
 
 
 def row_sum_norm(index: Tensor, value: Tensor, row_sum: Tensor) -> Tensor:
-    r"""Normalises similarities with the sums of *rows* on both sides,
+    r"""Normalizes similarities with the sums of *rows* on both sides,
 
     .. math::
         S_{ij} = \frac{s_{ij}}{\sqrt{d_i d_j}} .
@@ -129,7 +129,7 @@ def row_sum_norm(index: Tensor, value: Tensor, row_sum: Tensor) -> Tensor:
     A sum that is not positive counts as infinite.
 
     Shapes:
-        - **input:** neighbours :math:`(N, k)`, similarities :math:`(N, k)`,
+        - **input:** neighbors :math:`(N, k)`, similarities :math:`(N, k)`,
           row sums :math:`(N)`
         - **output:** weights :math:`(N, k)`
     """

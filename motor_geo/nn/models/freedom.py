@@ -13,6 +13,7 @@ from motor_geo.nn.models.item_features import ItemFeatures
 from motor_geo.nn.models.item_graph import ItemGraph, modality_weights
 from motor_geo.nn.models.recommender import Recommender
 from motor_geo.typing import Batch, Embeddings, Rows
+from motor_geo.utils.lazy import Lazy
 
 
 class FREEDOM(Recommender):
@@ -61,7 +62,7 @@ class FREEDOM(Recommender):
             argument is out of range.
     """
 
-    item_graph = 'binary'
+    transforms = (Lazy('motor_geo.data.ItemKNN', weighting='binary'),)
     min_modalities = 1
 
     def __init__(

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric import EdgeIndex
 from torch_geometric.data import HeteroData
-from torch_geometric.nn.parameter_dict import ParameterDict
 
 from motor_geo.nn.conv.dot_attention import DotAttention
 from motor_geo.nn.functional.edges import edge_dot
@@ -19,6 +18,7 @@ from motor_geo.nn.loss import bpr_loss
 from motor_geo.nn.memo import Memo
 from motor_geo.nn.models.item_features import ItemFeatures
 from motor_geo.nn.models.recommender import Recommender, num_nodes
+from motor_geo.nn.name_dict import NameDict
 from motor_geo.typing import ITEM, Batch, Embeddings
 
 
@@ -31,7 +31,7 @@ class GRCN(Recommender):
 
     With unit vectors :math:`\mathbf{x}^m` (the preferences of a user, or
     :math:`\textrm{LeakyReLU}(\mathbf{W}_m \mathbf{f}^m_i + \mathbf{b}_m)` of
-    an item) and :math:`\mathbf{Z}^{(0)}` the normalised rows of user and item
+    an item) and :math:`\mathbf{Z}^{(0)}` the normalized rows of user and item
     vectors,
 
     .. math::
@@ -67,9 +67,9 @@ class GRCN(Recommender):
             as in the reference implementation (not ID-free), and
             :obj:`"none"` sets it to one. By default, :obj:`"free"` beside an
             ID embedding and :obj:`"token"` beside all other item encoders.
-        reg_weight: Weight of the regularisers, mean squared entries of user and
+        reg_weight: Weight of the regularizers, mean squared entries of user and
             item vectors and of user preferences in the batch.
-        table_reg: If set to :obj:`False`, the regulariser of the whole table of
+        table_reg: If set to :obj:`False`, the regularizer of the whole table of
             image preferences is left out, as in the paper.
 
     Shapes:
@@ -112,7 +112,7 @@ class GRCN(Recommender):
         self.features = ItemFeatures(data, channels, 'GRCN')
         self.modalities = self.features.names
         num_users, num_items = self.user_embedding.size(0), num_nodes(data, ITEM)
-        self.preferences = ParameterDict(
+        self.preferences: NameDict[nn.Parameter] = NameDict(
             {m: nn.Parameter(torch.empty(num_users, channels)) for m in self.modalities}
         )
         self.user_confidence = nn.Parameter(torch.empty(num_users, len(self.modalities)))
@@ -136,7 +136,7 @@ class GRCN(Recommender):
 
     def _reset_tables(self) -> None:
         # ID vectors and confidences are one table each of users and items, with
-        # the scale of its height; after normalisation that scale still sets how
+        # the scale of its height; after normalization that scale still sets how
         # far a step of Adam turns a vector.
         std = (2 / (self._num_rows + self.channels)) ** 0.5
         nn.init.normal_(self.user_embedding, std=std)
@@ -200,7 +200,7 @@ class GRCN(Recommender):
         r"""Confidence of items as senders.
 
         Shapes:
-            - **input:** normalised item vectors :math:`(N, d)`
+            - **input:** normalized item vectors :math:`(N, d)`
             - **output:** confidence by modality :math:`(N, m)`
         """
         if isinstance(self.item_confidence, nn.Linear):

@@ -15,6 +15,7 @@ from motor_geo.nn.memo import Memo
 from motor_geo.nn.models.item_features import ItemFeatures
 from motor_geo.nn.models.recommender import Recommender
 from motor_geo.typing import ITEM, Batch, Embeddings, similar
+from motor_geo.utils.lazy import Lazy
 
 ItemGraphs = list[tuple[EdgeIndex, Tensor]]
 
@@ -52,7 +53,7 @@ class LearnedGraphRecommender(Recommender):
             the reference implementation (not ID-free).
     """
 
-    item_graph = 'cosine'
+    transforms = (Lazy('motor_geo.data.ItemKNN', weighting='cosine'),)
     min_modalities = 1
     lr_decay = (0.96, 50.0)
 
@@ -168,5 +169,5 @@ class LearnedGraphRecommender(Recommender):
     def ranking_loss(self, out: Embeddings, batch: Batch) -> dict[str, Tensor]:
         r"""Ranking loss and regularisation of a batch."""
         rows = batch.rows(out)
-        reg = l2_reg(*rows) / self.reg_batch_size
-        return {'bpr': bpr_loss(*rows.scores()), 'reg': self.reg_weight * reg}
+        bpr = bpr_loss(*rows.scores())
+        return {'bpr': bpr, 'reg': self.reg_weight * (l2_reg(*rows) / self.reg_batch_size)}

@@ -15,6 +15,7 @@ from motor_geo.nn.models.block_encoder import BlockEncoder, BlockGates
 from motor_geo.nn.models.item_graph import ItemGraph, modality_weights
 from motor_geo.nn.models.recommender import Recommender, num_nodes
 from motor_geo.typing import USER, Batch, Embeddings, Rows, modalities
+from motor_geo.utils.lazy import Lazy
 
 
 class LIRDRec(Recommender):
@@ -82,7 +83,7 @@ class LIRDRec(Recommender):
             argument is out of range.
     """
 
-    item_graph = 'binary'
+    transforms = (Lazy('motor_geo.data.ItemKNN', weighting='binary'),)
     min_modalities = 1
     init = 'normal'
     #: Learning rate as published; 1e-3 elsewhere.

@@ -15,6 +15,7 @@ from motor_geo.nn.models.item_graph import ItemGraph
 from motor_geo.nn.models.recommender import Recommender
 from motor_geo.nn.name_dict import NameDict
 from motor_geo.typing import Batch, Embeddings, Rows
+from motor_geo.utils.lazy import Lazy
 
 
 class Views(NamedTuple):
@@ -80,7 +81,7 @@ class MGCN(Recommender):
             argument is out of range.
     """
 
-    item_graph = 'cosine'
+    transforms = (Lazy('motor_geo.data.ItemKNN', weighting='cosine'),)
     min_modalities = 1
     lr_decay = (0.96, 50.0)
 

@@ -123,7 +123,7 @@ class MMGCN(Recommender):
                 nn.init.normal_(table, std=std)
 
     def mean_graph(self, data: HeteroData) -> BipartiteGraph:
-        r"""The training graph with the weights of a mean over neighbours, kept
+        r"""The training graph with the weights of a mean over neighbors, kept
         for as long as the same edges come in.
         """
         graph = self.graph(data)

@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
+from torch_geometric.transforms import BaseTransform
 
 from motor_geo import typing
 from motor_geo.nn.graph import BipartiteGraph, build_graph
@@ -38,14 +39,13 @@ class Recommender(nn.Module):
         ValueError: If the item encoder yields vectors of another size.
     """
 
-    #: Item graphs the backbone reads: ``'binary'`` or ``'cosine'`` weighting
-    #: of :class:`~motor_geo.data.ItemKNN`, or ``None``.
-    item_graph: ClassVar[str | None] = None
+    #: What adds the graphs that the backbone reads to the data, in order.
+    transforms: ClassVar[tuple[BaseTransform, ...]] = ()
     #: Whether raw features are read, and how many modalities are needed.
     min_modalities: ClassVar[int] = 0
     #: Whether the loss reads negative items.
     needs_negatives: ClassVar[bool] = True
-    #: Form of the Xavier initialisation of ID tables.
+    #: Form of the Xavier initialization of ID tables.
     init: ClassVar[str] = 'uniform'
     #: Learning rate and weight decay of Adam, and ``(a, b)`` of the
     #: learning-rate factor ``a ** (epoch / b)``, as published.
@@ -116,7 +116,7 @@ class Recommender(nn.Module):
         return encode_items(self.item_encoder, data[ITEM], index)
 
     def graph(self, data: HeteroData) -> BipartiteGraph:
-        r"""The symmetrically normalised training graph, kept for as long as
+        r"""The symmetrically normalized training graph, kept for as long as
         the same edges come in.
         """
         args = self.graph_args(data)

@@ -4,7 +4,6 @@ import torch
 from torch import Tensor, nn
 from torch_geometric import EdgeIndex
 from torch_geometric.data import HeteroData
-from torch_geometric.nn.module_dict import ModuleDict
 
 from motor_geo.nn.conv import Propagate
 from motor_geo.nn.functional.distinct import distinct
@@ -13,6 +12,7 @@ from motor_geo.nn.loss import batch_contrast, info_nce
 from motor_geo.nn.memo import Memo
 from motor_geo.nn.models.item_features import ItemFeatures
 from motor_geo.nn.models.recommender import Recommender
+from motor_geo.nn.name_dict import NameDict
 from motor_geo.typing import Batch, Embeddings, modalities
 
 
@@ -108,7 +108,7 @@ class SLMRec(Recommender):
 
         widths = [d] if n == 1 else [d] * (n - 1) + [d // 2]
         self.head_id = nn.Linear(d, d)
-        self.heads = ModuleDict({m: nn.Linear(d, w) for m, w in zip(self.modalities, widths)})
+        self.heads = NameDict({m: nn.Linear(d, w) for m, w in zip(self.modalities, widths)})
         self.chain = nn.ModuleList([nn.Linear(d, w) for w in widths[1:]])
         self.stage: nn.ModuleDict | None = None
         if n == 2:  # The head takes no part, as in the reference.
@@ -136,11 +136,16 @@ class SLMRec(Recommender):
         out, dtype = [self.encode_items(data)], self.user_embedding.dtype
         for name, lin in self.features:
             x = self.features.table(data, name)
-            scale = self._scales(lambda x=x: inverse_norm(x.to(dtype)), x, dtype)
+            scale = self._scale(x, dtype)
             # Rows are scaled behind the product, so that no scaled copy of
             # the features is needed.
             out.append(torch.addcmul(lin.bias, project(x, lin.weight), scale))
         return torch.cat(out, dim=1)
+
+    def _scale(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        if x.requires_grad:
+            return inverse_norm(x.to(dtype))
+        return self._scales(lambda: inverse_norm(x.to(dtype)), x, dtype)
 
     def views(
         self, data: HeteroData, user: Tensor | None = None, item: Tensor | None = None

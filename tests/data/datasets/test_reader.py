@@ -10,6 +10,7 @@ import torch_geometric
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from motor_geo.data.datasets import reader
 from motor_geo.data.datasets.reader import read_table
 
 
@@ -297,3 +298,39 @@ def test_large_files_are_questioned_each_time(tmp_path, monkeypatch):
         with pytest.warns(UserWarning, match='looks like the integer 1'):
             table = read_table(path, ['id'], times=['t'])
         assert table.numbers['t'].tolist() == [1580428800000000]
+
+
+odd = st.sampled_from(
+    ['', '007', '-0', 'é', '"', ' 1', '1,2', '\r', 'x' * 30, '9' * 19, '1.0', '\x00']
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.one_of(identifier, odd), st.one_of(st.integers(0, 9).map(str), odd))),
+    st.sampled_from(['\t', ',']),
+    st.sampled_from([b'', b'\n', b'\n\n', b'\xff', b'x', b'\n1\t2\t3']),
+)
+@pytest.mark.filterwarnings('ignore:.*looks like the integer')
+def test_arrow_reads_the_same(tmp_path_factory, rows, delimiter, end):
+    pytest.importorskip('pyarrow')
+    text = '\n'.join(['id' + delimiter + 'n', *(delimiter.join(row) for row in rows)])
+    path = write(tmp_path_factory.mktemp('arrow') / 'a.csv', text.encode() + end)
+
+    def read(size):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(reader, 'CACHED_SIZE', size)
+            patch.setattr(reader, 'cached', lambda kind, key, compute: compute())
+            try:
+                return read_table(path, ['id'], numbers=['n'])
+            except ValueError as error:
+                return str(error)
+
+    plain, fast = read(2**30), read(0)
+    if isinstance(plain, str):
+        assert fast == plain
+        return
+    for a, b in ((plain.ids['id'].values, fast.ids['id'].values),) + tuple(
+        zip((plain.ids['id'].codes, plain.numbers['n']), (fast.ids['id'].codes, fast.numbers['n']))
+    ):
+        assert a.dtype == b.dtype and a.tolist() == b.tolist()

@@ -1,10 +1,12 @@
 import pytest
 import torch
+from torch_geometric.transforms import BaseTransform
 
 from motor_geo.data import ItemKNN, OPQTokenizer, SyntheticMultimodal
 from motor_geo.data.transforms.add_items import add_items
 from motor_geo.data.transforms.knn import knn_graph_cosine, knn_weights
 from motor_geo.typing import ITEM, RATED_BY, RATES, USER, similar
+from motor_geo.utils.lazy import Lazy
 
 
 def small(weighting, k=2):
@@ -32,7 +34,7 @@ def test_cosine_weights_by_hand():
     data = small('cosine')
     assert weights(data, 2) == pytest.approx({2: 1 / 1.8, 1: 0.8 / 1.8})
     new = {'text': torch.tensor([[8.0, 6.0], [0.0, 1.0]])}  # Similarities .8, .6, .96; 0, 1, .8.
-    out = add_items(data, new, weighting='cosine', k=2)
+    out = add_items(data, new, None, [ItemKNN(2, weighting='cosine')])
     assert weights(out, 3) == pytest.approx({3: 1 / 1.96, 2: 0.96 / (1.96 * 1.8) ** 0.5})
     assert weights(out, 4) == pytest.approx({4: 0.5, 1: 1 / (2.0 * 1.8) ** 0.5})
     for item in range(3):
@@ -42,19 +44,21 @@ def test_cosine_weights_by_hand():
 def test_binary_weights_by_hand():
     data = small('binary')
     new = {'text': torch.tensor([[8.0, 6.0]])}
-    assert weights(add_items(data, new, weighting='binary', k=2), 3) == pytest.approx(
-        {3: 0.5, 2: 0.5}
-    )
+    assert weights(
+        add_items(data, new, None, [ItemKNN(2, weighting='binary')]), 3
+    ) == pytest.approx({3: 0.5, 2: 0.5})
     half = 1 / 6**0.5  # One over the root of three times two neighbours.
-    assert weights(add_items(data, new, weighting='binary', k=3), 3) == pytest.approx(
-        {3: 1 / 3, 2: half, 0: half}
-    )
-    assert weights(add_items(data, new, weighting='binary', k=1), 3) == {3: 1.0}
+    assert weights(
+        add_items(data, new, None, [ItemKNN(3, weighting='binary')]), 3
+    ) == pytest.approx({3: 1 / 3, 2: half, 0: half})
+    assert weights(add_items(data, new, None, [ItemKNN(1, weighting='binary')]), 3) == {3: 1.0}
 
 
 @pytest.mark.parametrize('weighting', ['binary', 'cosine'])
 def test_item_without_a_direction_is_alone(weighting):
-    out = add_items(small(weighting), {'text': torch.zeros(1, 2)}, weighting=weighting, k=2)
+    out = add_items(
+        small(weighting), {'text': torch.zeros(1, 2)}, None, [ItemKNN(2, weighting=weighting)]
+    )
     assert weights(out, 3) == {3: 1.0}
 
 
@@ -67,7 +71,7 @@ def test_weights_equal_those_of_the_formula(weighting):
         m: torch.randn(3, data[ITEM][f'x_{m}'].size(1), generator=generator).abs()
         for m in ('image', 'text')
     }
-    out = add_items(data, new, weighting=weighting, k=5)
+    out = add_items(data, new, None, [ItemKNN(5, weighting=weighting)])
     for m, x in new.items():
         old = data[ITEM][f'x_{m}'].double()
         index, similarity = knn_graph_cosine(old, 5)
@@ -114,22 +118,54 @@ def test_bad_input():
     for features, kwargs, message in [
         ({}, {}, r"lack features of the modalities \['text'\]"),
         ({'text': torch.ones(2, 3)}, {}, "3 columns of 'text', the graph has 2"),
-        ({'text': x}, {}, "expected their 'weighting'"),
-        ({'text': x * torch.nan}, {'weighting': 'binary', 'k': 2}, 'NaN or infinite'),
-        ({'text': x}, {'weighting': 'binary', 'k': 5}, 'k must be between 1 and 4'),
+        ({'text': x}, {}, "expected the 'transforms' that made them"),
+        ({'text': x * torch.nan}, {'transforms': [ItemKNN(2)]}, 'NaN or infinite'),
+        ({'text': x}, {'transforms': [ItemKNN(5)]}, 'k must be between 1 and 4'),
     ]:
         with pytest.raises(ValueError, match=message):
             add_items(data, features, **kwargs)
     data[ITEM].token_id = torch.zeros(3, 4, dtype=torch.uint8)
     with pytest.raises(ValueError, match="expected 'token_id' of the new items"):
-        add_items(data, {'text': x}, weighting='binary', k=2)
+        add_items(data, {'text': x}, None, [ItemKNN(2, weighting='binary')])
     for shape in ((3, 4), (2, 5)):
         with pytest.raises(ValueError, match=r"'token_id' of the new items must be \[2, 4\], got"):
             tokens = torch.zeros(shape, dtype=torch.uint8)
-            add_items(data, {'text': x}, tokens, weighting='binary', k=2)
+            add_items(data, {'text': x}, tokens, [ItemKNN(2, weighting='binary')])
     data[ITEM].x_image = torch.ones(3, 1)
     with pytest.raises(ValueError, match='differ in their number of rows'):
         add_items(data, {'text': x, 'image': torch.ones(1, 1)}, torch.zeros(2, 4))
     del data[ITEM].x_image, data[ITEM].x_text
     with pytest.raises(ValueError, match='no item features'):
         add_items(data, {'text': x})
+
+
+class CommonUsers(BaseTransform):
+    r"""Connects the first user to the last item, and counts its calls."""
+
+    calls = 0
+
+    def forward(self, data):
+        self.calls += 1
+        data['user', 'likes', 'item'].edge_index = torch.tensor([[0], [data[ITEM].num_nodes - 1]])
+        return data
+
+
+def test_other_transforms_are_applied_anew():
+    transforms = [Lazy('motor_geo.data.ItemKNN', k=2, cache=False), CommonUsers()]
+    data = transforms[1](small('binary'))
+    data[USER].x = torch.ones(10, 2)
+    out = add_items(data, {'text': torch.tensor([[8.0, 6.0]])}, transforms=transforms)
+    assert transforms[1].calls == 2
+    assert out['user', 'likes', 'item'].edge_index.tolist() == [[0], [3]]
+    assert data['user', 'likes', 'item'].edge_index.tolist() == [[0], [2]]
+    assert weights(out, 3) == pytest.approx({3: 0.5, 2: 0.5})
+    assert torch.equal(out[USER].x, data[USER].x)
+
+
+def test_graphs_of_some_modalities():
+    data = small('binary')
+    data[ITEM].x_image = torch.ones(3, 1)
+    new = {'text': torch.tensor([[8.0, 6.0]]), 'image': torch.ones(1, 1)}
+    out = add_items(data, new, transforms=[ItemKNN(2)])
+    assert out.edge_types == data.edge_types
+    assert weights(out, 3) == pytest.approx({3: 0.5, 2: 0.5})

@@ -1,5 +1,7 @@
 import copy
 import gc
+import subprocess
+import sys
 import weakref
 
 import pytest
@@ -223,3 +225,38 @@ def test_propagate_is_exact_under_autocast(weighted):
     for out in outs:
         assert out.dtype == torch.float32
         torch.testing.assert_close(out, expected)
+
+
+@pytest.mark.parametrize('order', ['col', 'row', None])
+def test_propagate_leaves_an_edge_index_as_it_is(order):
+    pairs = torch.tensor([[0, 1, 2], [0, 0, 1]])  # Sorted both ways.
+    edge_index = EdgeIndex(pairs, sort_order=order)
+    x, conv = torch.arange(4.0).view(4, 1).requires_grad_(), Propagate()
+    for size in ((4, 3), (4, 5), None):
+        for _ in range(2):
+            out = conv(x, edge_index, size=size)
+            assert (
+                out.flatten().tolist()
+                == [1.0, 2.0, 0.0, 0.0, 0.0][: 4 if size is None else size[1]]
+            )
+        (gradient,) = torch.autograd.grad(out.sum(), x)
+        assert gradient.flatten().tolist() == [1.0, 1.0, 1.0, 0.0]
+        with torch.inference_mode():
+            assert torch.equal(conv(x, edge_index, size=size), out)
+        assert edge_index.sparse_size() == (None, None)
+
+
+def test_no_warning_of_sparse_tensors():
+    code = """
+import torch
+from motor_geo.nn.functional.edges import edge_dot
+from motor_geo.nn.functional.similarity import row_dot
+from motor_geo.nn.graph import sorted_edge_index
+x = torch.ones(3, 2, requires_grad=True)
+edges, _ = sorted_edge_index(torch.tensor([[0, 1], [1, 2]]), 3, 3)
+(edge_dot(x, x, edges).sum() + row_dot(x, torch.tensor([[0], [2], [1]])).sum()).backward()
+"""
+    done = subprocess.run(
+        [sys.executable, '-W', 'always::UserWarning', '-c', code], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, '')

@@ -98,7 +98,8 @@ def name(request):
 
 @pytest.fixture
 def data(name, graphs):
-    return graphs[MODELS[name].item_graph]
+    transforms = MODELS[name].transforms
+    return graphs[transforms[0].options['weighting'] if transforms else None]
 
 
 @pytest.mark.parametrize('encoder', ENCODERS)
@@ -217,8 +218,8 @@ def test_new_items(name, data):
     torch.manual_seed(0)
     features = {m: torch.randn(4, data[ITEM][f'x_{m}'].size(1)) for m in TOKENS}
     token_id = torch.randint(16, (4, 4))
-    weighting = MODELS[name].item_graph or 'binary'
-    extended = add_items(data, features, token_id, weighting=weighting, k=5)
+    transforms = [transform.build(k=5) for transform in MODELS[name].transforms]
+    extended = add_items(data, features, token_id, transforms)
     with torch.no_grad():
         out, expected = model(extended), model(data)
     assert out.item.size(0) == N + 4

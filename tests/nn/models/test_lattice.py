@@ -1,7 +1,6 @@
 import pytest
 import torch
 
-from motor_geo.data.transforms.item_knn import ItemKNN
 from motor_geo.nn.models.lattice import LATTICE
 from motor_geo.typing import similar
 from tests.golden_case import GoldenCase
@@ -90,7 +89,8 @@ def test_lattice_initial_graphs_of_item_knn():
     case = GoldenCase('lattice')
     model, data, _ = build(case)
     expected = model.item_graphs(data)[0]
-    data = ItemKNN(k=case.hyper['k'], weighting=model.item_graph, cache=False)(case.data())
+    (transform,) = model.transforms
+    data = transform.build(k=case.hyper['k'], cache=False)(case.data())
     actual = model.item_graphs(data)[0]
     torch.testing.assert_close(
         dense(*actual, case.hyper['N']), dense(*expected, case.hyper['N']), atol=1e-7, rtol=1e-6

@@ -241,4 +241,4 @@ def test_mgcn_rejects_bad_arguments():
         MGCN(case.data())
     with pytest.raises(ValueError, match="'MGCN' needs item features of at least 1 modality"):
         MGCN(GoldenCase('bpr').data())
-    assert MGCN.lr_decay == (0.96, 50.0) and MGCN.item_graph == 'cosine'
+    assert MGCN.lr_decay == (0.96, 50.0)

@@ -1,0 +1,257 @@
+r"""Options as they are written: YAML files, dotted flags and their help. Nothing
+here imports PyTorch, so that mistakes and :obj:`--help` take no time.
+"""
+
+from __future__ import annotations
+
+import os
+import os.path as osp
+import textwrap
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, fields
+from glob import glob
+from typing import Any
+
+import yaml
+
+from motor_geo.utils.errors import ConfigError, one_line, suggest
+
+#: Sections with a choice of classes, and what is chosen by default.
+CHOICES = {'data': 'synthetic', 'model': 'LightGCN', 'items': 'specific'}
+#: Sections with one class.
+SECTIONS = ('tokenizer', 'svd', 'graph', 'trainer', 'evaluator')
+#: Flags without a dot that stand for an option of a section.
+SHORT = {'epochs': 'trainer.epochs', 'batch_size': 'trainer.batch_size', 'lr': 'trainer.lr'}
+
+Config = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class General:
+    r"""Options of a run that belong to no section.
+
+    Args:
+        seed: Seed of initial weights, sampling and losses.
+        out: Folder of the run, by default runs/DATA-MODEL-ITEMS-seedSEED.
+        device: auto, cpu or cuda.
+        threads: Number of threads.
+        behavior: Tokens of who used an item in training, beside those of
+            content.
+        mask_validation: Keep validation items out of the test lists.
+        tensorboard: Write every epoch for TensorBoard.
+    """
+
+    seed: int = 0
+    out: str | None = None
+    device: str = 'auto'
+    threads: int | None = None
+    behavior: bool = False
+    mask_validation: bool = False
+    tensorboard: bool = False
+
+
+#: General options and their defaults.
+GENERAL = {field.name: field.default for field in fields(General)}
+assert MISSING not in GENERAL.values()
+
+
+def parse_flags(arguments: Sequence[str]) -> Config:
+    r"""Reads :obj:`--section.key value` and :obj:`--section.key=value` pairs
+    into a nested dictionary; values stay strings.
+
+    Raises:
+        ConfigError: If something is neither a flag nor its value.
+    """
+    config: Config = {}
+    position = 0
+    while position < len(arguments):
+        flag = arguments[position]
+        if not flag.startswith('--') or len(flag) == 2:
+            raise ConfigError(f"'{flag}' is not an option; options look like --name value")
+        key, has_value, value = flag[2:].partition('=')
+        position += 1
+        if not has_value:
+            value = 'true'
+            if position < len(arguments) and not arguments[position].startswith('--'):
+                value = arguments[position]
+                position += 1
+            elif key in ('config', 'out', 'device', *CHOICES):
+                raise ConfigError(f'{flag}: expected a value, got none')
+        key = key.replace('-', '_')
+        _insert(config, SHORT.get(key, key).split('.'), value, flag)
+    return config
+
+
+def _insert(config: Config, keys: list[str], value: Any, where: str) -> None:
+    section, *rest = keys
+    if section in CHOICES and not rest:
+        rest = ['name']
+    if section in SECTIONS and not rest:
+        raise ConfigError(f"{where}: '{section}' is a section; expected {section}.<option>")
+    if section in GENERAL and rest:
+        raise ConfigError(f"{where}: '{section}' is an option, not a section; expected {section}")
+    if not rest:
+        config[section] = value
+    elif section not in CHOICES and section not in SECTIONS:
+        known = [*CHOICES, *SECTIONS, *GENERAL, *SHORT]
+        raise ConfigError(f"{where}: unknown section '{section}'{suggest(section, known)}")
+    else:
+        config.setdefault(section, {})['.'.join(rest)] = value
+
+
+def read_yaml(path: str) -> Config:
+    r"""Reads a configuration file: general options and sections, where
+    :obj:`model: FREEDOM` is short for :obj:`model: {name: FREEDOM}`.
+
+    Raises:
+        ConfigError: If the file is missing or not a mapping of options.
+    """
+    try:
+        with open(path, encoding='utf-8') as file:
+            content = yaml.safe_load(file)
+    except OSError as error:
+        raise ConfigError(f"'{path}' cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, 'problem_mark', None)
+        place = '' if mark is None else f', line {mark.line + 1}, column {mark.column + 1}'
+        problem = getattr(error, 'problem', None) or one_line(error)
+        raise ConfigError(f"'{path}'{place}: not valid YAML ({problem})") from error
+    if not isinstance(content, dict):
+        raise ConfigError(
+            f"'{path}': expected a mapping of options, got {textwrap.shorten(repr(content), 60)}"
+        )
+    config: Config = {}
+    for key, value in content.items():
+        if key in (*CHOICES, *SECTIONS) and isinstance(value, dict):
+            options = {str(option): entry for option, entry in value.items()}
+            config.setdefault(key, {}).update(options)
+        elif key in SECTIONS:
+            raise ConfigError(f"'{path}': '{key}' must be a mapping of options (got {value!r})")
+        else:
+            _insert(config, SHORT.get(str(key), str(key)).split('.'), value, f"'{path}'")
+    return config
+
+
+def merge(*configs: Config) -> Config:
+    r"""Merges configurations, later ones first. A section whose name changes
+    drops the options of the other class.
+    """
+    out: Config = {}
+    for config in configs:
+        for key, value in config.items():
+            if isinstance(value, dict):
+                old = out.get(key, {})
+                renamed = 'name' in value and value['name'] != old.get('name', value['name'])
+                out[key] = dict(value) if renamed else {**old, **value}
+            else:
+                out[key] = value
+    return out
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    r"""Options by dotted name."""
+    out: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            out.update({f'{key}.{inner}': entry for inner, entry in value.items()})
+        else:
+            out[key] = value
+    return out
+
+
+def find_config(name: str, first: str | None = None) -> str:
+    r"""The path of a configuration file, which may be one of those that come
+    with the package, by its name (:obj:`"recommended"`) or by folder and name
+    (:obj:`"model/GRCN"`).
+
+    Args:
+        name: A path or a name.
+        first: The folder that is looked at first; without it, :obj:`sweep` is
+            left out, whose files are no configurations of a run.
+
+    Raises:
+        ConfigError: If there is no such file, or several have the name.
+    """
+    if osp.exists(name) or osp.splitext(name)[1] in ('.yaml', '.yml') or osp.isabs(name):
+        return name
+    found: dict[str, str] = {}
+    for path in sorted(glob(osp.join(config_folder(), '*', '*.yaml'))):
+        section, file = path.split(os.sep)[-2:]
+        if first is not None or section != 'sweep':
+            found[f'{section}/{file[: -len(".yaml")]}'] = path
+    keys = [key for key in found if name in (key, key.split('/')[1])]
+    keys = [key for key in keys if key.split('/')[0] == first] or keys
+    if len(keys) > 1:
+        raise ConfigError(f"'{name}' is the name of several files: {', '.join(keys)}")
+    if not keys:
+        known = {key.split('/')[1] for key in found}
+        raise ConfigError(
+            f"'{name}' is neither a file nor the name of one that comes with the package"
+            f'{suggest(name, known)}'
+        )
+    return found[keys[0]]
+
+
+def config_folder() -> str:
+    r"""Where the files of the package are: inside of it if it was installed,
+    beside it in a checkout.
+    """
+    package = osp.dirname(osp.dirname(osp.abspath(__file__)))
+    inside = osp.join(package, 'configs')
+    return inside if osp.isdir(inside) else osp.join(osp.dirname(package), 'configs')
+
+
+def usage() -> str:
+    r"""The text of :obj:`--help`."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False, add_help=False)
+    parser.add_class_arguments(General, None)
+    heads = {
+        'data': 'A data set by name, or a folder with NAME.inter',
+        'model': 'A backbone',
+        'items': 'What item vectors are computed from',
+    }
+    lines = [
+        'usage: python -m motor_geo.run [--config FILE.yaml|NAME] [--option value ...]',
+        '',
+        entry('--config', 'A file with options, or the name of one that comes with the package'),
+        entry('--print_config', 'Print every option with its value, and end'),
+        *(entry(f'--{key}', text, CHOICES[key]) for key, text in heads.items()),
+        *(entry(f'--{a.dest}', a.help or '', a.default) for a in parser._actions),
+        *(entry(f'--{short}', f'The same as --{full}') for short, full in SHORT.items()),
+    ]
+    lines += [
+        '',
+        'A class of your own is given by its import path: --model my_package.MyGNN. Every argument',
+        'of a constructor is an option in its section, such as --model.num_layers 3. A file has',
+        'the same names, and flags override it. Names and options are listed by',
+        '',
+        *(f'  --{section}.help [NAME]' for section in CHOICES),
+        '  ' + '  '.join(f'--{section}.help' for section in SECTIONS),
+    ]
+    return '\n'.join(lines)
+
+
+def entry(flag: str, text: str, default: Any = None, kind: str = '') -> str:
+    r"""An option in a text of help, with its type and default."""
+    notes = [kind] if kind else []
+    if default is MISSING:
+        notes.append('required')
+    elif kind or default is not None:
+        notes.append(f'default: {plain(default)}')
+    words = ' '.join([text.rstrip('.'), f'({", ".join(notes)})' if notes else ''])
+    lines = textwrap.wrap(words, width=74, break_long_words=False, break_on_hyphens=False)
+    if len(flag) > 22:
+        lines.insert(0, '')
+    lines[0] = f'{flag:24s}{lines[0]}'.rstrip()
+    return '\n'.join(f'  {line}' if i == 0 else f'{"":26s}{line}' for i, line in enumerate(lines))
+
+
+def plain(value: Any) -> str:
+    r"""A default as it is spelled in a configuration file."""
+    if isinstance(value, (list, tuple)):
+        return f'[{", ".join(map(plain, value))}]'
+    if value is None or isinstance(value, bool):
+        return {None: 'null', True: 'true', False: 'false'}[value]
+    return str(value)

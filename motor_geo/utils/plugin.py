@@ -1,0 +1,91 @@
+r"""Classes of other packages, by import path or by the name of an entry point."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import os.path as osp
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import entry_points
+
+from motor_geo.utils.errors import one_line, suggest
+
+
+def plugins(group: str) -> dict[str, str]:
+    r"""Import paths by the names that installed packages give them in a group
+    of entry points.
+    """
+    return {point.name: point.value.replace(':', '.') for point in entry_points(group=group)}
+
+
+def import_class(path: str, base: type) -> type:
+    r"""A class by its import path, such as :obj:`"my_package.MyGNN"`. Modules
+    are found in the current folder too, as by :obj:`python -m`.
+
+    Args:
+        path: Module and name, with a dot between them.
+        base: What the class must be derived from.
+
+    Raises:
+        ValueError: If module or class do not exist, the module cannot be
+            imported, or the class is of another kind; the message goes on
+            after the path.
+    """
+    module, _, name = path.rpartition('.')
+    with _current_folder():
+        try:
+            found = importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name is not None and f'{module}.'.startswith(f'{error.name}.'):
+                raise ValueError(
+                    f"cannot be imported: there is no module '{error.name}', neither in the "
+                    'current folder nor installed'
+                ) from error
+            raise ValueError(f'cannot be imported: {_place(error)}') from error
+        except Exception as error:
+            raise ValueError(f'cannot be imported: {_place(error)}') from error
+    target = getattr(found, name, None)
+    if target is None:
+        names = [key for key, value in vars(found).items() if _is_class(value, base)]
+        hint = suggest(name, names) if names else ''
+        raise ValueError(f"cannot be imported: the module '{module}' has no '{name}'{hint}")
+    if not _is_class(target, base):
+        raise ValueError(f'is {_kind(target)}; expected a class derived from {base.__name__}')
+    return target
+
+
+def _is_class(value: object, base: type) -> bool:
+    return inspect.isclass(value) and issubclass(value, base)
+
+
+def _kind(value: object) -> str:
+    return 'another class' if inspect.isclass(value) else f'a {type(value).__name__}'
+
+
+def _place(error: Exception) -> str:
+    r"""An error with the file and the line that it comes from."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if 'importlib' not in frame.filename]
+    file, line = own[-1].filename, own[-1].lineno
+    if isinstance(error, SyntaxError) and error.filename:
+        file, line = error.filename, error.lineno
+        error = SyntaxError(error.msg)
+    return f"'{osp.relpath(file)}', line {line}: {type(error).__name__}: {one_line(error)}"
+
+
+@contextmanager
+def _current_folder() -> Iterator[None]:
+    folder = os.getcwd()
+    importlib.invalidate_caches()  # A module may have been written since.
+    if folder in sys.path or '' in sys.path:
+        yield
+        return
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)

@@ -1,0 +1,52 @@
+import copy
+
+import pytest
+import torch
+
+from motor_geo.nn import TokenCrossEncoder
+from motor_geo.nn.models import GRCN, MMGCN, LayerGCN, LightGCN, SLMRec
+from motor_geo.typing import RATES
+from tests.golden_case import GoldenCase
+
+
+def build(cls, data):
+    torch.manual_seed(0)
+    data['item'].token_id = torch.randint(4, (data['item'].num_nodes, 4))
+    return cls(data, TokenCrossEncoder({'image': 2, 'text': 2}, 4, 8), channels=8).double()
+
+
+def step(model, data, batch):
+    model.begin_epoch(data, 0, torch.Generator().manual_seed(0))
+    loss = torch.stack(list(model.loss(data, batch).values()))
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    gradients = torch.autograd.grad(loss.sum(), parameters, allow_unused=True)
+    return loss.detach(), [g for g in gradients if g is not None]
+
+
+@pytest.mark.parametrize('cls', [GRCN, LayerGCN, LightGCN, MMGCN, SLMRec])
+def test_training_after_inference_mode(cls):
+    case = GoldenCase('grcn')
+    data = case.data()
+    expected = step(build(cls, data), data, case.batch)
+    model = build(cls, data)
+    with torch.inference_mode():
+        first = model(data)
+        model.recommend(data, k=2)
+    out = step(model, data, case.batch)
+    assert torch.equal(out[0], expected[0])
+    assert all(map(torch.equal, out[1], expected[1]))
+    assert all(torch.equal(a, b.clone()) for a, b in zip(model(data), first))
+
+
+def test_graph_is_kept_while_its_edges_are():
+    data = GoldenCase('grcn').data()
+    model = build(LightGCN, data)
+    graph = model.graph(data)
+    assert model.graph(data) is graph and copy.deepcopy(model).graph(data) is not graph
+    other = copy.copy(data)
+    other[RATES].edge_index = data[RATES].edge_index.clone()
+    assert model.graph(other) is not graph
+    graph = model.graph(data)
+    data[RATES].edge_index[0, 0] = 1 - data[RATES].edge_index[0, 0]
+    assert model.graph(data) is not graph
+    assert model.float().graph(data).to_user_weight.dtype == torch.float32

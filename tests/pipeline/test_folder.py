@@ -1,0 +1,63 @@
+import shutil
+
+import pytest
+import torch
+
+from motor_geo.pipeline.folder import LoadedRun, load_run, read_config
+from motor_geo.pipeline.train import default_folder, run
+from motor_geo.typing import ITEM
+from motor_geo.utils.errors import ConfigError
+
+CONFIG = {
+    'data': {'num_users': 40, 'num_items': 30, 'num_interactions': 200},
+    'model': {'name': 'FREEDOM', 'channels': 8},
+    'tokenizer': {'num_tokens': 2, 'codebook_size': 4, 'cache': False},
+    'graph': {'k': 3, 'cache': False},
+    'trainer': {'epochs': 1, 'batch_size': 64, 'progress': False},
+    'device': 'cpu',
+}
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    out = str(tmp_path_factory.mktemp('runs') / 'a')
+    run({**CONFIG, 'out': out}, progress=False)
+    return out
+
+
+def test_a_loaded_run(folder):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    loaded = load_run(folder, 'cpu')
+    assert torch.equal(torch.get_rng_state(), before)
+    assert isinstance(loaded, LoadedRun) and not loaded.model.training
+    assert loaded.config == read_config(folder) and loaded.config.out == folder
+    assert loaded.tokenizer.is_fitted and loaded.data[ITEM].token_id.shape == (30, 4)
+    state = torch.load(f'{folder}/best.pt', weights_only=True)['state']['model']
+    own = loaded.model.state_dict()
+    assert all(torch.equal(value, own[key]) for key, value in state.items())
+
+
+def test_a_finished_run_is_read_back_from_a_configuration(folder):
+    first = run({**CONFIG, 'out': folder}, progress=False)
+    assert run(read_config(folder), progress=False) == first
+
+
+def test_no_run(tmp_path, folder):
+    with pytest.raises(FileNotFoundError, match='is not the folder of a run: it has no config'):
+        load_run(str(tmp_path))
+    shutil.copytree(folder, tmp_path / 'a')
+    (tmp_path / 'a' / 'config.yaml').write_text('model: FREDOM')
+    with pytest.raises(ConfigError, match="config.yaml': --model: unknown model 'FREDOM'; did"):
+        load_run(str(tmp_path / 'a'))
+
+
+def test_default_folder(tmp_path):
+    def name(data, model='BPR', items='id', **more):
+        sections = {'data': data, 'model': {'name': model}, 'items': {'name': items}}
+        return default_folder({**sections, 'seed': 3})
+
+    assert name({'name': 'synthetic'}) == 'runs/synthetic-BPR-id-seed3'
+    assert name({'name': '/a/last.fm', 'path': '/a/last.fm'}) == 'runs/last.fm-BPR-id-seed3'
+    found = name({'name': 'my_package.data.Shop'}, 'my_package.MyGNN', 'my_package.Mean')
+    assert found == 'runs/Shop-MyGNN-Mean-seed3'
