@@ -1,4 +1,4 @@
-r"""Runs that any number of processes carry out together.
+r"""Runs that any number of processes share.
 
 A run is a folder, which says all that there is to know: the process that works
 on it holds its lock, a finished run has a :obj:`result.json`, and a failed one

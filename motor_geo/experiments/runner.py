@@ -160,7 +160,7 @@ class Reproduction:
         self.queue.retry(job.folder for job in self._jobs.values())
 
     def open(self) -> tuple[list[Job], int, int]:
-        r"""Runs that can be carried out now, the number of all that are left,
+        r"""Runs that can be done now, the number of all that are left,
         and the number of all.
         """
         results, later = self.results(), 0

@@ -16,7 +16,7 @@ DECIMALS = 6
 
 
 class Paired(NamedTuple):
-    r"""The comparison of two contenders. All p-values are two-sided.
+    r"""The comparison of two variants. All p-values are two-sided.
 
     Args:
         difference: Mean of the first minus mean of the second.
@@ -36,7 +36,7 @@ class Paired(NamedTuple):
 
 
 def paired_tests(pairs: Mapping[K, tuple[np.ndarray, np.ndarray]]) -> dict[K, Paired]:
-    r"""Tests pairs of contenders on the same users, and corrects the p-values
+    r"""Tests pairs of variants on the same users, and corrects the p-values
     over all pairs of the call by the procedure of Benjamini and Hochberg,
     which controls the false discovery rate.
 
@@ -45,7 +45,7 @@ def paired_tests(pairs: Mapping[K, tuple[np.ndarray, np.ndarray]]) -> dict[K, Pa
     be told and all p-values of the pair are one.
 
     Args:
-        pairs: By key, the values of a metric of the two contenders, **[U]**
+        pairs: By key, the values of a metric of the two variants, **[U]**
             each and in the same order of users; of several seeds, their mean.
 
     Raises:
