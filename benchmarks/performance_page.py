@@ -119,7 +119,8 @@ def plot_growth(rows: Sequence[Row], path: str) -> None:
     import matplotlib
 
     matplotlib.use('Agg')
-    matplotlib.rcParams['svg.hashsalt'] = 'motor_geo'
+    # Text as text is smaller than its outlines.
+    matplotlib.rcParams.update({'svg.hashsalt': 'motor_geo', 'svg.fonttype': 'none'})
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(6, 4), layout='constrained')

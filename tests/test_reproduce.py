@@ -36,9 +36,9 @@ def test_commands_repeat_their_runs(shop, tmp_path, monkeypatch):
     words[words.index('--out') + 1] = 'again'
     assert run_module.main([*words[3:], '--trainer.progress', 'false']) == 0
     again = json.loads(Path('again/result.json').read_text())
-    first = json.loads(Path('out', row['folder'], 'result.json').read_text())
+    first = json.loads(Path('out', 'runs', row['run'], 'result.json').read_text())
     assert again['test'] == first['test'] and again['seed'] == row['seed']
-    assert row['test'] == pytest.approx(first['test'], rel=1e-6)
+    assert row['test'] == pytest.approx(first['test'], rel=1e-5)
 
 
 def test_p_values_are_those_of_the_values_beside_the_report(shop, tmp_path):
@@ -53,7 +53,7 @@ def test_p_values_are_those_of_the_values_beside_the_report(shop, tmp_path):
     }
     assert len(found) == 8
     assert found == {
-        key: pytest.approx(test.corrected_wilcoxon, rel=1e-6) for key, test in tests.items()
+        key: pytest.approx(test.corrected_wilcoxon, rel=1e-5) for key, test in tests.items()
     }
 
 

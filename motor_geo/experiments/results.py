@@ -216,11 +216,13 @@ def rows(results: Sequence[VariantResults], metric: str) -> Iterator[dict[str, A
     """
     keys = ('seed', 'epochs', 'best_epoch', 'seconds', 'num_parameters', 'test', 'slices')
     for own in results:
+        validation: dict[str, Any] = {'tried': own.validation}
         for job, result in zip(own.jobs, own.results):
             yield {
                 'label': own.variant.label,
-                'tried': own.validation,
+                **validation,
                 'command': job.command,
                 'val': result['val'][metric],
                 **{key: result[key] for key in keys},
             }
+            validation = {}  # Once for a variant.

@@ -273,7 +273,15 @@ def to_rows(report: Report, measured: Iterable[Mapping[str, Any]] = ()) -> Itera
         yield {type(block).__name__.lower(): row.pop(key), **row}
     more = iter(measured)
     for name, info in report.runs.items():
-        yield {'run': name, **info._asdict(), **next(more, {})}
+        own = info._asdict()
+        if info.folder == _folder(name):
+            del own['folder']
+        yield {'run': name, **own, **next(more, {})}
+
+
+def _folder(run: str) -> str:
+    r"""Where a run usually is, which need not be written down."""
+    return f'runs/{run}'
 
 
 def from_rows(rows: Iterable[Mapping[str, Any]]) -> Report:
@@ -285,7 +293,10 @@ def from_rows(rows: Iterable[Mapping[str, Any]]) -> Report:
     """
     head, *rest = map(dict, rows)
     runs = {
-        row['run']: RunInfo(**{key: row[key] for key in RunInfo._fields})
+        row['run']: RunInfo(
+            row.get('folder', _folder(row['run'])),
+            *(row[key] for key in RunInfo._fields[1:]),
+        )
         for row in rest
         if 'run' in row
     }

@@ -30,8 +30,8 @@ from motor_geo.report.document import (
 from motor_geo.utils.files import atomic_write
 
 KINDS = ('md', 'tex', 'html')
-#: Significant digits of what is kept; means of metrics in single precision have seven.
-DIGITS = 7
+#: Significant digits of what is kept; means of metrics in single precision have hardly more.
+DIGITS = 6
 _RUN_COLUMNS = [('run', True), ('folder', False), ('seed', True), ('best epoch', True)]
 _RUN_COLUMNS += [('seconds', True), ('command', False)]
 
@@ -119,6 +119,7 @@ def write(report: Report, folder: str) -> list[str]:
         ImportError: If it has figures and Matplotlib is not installed.
     """
     check(report)
+    report = from_rows(map(_rounded, to_rows(report)))  # As it is read again.
     svgs = {block.name: plot.svg(block) for block in report.blocks if isinstance(block, Figure)}
     files = {f'{report.name}.{kind}': render(report, kind, svgs) for kind in KINDS}
     files |= {f'{name}.svg': text for name, text in svgs.items()}

@@ -243,7 +243,7 @@ def test_save_and_read(tmp_path):
         assert render(again, kind) == render(value, kind)
     assert page(again).texts == page(value).texts
     assert [row['label'] for row in read_runs(path)] == [[name] for name in RUNS]
-    assert [row['test'] for row in read_runs(path)] == [{'recall@20': 0.3333333}] * 4
+    assert [row['test'] for row in read_runs(path)] == [{'recall@20': 0.333333}] * 4
     save(again, str(tmp_path / 'again'), measured)
     assert read(tmp_path / 'again') == read(tmp_path / 'first')
 
