@@ -30,7 +30,7 @@ from motor_geo.utils.files import atomic_write
 from motor_geo.utils.memory import keep_freed_memory
 
 Row = dict[str, Any]
-NEED_DATA = ('price', 'evaluation', 'quantiser')
+NEED_DATA = ('price', 'evaluation', 'quantizer')
 PARTS = (
     'tokens',
     'products',
@@ -60,7 +60,7 @@ def machine(threads: int) -> Row:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='python -m benchmarks')
     parser.add_argument('--data', help='folder of data set folders')
-    parser.add_argument('--only', nargs='+', choices=[*PARTS, 'quantiser'], help='what to measure')
+    parser.add_argument('--only', nargs='+', choices=[*PARTS, 'quantizer'], help='what to measure')
     parser.add_argument('--models', nargs='+', default=list(MODELS), help='of whole epochs')
     parser.add_argument('--out', default=osp.join('docs', 'performance.jsonl'))
     parser.add_argument('--threads', type=int, default=max(1, torch.get_num_threads()))
@@ -79,12 +79,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         'growth': speed.growth,
         'loading': loading.rows,
         'features': lambda: speed.wide_features(threads=options.threads),
-        'quantiser': lambda: [
+        'quantizer': lambda: [
             {**row, 'ours': round(row.pop('seconds'), 3), 'plain': None, 'unit': 's'}
             for row in features.rows(options.data)
         ],
     }
-    names = options.only or [*PARTS, 'quantiser']
+    names = options.only or [*PARTS, 'quantizer']
     if not torch.cuda.is_available():
         if options.only and 'gpu' in names:
             parser.error('there is no GPU to measure')
@@ -123,7 +123,7 @@ def load(path: str) -> dict[str, Row]:
 
 
 def save(path: str, rows: dict[str, Row]) -> None:
-    order = [*PARTS, 'quantiser']
+    order = [*PARTS, 'quantizer']
     ordered = sorted(rows.values(), key=lambda row: order.index(row['part']))
     with atomic_write(path) as temporary, open(temporary, 'w') as file:
         file.writelines(json.dumps(row) + '\n' for row in ordered)

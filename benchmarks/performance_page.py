@@ -48,7 +48,7 @@ def render(rows: Sequence[Row]) -> str:
         'growth': growth,
         'loading': pairs,
         'features': pairs,
-        'quantiser': curve,
+        'quantizer': curve,
     }
     parts = [INTRO, machines(rows)]
     for name, table in sections.items():
@@ -136,7 +136,7 @@ def plot_growth(rows: Sequence[Row], path: str) -> None:
 
 
 def curve(rows: Sequence[Row]) -> str:
-    r"""Error of the quantiser against its time."""
+    r"""Error of the quantizer against its time."""
     lines = []
     for row in rows:
         setting = ', '.join(f'{key} {value}' for key, value in row['setting'].items())
@@ -154,7 +154,7 @@ python -m benchmarks --data FOLDER
 
 Medians; the two sides of a comparison take turns in one run, so that ratios say more than
 seconds, which depend on what else the machine does. "Plain" is the straightforward form
-named in the remark; loading and quantisers are in seconds of processor time. Times are
+named in the remark; loading and quantizers are in seconds of processor time. Times are
 for float32, batches of 2,048 and d = 64 where nothing else is said.
 """
 
@@ -216,11 +216,11 @@ compared with a copy of as many bytes as it has to read and write.
     'growth': """## Growth
 
 Users (an eighth of the interactions) and items (a twentieth) grow along, and so do
-batches: an epoch has 50 steps. Grey lines are proportional. With batches of a fixed size,
+batches: an epoch has 50 steps. Gray lines are proportional. With batches of a fixed size,
 steps grow in number and, wherever they go over all edges or all rows of a table, in size:
 such an epoch grows with the square. At 10 million interactions, the tables (450 MB) leave
 the cache and rows come from memory in random order: more than proportional, half as much
-with huge pages (`THP_MEM_ALLOC_ENABLE=1`, which importing motor_geo sets) as without. The
+with huge pages (`THP_MEM_ALLOC_ENABLE=1`, which the commands set) as without. The
 last line is what the memory does without any of our code: sums of twenty rows, drawn at
 random, of a table as long as there are users, once per interaction. How much that grows
 is up to the machine, and epochs follow: from 1 to 10 million, per interaction, 1.64 on an AMD
@@ -231,7 +231,7 @@ much on the Intel Xeon of the table, where both double. Ranking stays proportion
 """,
     'features': """## Item graphs and tokens
 """,
-    'quantiser': """## Settings of the quantiser
+    'quantizer': """## Settings of the quantizer
 
 Relative reconstruction error against the time of fitting.
 """,

@@ -25,7 +25,7 @@ COLUMNS = {
     'features': '`features`',
     'specific': '`specific`',
     'mean': '`mean`',
-    'mean + behavior': '`mean`, behaviour',
+    'mean + behavior': '`mean`, behavior',
     'recommended': 'recommended',
 }
 

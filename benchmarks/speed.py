@@ -47,7 +47,7 @@ def generate(
     dtype: torch.dtype = torch.float16,
 ) -> HeteroData:
     r"""A random graph with popular items, features, tokens
-    and, if a model asks for them, item graphs of random neighbours: their time
+    and, if a model asks for them, item graphs of random neighbors: their time
     and memory are those of real ones.
     """
     num_users, num_items, num_edges, widths = sizes
@@ -222,7 +222,7 @@ def wide_features(num_items: int = 63001, width: int = 4096, threads: int = 2) -
             rows[:] = code @ basis / 8 + generator.standard_normal(rows.shape, np.float32)
         out.flush()
         del out
-        for what, function in (('nearest neighbours', _neighbors), ('OPQ, 8 tokens', _tokens)):
+        for what, function in (('nearest neighbors', _neighbors), ('OPQ, 8 tokens', _tokens)):
             with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool:
                 seconds, peak = pool.submit(function, path, threads).result()
             size = f'{num_items:,} x {width:,}'

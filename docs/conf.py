@@ -53,8 +53,14 @@ def link_pages(app, docname, source):
         source[0] = re.sub(rf'\[([^\]]+)\]\(({prefix}[\w-]+)\.jsonl\)', page, source[0])
 
 
+def skip_member(app, what, name, obj, skip, options):
+    r"""The fields of a named tuple are listed with its parameters."""
+    return skip or str(getattr(obj, '__doc__', '')).startswith('Alias for field number')
+
+
 def setup(app):
     here = osp.dirname(osp.abspath(__file__))
     pages = osp.join(here, '_pages', 'reproduction')
     render_folder(osp.join(here, 'reproduction'), pages)
     app.connect('source-read', link_pages)
+    app.connect('autodoc-skip-member', skip_member)

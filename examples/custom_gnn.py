@@ -25,7 +25,7 @@ epochs = int(sys.argv[1]) if len(sys.argv) > 1 else 30
 
 
 class GatedConv(MessagePassing):
-    r"""A node takes from its neighbours what its own vector lets through."""
+    r"""A node takes from its neighbors what its own vector lets through."""
 
     def __init__(self, channels):
         super().__init__(aggr='sum')

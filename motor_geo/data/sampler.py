@@ -100,7 +100,7 @@ class BPRSampler:
         self.seed = seed
         self.negatives = negatives
 
-        # Sorted by user, neighbouring searches touch neighbouring memory.
+        # Sorted by user, neighboring searches touch neighboring memory.
         key = edge_index[0].long() * num_items + edge_index[1]
         if bool((key[1:] < key[:-1]).any()):
             key = key.sort().values

@@ -70,7 +70,8 @@ class Trainer:
         lr_decay: Whether the learning-rate schedule of the model is followed.
         batch_size: Interactions per step.
         epochs: Epochs at the most.
-        patience: Epochs without improvement that are borne.
+        patience: Epochs in a row without improvement before training ends with
+            the next one.
         metric: The validation metric that decides.
         bf16: If set to :obj:`True`, losses are computed under
             :class:`torch.autocast` in bfloat16: products of matrices take and

@@ -15,7 +15,7 @@ from motor_geo.utils.topk import topk
 #: Scores per block of users: what stays in the cache of a CPU between product
 #: and selection, or what keeps a GPU busy, in bytes.
 CPU_BLOCK, GPU_BLOCK = 16 * 2**20, 256 * 2**20
-#: Users per block of a catalogue too large for that: each block reads all item
+#: Users per block of a catalog too large for that: each block reads all item
 #: vectors once, which for a few users takes longer than their scores.
 MIN_USERS = 64
 #: Shifts and factors of SplitMix64.

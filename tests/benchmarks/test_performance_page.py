@@ -31,7 +31,7 @@ def test_page():
         make('baby', 'BM3 at Baby sizes, an epoch (id, trained features)', 3.0, 6.0),
         make('growth', 'growth: BPR', 0.5, interactions=100_000),
         make('growth', 'growth: BPR', 6.0, interactions=1_000_000),
-        make('quantiser', 'text', 1.25, setting={'num_iters': 10}, error=0.1234),
+        make('quantizer', 'text', 1.25, setting={'num_iters': 10}, error=0.1234),
     ]
     page = render(rows)
     assert '| token network | 0.25 s | 5 s | 0.05 |  |' in page

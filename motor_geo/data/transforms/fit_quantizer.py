@@ -1,4 +1,4 @@
-r"""Fits vector quantisers by :obj:`faiss`."""
+r"""Fits vector quantizers by :obj:`faiss`."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ ROUNDING = 1e-6  # Relative to the largest: what is smaller may be rounding.
 
 
 class InteractionSVD(BaseTransform):
-    r"""Gives items a vector of behaviour that is close for items of the same
+    r"""Gives items a vector of behavior that is close for items of the same
     users, by a truncated singular value decomposition of the training
     interactions, whose degrees are smoothed as in `"Regularized Spectral
     Clustering under the Degree-Corrected Stochastic Blockmodel"
@@ -49,7 +49,7 @@ class InteractionSVD(BaseTransform):
         \mathbf{V}^{\top}, \qquad \mathbf{X} = \mathbf{V} \mathbf{S}^p
 
     with :math:`\tau = s \cdot \textrm{mean degree}`. The result,
-    :obj:`data['item'].x_behavior`, is quantised like any other modality by
+    :obj:`data['item'].x_behavior`, is quantized like any other modality by
     :class:`OPQTokenizer`. Vectors of popular items are longer, whatever
     :math:`p`. Of two opposite singular vectors, the one whose largest entry is
     positive is taken.
@@ -73,7 +73,7 @@ class InteractionSVD(BaseTransform):
             numbers of users and of items with interactions.
         power: Exponent :math:`p` of the singular values.
         smoothing: Share :math:`s` of the mean degree that is added to every
-            degree; :obj:`0` is the plain symmetric normalisation.
+            degree; :obj:`0` is the plain symmetric normalization.
         cold: What items that lack the modality get: :obj:`"neighbors"` (zeros
             if they have no content) or :obj:`"zero"`.
         k: Number of nearest items.
@@ -203,8 +203,8 @@ class InteractionSVD(BaseTransform):
         if self.cold == 'zero' or not names:
             return x.new_zeros(num_new, self.channels)
         known = item_mask(data, self.modality, items)
-        catalogue = {m: item_features(data, m, items) for m in names}
-        old = _content(catalogue, {m: item_mask(data, m, items) for m in names})
+        catalog = {m: item_features(data, m, items) for m in names}
+        old = _content(catalog, {m: item_mask(data, m, items) for m in names})
         checked = {m: check_matrix(given[m], f"The features of '{m}'", masks.get(m)) for m in names}
         rows = slice(None) if known is None else torch.from_numpy(known)
         return self._from_neighbors(x.cpu()[rows], old[rows], _content(checked, masks)).to(x)
@@ -217,7 +217,7 @@ class InteractionSVD(BaseTransform):
     def _from_neighbors(self, x: Tensor, old: Tensor, new: Tensor) -> Tensor:
         r"""Mean vectors of the rows :obj:`old` of content nearest to :obj:`new`."""
         index, _ = attach(old, new, min(self.k, x.size(0)) + 1)
-        # A row without a direction has itself in place of neighbours.
+        # A row without a direction has itself in place of neighbors.
         found = (index < x.size(0)).unsqueeze(-1)
         total = (x[index.clamp(max=x.size(0) - 1)] * found).sum(dim=1)
         return total / found.sum(dim=1).clamp(min=1)

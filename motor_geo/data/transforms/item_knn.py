@@ -1,4 +1,4 @@
-r"""Item-item graphs of nearest neighbours in feature space."""
+r"""Item-item graphs of nearest neighbors in feature space."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ItemKNN(BaseTransform):
     (:obj:`"binary"`), or :math:`W_{ij} = s_{ij}` (:obj:`"cosine"`). The graph
     is directed and degrees are row sums.
 
-    Adds :obj:`edge_index` (row 0 the neighbour :math:`j`, row 1 the item
+    Adds :obj:`edge_index` (row 0 the neighbor :math:`j`, row 1 the item
     :math:`i`, ordered by :math:`i`) and :obj:`edge_weight` to
     :obj:`data['item', 'similar_<modality>', 'item']`. An item whose features
     are all zero is connected to itself alone, with weight one; so is one with
@@ -51,11 +51,11 @@ class ItemKNN(BaseTransform):
     :obj:`"x"`.
 
     Args:
-        k: Number of neighbours, including the item itself.
+        k: Number of neighbors, including the item itself.
         modalities: The modalities to use. (default: all of the graph)
         weighting: :obj:`"binary"` or :obj:`"cosine"`.
         block_size: Items that are compared at once.
-        cache: If set to :obj:`True`, keeps neighbours on disk, keyed by the
+        cache: If set to :obj:`True`, keeps neighbors on disk, keyed by the
             features and :obj:`k`.
         node_type: Node type of items.
 
@@ -107,7 +107,7 @@ class ItemKNN(BaseTransform):
 
     def extend(self, old: HeteroData, new: HeteroData) -> HeteroData:
         r"""Connects items that are new in a graph to themselves and their
-        nearest old items; the neighbours of old items stay as they are.
+        nearest old items; the neighbors of old items stay as they are.
 
         Args:
             old: The graph with item graphs of this transform.

@@ -28,7 +28,7 @@ def knn_graph_cosine(
     equal similarity are taken in ascending order, but a row always comes
     first in its own list. Zero rows have no direction: such a row has only
     itself (the other slots repeat its index with similarity zero), and it
-    is nobody's neighbour unless nothing else is left.
+    is nobody's neighbor unless nothing else is left.
 
     Args:
         x: Feature matrix, **[N, d]**.
@@ -58,7 +58,7 @@ def attach(
     its :math:`k - 1` nearest old rows.
 
     Args:
-        x_old: Feature matrix of the catalogue, **[N, d]**.
+        x_old: Feature matrix of the catalog, **[N, d]**.
         x_new: Feature matrix of the new rows, **[n, d]**.
         k: Length of the lists, including the row itself.
         block_size: Rows that are compared at once.
@@ -98,7 +98,7 @@ def knn_weights(
 ) -> tuple[Tensor, Tensor]:
     r"""Turns the lists of :meth:`knn_graph_cosine` (or those of
     :meth:`attach`, given the row sums of the old rows) into :obj:`edge_index`
-    (row 0 the neighbour :math:`j`, row 1 the row :math:`i` it belongs to,
+    (row 0 the neighbor :math:`j`, row 1 the row :math:`i` it belongs to,
     ordered by :math:`i`) and :obj:`edge_weight`
     :math:`S_{ij} = W_{ij} / \sqrt{D_i D_j}` with :math:`D_i = \sum_j W_{ij}`,
     where :math:`W_{ij}` is one (:obj:`"binary"`) or the similarity

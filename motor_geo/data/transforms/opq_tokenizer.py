@@ -53,12 +53,12 @@ CACHE = 'motor_geo.OPQTokenizer.2'  # Changes with what is fitted to the same fe
 
 
 class OPQTokenizer(BaseTransform):
-    r"""Turns the features of items into discrete tokens by optimised product
-    quantisation, `"Optimized Product Quantization for Approximate Nearest
+    r"""Turns the features of items into discrete tokens by optimized product
+    quantization, `"Optimized Product Quantization for Approximate Nearest
     Neighbor Search" <https://ieeexplore.ieee.org/document/6619223>`_.
 
     For each modality, an orthonormal rotation :math:`\mathbf{A}` and
-    :math:`D` codebooks of :math:`K` centroids each are chosen to minimise the
+    :math:`D` codebooks of :math:`K` centroids each are chosen to minimize the
     squared error of
 
     .. math::
@@ -81,11 +81,11 @@ class OPQTokenizer(BaseTransform):
         codebook_size: Centroids :math:`K` per token, a power of two between
             2 and 65536.
         method: :obj:`"opq"`, :obj:`"pq"` (no rotation), or :obj:`"rq"`
-            (each token quantises what the tokens before it leave over).
-        modalities: The modalities to tokenise. (default: all of the graph)
+            (each token quantizes what the tokens before it leave over).
+        modalities: The modalities to tokenize. (default: all of the graph)
         center: If set to :obj:`True`, subtracts the mean of the fitted rows.
         normalize: If set to :obj:`True`, scales rows to unit length (after
-            centring); a zero row stays zero. Without it, items of large norm
+            centering); a zero row stays zero. Without it, items of large norm
             dominate the squared error.
         whiten: If set to :obj:`True`, principal axes are scaled to unit
             variance, such that directions of small variance count as much as
@@ -482,7 +482,7 @@ class OPQTokenizer(BaseTransform):
             those of another item and so must collide), :obj:`error` (squared
             error relative to the variance of the prepared features),
             :obj:`kept_variance`, and :obj:`neighbors` (share of the
-            :obj:`k` nearest neighbours, by cosine, of sampled items that are
+            :obj:`k` nearest neighbors, by cosine, of sampled items that are
             found again when all other items are given by their tokens).
         """
         if not self.is_fitted:

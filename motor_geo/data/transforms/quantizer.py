@@ -1,4 +1,4 @@
-r"""What a fitted vector quantiser does to features, by plain matrix products."""
+r"""What a fitted vector quantizer does to features, by plain matrix products."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from motor_geo.data.transforms.features import as_array, unique_rows
 class Quantizer:
     r"""Turns a feature vector into :math:`D` codes.
 
-    The vector is centred and scaled to unit length (if wanted), projected,
+    The vector is centered and scaled to unit length (if wanted), projected,
     rotated, and cut into :math:`D` blocks, each of which is replaced by the
-    index of its nearest centroid. A residual quantiser does not cut: its
+    index of its nearest centroid. A residual quantizer does not cut: its
     :math:`t`-th centroid is the nearest one to what the first :math:`t - 1`
     centroids leave over.
 
     All distances are computed in double precision on the CPU, and centroids
-    that are equally near up to rounding are resolved in favour of the lowest
+    that are equally near up to rounding are resolved in favor of the lowest
     index, such that the codes of a row do not depend on the rows it is
     encoded with.
 
@@ -37,7 +37,7 @@ class Quantizer:
         kept_variance: Share of the variance inside the projection.
         center: If set to :obj:`True`, subtracts :obj:`mean`.
         normalize: If set to :obj:`True`, scales rows to unit length.
-        residual: If set to :obj:`True`, quantises residuals level by level.
+        residual: If set to :obj:`True`, quantizes residuals level by level.
     """
 
     mean: Tensor
@@ -63,7 +63,7 @@ class Quantizer:
         return self.centroids.size(1)
 
     def prepare(self, x: Tensor) -> Tensor:
-        r"""Centres and normalises rows (zero rows stay zero)."""
+        r"""Centers and normalizes rows (zero rows stay zero)."""
         return prepare(x, self.mean, self.center, self.normalize)
 
     def transform(self, x: Tensor) -> Tensor:
@@ -149,7 +149,7 @@ class Quantizer:
 
 
 def prepare(x: Tensor, mean: Tensor, center: bool, normalize: bool) -> Tensor:
-    r"""Centres rows and scales them to unit length, if wanted, **[n, d]**."""
+    r"""Centers rows and scales them to unit length, if wanted, **[n, d]**."""
     x = x.double()
     if center:
         x = x - mean.double()

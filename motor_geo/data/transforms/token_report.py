@@ -1,4 +1,4 @@
-r"""How well the tokens of a catalogue tell its items apart."""
+r"""How well the tokens of a catalog tell its items apart."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _prepared(quantizer: Quantizer, array: np.ndarray) -> tuple[Tensor, Tensor]:
 
 
 def _overlap(x: Tensor, z: Tensor, decoded: Tensor, k: int, num_samples: int, seed: int) -> float:
-    r"""Share of the nearest neighbours by cosine that are found again when
+    r"""Share of the nearest neighbors by cosine that are found again when
     the query stays exact and the other items are decoded from their tokens.
     """
     generator = torch.Generator().manual_seed(seed)
