@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from torch_geometric import typing
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / 'examples').glob('*.py'))
@@ -29,6 +30,33 @@ def test_own_data(tmp_path):
 def test_custom_gnn(tmp_path):
     rows = re.findall(r'^(\w+) +recall@20 (0\.\d+)', run('custom_gnn', tmp_path), re.M)
     assert [name for name, _ in rows] == ['Embedding', 'TokenCrossEncoder']
+
+
+def measured(out):
+    return float(re.search(r'test recall@20\W+(0\.\d+)', out).group(1))
+
+
+def test_hetero_conv(tmp_path):
+    out = run('hetero_conv', tmp_path)
+    assert '(item, similar_text, item)' in out
+    assert 0 < measured(out) < 1
+
+
+@pytest.mark.skipif(
+    not (typing.WITH_PYG_LIB or typing.WITH_TORCH_SPARSE),
+    reason='PyG samples neighbours with pyg-lib or torch-sparse',
+)
+def test_link_neighbor_loader(tmp_path):
+    out = run('link_neighbor_loader', tmp_path)
+    users, items = map(int, re.search(r'a batch: (\d+) users, (\d+) items', out).groups())
+    assert 256 < users < 2000 and 0 < items < 1500  # A part of the graph.
+    assert 0 < measured(out) < 1
+
+
+def test_lightning_trainer(tmp_path):
+    pytest.importorskip('lightning', reason='PyTorch Lightning is not installed')
+    # One step of validation, under inference mode, comes before training.
+    assert 0 < measured(run('lightning_trainer', tmp_path)) < 1
 
 
 def test_cold_items(tmp_path):
