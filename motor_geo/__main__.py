@@ -1,10 +1,61 @@
-r"""All commands behind one: :obj:`python -m motor_geo`."""
+r"""All commands behind one: :obj:`motor-geo`, or :obj:`python -m motor_geo`."""
 
 from __future__ import annotations
 
+import importlib
 import sys
+from collections.abc import Sequence
 
-from motor_geo.cli import main
+from motor_geo import __version__
+from motor_geo.utils.errors import suggest
+
+#: By command, the module with its function :obj:`main`, and what it does.
+COMMANDS = {
+    'run': ('motor_geo.run', 'train a recommender and evaluate it'),
+    'recommend': ('motor_geo.recommend', 'write top-k lists from a finished run'),
+    'sweep': ('motor_geo.sweep', 'search hyper-parameters on validation'),
+    'reproduce': ('motor_geo.reproduce', 'run the experiments of the papers and report them'),
+    'tokens': ('motor_geo.pipeline.tokens', 'fit the tokens of a data set and measure them'),
+    'compare': ('motor_geo.experiments.compare', 'compare finished runs, with tests per user'),
+    'doctor': ('motor_geo.pipeline.doctor', 'show versions, threads, kernels and the cache'),
+}
+
+
+def usage() -> str:
+    r"""The text of :obj:`--help`."""
+    return '\n'.join(
+        [
+            'usage: motor-geo COMMAND [OPTIONS]',
+            '',
+            'commands:',
+            *(f'  {name:11s}{text}' for name, (_, text) in COMMANDS.items()),
+            '',
+            'options:',
+            '  --version  print the version',
+            '  --help     print this text; after a command, its options',
+        ]
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    name, *rest = arguments or ['--help']
+    if name in ('-h', '--help'):
+        print(usage())
+        return 0
+    if name == '--version':
+        print(f'motor-geo {__version__}')
+        return 0
+    if name not in COMMANDS:
+        hint = suggest(name, COMMANDS)
+        print(f"error: unknown command '{name}'{hint}", file=sys.stderr)
+        return 2
+    try:
+        return int(importlib.import_module(COMMANDS[name][0]).main(rest))
+    except KeyboardInterrupt:
+        print('\ninterrupted', file=sys.stderr)
+        return 130
+
 
 if __name__ == '__main__':
     sys.exit(main())

@@ -7,151 +7,18 @@ What a run of it is, and how processes share the list, is in
 
 from __future__ import annotations
 
-import argparse
-import math
 import multiprocessing
 import shlex
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from motor_geo.pipeline.flags import Config, flatten, parse_flags
-from motor_geo.utils.errors import ConfigError, run_command, suggest
+from motor_geo.experiments.command import parser, prepare
+from motor_geo.utils.errors import ConfigError, run_command
 from motor_geo.utils.memory import tune_process
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
-
-    from motor_geo.experiments.options import ExperimentOptions
-    from motor_geo.experiments.runner import Reproduction
-
-
-def read_options(options: argparse.Namespace, flags: Config) -> ExperimentOptions:
-    r"""What an experiment runs on.
-
-    Raises:
-        ConfigError: If a data set or a backbone is unknown.
-    """
-    from motor_geo.experiments.baselines import BASELINES
-    from motor_geo.experiments.options import ExperimentOptions, backbone, short
-    from motor_geo.experiments.search import override
-    from motor_geo.pipeline.assemble import build_dataset
-    from motor_geo.pipeline.config import resolve
-
-    data, modalities, sizes = {}, {}, {}
-    own = {key: value for key, value in flags.items() if key.startswith('data.')}
-    for folder in options.data:
-        dataset = build_dataset(resolve(override({}, {'data': folder, **own})))
-        if dataset.name in data:
-            raise ConfigError(f"--data: '{dataset.name}' is there twice")
-        data[dataset.name], modalities[dataset.name] = folder, dataset.modalities
-        sizes[dataset.name] = dataset.num_users, dataset.num_items
-    models = tuple(options.models) if options.models else None
-    names = [short(model) for model in models or ()]
-    for model, name in zip(models or (), names):
-        if model not in BASELINES:
-            backbone(model)
-        if names.count(name) > 1:
-            raise ConfigError(f"--models: '{name}' is there twice")
-    grid = read_grid(options.grid, flags) if options.grid else ()
-    if len(grid) > options.effort:
-        raise ConfigError(f'--grid: {len(grid)} values, of which --effort tries {options.effort}')
-    return ExperimentOptions(data, modalities, models, options.effort, flags, sizes, grid)
-
-
-def read_grid(text: str, flags: Config) -> tuple[Config, ...]:
-    r"""Settings from :obj:`OPTION=VALUE,VALUE`.
-
-    Raises:
-        ConfigError: If that is not what it looks like, or the option is set
-            for all runs.
-    """
-    name, _, values = text.partition('=')
-    entries = values.split(',')
-    if not all([name, *entries]):
-        raise ConfigError(f'--grid: expected OPTION=VALUE,VALUE, got {text!r}')
-    if name in flags:
-        raise ConfigError(f'--grid: --{name} is set for all runs')
-    return tuple(flatten(parse_flags([f'--{name}', value])) for value in entries)
-
-
-def parser() -> argparse.ArgumentParser:
-    from motor_geo.experiments.registry import EXPERIMENTS
-
-    names = '\n'.join(f'  {name:18s}{entry.title}' for name, entry in EXPERIMENTS.items())
-    out = argparse.ArgumentParser(
-        prog='python -m motor_geo.reproduce',
-        description='Runs an experiment of a paper and writes a report.',
-        epilog=f'experiments:\n{names}\n\nFurther options (--trainer.patience 50) are those of '
-        'motor_geo.run, for all runs.\nThe same command goes on; processes may share --out.',
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    out.add_argument('name', metavar='NAME', nargs='?', help='the experiment, see below')
-    out.add_argument('--data', nargs='+', default=['synthetic'], help='folders of data sets')
-    out.add_argument('--models', nargs='+', help="backbones and baselines (default: the paper's)")
-    out.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], help='(default: 0 1 2)')
-    out.add_argument(
-        '--effort', type=int, default=3, help='settings tried for each variant (default: 3)'
-    )
-    out.add_argument(
-        '--grid',
-        metavar='OPTION=VALUE,VALUE',
-        help='tried for each backbone (default: `reproduce` of configs/sweep/NAME.yaml)',
-    )
-    out.add_argument(
-        '--budget', type=float, default=math.inf, help='hours after which no run is started'
-    )
-    out.add_argument('--retry', action='store_true', help='try failed runs again')
-    out.add_argument('--jobs', type=int, default=1, help='runs at a time (default: 1)')
-    out.add_argument('--threads', type=int, help='threads of a run')
-    out.add_argument('--device', default='auto', help='auto, cpu or cuda (default: auto)')
-    out.add_argument('--out', help='folder (default: reproduction)')
-    out.add_argument('--report', help="name of the report's files (default: NAME)")
-    out.add_argument(
-        '--render',
-        metavar='FOLDER',
-        help='only write the pages of the reports in FOLDER (NAME.jsonl), to --out if given',
-    )
-    return out
-
-
-def prepare(arguments: Sequence[str]) -> tuple[argparse.Namespace, Reproduction]:
-    r"""Checks the arguments of the command.
-
-    Raises:
-        ConfigError: If one is wrong.
-    """
-    from motor_geo.experiments.registry import ALIASES, EXPERIMENTS
-    from motor_geo.experiments.runner import Reproduction
-    from motor_geo.report.document import NAMING, valid_name
-
-    options, rest = parser().parse_known_args(arguments)
-    options.out = options.out or 'reproduction'
-    if options.name is None:
-        raise ConfigError('Expected the NAME of an experiment, or --render FOLDER')
-    name = ALIASES.get(options.name, options.name)
-    if name not in EXPERIMENTS:
-        raise ConfigError(f"Unknown experiment '{options.name}'{suggest(name, EXPERIMENTS)}")
-    for key in ('jobs', 'effort'):
-        if getattr(options, key) < 1:
-            raise ConfigError(f'--{key}: expected at least 1, got {getattr(options, key)}')
-    if min(options.seeds) < 0 or len(set(options.seeds)) < len(options.seeds):
-        raise ConfigError(f'--seeds: expected different numbers from 0, got {options.seeds}')
-    options.name = name
-    options.report = options.report or name
-    if not valid_name(options.report):
-        raise ConfigError(f'--report: {NAMING}, got {options.report!r}')
-    flags = flatten(parse_flags(rest))
-    for key in ('seed', 'out', 'config'):
-        if key in flags:
-            raise ConfigError(f'--{key} is no option of all runs')
-    general: Config = {'device': options.device}
-    if options.threads is not None:
-        general['threads'] = options.threads
-    experiment = read_options(options, flags)
-    out = Reproduction(EXPERIMENTS[name], experiment, options.out, options.seeds, general)
-    return options, out
 
 
 def render(arguments: Sequence[str]) -> list[str] | None:

@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Any
 from motor_geo.pipeline.flags import (
     CHOICES,
     Config,
-    find_config,
-    merge,
     parse_flags,
-    read_yaml,
+    read_config,
     usage,
 )
-from motor_geo.utils.errors import run_command
+from motor_geo.utils.errors import ConfigError, run_command
 from motor_geo.utils.memory import tune_process
 
 if TYPE_CHECKING:
@@ -50,13 +48,6 @@ def table(result: dict[str, Any]) -> str:
     return '\n'.join(lines)
 
 
-def read_config(flags: Config) -> Config:
-    r"""The options of flags, over those of the file that they name."""
-    flags = dict(flags)
-    path = flags.pop('config', None)
-    return flags if path is None else merge(read_yaml(find_config(path)), flags)
-
-
 def load_config(arguments: Sequence[str]) -> RunConfig:
     r"""The configuration of command-line arguments."""
     from motor_geo.pipeline.config import RunConfig
@@ -86,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def command() -> int:
         flags = parse_flags(arguments)
-        printed = flags.pop('print_config', None)
+        printed, seeds = flags.pop('print_config', None), flags.pop('seeds', None)
         text = help_text(flags)
         if text is not None:
             print(text)
@@ -98,6 +89,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = RunConfig.of(options)
         if printed is not None:
             print(dump(config), end='')
+            return 0
+        if seeds is not None:
+            from motor_geo.pipeline.seeds import read_seeds, run_seeds, seeds_table
+
+            if 'seed' in flags:
+                raise ConfigError('expected --seed or --seeds, got both')
+            print(f'\n{seeds_table(run_seeds(config, read_seeds(seeds)))}')
             return 0
         result = run(config)
         print()

@@ -20,7 +20,6 @@ FLOORS = [
     {'pipeline', 'testing'},
     {'run', 'recommend', 'experiments'},
     {'sweep', 'reproduce'},
-    {'cli'},
 ]
 #: The same inside of `nn`; a room is a module or a folder of modules.
 NN = [

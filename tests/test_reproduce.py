@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from motor_geo import run as run_module
+from motor_geo.experiments.command import prepare
 from motor_geo.experiments.user_values import recompute
 from motor_geo.report.document import Value
 from motor_geo.report.write import read, read_runs
-from motor_geo.reproduce import main, prepare
+from motor_geo.reproduce import main
 from tests.shop import SMALL, make_shop, results, start
 
 pytest.importorskip('matplotlib')

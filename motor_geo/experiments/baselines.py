@@ -25,9 +25,8 @@ from motor_geo.utils.files import atomic_write, check_writable, writing
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-#: What stands in place of the items of a backbone.
+#: Stands in place of the item representation of a backbone.
 NO_ITEMS = 'none'
-
 
 #: What ranks items: vectors, or a function from users **[B]** to scores **[B, N]**.
 Scores = Embeddings | Callable[[Tensor], Tensor]

@@ -1,5 +1,5 @@
 r"""What an experiment runs on: data sets, backbones and the settings that are tried
-for each of them on validation.
+for each of them on validation. PyTorch is imported when it is needed.
 """
 
 from __future__ import annotations
@@ -7,15 +7,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from importlib.resources import files
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
-from motor_geo.experiments.baselines import BASELINES
-from motor_geo.nn.models import MODELS
-from motor_geo.pipeline.config import find_class
+from motor_geo.pipeline.flags import find_config
+from motor_geo.utils.errors import ConfigError
+
+if TYPE_CHECKING:
+    from motor_geo.experiments.baselines import Baseline
+    from motor_geo.nn.models import Recommender
 
 #: Options of runs by dotted name.
 Options = dict[str, Any]
@@ -39,7 +40,23 @@ def backbone(name: str) -> Any:
     Raises:
         ConfigError: If there is none of this name.
     """
+    from motor_geo.pipeline.config import find_class
+
     return find_class('model', name)
+
+
+def all_backbones() -> dict[str, type[Recommender]]:
+    r"""The backbones of the package by name."""
+    from motor_geo.nn.models import MODELS
+
+    return MODELS
+
+
+def all_baselines() -> dict[str, Baseline]:
+    r"""The baselines by name."""
+    from motor_geo.experiments.baselines import BASELINES
+
+    return BASELINES
 
 
 def short(name: str) -> str:
@@ -49,12 +66,12 @@ def short(name: str) -> str:
 
 @lru_cache
 def _settings(name: str) -> list[Options]:
-    root = Path(str(files('motor_geo')))
-    for folder in (root, root.parent):  # Installed, or a copy of the repository.
-        path = folder / 'configs' / 'sweep' / f'{name}.yaml'
-        if path.is_file():
-            return product(yaml.safe_load(path.read_text(encoding='utf-8')).get('reproduce', {}))
-    return [{}]
+    try:
+        path = find_config(f'sweep/{name}', first='sweep')
+    except ConfigError:
+        return [{}]
+    with open(path, encoding='utf-8') as file:
+        return product(yaml.safe_load(file).get('reproduce', {}))
 
 
 def settings_of(model: str) -> list[Options]:
@@ -63,10 +80,11 @@ def settings_of(model: str) -> list[Options]:
     holds where nothing is tried; a backbone without such a file has its
     defaults.
     """
-    if model in BASELINES:
-        return product(BASELINES[model].choices)
+    baselines = all_baselines()
+    if model in baselines:
+        return product(baselines[model].choices)
     name = backbone(model).__name__
-    return list(_settings(name)) if backbone(model) is MODELS.get(name) else [{}]
+    return list(_settings(name)) if backbone(model) is all_backbones().get(name) else [{}]
 
 
 class Variant(NamedTuple):
@@ -113,18 +131,24 @@ class ExperimentOptions(NamedTuple):
     def settings(self, model: str) -> list[Options]:
         r"""What is tried for a backbone or a baseline."""
         own = settings_of(model)
-        return own if model in BASELINES else list(self.grid) or own
+        return own if model in all_baselines() else list(self.grid) or own
 
-    def choose(self, models: Sequence[str], data: str) -> list[str]:
-        r"""The backbones that can be trained on a data set."""
+    def choose(self, models: Sequence[str] | None, data: str) -> list[str]:
+        r"""The backbones that can be trained on a data set: of those that are
+        asked for, or else of :obj:`models`, by default all.
+        """
         count = len(self.modalities[data])
-        wanted = [name for name in self.models or models if name not in BASELINES]
+        models = self.models or (tuple(all_backbones()) if models is None else models)
+        wanted = [name for name in models if name not in all_baselines()]
         return [name for name in wanted if backbone(name).min_modalities <= count]
 
-    def baselines(self, names: Sequence[str] = ()) -> list[str]:
-        r"""The baselines that are asked for, by default :obj:`names`."""
-        wanted = names if self.models is None else self.models
-        return [name for name in wanted if name in BASELINES]
+    def baselines(self, names: Sequence[str] | None = ()) -> list[str]:
+        r"""The baselines that are asked for, or else :obj:`names`, where
+        :obj:`None` are all.
+        """
+        known = all_baselines()
+        wanted = (tuple(known) if names is None else names) if self.models is None else self.models
+        return [name for name in wanted if name in known]
 
     def variant(
         self,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from motor_geo.experiments.baselines import BASELINES
 from motor_geo.experiments.options import ExperimentOptions, Variant
 from motor_geo.experiments.variants import (
     EPOCHS,
@@ -27,7 +26,6 @@ from motor_geo.experiments.variants import (
     sparsity,
     token_counts,
 )
-from motor_geo.nn.models import MODELS
 
 
 class Experiment(NamedTuple):
@@ -144,7 +142,7 @@ _ALL = [
     Experiment(
         'backbones',
         'All backbones with IDs and with tokens, and baselines without parameters',
-        backbones(tuple(MODELS), ('id', 'specific'), tuple(BASELINES)),
+        backbones(None, ('id', 'specific'), None),
         'comparison',
         AGAINST_IDS,
         'motor',

@@ -93,8 +93,15 @@ class Results:
         self.metrics = read_metrics(options.options)
         self.variants = {entry.variant.label: entry for entry in results}
         self._datasets: dict[str, RecommendationDataset] = {}
+        #: What is tested, by label: means over seeds of the metrics of users.
+        self.user_values: dict[Label, dict[str, np.ndarray]] = {}
+        if experiment.reference is not None:
+            tested = self.metrics.tested
+            self.user_values = {
+                label: user_means(own.arrays(), tested) for label, own in self.variants.items()
+            }
         #: Tests per user of all variants that are compared, by label and metric.
-        self.tests = compare(self.user_values(), experiment.reference)
+        self.tests = compare(self.user_values, experiment.reference)
 
     def of(self, data: str) -> dict[Label, VariantResults]:
         r"""Results on a data set."""
@@ -103,13 +110,6 @@ class Results:
     def reference(self, label: Label) -> Label | None:
         r"""What a variant is compared with."""
         return reference_of(label, self.experiment.reference, self.variants)
-
-    def user_values(self) -> dict[Label, dict[str, np.ndarray]]:
-        r"""What is tested, by label: means over seeds of the metrics of users."""
-        if self.experiment.reference is None:
-            return {}
-        tested = self.metrics.tested
-        return {label: user_means(own.arrays(), tested) for label, own in self.variants.items()}
 
     def value(self, label: Label, metric: str) -> Value:
         r"""A metric on the test set."""

@@ -244,6 +244,7 @@ class Reproduction:
         from motor_geo.experiments.views import blocks
 
         results = self.results()
+        found = Results(self.experiment, self.options, results)
         prefix = '' if name == self.experiment.name else f'{name}-'
         runs = {
             job.name: RunInfo(
@@ -262,13 +263,12 @@ class Reproduction:
             intro=self.intro(),
             command=command,
             machine={**versions(), 'device': str(build_device(self.general.get('device', 'auto')))},
-            blocks=blocks(self.experiment, self.options, results, prefix),
+            blocks=blocks(found, prefix),
             runs=runs,
         )
         paths = [*write(out, self.out), save(out, self.out, rows(results, self.metric))]
         path = osp.join(self.out, f'{name}.npz')
-        values = Results(self.experiment, self.options, results).user_values()
-        kept = save_user_values(path, values, self.experiment.reference)
+        kept = save_user_values(path, found.user_values, self.experiment.reference)
         return [*paths, path] if kept else paths
 
     def intro(self) -> str:

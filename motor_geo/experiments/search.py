@@ -22,6 +22,7 @@ from motor_geo.pipeline.config import (
     read_yaml,
     resolve,
 )
+from motor_geo.pipeline.flags import UNHASHED
 from motor_geo.utils.errors import ConfigError
 
 
@@ -137,7 +138,7 @@ class Space:
     def settings(self) -> Config:
         r"""Everything that two halves of a sweep must share."""
         out = flatten({**self.base, 'search': self.search})
-        for key in ('out', 'threads', 'tensorboard', 'device', 'trainer.progress', *self.search):
+        for key in (*UNHASHED, 'trainer.progress', *self.search):
             out.pop('model.name' if key == 'model' else 'items.name' if key == 'items' else key)
         return json.loads(json.dumps(out))
 

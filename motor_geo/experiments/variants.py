@@ -6,7 +6,6 @@ import inspect
 import itertools
 from collections.abc import Callable, Sequence
 
-from motor_geo.experiments.baselines import NO_ITEMS
 from motor_geo.experiments.options import (
     ExperimentOptions,
     Options,
@@ -41,11 +40,15 @@ OPEN: list[Options] = [
 
 
 def backbones(
-    models: Sequence[str], items: Sequence[str], baselines: Sequence[str] = ()
+    models: Sequence[str] | None, items: Sequence[str], baselines: Sequence[str] | None = ()
 ) -> Callable[[ExperimentOptions], list[Variant]]:
-    r"""Every backbone with every form of items, and baselines."""
+    r"""Every backbone with every item representation, and baselines;
+    :obj:`None` stands for all that there are.
+    """
 
     def variants(on: ExperimentOptions) -> list[Variant]:
+        from motor_geo.experiments.baselines import NO_ITEMS
+
         out = []
         for data in on.data:
             for model in on.baselines(baselines):

@@ -20,6 +20,7 @@ from motor_geo.data import InteractionSVD, ItemKNN, OPQTokenizer, Recommendation
 from motor_geo.nn.models import Recommender
 from motor_geo.nn.token_cross import MODES
 from motor_geo.pipeline.config import Config, RunConfig, arguments_of, find_class
+from motor_geo.pipeline.flags import UNHASHED
 from motor_geo.typing import ITEM
 from motor_geo.utils.cache import fingerprint
 from motor_geo.utils.errors import ConfigError
@@ -121,11 +122,7 @@ def run_fingerprint(config: RunConfig | Config, data: str) -> str:
     if isinstance(config, RunConfig):
         config = config.to_dict()
     trainer = {k: v for k, v in config['trainer'].items() if k not in ('epochs', 'progress')}
-    parts = {
-        k: v
-        for k, v in config.items()
-        if k not in ('data', 'out', 'device', 'threads', 'tensorboard')
-    }
+    parts = {k: v for k, v in config.items() if k not in ('data', *UNHASHED)}
     return fingerprint(data, {**parts, 'trainer': trainer})
 
 

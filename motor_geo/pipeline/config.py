@@ -310,6 +310,8 @@ def hints_of(target: type) -> dict[str, Any]:
 
 def _check_general(options: Config) -> Config:
     kinds = {key: get_args(kind) or (kind,) for key, kind in get_type_hints(General).items()}
+    if isinstance(options.get('logger'), str) and not options['logger'].startswith('['):
+        options['logger'] = [options['logger']]
     for key, value in options.items():
         options[key] = _convert(key, kinds[key][0], value)
     out = {**GENERAL, **options}

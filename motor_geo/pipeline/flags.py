@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
 from glob import glob
+from itertools import takewhile
 from typing import Any
 
 import yaml
@@ -38,7 +39,9 @@ class General:
         behavior: Tokens of who used an item in training, beside those of
             content.
         mask_validation: Keep validation items out of the test lists.
-        tensorboard: Write every epoch for TensorBoard.
+        tensorboard: Short for --logger tensorboard.
+        logger: Where every epoch is logged: tensorboard, wandb, mlflow, or
+            the import path of a class; several are separated by spaces.
     """
 
     seed: int = 0
@@ -48,16 +51,22 @@ class General:
     behavior: bool = False
     mask_validation: bool = False
     tensorboard: bool = False
+    logger: list[str] | None = None
 
 
 #: General options and their defaults.
 GENERAL = {field.name: field.default for field in fields(General)}
 assert MISSING not in GENERAL.values()
+#: General options that change no result: they are in no hash.
+UNHASHED = ('out', 'device', 'threads', 'tensorboard', 'logger')
+#: Flags that take several values.
+LISTS = ('logger', 'seeds')
 
 
 def parse_flags(arguments: Sequence[str]) -> Config:
     r"""Reads :obj:`--section.key value` and :obj:`--section.key=value` pairs
-    into a nested dictionary; values stay strings.
+    into a nested dictionary; values stay strings. Several values of a flag of
+    :obj:`LISTS` are a list.
 
     Raises:
         ConfigError: If something is neither a flag nor its value.
@@ -75,10 +84,14 @@ def parse_flags(arguments: Sequence[str]) -> Config:
             if position < len(arguments) and not arguments[position].startswith('--'):
                 value = arguments[position]
                 position += 1
-            elif key in ('config', 'out', 'device', *CHOICES):
+            elif key in ('config', 'out', 'device', *LISTS, *CHOICES):
                 raise ConfigError(f'{flag}: expected a value, got none')
         key = key.replace('-', '_')
-        _insert(config, SHORT.get(key, key).split('.'), value, flag)
+        more: list[str] = []
+        if key in LISTS:
+            more += takewhile(lambda word: not word.startswith('--'), arguments[position:])
+        position += len(more)
+        _insert(config, SHORT.get(key, key).split('.'), [value, *more] if more else value, flag)
     return config
 
 
@@ -130,6 +143,13 @@ def read_yaml(path: str) -> Config:
         else:
             _insert(config, SHORT.get(str(key), str(key)).split('.'), value, f"'{path}'")
     return config
+
+
+def read_config(flags: Config) -> Config:
+    r"""The options of flags, over those of the file that they name."""
+    flags = dict(flags)
+    path = flags.pop('config', None)
+    return flags if path is None else merge(read_yaml(find_config(path)), flags)
 
 
 def merge(*configs: Config) -> Config:
@@ -216,6 +236,7 @@ def usage() -> str:
         'usage: python -m motor_geo.run [--config FILE.yaml|NAME] [--option value ...]',
         '',
         entry('--config', 'A file with options, or the name of one that comes with the package'),
+        entry('--seeds', 'Several seeds, one run after the other: --seeds 0 1 2'),
         entry('--print_config', 'Print every option with its value, and end'),
         *(entry(f'--{key}', text, CHOICES[key]) for key, text in heads.items()),
         *(entry(f'--{a.dest}', a.help or '', a.default) for a in parser._actions),

@@ -7,7 +7,7 @@ import json
 import os
 import os.path as osp
 import platform
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 import yaml
 
 from motor_geo.engine.evaluator import EvalResult, Evaluator, popularity_embeddings
+from motor_geo.engine.loggers import Logger
 from motor_geo.engine.trainer import FitResult, Trainer
 from motor_geo.pipeline.assemble import (
     Assembly,
@@ -25,8 +26,9 @@ from motor_geo.pipeline.assemble import (
     run_fingerprint,
 )
 from motor_geo.pipeline.config import Config, RunConfig, dump, write_yaml
-from motor_geo.pipeline.flags import flatten, read_yaml
+from motor_geo.pipeline.flags import UNHASHED, flatten, read_yaml
 from motor_geo.pipeline.folder import load_weights
+from motor_geo.pipeline.loggers import build_loggers, closing_all
 from motor_geo.typing import ITEM, RATES, Embeddings
 from motor_geo.utils.errors import ConfigError
 from motor_geo.utils.files import atomic_write, check_writable, remove_temporary, writing
@@ -64,12 +66,14 @@ def run(config: RunConfig | Config, progress: bool = True) -> dict[str, Any]:
 
     # Every setting is checked before tokens are fitted and anything is written.
     assembly = assemble(config, dataset)
-    trainer = build_trainer(assembly, out, progress)
+    loggers = build_loggers(config, out)
+    trainer = build_trainer(assembly, out, progress, loggers)
     test = build_evaluator(assembly, 'test', exclude='val' if config.mask_validation else None)
     assembly.add_tokens()
     trainer.data = assembly.data
     claim_folder(assembly, out)
-    fit = trainer.fit()
+    with closing_all(loggers):
+        fit = trainer.fit()
     load_weights(assembly, out)
     with torch.no_grad():
         measured = test.evaluate(assembly.model(assembly.data))
@@ -97,12 +101,13 @@ def build_evaluator(assembly: Assembly, split: str, exclude: str | None = None) 
         )
 
 
-def build_trainer(assembly: Assembly, out: str, progress: bool) -> Trainer:
+def build_trainer(
+    assembly: Assembly, out: str, progress: bool, loggers: Sequence[Logger] = ()
+) -> Trainer:
     r"""Trains the model of an assembly in a folder."""
     config = assembly.config
     options = config.options('trainer')
     options['progress'] = progress and options['progress']
-    writers = [tensorboard_writer(out)] if config.tensorboard else []
     validation = build_evaluator(assembly, 'val')
     with named('trainer'):
         return Trainer(
@@ -112,7 +117,7 @@ def build_trainer(assembly: Assembly, out: str, progress: bool) -> Trainer:
             seed=config.seed,
             out=out,
             fingerprint=assembly.hashes['run'],
-            callbacks=writers,
+            callbacks=loggers,
             user_names=assembly.dataset.user_ids,
             **options,
         )
@@ -187,7 +192,7 @@ def check_folder(config: RunConfig, out: str) -> None:
     path = osp.join(out, 'config.yaml')
     if osp.exists(path):
         old, new = flatten(read_yaml(path)), flatten(yaml.safe_load(dump(config)))
-        free = {'out', 'threads', 'tensorboard', 'device', 'trainer.epochs', 'trainer.progress'}
+        free = {*UNHASHED, 'trainer.epochs', 'trainer.progress'}
         for key in sorted(set(old) | set(new)):
             if key not in free and old.get(key) != new.get(key):
                 raise ConfigError(
@@ -243,22 +248,3 @@ def versions() -> dict[str, str]:
         'faiss': faiss.__version__,
         'numpy': np.__version__,
     }
-
-
-def tensorboard_writer(out: str) -> Callable[[dict[str, Any]], None]:
-    r"""A callback that writes every epoch for TensorBoard."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ConfigError("--tensorboard needs 'pip install motor-geo[tensorboard]'") from error
-    writer: SummaryWriter | None = None
-
-    def write(entry: dict[str, Any]) -> None:
-        nonlocal writer
-        writer = writer or SummaryWriter(out)
-        for name, value in {**entry['losses'], **entry['val']}.items():
-            writer.add_scalar(name, value, entry['epoch'])
-        writer.add_scalar('seconds', entry['seconds'], entry['epoch'])
-        writer.flush()
-
-    return write

@@ -9,10 +9,11 @@ import pytest
 import yaml
 
 from motor_geo.experiments import queue as module
+from motor_geo.experiments.command import prepare
 from motor_geo.pipeline import train as run_module
 from motor_geo.pipeline.assemble import build_dataset
 from motor_geo.report.write import read_runs
-from motor_geo.reproduce import main, prepare
+from motor_geo.reproduce import main
 from tests.shop import NUM_ITEMS, SMALL, make_shop, results, start, table
 
 pytest.importorskip('matplotlib')

@@ -3,11 +3,9 @@ r"""How the report of an experiment shows its results."""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
-from motor_geo.experiments.options import ExperimentOptions
-from motor_geo.experiments.registry import Experiment
-from motor_geo.experiments.results import Results, VariantResults
+from motor_geo.experiments.results import Results
 from motor_geo.experiments.views.comparison import cold, comparison, counts, validation
 from motor_geo.experiments.views.curves import epochs, heat, lines, shares
 from motor_geo.experiments.views.datasets import neighbors, statistics, tokens
@@ -29,24 +27,16 @@ VIEWS: dict[str, Callable[[Results], Iterator[Block]]] = {
 }
 
 
-def blocks(
-    experiment: Experiment,
-    options: ExperimentOptions,
-    results: Sequence[VariantResults],
-    prefix: str = '',
-) -> list[Block]:
+def blocks(results: Results, prefix: str = '') -> list[Block]:
     r"""The tables, figures and texts of a report.
 
     Args:
-        experiment: The experiment.
-        options: What it ran on.
-        results: What came of its variants.
+        results: The results of an experiment.
         prefix: What the names of figures begin with.
     """
-    found = Results(experiment, options, results)
     out: list[Block] = []
     names: set[str] = set()
-    for block in [*VIEWS[experiment.view](found), *validation(found)]:
+    for block in [*VIEWS[results.experiment.view](results), *validation(results)]:
         if not isinstance(block, Text):
             name = f'{prefix}{block.name}' if isinstance(block, Figure) else block.name
             block = block._replace(name=_file_name(name, names))

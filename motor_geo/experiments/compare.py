@@ -1,0 +1,409 @@
+r"""Finished runs side by side, with tests per user: :obj:`motor-geo compare`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os.path as osp
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from motor_geo.pipeline.flags import UNHASHED, Config, flatten, read_yaml
+from motor_geo.utils.errors import ConfigError, run_command, suggest
+from motor_geo.utils.memory import tune_process
+
+if TYPE_CHECKING:
+    from motor_geo.experiments.significance import Paired
+    from motor_geo.report.document import Figure, Report, Table
+
+#: Columns of the table, as far as all runs have them.
+SHOWN = ('recall@10', 'ndcg@10', 'recall@20', 'ndcg@20')
+KINDS = ('.md', '.html', '.json')
+SEEDS = ('seed', 'tokenizer.seed')
+#: Differences in these make no other method; the data are compared by their hash.
+FREE = {*UNHASHED, *SEEDS, 'trainer.progress'}
+
+
+class RunFolder(NamedTuple):
+    r"""A finished run.
+
+    Args:
+        folder: Its folder.
+        result: The content of :obj:`result.json`.
+        options: Its configuration by dotted name; a baseline has none.
+        values: The content of :obj:`per_user.npz`.
+    """
+
+    folder: str
+    result: dict[str, Any]
+    options: Config
+    values: dict[str, np.ndarray]
+
+
+class Method(NamedTuple):
+    r"""Runs that differ in nothing but their seed."""
+
+    label: str
+    runs: list[RunFolder]
+
+    def test(self, metric: str) -> list[float]:
+        r"""A test metric, by run."""
+        return [float(run.result['test'][metric]) for run in self.runs]
+
+    def users(self, metric: str) -> np.ndarray:
+        r"""A test metric of every user, as mean over runs."""
+        return np.stack([run.values[metric] for run in self.runs]).astype(np.float64).mean(axis=0)
+
+
+class Comparison(NamedTuple):
+    r"""Methods, and the tests of all but the first against it.
+
+    Args:
+        data: Name of the data set.
+        metrics: What is compared.
+        methods: The methods, in the order of their runs.
+        tests: Tests per user by label and metric, corrected together. Metrics
+            of lists, such as coverage, have none.
+    """
+
+    data: str
+    metrics: list[str]
+    methods: list[Method]
+    tests: dict[tuple[str, str], Paired]
+
+
+def read_run(folder: str) -> RunFolder:
+    r"""Reads the folder of a finished run.
+
+    Raises:
+        ConfigError: If it is none, or damaged.
+    """
+    from motor_geo.experiments.queue import read_result
+
+    result = read_result(folder)
+    if result is None:
+        raise ConfigError(f"'{folder}' is not the folder of a finished run: it has no result.json")
+    path = osp.join(folder, 'per_user.npz')
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            values = dict(file)
+        result['hashes']['data'], result['seed'], result['model'], values['user']
+    except FileNotFoundError as error:
+        raise ConfigError(f"'{path}' is missing: expected the metrics of every user") from error
+    except Exception as error:
+        raise ConfigError(f"'{folder}' is damaged: expected the results of a run") from error
+    path = osp.join(folder, 'config.yaml')
+    options = flatten(read_yaml(path)) if osp.exists(path) else {}
+    return RunFolder(folder, result, options, values)
+
+
+def check_same(first: RunFolder, other: RunFolder) -> None:
+    r"""Checks that two runs can be compared.
+
+    Raises:
+        ConfigError: If their data or their protocol differ.
+    """
+    if first.result['hashes']['data'] != other.result['hashes']['data']:
+        raise ConfigError(
+            f"'{other.folder}' was made from other data than '{first.folder}' "
+            f'({other.result["data"]} and {first.result["data"]}); expected runs on the same data'
+        )
+    masks = [run.options.get('mask_validation') for run in (first, other) if run.options]
+    same = all(
+        np.array_equal(first.values[key], other.values[key]) for key in ('user', 'ptr', 'item')
+    )
+    if len(set(masks)) > 1 or not same:
+        raise ConfigError(
+            f"'{other.folder}' was evaluated otherwise than '{first.folder}' "
+            f'({"mask_validation" if same else "other held-out items"}); expected the same protocol'
+        )
+
+
+def methods_of(runs: Sequence[RunFolder]) -> list[Method]:
+    r"""Groups runs that differ in nothing but their seed. A seed that occurs
+    twice begins another method.
+    """
+    groups: dict[str, list[RunFolder]] = {}
+    for run in runs:
+        names = [run.result[key] for key in ('model', 'items')]
+        own = {k: v for k, v in run.options.items() if k not in FREE and k[:5] != 'data.'}
+        taken = 0
+        while True:
+            key = json.dumps([names, own, taken], sort_keys=True, default=str)
+            if all(_seeds(run) != _seeds(other) for other in groups.get(key, [])):
+                break
+            taken += 1
+        groups.setdefault(key, []).append(run)
+    members = list(groups.values())
+    return [Method(label, own) for label, own in zip(_labels(members), members)]
+
+
+def _seeds(run: RunFolder) -> tuple[Any, ...]:
+    return run.result['seed'], run.options.get('tokenizer.seed')
+
+
+def _labels(groups: Sequence[Sequence[RunFolder]]) -> list[str]:
+    r"""Model, items, the options that tell methods apart, and at last the folder."""
+    from motor_geo.experiments.options import in_words, short
+
+    heads = []
+    for own in groups:
+        names = [short(own[0].result[key]) for key in ('model', 'items')]
+        heads.append(' '.join(name for name in names if name != 'none'))
+    labels = []
+    for head, own in zip(heads, groups):
+        others = [g[0].options for h, g in zip(heads, groups) if h == head]
+        keys = [k for k in own[0].options if k not in FREE and k[:5] != 'data.']
+        differ = [k for k in keys if any(o.get(k) != own[0].options[k] for o in others)]
+        words = in_words({key: own[0].options[key] for key in differ})
+        labels.append(f'{head}, {words}' if words else head)
+    return [
+        f'{label} ({own[0].folder})' if labels.count(label) > 1 else label
+        for label, own in zip(labels, groups)
+    ]
+
+
+def compare(folders: Sequence[str], metrics: Sequence[str] | None = None) -> Comparison:
+    r"""Compares finished runs on the same data.
+
+    Args:
+        folders: Their folders.
+        metrics: What is compared, such as :obj:`'recall@20'`. (default:
+            recall and NDCG at 10 and 20)
+
+    Raises:
+        ConfigError: If a folder holds no finished run, or one on other data,
+            or a metric is missing.
+    """
+    from motor_geo.experiments.significance import paired_tests
+
+    for folder in folders:
+        if [osp.abspath(other) for other in folders].count(osp.abspath(folder)) > 1:
+            raise ConfigError(f"'{folder}' is there twice")
+    runs = [read_run(folder) for folder in folders]
+    for run in runs[1:]:
+        check_same(runs[0], run)
+    common = [key for key in runs[0].result['test'] if all(key in r.result['test'] for r in runs)]
+    for metric in metrics or ():
+        if metric not in common:
+            raise ConfigError(f"--metric: no '{metric}' in all runs{suggest(metric, common)}")
+    chosen = list(metrics or [key for key in SHOWN if key in common] or common[:4])
+    methods = methods_of(runs)
+    pairs = {
+        (method.label, metric): (method.users(metric), methods[0].users(metric))
+        for method in methods[1:]
+        for metric in chosen
+        if all(metric in run.values for run in runs)
+    }
+    return Comparison(runs[0].result['data'], chosen, methods, paired_tests(pairs))
+
+
+def spread(values: Sequence[float]) -> float | None:
+    r"""The sample standard deviation of two values or more."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def text_table(found: Comparison) -> str:
+    r"""The comparison as text."""
+    rows = [['method', 'seeds', *found.metrics]]
+    for method in found.methods:
+        row = [method.label, str(len(method.runs))]
+        for metric in found.metrics:
+            values = method.test(metric)
+            std = spread(values)
+            row.append(f'{np.mean(values):.4f}' + ('' if std is None else f' ± {std:.4f}'))
+        rows.append(row)
+    lines = [*_aligned(rows)]
+    if found.tests:
+        head = ['against the first', 'metric', 'difference', 'p (Wilcoxon)', 'p (t)', 'users']
+        rows = [head]
+        for (label, metric), test in found.tests.items():
+            p, q = f'{test.corrected_wilcoxon:.3g}', f'{test.corrected_t:.3g}'
+            rows.append([label, metric, f'{test.difference:+.4f}', p, q, f'{test.n:,}'])
+        lines += ['', *_aligned(rows), NOTE]
+    return '\n'.join(lines)
+
+
+NOTE = (
+    'Paired tests per user on means over seeds; p-values are corrected for all comparisons '
+    '(Benjamini and Hochberg).'
+)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return [
+        '  '.join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+    ]
+
+
+def to_json(found: Comparison) -> dict[str, Any]:
+    r"""The comparison as plain values."""
+    return {
+        'data': found.data,
+        'methods': [
+            {
+                'label': method.label,
+                'runs': [run.folder for run in method.runs],
+                'seeds': [run.result['seed'] for run in method.runs],
+                'test': {
+                    metric: {
+                        'mean': float(np.mean(method.test(metric))),
+                        'std': spread(method.test(metric)),
+                        'runs': method.test(metric),
+                    }
+                    for metric in found.metrics
+                },
+                'tests': {
+                    metric: found.tests[method.label, metric]._asdict()
+                    for metric in found.metrics
+                    if (method.label, metric) in found.tests
+                },
+            }
+            for method in found.methods
+        ],
+    }
+
+
+def to_table(found: Comparison) -> Table:
+    r"""The comparison as a table of a report."""
+    from motor_geo.experiments.metrics import spelled
+    from motor_geo.report.document import Column, Row, Table, Value
+
+    rows = []
+    for method in found.methods:
+        cells: list[Value | str] = []
+        for metric in found.metrics:
+            values, test = method.test(metric), found.tests.get((method.label, metric))
+            cells.append(
+                Value(
+                    float(np.mean(values)),
+                    spread(values),
+                    p=None if test is None else test.corrected_wilcoxon,
+                    runs=tuple(run.folder for run in method.runs),
+                )
+            )
+        rows.append(Row([method.label], cells))
+    columns = [Column(spelled(metric)) for metric in found.metrics]
+    notes = [f'Compared with {found.methods[0].label}. {NOTE}'] if found.tests else []
+    return Table('comparison', found.data, ['method'], columns, rows, notes)
+
+
+def to_figure(found: Comparison) -> Figure:
+    r"""The comparison as bars."""
+    from motor_geo.experiments.metrics import spelled
+    from motor_geo.report.document import Figure, Series
+
+    series = []
+    for method in found.methods:
+        values = [method.test(metric) for metric in found.metrics]
+        std = [spread(entry) for entry in values]
+        runs = tuple(run.folder for run in method.runs)
+        series.append(Series(method.label, (), [float(np.mean(v)) for v in values], std, runs))
+    names = [spelled(metric) for metric in found.metrics]
+    return Figure('bars', found.data, 'bar', 'metric', 'mean over users', series, names)
+
+
+def to_report(found: Comparison, command: str, figure: bool) -> Report:
+    r"""The comparison as a report."""
+    from motor_geo.report.document import Block, Report, RunInfo
+
+    runs = [run for method in found.methods for run in method.runs]
+    blocks: list[Block] = [to_table(found)]
+    if figure:
+        blocks.append(to_figure(found))
+    return Report(
+        name='comparison',
+        title=f'Runs on {found.data}',
+        intro='Test metrics of the best epoch on validation, as means over seeds.',
+        command=command,
+        machine=runs[0].result.get('versions', {}),
+        blocks=blocks,
+        runs={
+            run.folder: RunInfo(
+                run.folder,
+                shlex.join(['motor-geo', 'run', '--config', osp.join(run.folder, 'config.yaml')])
+                if run.options
+                else '–',
+                int(run.result['seed']),
+                float(run.result['seconds']),
+                int(run.result.get('best_epoch', 0)),
+            )
+            for run in runs
+        },
+    )
+
+
+def parser() -> argparse.ArgumentParser:
+    out = argparse.ArgumentParser(
+        prog='motor-geo compare',
+        description='Compares finished runs on the same data: test metrics as means over seeds, '
+        'and paired tests per user against the first.',
+        allow_abbrev=False,
+    )
+    out.add_argument('runs', metavar='RUN', nargs='+', help='folders of finished runs')
+    out.add_argument(
+        '--metric',
+        nargs='+',
+        help='what is compared, such as recall@20 (default: recall and ndcg at 10 and 20)',
+    )
+    out.add_argument(
+        '--out', metavar='FILE', help='write it as .md, .html or .json, by the ending of the name'
+    )
+    out.add_argument('--plot', metavar='FILE', help='draw bars of the metrics, as .svg')
+    return out
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    tune_process()
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = parser().parse_args(arguments)
+    line = shlex.join(['motor-geo', 'compare', *arguments])
+    return run_command(lambda: command(options, line))
+
+
+def command(options: argparse.Namespace, line: str) -> int:
+    r"""Compares, prints and writes what is asked for."""
+    for key, kinds in (('out', KINDS), ('plot', ('.svg',))):
+        path = getattr(options, key)
+        if path is not None and osp.splitext(path)[1] not in kinds:
+            raise ConfigError(f"--{key}: expected a name with {' or '.join(kinds)}, got '{path}'")
+    found = compare(options.runs, options.metric)
+    print(text_table(found))
+    for path in write(found, line, options.out, options.plot):
+        print(f"written: '{path}'")
+    return 0
+
+
+def write(found: Comparison, line: str, out: str | None, plot: str | None) -> list[str]:
+    r"""Writes a comparison as a page or as JSON, and its figure.
+
+    Returns:
+        The paths.
+    """
+    from motor_geo.report.plot import svg
+    from motor_geo.report.write import render
+    from motor_geo.utils.files import atomic_write, writing
+
+    files = {}
+    if plot is not None:
+        files[plot] = svg(to_figure(found))
+    if out is not None and out.endswith('.json'):
+        files[out] = json.dumps(to_json(found), indent=1) + '\n'
+    elif out is not None:
+        kind = osp.splitext(out)[1][1:]
+        page = to_report(found, line, figure=plot is not None and kind == 'html')
+        files[out] = render(page, kind, None if plot is None else {'bars': files[plot]})
+    for path, text in files.items():
+        with writing(path), atomic_write(path) as temporary:
+            with open(temporary, 'w', encoding='utf-8', newline='\n') as file:
+                file.write(text)
+    return list(files)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,145 @@
+r"""What the package finds on a machine: :obj:`motor-geo doctor`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import os.path as osp
+import platform
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+from motor_geo import __version__
+from motor_geo.utils.errors import run_command
+from motor_geo.utils.memory import tune_process
+
+REQUIRED = {
+    'torch': 'torch',
+    'torch-geometric': 'torch_geometric',
+    'faiss-cpu': 'faiss',
+    'numpy': 'numpy',
+    'scipy': 'scipy',
+    'jsonargparse': 'jsonargparse',
+}
+#: By distribution: the module, and what it is for.
+OPTIONAL = {
+    'torch-sparse': ('torch_sparse', 'layers that take a SparseTensor'),
+    'pyarrow': ('pyarrow', 'tables in memory, and .parquet files'),
+    'matplotlib': ('matplotlib', 'figures of reproduce and compare'),
+    'optuna': ('optuna', 'sweeps over ranges'),
+    'tensorboard': ('tensorboard', '--logger tensorboard'),
+    'wandb': ('wandb', '--logger wandb'),
+    'mlflow': ('mlflow', '--logger mlflow'),
+    'sentence-transformers': ('sentence_transformers', 'item descriptions to vectors'),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    tune_process()
+    parser = argparse.ArgumentParser(
+        prog='motor-geo doctor',
+        description='Shows versions, optional packages, threads, kernels, the device and the '
+        'cache of tokens and graphs.',
+    )
+    parser.add_argument(
+        '--clear-cache', action='store_true', help='delete all cached tokens and graphs'
+    )
+    options = parser.parse_args(arguments)
+    return run_command(lambda: command(options.clear_cache))
+
+
+def command(clear: bool) -> int:
+    r"""Clears the cache, or prints what there is."""
+    if clear:
+        paths = cache_entries()
+        size = sum(map(osp.getsize, paths))
+        for path in paths:
+            with suppress(FileNotFoundError):  # Another process clears it, too.
+                os.remove(path)
+        print(f"entries deleted: {len(paths)} ({megabytes(size)}), from '{cache_folder()}'")
+        return 0
+    titles = {'Versions': versions(), 'Optional packages': optional(), 'Machine': machine()}
+    for title, rows in {**titles, 'Cache': cache()}.items():
+        print(title)
+        for name, text in rows.items():
+            print(f'  {name:24s}{text}')
+    return 0
+
+
+def versions() -> dict[str, str]:
+    r"""Versions of what is needed."""
+    out = {'motor-geo': __version__, 'python': platform.python_version()}
+    return out | {name: found(name, module) or 'missing' for name, module in REQUIRED.items()}
+
+
+def optional() -> dict[str, str]:
+    r"""Versions of what is optional, and what it is for."""
+    return {
+        name: f'{found(name, module) or "missing":12s}{purpose}'
+        for name, (module, purpose) in OPTIONAL.items()
+    }
+
+
+def found(name: str, module: str) -> str | None:
+    r"""The version of a package, if it is there."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None if find_spec(module) is None else 'unknown version'
+
+
+def machine() -> dict[str, str]:
+    r"""Threads, kernels, and the device that :obj:`auto` stands for."""
+    import torch
+    import torch_geometric.typing
+
+    from motor_geo.pipeline.assemble import build_device
+
+    device = str(build_device('auto'))
+    if torch.cuda.is_available():
+        device += f' ({torch.cuda.get_device_name()}, CUDA {torch.version.cuda})'
+    kernels = {
+        'oneDNN': torch.backends.mkldnn.is_available(),
+        'MKL': torch.backends.mkl.is_available(),
+        'OpenMP': torch.backends.openmp.is_available(),
+        'SparseTensor': torch_geometric.typing.WITH_TORCH_SPARSE,
+    }
+    return {
+        'system': platform.platform(),
+        'device of auto': device,
+        'threads': f'{torch.get_num_threads()} of {os.cpu_count()} cores',
+        'vector instructions': torch.backends.cpu.get_cpu_capability(),
+        **{name: 'yes' if there else 'no' for name, there in kernels.items()},
+    }
+
+
+def cache() -> dict[str, str]:
+    r"""Folder and content of the cache."""
+    paths = cache_entries()
+    size = megabytes(sum(map(osp.getsize, paths)))
+    return {'folder': cache_folder(), 'entries': f'{len(paths)} ({size})'}
+
+
+def cache_folder() -> str:
+    r"""The folder of the cache."""
+    from motor_geo.utils.cache import cache_dir
+
+    return cache_dir()
+
+
+def cache_entries() -> list[str]:
+    r"""The files of the cache."""
+    folder = cache_folder()
+    names = sorted(os.listdir(folder)) if osp.isdir(folder) else []
+    return [osp.join(folder, name) for name in names if name.endswith('.pt')]
+
+
+def megabytes(size: int) -> str:
+    return f'{size / 1e6:.1f} MB'
+
+
+if __name__ == '__main__':
+    sys.exit(main())
