@@ -171,7 +171,7 @@ def default_folder(config: RunConfig | Config) -> str:
         config = config.to_dict()
     data, model, items = (config[section]['name'] for section in ('data', 'model', 'items'))
     # Of an import path, the class; a folder may have a dot in its name.
-    data = data.rpartition('.')[2] if 'path' not in config['data'] else osp.basename(data)
+    data = osp.basename(data) if osp.isabs(data) else data.rpartition('.')[2]
     names = data, model.rpartition('.')[2], items.rpartition('.')[2]
     return osp.join('runs', '-'.join([*names, f'seed{config["seed"]}']))
 
