@@ -22,19 +22,20 @@ if TYPE_CHECKING:
 
 def table(result: dict[str, Any]) -> str:
     r"""The closing table."""
-    ks = sorted({int(key.split('@')[1]) for key in result['test'] if '@' in key})
+    measured = result['test'] or result['val']
+    ks = sorted({int(key.split('@')[1]) for key in measured if '@' in key})
     names: list[str] = []
     for key in result['test']:
         name = key.split('@')[0]
         if name not in names:
             names.append(name)
-    lines = [f'{"":18s}' + ''.join(f'{f"@{k}":>10s}' for k in ks)]
-    for name in names:
-        cells = ''.join(f'{result["test"].get(f"{name}@{k}", float("nan")):10.4f}' for k in ks)
-        lines.append(f'test {name:13s}{cells}')
-    for title, source in (('val recall', 'val'), ('popularity recall', 'popularity')):
-        cells = ''.join(f'{result[source].get(f"recall@{k}", float("nan")):10.4f}' for k in ks)
-        lines.append(f'{title:18s}{cells}')
+    rows = [(f'test {name}', 'test', name) for name in names]
+    rows += [('val recall', 'val', 'recall'), ('popularity recall', 'popularity', 'recall')]
+    lines = [f'{"":18s}' + ''.join(f'{f"@{k}":>10s}' for k in ks)] if ks else []
+    for title, source, name in rows:
+        values = [result[source].get(f'{name}@{k}', float('nan')) for k in ks]
+        if result[source]:
+            lines.append(f'{title:18s}' + ''.join(f'{value:10.4f}' for value in values))
     share = result['num_item_parameters']
     lines.append(
         f'{result["model"]} with {result["items"]} items on {result["data"]}, seed '

@@ -60,7 +60,9 @@ def command(arguments: Sequence[str]) -> int:
     from motor_geo.pipeline.train import default_folder
 
     space = read_space(paths, flags)
-    out = out or osp.join('sweeps', osp.basename(default_folder(space.base)))
+    out = (
+        osp.expanduser(out) if out else osp.join('sweeps', osp.basename(default_folder(space.base)))
+    )
     sweep = Sweep(space, out, None if trials is None else int(trials))
     if retry == 'true':
         sweep.retry()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os.path as osp
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -46,10 +47,11 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument('--jobs', type=int, default=1, help='runs at a time (default: 1)')
     out.add_argument('--threads', type=int, help='threads of a run')
     out.add_argument('--device', default='auto', help='auto, cpu or cuda (default: auto)')
-    out.add_argument('--out', help='folder (default: reproduction)')
+    out.add_argument('--out', type=osp.expanduser, help='folder (default: reproduction)')
     out.add_argument('--report', help="name of the report's files (default: NAME)")
     out.add_argument(
         '--render',
+        type=osp.expanduser,
         metavar='FOLDER',
         help='only write the pages of the reports in FOLDER (NAME.jsonl), to --out if given',
     )

@@ -19,7 +19,7 @@ from torch_geometric.transforms import BaseTransform
 from motor_geo.data import InteractionSVD, ItemKNN, OPQTokenizer, RecommendationDataset
 from motor_geo.nn.models import Recommender
 from motor_geo.nn.token_cross import MODES
-from motor_geo.pipeline.config import Config, RunConfig, arguments_of, find_class
+from motor_geo.pipeline.config import Config, RunConfig, arguments_of
 from motor_geo.pipeline.flags import UNHASHED
 from motor_geo.typing import ITEM
 from motor_geo.utils.cache import fingerprint
@@ -147,9 +147,8 @@ def build_device(name: str) -> torch.device:
 
 def build_dataset(config: RunConfig | Config) -> RecommendationDataset:
     r"""The data set of a resolved configuration."""
-    section = config.data if isinstance(config, RunConfig) else config['data']
-    options = {key: value for key, value in section.items() if key != 'name'}
-    return find_class('data', section['name'])(**options)
+    config = RunConfig.of(config)
+    return config.target('data')(**config.options('data'))
 
 
 def check_features(config: RunConfig, data: HeteroData) -> None:

@@ -35,6 +35,7 @@ from motor_geo.pipeline.flags import (
     Config,
     General,
     entry,
+    expand,
     flatten,
     merge,
     parse_flags,
@@ -144,6 +145,7 @@ class RunConfig(General):
         """
         if isinstance(config, RunConfig):
             return config
+        config = expand(config)
         known = [*CHOICES, *FIXED, *GENERAL]
         for key in config:
             if key not in known:
@@ -156,9 +158,12 @@ class RunConfig(General):
             if section == 'data' and osp.exists(osp.expanduser(name)) and name not in DATASETS:
                 # `recommend` may be called from another folder.
                 name = osp.abspath(osp.expanduser(name))
-                options = {'path': name, **options}
+                options['path'] = name
             target = find_class(section, name)
-            sections[section] = {'name': name, **check(section, target, options, name)}
+            checked = check(section, target, options, name)
+            if is_folder(section, name):
+                del checked['path']  # It is the name.
+            sections[section] = {'name': name, **checked}
         for section, target in FIXED.items():
             sections[section] = check(section, target, config.get(section, {}), section)
         given = {key: config[key] for key in GENERAL if config.get(key) is not None}
@@ -171,7 +176,9 @@ class RunConfig(General):
 
     def options(self, section: str) -> Config:
         r"""Arguments of the constructor of a section."""
-        return {key: value for key, value in getattr(self, section).items() if key != 'name'}
+        out = dict(getattr(self, section))
+        name = out.pop('name', '')
+        return {'path': name, **out} if is_folder(section, name) else out
 
     def target(self, section: str) -> Any:
         r"""The class of a section."""
@@ -194,6 +201,11 @@ class RunConfig(General):
     @classmethod
     def _load(cls, config: Config) -> RunConfig:
         return cls(**config)
+
+
+def is_folder(section: str, name: str) -> bool:
+    r"""Whether the name of a data set is the path of its files."""
+    return section == 'data' and osp.isabs(name)
 
 
 def resolve(config: RunConfig | Config) -> Config:
@@ -315,6 +327,8 @@ def _check_general(options: Config) -> Config:
     for key, value in options.items():
         options[key] = _convert(key, kinds[key][0], value)
     out = {**GENERAL, **options}
+    if out['out'] is not None:
+        out['out'] = osp.expanduser(out['out'])
     if not 0 <= out['seed'] < 2**63:
         raise ConfigError(f'seed: expected 0 or more, below 2^63, got {out["seed"]}')
     if out['threads'] is not None and out['threads'] < 1:

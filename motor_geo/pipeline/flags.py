@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import os.path as osp
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from glob import glob
 from itertools import takewhile
@@ -133,15 +133,30 @@ def read_yaml(path: str) -> Config:
         raise ConfigError(
             f"'{path}': expected a mapping of options, got {textwrap.shorten(repr(content), 60)}"
         )
+    return expand(content, f"'{path}'")
+
+
+def expand(content: Mapping[str, Any], where: str = 'configuration') -> Config:
+    r"""Options in sections. :obj:`model: FREEDOM` is short for
+    :obj:`model: {name: FREEDOM}`, and :obj:`epochs: 5` for
+    :obj:`trainer: {epochs: 5}`.
+
+    Args:
+        content: Options, short or not.
+        where: Where they are written, for messages.
+
+    Raises:
+        ConfigError: If a section is no mapping.
+    """
     config: Config = {}
     for key, value in content.items():
-        if key in (*CHOICES, *SECTIONS) and isinstance(value, dict):
+        if key in (*CHOICES, *SECTIONS) and isinstance(value, Mapping):
             options = {str(option): entry for option, entry in value.items()}
             config.setdefault(key, {}).update(options)
         elif key in SECTIONS:
-            raise ConfigError(f"'{path}': '{key}' must be a mapping of options (got {value!r})")
+            raise ConfigError(f"{where}: '{key}' must be a mapping of options (got {value!r})")
         else:
-            _insert(config, SHORT.get(str(key), str(key)).split('.'), value, f"'{path}'")
+            _insert(config, SHORT.get(str(key), str(key)).split('.'), value, where)
     return config
 
 
@@ -192,6 +207,7 @@ def find_config(name: str, first: str | None = None) -> str:
     Raises:
         ConfigError: If there is no such file, or several have the name.
     """
+    name = osp.expanduser(name)
     if osp.exists(name) or osp.splitext(name)[1] in ('.yaml', '.yml') or osp.isabs(name):
         return name
     found: dict[str, str] = {}

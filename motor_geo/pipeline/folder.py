@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import os.path as osp
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch_geometric.data import HeteroData
 
 from motor_geo.data import OPQTokenizer, RecommendationDataset
 from motor_geo.engine.checkpoint import load_checkpoint
 from motor_geo.nn.models import Recommender
-from motor_geo.pipeline.assemble import Assembly, assemble, tokenizer_fingerprint
+from motor_geo.pipeline.assemble import Assembly, assemble, build_dataset, tokenizer_fingerprint
 from motor_geo.pipeline.config import RunConfig
-from motor_geo.pipeline.flags import read_yaml
+from motor_geo.pipeline.flags import CHOICES, read_yaml
 from motor_geo.utils.errors import ConfigError
+
+#: What a run was trained on, in short.
+DATA = 'data.json'
+#: Arguments of data sets that say where their files are.
+PLACES = ('path', 'root')
 
 
 class LoadedRun(NamedTuple):
@@ -27,18 +32,23 @@ class LoadedRun(NamedTuple):
     model: Recommender
 
 
-def load_run(folder: str, device: str = 'auto') -> LoadedRun:
+def load_run(folder: str, device: str = 'auto', data: str | None = None) -> LoadedRun:
     r"""Loads the best weights of a run, and the data they were trained on.
 
     Args:
         folder: The folder of the run.
         device: Where to put model and graph.
+        data: Where the data are now, if they have moved since.
 
     Raises:
         FileNotFoundError: If the folder holds no run.
         ValueError: If the data have changed since.
     """
-    assembly = assemble(read_config(folder), device=device)
+    folder = osp.expanduser(folder)
+    config = read_config(folder, data)
+    dataset = build_dataset(config)
+    check_data(folder, config, dataset)
+    assembly = assemble(config, dataset, device)
     if assembly.tokenizer is not None:
         assembly.add_tokens(load_tokenizer(folder, assembly.tokenizer))
     load_weights(assembly, folder)
@@ -47,21 +57,109 @@ def load_run(folder: str, device: str = 'auto') -> LoadedRun:
     )
 
 
-def read_config(folder: str) -> RunConfig:
+def read_config(folder: str, data: str | None = None) -> RunConfig:
     r"""The configuration of a run.
+
+    Args:
+        folder: The folder of the run.
+        data: Where the data are now, if they have moved since.
 
     Raises:
         FileNotFoundError: If the folder holds no run.
-        ConfigError: If the configuration is damaged.
+        ConfigError: If the configuration is damaged, or the data are gone.
     """
     path = osp.join(folder, 'config.yaml')
     if not osp.isfile(path):
         raise FileNotFoundError(f"'{folder}' is not the folder of a run: it has no config.yaml")
     config = read_yaml(path)
+    section = config.get('data', {})
+    name = str(section.get('name', ''))
+    if data is not None:
+        moved = osp.abspath(osp.expanduser(data))
+        if not osp.exists(moved):
+            raise ConfigError(f"--data: '{data}' does not exist; expected the data of '{folder}'")
+        key = 'name' if osp.isabs(name) else next((k for k in PLACES if k in section), None)
+        if key is None:
+            raise ConfigError(
+                f"--data: the data of '{folder}', '{name or CHOICES['data']}', are in no folder "
+                'that could have moved'
+            )
+        config['data'] = {**section, key: moved}
+    elif osp.isabs(name) and not osp.exists(name):
+        raise ConfigError(
+            f"'{path}': the data '{name}' do not exist; if they have moved, --data FOLDER says "
+            'where they are now'
+        )
     try:
         return RunConfig.of(config)
     except ConfigError as error:
         raise ConfigError(f"'{path}': {error}") from error
+
+
+def describe_data(dataset: RecommendationDataset) -> dict[str, Any]:
+    r"""Sizes and hash of a data set: the content of :obj:`data.json`."""
+    sizes = dataset.summary()
+    keys = ('name', 'users', 'items', 'train', 'val', 'test', 'modalities')
+    return {**{key: sizes[key] for key in keys}, 'hash': dataset.fingerprint}
+
+
+def check_data(folder: str, config: RunConfig, dataset: RecommendationDataset) -> None:
+    r"""Checks that the data are those that the run in a folder, if there is
+    one, was trained on.
+
+    Raises:
+        ConfigError: If they are not. The message tells what differs.
+    """
+    old = _read_json(osp.join(folder, DATA)) or {}
+    known = old.get('hash')
+    if known is None:  # A run of an older version.
+        hashes = (_read_json(osp.join(folder, 'result.json')) or {}).get('hashes')
+        known = hashes.get('data') if isinstance(hashes, dict) else None
+    if known is None or known == dataset.fingerprint:
+        return
+    name = config.data['name']
+    place = name if osp.isabs(name) else dataset.name
+    what = ', '.join(_differences(old, describe_data(dataset)))
+    raise ConfigError(
+        f"The data in '{place}' have changed since training{f' ({what})' if what else ''}; "
+        f"expected those of '{folder}'"
+    )
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    r"""What differs between two data sets."""
+    try:
+        splits = {split: (new[split], old[split]) for split in ('train', 'val', 'test')}
+        total = [sum(int(counts[i]) for counts in splits.values()) for i in (0, 1)]
+        pairs = {key: (new[key], old[key]) for key in ('users', 'items')}
+        pairs['interactions'] = total[0], total[1]
+        before, after = dict(old['modalities']), dict(new['modalities'])
+    except (KeyError, TypeError, ValueError):
+        return []  # Sizes are not known.
+    out = [f'{now} instead of {then} {key}' for key, (now, then) in pairs.items() if now != then]
+    if total[0] == total[1]:
+        out += [
+            f'{now} instead of {then} interactions for {split}'
+            for split, (now, then) in splits.items()
+            if now != then
+        ]
+    if before != after:
+        out.append(f'features of {_spell(after)} instead of {_spell(before)}')
+    return out or ['of the same sizes, but with other interactions or features']
+
+
+def _spell(widths: dict[str, int]) -> str:
+    return ' and '.join(f"'{m}' ({width} columns)" for m, width in widths.items()) or 'no modality'
+
+
+def _read_json(path: str) -> dict[str, Any] | None:
+    r"""The content of a file, if there is one that is not damaged."""
+    try:
+        with open(path) as file:
+            content = json.load(file)
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def load_weights(assembly: Assembly, folder: str) -> None:
@@ -89,11 +187,9 @@ def load_tokenizer(folder: str, expected: OPQTokenizer) -> OPQTokenizer:
             f"'{path}' belongs to another run: it has {sizes[0]} tokens of {sizes[1]} values, "
             f"'config.yaml' {wanted[0]} of {wanted[1]}"
         )
-    try:
-        with open(osp.join(folder, 'result.json')) as file:
-            known = json.load(file)['hashes'].get('tokenizer')
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        known = None  # Not finished yet: nothing to compare with.
+    hashes = (_read_json(osp.join(folder, 'result.json')) or {}).get('hashes')
+    # Not finished yet: nothing to compare with.
+    known = hashes.get('tokenizer') if isinstance(hashes, dict) else None
     if known is not None and known != tokenizer_fingerprint(tokenizer):
         raise ValueError(f"'{path}' belongs to another run: expected the codebooks of training")
     return tokenizer

@@ -3,11 +3,14 @@ r"""Trains a recommender and evaluates it: :obj:`python -m motor_geo.run`."""
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
+import logging
 import os
 import os.path as osp
 import platform
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -27,11 +30,13 @@ from motor_geo.pipeline.assemble import (
 )
 from motor_geo.pipeline.config import Config, RunConfig, dump, write_yaml
 from motor_geo.pipeline.flags import UNHASHED, flatten, read_yaml
-from motor_geo.pipeline.folder import load_weights
+from motor_geo.pipeline.folder import DATA, PLACES, check_data, describe_data, load_weights
 from motor_geo.pipeline.loggers import build_loggers, closing_all
 from motor_geo.typing import ITEM, RATES, Embeddings
 from motor_geo.utils.errors import ConfigError
-from motor_geo.utils.files import atomic_write, check_writable, remove_temporary, writing
+from motor_geo.utils.files import atomic_write, check_writable, locked, remove_temporary, writing
+
+LOG = logging.getLogger(__name__)
 
 
 def run(config: RunConfig | Config, progress: bool = True) -> dict[str, Any]:
@@ -57,11 +62,17 @@ def run(config: RunConfig | Config, progress: bool = True) -> dict[str, Any]:
     check_folder(config, out)
     dataset = build_dataset(config)
     if progress:
-        print(dataset)
-    result = read_result(out, run_fingerprint(config, dataset.fingerprint), config)
+        LOG.info('%s', dataset)
+
+    def finished() -> dict[str, Any] | None:
+        check_data(out, config, dataset)
+        result = read_result(out, run_fingerprint(config, dataset.fingerprint), config)
+        if result is not None and progress:
+            LOG.info("'%s' is finished; delete it to run anew", out)
+        return result
+
+    result = finished()
     if result is not None:
-        if progress:
-            print(f"'{out}' is finished; delete it to run anew")
         return result
 
     # Every setting is checked before tokens are fitted and anything is written.
@@ -69,28 +80,54 @@ def run(config: RunConfig | Config, progress: bool = True) -> dict[str, Any]:
     loggers = build_loggers(config, out)
     trainer = build_trainer(assembly, out, progress, loggers)
     test = build_evaluator(assembly, 'test', exclude='val' if config.mask_validation else None)
-    assembly.add_tokens()
-    trainer.data = assembly.data
+    with ExitStack() as stack, closing_all(loggers):
+        if osp.isdir(out):
+            hold_folder(stack, out)
+        assembly.add_tokens()
+        trainer.data = assembly.data
+        hold_folder(stack, out)
+        check_folder(config, out)  # Another process may have been faster.
+        result = finished()
+        return train(assembly, trainer, test, out) if result is None else result
+
+
+def hold_folder(stack: ExitStack, out: str) -> None:
+    r"""Holds the lock of the folder of a run.
+
+    Raises:
+        ConfigError: If another process holds it.
+    """
+    if not stack.enter_context(locked(out)):
+        raise ConfigError(f"'{out}' is in use by another process")
+
+
+def train(assembly: Assembly, trainer: Trainer, test: Evaluator | None, out: str) -> dict[str, Any]:
+    r"""Trains, evaluates the best weights, and writes the result."""
     claim_folder(assembly, out)
-    with closing_all(loggers):
-        fit = trainer.fit()
+    fit = trainer.fit()
     load_weights(assembly, out)
-    with torch.no_grad():
-        measured = test.evaluate(assembly.model(assembly.data))
-        popularity = test.evaluate(popularity_of(assembly))
-    write_per_user(assembly, measured, out)
+    measured = popularity = None
+    if test is not None:
+        with torch.no_grad():
+            measured = test.evaluate(assembly.model(assembly.data))
+            popularity = test.evaluate(popularity_of(assembly))
+        write_per_user(assembly, measured, out)
     result = summarize(assembly, fit, measured, popularity)
-    with writing(osp.join(out, 'result.json')) as path, atomic_write(path) as temporary:
-        with open(temporary, 'w') as stream:
-            json.dump(result, stream, indent=1)
+    write_json(result, osp.join(out, 'result.json'))
     return result
 
 
-def build_evaluator(assembly: Assembly, split: str, exclude: str | None = None) -> Evaluator:
-    r"""Ranks the held-out items of a split."""
+def write_json(content: dict[str, Any], path: str) -> None:
+    r"""Writes a dictionary as JSON."""
+    with writing(path), atomic_write(path) as temporary, open(temporary, 'w') as stream:
+        json.dump(content, stream, indent=1)
+
+
+def build_evaluator(assembly: Assembly, split: str, exclude: str | None = None) -> Evaluator | None:
+    r"""Ranks the held-out items of a split; :obj:`None` if there are none."""
     dataset, data, device = assembly.dataset, assembly.data, assembly.device
     if len(dataset.targets(split)) == 0:
-        raise ConfigError(f"'{dataset.name}': split '{split}' has no interactions to evaluate")
+        return None
     with named('evaluator'):
         return Evaluator(
             dataset.targets(split).to(device),
@@ -104,11 +141,22 @@ def build_evaluator(assembly: Assembly, split: str, exclude: str | None = None) 
 def build_trainer(
     assembly: Assembly, out: str, progress: bool, loggers: Sequence[Logger] = ()
 ) -> Trainer:
-    r"""Trains the model of an assembly in a folder."""
+    r"""Trains the model of an assembly in a folder.
+
+    Raises:
+        ConfigError: If a setting is wrong, or nothing tells when to stop:
+            without a validation split, the number of epochs has to be given.
+    """
     config = assembly.config
     options = config.options('trainer')
     options['progress'] = progress and options['progress']
     validation = build_evaluator(assembly, 'val')
+    most = inspect.signature(Trainer).parameters['epochs'].default
+    if validation is None and config.trainer['epochs'] == most:
+        raise ConfigError(
+            f"'{assembly.dataset.name}' has no interactions for validation, so that nothing tells "
+            f'when to stop; give the number of epochs to train with --epochs (other than {most})'
+        )
     with named('trainer'):
         return Trainer(
             assembly.model,
@@ -143,9 +191,12 @@ def write_per_user(assembly: Assembly, measured: EvalResult, out: str) -> None:
 
 
 def summarize(
-    assembly: Assembly, fit: FitResult, measured: EvalResult, popularity: EvalResult
+    assembly: Assembly,
+    fit: FitResult,
+    measured: EvalResult | None,
+    popularity: EvalResult | None,
 ) -> dict[str, Any]:
-    r"""The content of :obj:`result.json`."""
+    r"""The content of :obj:`result.json`. What there is no split for is empty."""
     config, model = assembly.config, assembly.model
     sizes = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
     per_item = model.item_parameters(assembly.dataset.num_items)
@@ -161,9 +212,9 @@ def summarize(
         'num_parameters': sum(sizes.values()),
         'num_item_parameters': sum(sizes[name] for name in per_item),
         'val': fit.best,
-        'test': measured.metrics,
-        'slices': measured.slices(),
-        'popularity': popularity.metrics,
+        'test': {} if measured is None else measured.metrics,
+        'slices': {} if measured is None else measured.slices(),
+        'popularity': {} if popularity is None else popularity.metrics,
         'hashes': assembly.hashes,
         'versions': versions(),
         'machine': {'device': str(assembly.device), 'threads': torch.get_num_threads()},
@@ -176,7 +227,7 @@ def default_folder(config: RunConfig | Config) -> str:
         config = config.to_dict()
     data, model, items = (config[section]['name'] for section in ('data', 'model', 'items'))
     # Of an import path, the class; a folder may have a dot in its name.
-    data = data.rpartition('.')[2] if 'path' not in config['data'] else osp.basename(data)
+    data = osp.basename(data) if osp.isabs(data) else data.rpartition('.')[2]
     names = data, model.rpartition('.')[2], items.rpartition('.')[2]
     return osp.join('runs', '-'.join([*names, f'seed{config["seed"]}']))
 
@@ -193,6 +244,9 @@ def check_folder(config: RunConfig, out: str) -> None:
     if osp.exists(path):
         old, new = flatten(read_yaml(path)), flatten(yaml.safe_load(dump(config)))
         free = {*UNHASHED, 'trainer.epochs', 'trainer.progress'}
+        free |= {f'data.{key}' for key in PLACES}  # `check_data` compares what is in there.
+        if osp.isabs(str(old.get('data.name'))) and osp.isabs(new['data.name']):
+            free.add('data.name')
         for key in sorted(set(old) | set(new)):
             if key not in free and old.get(key) != new.get(key):
                 raise ConfigError(
@@ -202,11 +256,14 @@ def check_folder(config: RunConfig, out: str) -> None:
 
 
 def claim_folder(assembly: Assembly, out: str) -> None:
-    r"""Writes configuration and tokenizer into the folder of the run."""
+    r"""Writes configuration, sizes of the data and tokenizer into the folder
+    of the run.
+    """
     with writing(osp.join(out, 'config.yaml')) as path:
         os.makedirs(out, exist_ok=True)
         remove_temporary(out)
         write_yaml(assembly.config, path)
+    write_json(describe_data(assembly.dataset), osp.join(out, DATA))
     if assembly.tokenizer is not None:
         with writing(osp.join(out, 'tokenizer.pt')) as path:
             assembly.tokenizer.save(path)

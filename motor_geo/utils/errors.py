@@ -3,6 +3,7 @@ r"""Errors and warnings as one sentence each."""
 from __future__ import annotations
 
 import difflib
+import io
 import logging
 import sys
 import warnings
@@ -37,6 +38,20 @@ def plain_warnings() -> Iterator[None]:
 
 
 @contextmanager
+def any_output() -> Iterator[None]:
+    r"""Prints a question mark for what the encoding of the output lacks."""
+    streams = [s for s in (sys.stdout, sys.stderr) if isinstance(s, io.TextIOWrapper)]
+    before = [stream.errors for stream in streams]
+    for stream in streams:
+        stream.reconfigure(errors='replace')
+    try:
+        yield
+    finally:
+        for stream, errors in zip(streams, before):
+            stream.reconfigure(errors=errors)
+
+
+@contextmanager
 def plain_log() -> Iterator[None]:
     r"""Shows what the package logs as plain lines."""
 
@@ -57,7 +72,8 @@ def plain_log() -> Iterator[None]:
 
 def run_command(command: Callable[[], int], interrupted: str = 'interrupted') -> int:
     r"""Runs a command. Errors and warnings are a line each, and so is an
-    interruption, also while modules are imported.
+    interruption, also while modules are imported. Nothing ends because it
+    cannot be printed.
 
     Args:
         command: Returns the exit status.
@@ -66,15 +82,16 @@ def run_command(command: Callable[[], int], interrupted: str = 'interrupted') ->
     Returns:
         The exit status: 2 after an error, 130 after Ctrl-C.
     """
-    try:
-        with plain_warnings(), plain_log():
-            return command()
-    except (ValueError, OSError, FloatingPointError, ImportError) as error:
-        print(f'error: {one_line(error)}', file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f'\n{interrupted}')
-        return 130
+    with any_output():
+        try:
+            with plain_warnings(), plain_log():
+                return command()
+        except (ValueError, OSError, FloatingPointError, ImportError) as error:
+            print(f'error: {one_line(error)}', file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print(f'\n{interrupted}')
+            return 130
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -23,10 +23,27 @@ NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 def remove_temporary(folder: str) -> None:
-    r"""Removes what an :meth:`atomic_write` that was killed left in a folder."""
+    r"""Removes what an :meth:`atomic_write` that was killed left in a folder.
+    Files that another process is writing stay.
+    """
     for name in os.listdir(folder):
         if name.startswith(TEMPORARY):
-            os.remove(osp.join(folder, name))
+            process = name.removeprefix(TEMPORARY).partition('-')[0]
+            if not (process.isdecimal() and _is_alive(int(process))):
+                os.remove(osp.join(folder, name))
+
+
+def _is_alive(process: int) -> bool:
+    r"""Whether another process runs."""
+    if process in (0, os.getpid()) or os.name != 'posix':
+        return False
+    try:
+        os.kill(process, 0)
+    except PermissionError:  # Of another user.
+        return True
+    except (OSError, OverflowError):
+        return False
+    return True
 
 
 @contextmanager
@@ -41,7 +58,8 @@ def atomic_write(path: str) -> Iterator[str]:
     folder = osp.dirname(osp.abspath(path))
     os.makedirs(folder, exist_ok=True)
     suffix = osp.splitext(path)[1]  # `np.save` appends one that is missing.
-    handle, temporary = tempfile.mkstemp(suffix=suffix, prefix=TEMPORARY, dir=folder)
+    prefix = f'{TEMPORARY}{os.getpid()}-'
+    handle, temporary = tempfile.mkstemp(suffix=suffix, prefix=prefix, dir=folder)
     os.close(handle)
     try:
         yield temporary

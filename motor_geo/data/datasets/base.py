@@ -134,7 +134,7 @@ class RecommendationDataset(torch.utils.data.Dataset):
             masks: Items that have a modality, **[N]**; others get its mean.
             locate: Names a row of the source in messages.
             rule: The rule that made the splits, if they were not given. Given
-                splits may lack validation, with a warning.
+                splits may lack validation, and then testing, with a warning.
             known_users: Users who exist although they may have no row, **[M]**.
             known_items: Items that exist although they may have no row, **[N]**.
 
@@ -175,7 +175,7 @@ class RecommendationDataset(torch.utils.data.Dataset):
                 stacklevel=3,
             )
             user, item, label = user[rows], item[rows], label[rows]
-        self._check_splits(user, label, rule, bool(given[1]))
+        self._check_splits(user, label, rule, given)
 
         self.data = data = HeteroData()
         data[USER].num_nodes = len(user_ids)
@@ -233,10 +233,10 @@ class RecommendationDataset(torch.utils.data.Dataset):
         self.known_items = torch.from_numpy(items if known_items is None else items | known_items)
 
     def _check_splits(
-        self, user: np.ndarray, label: np.ndarray, rule: str | None, validated: bool
+        self, user: np.ndarray, label: np.ndarray, rule: str | None, given: np.ndarray
     ) -> None:
-        r"""Checks that no split is empty, except for validation where labels
-        were given.
+        r"""Checks that no split is empty. Where labels were given, validation
+        may be missing, and then testing, too.
         """
         for split, count in enumerate(np.bincount(label, minlength=3)):
             name = SPLIT_NAMES[split]
@@ -249,17 +249,18 @@ class RecommendationDataset(torch.utils.data.Dataset):
                     f'{NEEDS.get(rule, "it needs more interactions")}, and the most active user '
                     f'has {most}.'
                 )
-            if split != 1 or validated:
+            if split == 0 or given[split] or (split == 2 and given[1]):
                 raise ValueError(
                     f"'{self.name}': split '{name}' has no interactions (label {split})"
                     f'{" of users with a training interaction" if split else ""}; '
                     f'expected at least one.'
                 )
-            warnings.warn(
-                f"'{self.name}': no interaction is for validation (label 1), so that nothing "
-                f'tells when to stop or which options are best.',
-                stacklevel=5,
-            )
+            what = {
+                1: 'validation (label 1), so that nothing tells when to stop or which options are '
+                'best',
+                2: 'testing (label 2), so that no metric is computed',
+            }[split]
+            warnings.warn(f"'{self.name}': no interaction is for {what}.", stacklevel=5)
 
     @property
     def num_users(self) -> int:
