@@ -69,6 +69,19 @@ def frobenius_reg(*tensors: Tensor) -> Tensor:
 
 
 @full_precision
+def square_reg(*tensors: Tensor) -> Tensor:
+    r"""The mean of squared entries of matrices on top of each other; zero if
+    they have no rows.
+
+    Shapes:
+        - **input:** matrices :math:`(*, F)`
+        - **output:** a scalar
+    """
+    x = (tensors[0] if len(tensors) == 1 else torch.cat(tensors)).square()
+    return x.mean() if x.numel() > 0 else x.sum()
+
+
+@full_precision
 def l2_reg(*tensors: Tensor) -> Tensor:
     r"""Half the sum of squared entries.
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from motor_geo.nn.functional import distinct as nodes
 from motor_geo.nn.functional.contrast import log_sum_exp
 from motor_geo.nn.functional.distinct import distinct
-from motor_geo.nn.loss import batch_contrast, bpr_loss, frobenius_reg, info_nce, l2_reg
+from motor_geo.nn.loss import batch_contrast, bpr_loss, frobenius_reg, info_nce, l2_reg, square_reg
 
 
 def test_bpr_loss_by_hand():
@@ -22,6 +22,13 @@ def test_bpr_loss_by_hand():
     assert math.isinf(float(bpr_loss(far, -far, 'raw')))
     with pytest.raises(ValueError, match="'form' must be"):
         bpr_loss(pos, neg, 'hinge')
+
+
+def test_square_reg():
+    x, y = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0], [5.0, 6.0]])
+    assert float(square_reg(x)) == pytest.approx(2.5)
+    assert float(square_reg(x, y)) == pytest.approx((1 + 4 + 9 + 16 + 25 + 36) / 6)
+    assert float(square_reg(x[:0], y[:0])) == 0
 
 
 def test_frobenius_reg_is_unsquared_and_its_gradient_bounded():

@@ -124,11 +124,12 @@ class BM3(Recommender):
         )
         # All rows pass the predictor at once.
         predicted = normalize(self.predictor(torch.cat(rows)), eps=1e-8)
-        user, item, *predicted_z = predicted.split(batch.user.numel())
+        user, item, *predicted_z = predicted.chunk(len(rows))
 
         def distance(x: Tensor, target: Tensor) -> Tensor:
-            r"""One minus the mean cosine similarity of rows."""
-            return 1 - (x * target).sum(dim=-1).mean()
+            r"""One minus the mean cosine similarity of rows, zero without any."""
+            cosine = (x * target).sum(dim=-1)
+            return 1 - cosine.mean() if cosine.numel() > 0 else cosine.sum()
 
         losses = {'rec_user': distance(user, target_item), 'rec_item': distance(item, target_user)}
         for m, x, target in zip(z, predicted_z, target_z):

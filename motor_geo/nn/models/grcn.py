@@ -14,7 +14,7 @@ from motor_geo.nn.functional.layers import weighted_sum
 from motor_geo.nn.functional.rows import mean_square, normalize_rows
 from motor_geo.nn.graph import BipartiteGraph, opposite_edges
 from motor_geo.nn.item_encoder import IDEmbedding
-from motor_geo.nn.loss import bpr_loss
+from motor_geo.nn.loss import bpr_loss, square_reg
 from motor_geo.nn.memo import Memo
 from motor_geo.nn.models.item_features import ItemFeatures
 from motor_geo.nn.models.recommender import Recommender, num_nodes
@@ -248,10 +248,10 @@ class GRCN(Recommender):
         losses = {'bpr': bpr_loss(pos, neg)}  # "raw", without its overflow.
         if self.reg_weight > 0:
             rows = batch.rows(Embeddings(self.user_embedding, item))
-            reg = rows[0].square().mean() + torch.cat(rows[1:]).square().mean()
+            reg = square_reg(rows.user) + square_reg(rows.pos, rows.neg)
             losses['reg_id'] = self.reg_weight * reg
             for m in self.modalities:
-                reg = self.preferences[m].index_select(0, batch.user).square().mean()
+                reg = square_reg(self.preferences[m].index_select(0, batch.user))
                 losses[f'reg_{m}'] = self.reg_weight * reg
             if self.table_reg and 'image' in self.modalities:
                 reg = mean_square(self.preferences['image'])

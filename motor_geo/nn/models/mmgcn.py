@@ -11,7 +11,7 @@ from torch_geometric.data import HeteroData
 from motor_geo.nn.conv.mmgcn_conv import MMGCNBranch
 from motor_geo.nn.graph import BipartiteGraph, mean_graph
 from motor_geo.nn.item_encoder import IDEmbedding
-from motor_geo.nn.loss import bpr_loss
+from motor_geo.nn.loss import bpr_loss, square_reg
 from motor_geo.nn.memo import Memo
 from motor_geo.nn.models.recommender import Recommender, num_nodes
 from motor_geo.typing import ITEM, USER, Batch, Embeddings, modalities
@@ -160,10 +160,10 @@ class MMGCN(Recommender):
         losses = {'bpr': bpr_loss(pos, neg, 'raw')}
         if self.reg_weight > 0:
             rows = batch.rows(ids)
-            reg = rows[0].square().mean() + torch.cat(rows[1:]).square().mean()
+            reg = square_reg(rows.user) + square_reg(rows.pos, rows.neg)
             losses['reg_id'] = self.reg_weight * reg
             for modality, branch in self._branches():
                 if branch.lin is not None:
-                    reg = branch.preference.square().mean()
+                    reg = square_reg(branch.preference)
                     losses[f'reg_{modality}'] = self.reg_weight * reg
         return losses

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from functools import partial
 from typing import ClassVar
 
 import torch
@@ -8,14 +7,11 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
-from motor_geo import typing
 from motor_geo.nn.graph import BipartiteGraph, build_graph
 from motor_geo.nn.item_encoder import IDEmbedding, encode_items, xavier_
 from motor_geo.nn.memo import Memo
 from motor_geo.typing import ITEM, RATES, USER, Batch, Embeddings
 from motor_geo.utils.ranking import top_k
-
-modalities = partial(typing.modalities, at_least=1)
 
 
 class Recommender(nn.Module):

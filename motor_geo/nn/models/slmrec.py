@@ -194,7 +194,7 @@ class SLMRec(Recommender):
     def _join(self, wide: Tensor, narrow: Tensor, index: Tensor | None) -> Tensor:
         if index is not None:
             wide, narrow = wide.index_select(0, index), narrow.index_select(0, index)
-        wide = wide.view(wide.size(0), -1, self.channels)
+        wide = wide.unflatten(1, (-1, self.channels))
         return (wide + narrow.unsqueeze(1)) / (self.num_layers + 1)
 
     def forward(self, data: HeteroData) -> Embeddings:

@@ -10,7 +10,16 @@ import motor_geo.nn
 from motor_geo.nn import functional
 from motor_geo.nn.functional.contrast import log_sum_exp
 from motor_geo.nn.functional.dct import cosine_transform
+from motor_geo.nn.functional.distinct import distinct
 from motor_geo.nn.functional.edges import edge_dot, edge_softmax
+from motor_geo.nn.functional.feature_blocks import (
+    block_linear,
+    concat_linear,
+    linear_twice,
+    products,
+    spectral_blocks,
+)
+from motor_geo.nn.functional.hyperedges import contrast_all, shares
 from motor_geo.nn.functional.kernel import has_kernel
 from motor_geo.nn.functional.layers import light_rows, light_sum, refined_sum, weighted_sum
 from motor_geo.nn.functional.rows import normalize_rows, project, row_norm
@@ -39,6 +48,11 @@ LINS = [random(3, 6, seed=3), random(3, seed=4), random(3, 9, seed=5), random(3,
 COUNTS = torch.tensor([1, 3, 2, 1, 1]), torch.tensor([2, 1, 1, 4, 1])
 ROWS = torch.cat([USER, torch.zeros(1, 3, dtype=torch.float64), 1e-4 * ITEM])
 
+WIDE = random(5, 4, seed=3), random(6, 7, seed=4)
+LINEAR = random(3, 3, seed=3), random(3, seed=4)
+TWICE = random(2, 3, seed=7), random(2, seed=8)
+FACTORS = random(3, 2, seed=5), random(3, 1, seed=6)
+NODES = distinct(torch.tensor([4, 0, 4, 2]))
 NEIGHBORS = torch.tensor([[0, 3], [1, 0], [4, 1], [3, 0], [2, 4]])
 
 #: A name, its kernel, and a function of it that is differentiable in the other arguments.
@@ -106,6 +120,50 @@ CASES = [
         project,
         lambda f, w: f(USER.half(), w),
         ITEM,
+    ),
+    (
+        'concat_linear',
+        concat_linear,
+        lambda f, x, y, w, b: f([x, y], w, b),
+        USER,
+        WIDE[0],
+        WIDE[1],
+        random(6),
+    ),
+    ('linear_twice', linear_twice, lambda f, *args: f(*args), USER, *LINEAR, *TWICE),
+    ('products', products, lambda f, x, a, b: torch.cat(f(x, [a, b]), dim=1), USER, *FACTORS),
+    (
+        'block_linear',
+        block_linear,
+        lambda f, x, a, b, c, d: f(x, [a, b], [c, d]),
+        random(5, 7),
+        ITEM,
+        random(2, 4),
+        random(5, seed=1),
+        random(2, seed=1),
+    ),
+    *(
+        (
+            f'spectral_blocks-{kind}',
+            spectral_blocks,
+            lambda f, a, b, s, kind=kind: torch.cat(f([USER, WIDE[0]], [a, b], s, kind), dim=1),
+            ITEM,
+            random(6, 4, seed=2),
+            WIDE[1],
+        )
+        for kind in (False, True)
+    ),
+    ('shares', shares, lambda f, x: f(x), random(5, 4)),
+    *(
+        (
+            f'contrast_all-{k}',
+            contrast_all,
+            lambda f, a, share, lat: f(a, share, lat, NODES, 0.5),
+            random(3, 3, seed=4),
+            random(5, k, seed=5).exp(),
+            random(k, 3, seed=6),
+        )
+        for k in (2, 4)  # Fewer hyperedges than channels, and more.
     ),
     ('log_sum_exp', log_sum_exp, lambda f, a, p: f(a, p), USER, ITEM),
     ('log_sum_exp-counts', log_sum_exp, lambda f, a, p: f(a, p, *COUNTS, 9.0), USER, ITEM),
