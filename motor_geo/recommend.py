@@ -21,12 +21,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog='python -m motor_geo.recommend',
         description='Writes the best items of every user, from a finished run.',
     )
-    parser.add_argument('run', metavar='RUN_DIR', help='folder of a run')
-    parser.add_argument('--users', metavar='FILE', help='raw user ids, one per line')
+    parser.add_argument('run', metavar='RUN_DIR', type=osp.expanduser, help='folder of a run')
+    parser.add_argument(
+        '--data', metavar='FOLDER', help='where the data are, if they have moved since'
+    )
+    parser.add_argument(
+        '--users', metavar='FILE', type=osp.expanduser, help='raw user ids, one per line'
+    )
     parser.add_argument('--k', type=int, default=20, help='length of the lists (default: 20)')
-    parser.add_argument('--out', help='.csv, .tsv or .parquet (default: RUN_DIR/recs.csv)')
+    parser.add_argument(
+        '--out', type=osp.expanduser, help='.csv, .tsv or .parquet (default: RUN_DIR/recs.csv)'
+    )
     parser.add_argument(
         '--new-items', metavar='FOLDER', help='rank new items instead, from their features'
+    )
+    parser.add_argument(
+        '--exclude',
+        choices=('train', 'all'),
+        default='train',
+        help='items of a user that are no recommendations: those of training, or of all splits '
+        '(default: train)',
     )
     parser.add_argument('--device', default='auto', help='auto, cpu or cuda (default: auto)')
     options = parser.parse_args(arguments)
@@ -50,10 +64,11 @@ def command(options: argparse.Namespace) -> int:
     out = options.out or osp.join(options.run, 'recs.csv')
     check_ending(out)
     check_writable(osp.dirname(osp.abspath(out)))
-    run = load_run(options.run, options.device)
+    run = load_run(options.run, options.device, options.data)
     if users is not None:
         check_users(users, run.dataset, options.users)
-    result = recommend(run, None if users is None else list(users), options.k, options.new_items)
+    names = None if users is None else list(users)
+    result = recommend(run, names, options.k, options.new_items, options.exclude)
     rows = write(result, out)
     for user, items, scores in list(zip(result.user, result.item, result.score))[:3]:
         found = [(item, score) for item, score in zip(items, scores) if np.isfinite(score)]
@@ -83,12 +98,13 @@ def read_users(path: str) -> dict[str, int]:
 
 def check_users(users: dict[str, int], dataset: RecommendationDataset, path: str) -> None:
     r"""Raises a :class:`ValueError` that names the line of an unknown user."""
-    known = set(dataset.user_ids.astype(str))
+    known = dataset.user_ids[dataset.known_users.numpy()].astype(str).tolist()
+    names = set(known)
     for user, line in users.items():
-        if user not in known:
+        if user not in names:
             raise ValueError(
                 f"'{path}', line {line}: the user '{user}' is not in '{dataset.name}'; expected "
-                f"raw ids such as '{dataset.user_ids[0]}'"
+                f"raw ids such as '{known[0]}'"
             )
 
 

@@ -136,6 +136,39 @@ def test_users_of_a_file(runs, tmp_path, capsys):
         recommend(load_run(str(runs / 'BPR')), ['nobody'])
 
 
+def test_paths_in_the_home_folder(runs, tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'BPR').symlink_to(runs / 'BPR')
+    (tmp_path / 'users').write_text('007\n')
+    flags = ['--users', '~/users', '--out', '~/r.csv', '--exclude', 'all', '--k', '1']
+    assert command.main(['~/BPR', *flags]) == 0
+    assert [row['userID'] for row in read(tmp_path / 'r.csv')] == ['007']
+    assert '~' not in os.listdir(tmp_path)
+
+
+def test_data_that_moved(runs, shop, tmp_path, capsys):
+    (tmp_path / 'moved').symlink_to(shop)
+    out = tmp_path / 'r.csv'
+    flags = ['--data', str(tmp_path / 'moved'), '--k', '2', '--out', str(out)]
+    assert command.main([str(runs / 'BPR'), *flags]) == 0
+    found = read(out)
+    assert command.main([str(runs / 'BPR'), '--k', '2', '--out', str(out)]) == 0
+    assert read(out) == found and len(found) == 2 * (NUM_USERS + 1)
+    capsys.readouterr()
+    assert command.main([str(runs / 'BPR'), '--data', 'none']) == 2
+    assert "error: --data: 'none' does not exist" in capsys.readouterr().err
+
+
+def test_interrupted(runs, monkeypatch, capsys):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('motor_geo.pipeline.folder.load_run', interrupt)
+    assert command.main([str(runs / 'BPR')]) == 130
+    assert tuple(capsys.readouterr()) == ('\ninterrupted\n', '')
+
+
 def test_formats_are_equal(runs, tmp_path):
     parquet = pytest.importorskip('pyarrow.parquet')
     for ending in ('csv', 'tsv', 'parquet'):

@@ -78,6 +78,32 @@ def test_resolve_fills_in_every_default():
         assert resolve({'model': {'name': name}})['model']['channels'] == 64
 
 
+def test_short_forms_are_those_of_yaml(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    short = {'data': str(tmp_path), 'model': 'BPR', 'items': 'id', 'epochs': 3, 'lr': 0.1}
+    long = {
+        'data': {'name': str(tmp_path)},
+        'model': {'name': 'BPR'},
+        'items': {'name': 'id'},
+        'trainer': {'epochs': 3, 'lr': 0.1},
+    }
+    assert resolve(short) == resolve(long) == resolve({**short, 'data': '~'})
+    assert resolve({'trainer.epochs': 3}) == resolve({'epochs': 3})
+    assert resolve({'out': '~/runs/x'})['out'] == str(tmp_path / 'runs' / 'x')
+    with pytest.raises(ConfigError, match="'trainer' must be a mapping of options"):
+        resolve({'trainer': 3})
+
+
+def test_the_path_of_the_data_is_their_name(tmp_path):
+    config = RunConfig.of({'data': str(tmp_path)})
+    assert config.data['name'] == str(tmp_path) and 'path' not in config.data
+    assert config.options('data')['path'] == str(tmp_path)
+    (tmp_path / 'moved').mkdir()
+    moved = str(tmp_path / 'moved')
+    for old in (str(tmp_path), '/gone'):  # As older versions wrote it.
+        assert RunConfig.of({'data': {'name': moved, 'path': old}}).options('data')['path'] == moved
+
+
 def test_strings_become_values():
     flags = ['--evaluator.ks', '[10, 20]', '--trainer.progress', 'false', '--tokenizer.max_dim']
     config = resolve(parse_flags([*flags, 'null', '--tokenizer.num_tokens', '{image: 2, text: 4}']))

@@ -7,6 +7,7 @@ from motor_geo.pipeline.folder import LoadedRun, load_run, read_config
 from motor_geo.pipeline.train import default_folder, run
 from motor_geo.typing import ITEM
 from motor_geo.utils.errors import ConfigError
+from tests.pipeline.shop import SMALL, make_shop
 
 CONFIG = {
     'data': {'num_users': 40, 'num_items': 30, 'num_interactions': 200},
@@ -61,3 +62,38 @@ def test_default_folder(tmp_path):
     assert name({'name': '/a/last.fm', 'path': '/a/last.fm'}) == 'runs/last.fm-BPR-id-seed3'
     found = name({'name': 'my_package.data.Shop'}, 'my_package.MyGNN', 'my_package.Mean')
     assert found == 'runs/Shop-MyGNN-Mean-seed3'
+
+
+def test_data_that_moved(tmp_path):
+    shop, out = tmp_path / 'shop', tmp_path / 'out'
+    make_shop(shop)
+    run({**SMALL, 'data': str(shop), 'out': str(out)}, progress=False)
+    text = (out / 'config.yaml').read_text()
+    assert text.count(str(shop)) == 1  # The path is written once.
+    before = load_run(str(out))
+    moved = str(shop.rename(tmp_path / 'moved'))
+    (tmp_path / 'moved' / 'shop.inter').rename(tmp_path / 'moved' / 'moved.inter')
+    with pytest.raises(ConfigError, match=f"the data '{shop}' do not exist; if they have moved"):
+        load_run(str(out))
+    with pytest.raises(ConfigError, match="--data: 'none' does not exist; expected the data of"):
+        load_run(str(out), data='none')
+
+    def check(loaded):
+        assert loaded.config.data['name'] == moved
+        assert loaded.dataset.fingerprint == before.dataset.fingerprint
+        state = before.model.state_dict()
+        assert all(torch.equal(v, state[k]) for k, v in loaded.model.state_dict().items())
+
+    check(load_run(str(out), data=moved))
+    (out / 'config.yaml').write_text(text.replace(f'name: {shop}', f'name: {moved}'))
+    check(load_run(str(out)))
+    # Older versions wrote the path twice.
+    old = text.replace(f'name: {shop}\n', f'name: {moved}\n  path: {shop}\n')
+    assert old != text
+    (out / 'config.yaml').write_text(old)
+    check(load_run(str(out)))
+
+
+def test_data_in_no_folder_do_not_move(folder, tmp_path):
+    with pytest.raises(ConfigError, match="'synthetic', are in no folder that could have moved"):
+        load_run(folder, data=str(tmp_path))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
-from motor_geo.utils.files import atomic_write, check_finite, load_array, locked
+from motor_geo.utils.files import atomic_write, check_finite, load_array, locked, remove_temporary
 
 
 def test_atomic_write(tmp_path):
@@ -53,6 +53,20 @@ def test_atomic_write_into_a_file(tmp_path):
     with pytest.raises(OSError):
         with atomic_write(str(tmp_path / 'file' / 'x')):
             pass
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='processes of POSIX')
+def test_temporary_files_of_a_live_process_stay(tmp_path):
+    command = [sys.executable, '-c', 'input()']
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        names = [f'.tmp-{pid}-a.pt' for pid in (process.pid, os.getpid(), 2**40, 0)]
+        for name in (*names, '.tmp-half.pt', 'best.pt'):
+            (tmp_path / name).write_text('')
+        remove_temporary(str(tmp_path))
+        assert sorted(os.listdir(tmp_path)) == [names[0], 'best.pt']
+        process.communicate(b'\n')
+    remove_temporary(str(tmp_path))
+    assert os.listdir(tmp_path) == ['best.pt']
 
 
 @pytest.mark.parametrize('mmap', [False, True])

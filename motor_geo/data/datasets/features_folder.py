@@ -37,7 +37,7 @@ def load_features(
     """
     features, masks = {}, {}
     rows, first = None, ''
-    files = _feature_files(folder)
+    files = feature_files(folder)
     for modality in files if modalities is None else sorted(set(modalities)):
         if modality not in files:
             raise FileNotFoundError(
@@ -55,7 +55,7 @@ def load_features(
         if rows is not None and len(x) != rows:
             raise ValueError(f"'{path}': expected {rows} rows as in '{first}', got {len(x)}.")
         rows, first = len(x), file
-        mask = _load_mask(osp.join(folder, f'{modality}_mask.npy'), rows)
+        mask = load_mask(osp.join(folder, f'{modality}_mask.npy'), rows)
         features[modality] = finite(path, x, mask)
         if mask is not None:
             masks[modality] = mask
@@ -64,7 +64,7 @@ def load_features(
     return features, masks
 
 
-def _feature_files(folder: str) -> dict[str, list[str]]:
+def feature_files(folder: str) -> dict[str, list[str]]:
     r"""Files of each modality."""
     out: dict[str, list[str]] = {}
     for file in sorted(os.listdir(folder)):
@@ -119,16 +119,22 @@ def load_matrix(path: str, mmap: bool = False) -> np.ndarray:
     return array
 
 
-def _load_mask(path: str, rows: int) -> np.ndarray | None:
+def load_mask(path: str, rows: int | None = None) -> np.ndarray | None:
+    r"""Which items have a modality; :obj:`None` if there is no such file.
+
+    Raises:
+        ValueError: If the file holds something else.
+    """
     if not osp.exists(path):
         return None
     try:
         mask = np.load(path, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise ValueError(f"'{path}' cannot be read as booleans: {error}") from error
-    if mask.dtype != bool or mask.shape != (rows,):
+    if mask.dtype != bool or mask.ndim != 1 or rows not in (None, len(mask)):
+        number = '' if rows is None else f'{rows} '
         raise ValueError(
-            f"'{path}': expected {rows} booleans (one per item), got {mask.dtype} "
+            f"'{path}': expected {number}booleans (one per item), got {mask.dtype} "
             f'{list(mask.shape)}.'
         )
     return mask

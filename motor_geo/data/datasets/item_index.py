@@ -72,6 +72,20 @@ def find_items(folder: str) -> str | None:
     return found[0] if found else None
 
 
+def check_distinct(items: Table, name: str) -> None:
+    r"""Raises a :class:`ValueError` that names the line of an item that is in
+    a list again.
+    """
+    known = items.ids[name]
+    if len(known.values) < len(known.codes):
+        first = np.unique(known.codes, return_index=True)[1]
+        row = int(np.setdiff1d(np.arange(len(known.codes)), first, assume_unique=True)[0])
+        raise ValueError(
+            f"{items.locate(row)}: expected each '{name}' once, got "
+            f"'{clipped(known.values[known.codes[row]])}' again."
+        )
+
+
 def index_by_list(
     table: Table, column: str, items: str | Table, name: str | None
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -91,14 +105,8 @@ def index_by_list(
         name = find_columns(items, header, {'item': name}, ['item'])['item']
         items = read_table(items, [name])
     assert name is not None
+    check_distinct(items, name)
     path, known = items.path, items.ids[name]
-    if len(known.values) < len(known.codes):
-        first = np.unique(known.codes, return_index=True)[1]
-        row = int(np.setdiff1d(np.arange(len(known.codes)), first, assume_unique=True)[0])
-        raise ValueError(
-            f"{items.locate(row)}: expected each '{name}' once, got "
-            f"'{clipped(known.values[known.codes[row]])}' again."
-        )
     values, codes = table.ids[column]
     names, item_ids = known.values, known.values[known.codes]
     if names.dtype.kind != values.dtype.kind:

@@ -1,0 +1,161 @@
+import json
+import os
+import os.path as osp
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from motor_geo.pipeline.folder import load_run, read_config
+from motor_geo.pipeline.train import run
+from motor_geo.run import table
+from motor_geo.utils.errors import ConfigError
+from tests.pipeline.shop import NUM_ITEMS, NUM_USERS, SMALL, make_shop
+
+ROOT = osp.dirname(osp.dirname(osp.dirname(__file__)))
+
+
+def start(data, out, **options):
+    options = {key: {**SMALL.get(key, {}), **value} for key, value in options.items()}
+    return run({**SMALL, 'data': str(data), 'out': str(out), **options}, progress=False)
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_two_processes_do_not_share_a_folder(tmp_path):
+    out = tmp_path / 'out'
+    flags = ['--out', str(out), '--device', 'cpu', '--threads', '1', '--epochs', '10000']
+    flags += ['--data.num_users', '40', '--data.num_items', '30', '--data.num_interactions', '200']
+    flags += ['--tokenizer.codebook_size', '4', '--trainer.patience', '10000']
+    command = [sys.executable, '-m', 'motor_geo.run', *flags]
+    first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    try:
+        while not (out / 'metrics.jsonl').exists():
+            assert first.poll() is None
+            time.sleep(0.01)
+        mine = out / f'.tmp-{first.pid}-abc.pt'
+        mine.write_bytes(b'of the first')
+        second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert (second.returncode, second.stderr) == (
+            2,
+            f"error: '{out}' is in use by another process\n",
+        )
+        assert first.poll() is None and mine.read_bytes() == b'of the first'
+    finally:
+        first.send_signal(signal.SIGINT)
+        first.wait()
+    assert first.returncode == 130
+    lines = (out / 'metrics.jsonl').read_text().splitlines()
+    epochs = [json.loads(line)['epoch'] for line in lines]
+    assert epochs == list(range(1, len(epochs) + 1))  # Every epoch once.
+
+
+def test_changed_data_are_named(tmp_path):
+    shop, out = tmp_path / 'shop', tmp_path / 'out'
+    make_shop(shop)
+    start(shop, out)
+    before = contents(out)
+    path, good = shop / 'shop.inter', (shop / 'shop.inter').read_text()
+    features = np.load(shop / 'text_feat.npy')
+    total = 6 * NUM_USERS
+    free = next(f'i{i:02d}' for i in range(NUM_ITEMS) if f'u3\ti{i:02d}' not in good)
+    label = good.splitlines()[4]
+    for text, x, what in [
+        (f'{good}u3\t{free}\t0\n', features, f'{total + 1} instead of {total} interactions'),
+        (
+            f'{good}v\ti01\t0\n',
+            features,
+            f'{NUM_USERS + 1} instead of {NUM_USERS} users, {total + 1} instead of {total} '
+            'interactions',
+        ),
+        (
+            good.replace(label, f'{label[:-1]}2'),
+            features,
+            '47 instead of 48 interactions for train, 13 instead of 12 interactions for test',
+        ),
+        (
+            good,
+            features[:, :5],
+            "features of 'image' (4 columns) and 'text' (5 columns) instead of 'image' (4 columns) "
+            "and 'text' (6 columns)",
+        ),
+        (good, features + 1, 'of the same sizes, but with other interactions or features'),
+    ]:
+        path.write_text(text)
+        np.save(shop / 'text_feat.npy', x)
+        expected = f"The data in '{shop}' have changed since training ({what}); expected those of"
+        for call in (
+            lambda: start(shop, out),
+            lambda: start(shop, out, trainer={'epochs': 3}),
+            lambda: load_run(str(out)),
+        ):
+            with pytest.raises(ConfigError) as error:
+                call()
+            assert str(error.value).startswith(expected)
+    assert contents(out) == before
+    (out / 'data.json').unlink()  # As older versions left it.
+    with pytest.raises(ConfigError) as error:
+        load_run(str(out))
+    assert str(error.value) == (
+        f"The data in '{shop}' have changed since training; expected those of '{out}'"
+    )
+
+
+def test_a_run_goes_on_with_data_that_moved(tmp_path):
+    shop, out = tmp_path / 'shop', tmp_path / 'out'
+    make_shop(shop)
+    first = start(shop, out)
+    moved = shop.rename(tmp_path / 'moved')
+    (moved / 'shop.inter').rename(moved / 'moved.inter')
+    assert start(moved, out) == first
+    assert start(moved, out, trainer={'epochs': 3})['epochs'] == 3
+    assert read_config(str(out)).data['name'] == str(moved)
+
+
+@pytest.mark.filterwarnings('ignore:.*no interaction is for')
+@pytest.mark.parametrize('labels', [(0, 0, 0, 0, 2), (0, 0, 0, 0)])
+def test_without_validation(tmp_path, labels):
+    shop, out = make_shop(tmp_path / 'shop', labels), tmp_path / 'out'
+    said = 'no interaction is for validation'
+    tested = 2 in labels
+    with (
+        pytest.warns(UserWarning, match=said),
+        pytest.raises(ConfigError, match=r'nothing tells when to stop; give .* with --epochs'),
+    ):
+        start(shop, out, trainer={'epochs': 1000})
+    assert not out.exists()
+    with pytest.warns(UserWarning, match=said if tested else 'for testing .* no metric'):
+        result = start(shop, out, trainer={'epochs': 3, 'patience': 0})
+    assert result['val'] == {} and (result['best_epoch'], result['epochs']) == (3, 3)
+    assert bool(result['test']) == bool(result['slices']) == bool(result['popularity']) == tested
+    assert (out / 'per_user.npz').exists() == tested
+    states = [
+        torch.load(out / name, weights_only=True)['state']['model']
+        for name in ('best.pt', 'last.pt')
+    ]
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    text = table(result)
+    assert ('test recall' in text) == tested and 'val' not in text
+    assert 'best epoch 3 of 3' in text
+    with pytest.warns(UserWarning, match=said):
+        assert start(shop, out, trainer={'epochs': 3, 'patience': 0}) == result  # It is finished.
+    with pytest.warns(UserWarning, match=said):
+        masked = run(
+            {**SMALL, 'data': shop, 'out': str(tmp_path / 'b'), 'mask_validation': True}, False
+        )
+    assert masked['epochs'] == 2
+
+
+def test_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    make_shop(tmp_path / 'shop')
+    start('~/shop', '~/runs/a')
+    assert (tmp_path / 'runs' / 'a' / 'result.json').exists() and '~' not in os.listdir(tmp_path)
+    assert load_run('~/runs/a', data='~/shop').config.out == str(tmp_path / 'runs' / 'a')
