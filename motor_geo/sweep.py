@@ -11,14 +11,20 @@ from motor_geo.pipeline.flags import find_config, parse_flags
 from motor_geo.utils.errors import ConfigError, run_command
 from motor_geo.utils.memory import tune_process
 
-USAGE = """usage: python -m motor_geo.sweep [--config FILE.yaml|NAME] [--space FILE.yaml|NAME]
-           [--trials N] [--out DIR] [--retry] [--option value ...]
+USAGE = """usage: python -m motor_geo.sweep [--config FILE.yaml|NAME] [--option value ...]
 
-Searches on validation. A file holds options of motor_geo.run and a mapping 'search' from options
-to lists of choices, or to {low: 0.1, high: 0.9, log: false}. Lists alone are a grid, of which
---trials N takes N combinations at random; with ranges, N trials (default: 20) follow Optuna's TPE.
-The same command goes on with a sweep, and several processes may share one; --retry opens failed
-trials again."""
+Searches hyper-parameters on validation. A file holds options of motor_geo.run and a mapping
+'search' from options to lists of choices, or to {low: 0.1, high: 0.9, log: false}. Lists alone
+are a grid; with ranges, trials follow Optuna's TPE. The same command goes on with a sweep, and
+several processes may share one.
+
+  --config   A file, or the name of one that comes with the package
+  --space    A second file, whose options and choices come before those of the first
+  --trials   Number of trials: so many combinations of a grid, drawn at random (default: all),
+             or of ranges (default: 20)
+  --out      Folder of the sweep (default: sweeps/DATA-MODEL-ITEMS-seedSEED)
+  --retry    Try failed trials again
+  --option   Any option of motor_geo.run, for all trials: --data FOLDER, --trainer.patience 50"""
 
 
 def table(summary: dict[str, Any]) -> str:

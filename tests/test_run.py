@@ -302,3 +302,24 @@ def test_classes_of_another_package(tmp_path, monkeypatch, capsys):
         assert done.returncode == 0, done.stderr
         assert 'rows for 40 users' in done.stdout
         assert ('new_' in done.stdout) == bool(more)
+
+
+def found(hits, count, k):
+    r"""A metric of another package."""
+    return hits.sum(1) / count.clamp(min=1)
+
+
+def test_a_metric_by_import_path(tmp_path, capsys):
+    metrics = f'[recall, {__name__}.found]'
+    flags = ['--epochs', '2', '--items', 'id', '--evaluator.metrics', metrics]
+    assert start(tmp_path, *flags, '--trainer.metric', 'found@20') == 0
+    assert 'test found' in capsys.readouterr().out
+    for split in ('val', 'test'):
+        result = read(tmp_path)[split]
+        assert result['found@20'] == pytest.approx(result['recall@20'])
+    with np.load(tmp_path / 'per_user.npz') as file:
+        assert np.array_equal(file['found@20'], file['recall@20'])
+    assert main(['--evaluator.help']) == 0
+    assert 'a list of str or function' in capsys.readouterr().out.replace('\n', ' ')
+    assert start(tmp_path / 'other', '--evaluator.metrics', f'[{__name__}.fuond]') == 2
+    assert "did you mean 'found'" in capsys.readouterr().err

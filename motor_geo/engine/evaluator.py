@@ -8,7 +8,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from motor_geo.engine.metrics import METRICS, check_names, cutoffs, list_metrics, ranking_metrics
+from motor_geo.engine.metrics import (
+    METRICS,
+    Metric,
+    cutoffs,
+    find_metrics,
+    list_metrics,
+    name_of,
+    ranking_metrics,
+)
 from motor_geo.typing import Embeddings, EvalTargets
 from motor_geo.utils.ranking import Ranker, check_items
 
@@ -156,7 +164,9 @@ class Evaluator:
             when testing.
         batch_size: Number of users per block; see
             :class:`motor_geo.utils.ranking.Ranker` for the default.
-        metrics: Names of per-user metrics.
+        metrics: Names of per-user metrics, or functions (in a configuration,
+            their import paths); see
+            :func:`motor_geo.engine.metrics.ranking_metrics`.
         seed: Seed of the draw between equal scores.
 
     Raises:
@@ -172,12 +182,13 @@ class Evaluator:
         ks: int | Sequence[int] = (5, 10, 20, 50),
         exclude: EvalTargets | None = None,
         batch_size: int | None = None,
-        metrics: Sequence[str] = METRICS,
+        metrics: Sequence[str | Metric] = METRICS,
         seed: int = 0,
     ):
         ks = cutoffs(ks)
-        metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
-        check_names(ks, metrics, METRICS)
+        functions = find_metrics(metrics)
+        one = torch.ones(1, dtype=torch.long)  # Mistakes in functions are found before training.
+        ranking_metrics(torch.zeros(1, max(ks), dtype=torch.bool), one, ks, functions)
         if len(targets) == 0:
             raise ValueError('There is no held-out interaction to evaluate.')
         if int(targets.count.min()) < 1:
@@ -198,7 +209,8 @@ class Evaluator:
         self.ks = ks
         self.exclude = exclude
         self.batch_size = batch_size
-        self.metrics = metrics
+        self.metrics = tuple(map(name_of, functions))
+        self._functions = functions
         self.seed = seed
         self._prepare(targets.user.device)
 
@@ -251,7 +263,7 @@ class Evaluator:
         rank, pred = torch.cat(ranks), torch.cat(preds)
 
         hits = _hits(self._row, rank, len(self.targets), width)
-        per_user = ranking_metrics(hits, self.targets.count, self.ks, self.metrics)
+        per_user = ranking_metrics(hits, self.targets.count, self.ks, self._functions)
         means = {key: value.mean() for key, value in per_user.items()}
         means |= list_metrics(pred, self._count, self.ks, self._ranker.num_candidates)
         values = torch.stack(list(means.values())).tolist()

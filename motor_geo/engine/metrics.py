@@ -2,21 +2,27 @@ r"""Ranking metrics, per user and per list, in one pass over the hits."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from motor_geo.utils.errors import one_line
+from motor_geo.utils.plugin import import_function
+
 METRICS = ('recall', 'ndcg', 'precision', 'map', 'mrr', 'hit')
 LIST_METRICS = ('coverage', 'popularity')
+#: A metric of one's own: from hits **[U, K]** (in double precision), the number of held-out
+#: items **[U]** and the cut-off K to a value for every user **[U]**.
+Metric = Callable[[Tensor, Tensor, int], Tensor]
 
 
 def ranking_metrics(
     hits: Tensor,
     count: Tensor,
     ks: Sequence[int],
-    metrics: Sequence[str] = METRICS,
+    metrics: Sequence[str | Metric] = METRICS,
 ) -> dict[str, Tensor]:
     r"""Per-user metrics at several cut-offs, equal to
     :class:`torch_geometric.metrics.LinkPredMetricCollection` but in double
@@ -46,7 +52,9 @@ def ranking_metrics(
         hits: Whether the :math:`k`-th ranked item is held out.
         count: Number of held-out items per user. Users without any get zeros.
         ks: The cut-offs. Ranks beyond the width of :obj:`hits` are misses.
-        metrics: Names from :obj:`METRICS`.
+        metrics: Names from :obj:`METRICS`, or functions, which are called as
+            :obj:`metric(hits[:, :k], count, k)` for each cut-off and bear
+            their own name.
 
     Shapes:
         - **input:** hits :math:`(U, K_{\max})`, count :math:`(U)`
@@ -54,9 +62,11 @@ def ranking_metrics(
           :obj:`'recall@20'`
 
     Raises:
-        ValueError: If a metric is unknown or a cut-off below 1.
+        ValueError: If a metric is unknown, does not return a value for every
+            user, or a cut-off is below 1.
     """
-    check_names(ks, metrics, METRICS)
+    own = {name_of(metric): metric for metric in metrics if not isinstance(metric, str)}
+    check_names(ks, [metric for metric in metrics if isinstance(metric, str)], METRICS)
     width, device = hits.size(1), hits.device
     rank = torch.arange(1, max(width, *ks) + 1, dtype=torch.float64, device=device)
     discount = 1.0 / (rank + 1.0).log2()
@@ -84,8 +94,56 @@ def ranking_metrics(
         values['mrr'] = best.view(-1, 1) * (found > 0)
     if 'hit' in metrics:
         values['hit'] = (found > 0).double()
+    for name, metric in own.items():
+        columns = [_own_metric(metric, name, hits[:, :k], count, k) for k in ks]
+        values[name] = torch.stack(columns, dim=1)
     # Contiguous columns: the table is small, and each vector is kept.
-    return {f'{name}@{k}': values[name][:, i].clone() for name in metrics for i, k in enumerate(ks)}
+    names = map(name_of, metrics)
+    return {f'{name}@{k}': values[name][:, i].clone() for name in names for i, k in enumerate(ks)}
+
+
+def _own_metric(metric: Metric, name: str, hits: Tensor, count: Tensor, k: int) -> Tensor:
+    try:
+        value = metric(hits, count, k)
+    except Exception as error:
+        reason = f'{type(error).__name__}: {one_line(error)}'
+        raise ValueError(f"The metric '{name}' cannot be computed: {reason}") from error
+    if not isinstance(value, Tensor) or value.shape != count.shape:
+        got = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(
+            f"The metric '{name}' must return a value for every user, {list(count.shape)}, "
+            f'got {got}.'
+        )
+    return value.to(hits)
+
+
+def name_of(metric: str | Metric) -> str:
+    r"""The name of a metric in results."""
+    return metric if isinstance(metric, str) else getattr(metric, '__name__', repr(metric))
+
+
+def find_metrics(metrics: str | Metric | Sequence[str | Metric]) -> tuple[str | Metric, ...]:
+    r"""Metrics with functions in place of import paths, such as
+    :obj:`'my_package.my_metric'`.
+
+    Raises:
+        ValueError: If one cannot be imported, or a name occurs twice.
+    """
+    given = (metrics,) if isinstance(metrics, str) or callable(metrics) else tuple(metrics)
+    found: list[str | Metric] = []
+    for metric in given:
+        if isinstance(metric, str) and '.' in metric:
+            try:
+                metric = import_function(metric)
+            except ValueError as error:
+                raise ValueError(f"The metric '{metric}' {error}") from error
+        found.append(metric)
+    taken = [*METRICS, *LIST_METRICS]
+    taken += [name_of(metric) for metric in found if not isinstance(metric, str)]
+    for metric in found:
+        if not isinstance(metric, str) and taken.count(name_of(metric)) > 1:
+            raise ValueError(f"There are two metrics of the name '{name_of(metric)}'.")
+    return tuple(found)
 
 
 def list_metrics(

@@ -29,26 +29,57 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     out.add_argument('name', metavar='NAME', nargs='?', help='the experiment, see below')
-    out.add_argument('--data', nargs='+', default=['synthetic'], help='folders of data sets')
-    out.add_argument('--models', nargs='+', help="backbones and baselines (default: the paper's)")
-    out.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], help='(default: 0 1 2)')
     out.add_argument(
-        '--effort', type=int, default=3, help='settings tried for each variant (default: 3)'
+        '--data',
+        nargs='+',
+        metavar='FOLDER',
+        default=['synthetic'],
+        help='folders of data sets, or names (default: synthetic)',
+    )
+    out.add_argument(
+        '--models',
+        nargs='+',
+        metavar='MODEL',
+        help="backbones and baselines, or import paths of your own (default: the paper's)",
+    )
+    out.add_argument(
+        '--seeds',
+        nargs='+',
+        metavar='SEED',
+        type=int,
+        default=[0, 1, 2],
+        help='seeds of the runs of a chosen setting (default: 0 1 2)',
+    )
+    out.add_argument(
+        '--effort',
+        metavar='N',
+        type=int,
+        default=3,
+        help='settings tried for each variant on validation (default: 3)',
     )
     out.add_argument(
         '--grid',
         metavar='OPTION=VALUE,VALUE',
-        help='tried for each backbone (default: `reproduce` of configs/sweep/NAME.yaml)',
+        help='settings tried for each backbone (default: `reproduce` of configs/sweep/NAME.yaml)',
     )
     out.add_argument(
-        '--budget', type=float, default=math.inf, help='hours after which no run is started'
+        '--budget',
+        metavar='HOURS',
+        type=float,
+        default=math.inf,
+        help='hours after which no run is started',
     )
     out.add_argument('--retry', action='store_true', help='try failed runs again')
-    out.add_argument('--jobs', type=int, default=1, help='runs at a time (default: 1)')
-    out.add_argument('--threads', type=int, help='threads of a run')
+    out.add_argument('--jobs', metavar='N', type=int, default=1, help='runs at a time (default: 1)')
+    out.add_argument('--threads', metavar='N', type=int, help='number of threads of each run')
     out.add_argument('--device', default='auto', help='auto, cpu or cuda (default: auto)')
-    out.add_argument('--out', type=osp.expanduser, help='folder (default: reproduction)')
-    out.add_argument('--report', help="name of the report's files (default: NAME)")
+    out.add_argument(
+        '--out',
+        metavar='FOLDER',
+        type=osp.expanduser,
+        help='where runs and report are written (default: reproduction)',
+    )
+    out.add_argument('--report', metavar='NAME', help="name of the report's files (default: NAME)")
     out.add_argument(
         '--render',
         type=osp.expanduser,

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from motor_geo.engine.metrics import LIST_METRICS
-from motor_geo.experiments.options import Options
+from motor_geo.experiments.options import Options, short
 from motor_geo.experiments.search import override
 from motor_geo.pipeline.config import resolve
 from motor_geo.utils.errors import ConfigError
@@ -45,7 +45,8 @@ def read_metrics(options: Options) -> Metrics:
     own |= {key: v for key, v in options.items() if key == 'evaluator.metrics'}
     config = resolve(override({}, own))
     main, evaluator = config['trainer']['metric'], config['evaluator']
-    names, ks = list(evaluator['metrics']), list(evaluator['ks'])
+    names = [short(name) for name in evaluator['metrics']]
+    ks = list(evaluator['ks'])
     known = [f'{name}@{k}' for name in (*names, *LIST_METRICS) for k in ks]
     if main not in known:
         raise ConfigError(f"trainer.metric: expected one of {', '.join(known)}, got '{main}'")

@@ -130,7 +130,7 @@ class RunQueue:
     def run_job(
         self, config: Config, execute: Callable[[Config], dict[str, Any]] | None = None
     ) -> dict[str, Any] | str:
-        r"""Carries out a run that this process holds.
+        r"""Does a run that this process holds.
 
         Args:
             config: Its configuration, with the folder.

@@ -127,7 +127,7 @@ _ALL = [
     Experiment('lirdrec-figure4', 'Items without interactions', cold_start, 'cold'),
     Experiment(
         'lirdrec-figure5',
-        'LIRDRec by weight of the regulariser and decay',
+        'LIRDRec by weight of the regularizer and decay',
         sensitivity,
         'heat',
         head=('data', 'reg_weight', 'decay_weight'),
@@ -149,11 +149,11 @@ _ALL = [
     ),
     Experiment(
         'quantizers',
-        'Optimised product, product and residual quantisation',
+        'Optimized product, product and residual quantization',
         quantizers,
         'comparison',
         (3, 'opq'),
-        head=('data', 'backbone', 'items', 'quantiser'),
+        head=('data', 'backbone', 'items', 'quantizer'),
     ),
     Experiment(
         'missing',

@@ -1,4 +1,4 @@
-r"""What came of an experiment, as its views need it: values over seeds, tests
+r"""The results of an experiment, as its views need them: values over seeds, tests
 per user, groups of items, and published numbers.
 """
 
@@ -30,7 +30,7 @@ Label = tuple[str, ...]
 
 
 class VariantResults(NamedTuple):
-    r"""What came of a variant so far.
+    r"""The results of a variant so far.
 
     Args:
         variant: The variant.
@@ -80,7 +80,7 @@ class Results:
     Args:
         experiment: The experiment.
         options: What it ran on.
-        results: What came of its variants.
+        results: The results of its variants.
     """
 
     def __init__(

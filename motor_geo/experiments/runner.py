@@ -130,7 +130,7 @@ class Reproduction:
         return [self.job(variant, setting, seed) for seed in self.seeds]
 
     def results(self) -> list[VariantResults]:
-        r"""What came of the variants so far."""
+        r"""The results of the variants so far."""
         out = []
         for variant in self.variants:
             tried, found, setting = self.tried(variant), [], None
@@ -174,7 +174,7 @@ class Reproduction:
         return ready, len(ready) + later, len(jobs) + later
 
     def work(self, budget: float = math.inf, progress: bool = True, jobs: int = 1) -> bool:
-        r"""Carries out runs until none is left; returns whether that is so.
+        r"""Does runs until none is left; returns whether that is so.
 
         Args:
             budget: Hours after which no run is started any more.
@@ -203,7 +203,7 @@ class Reproduction:
                     tqdm.write(line)
 
     def run_job(self, job: Job) -> str:
-        r"""Carries out a run that this process holds; returns a line about it."""
+        r"""Does a run that this process holds; returns a line about it."""
         name = job.options['model']
         execute = None
         if name in BASELINES:

@@ -2,7 +2,7 @@ r"""Searches hyper-parameters on validation: :obj:`python -m motor_geo.sweep`.
 
 Every trial is a run in :obj:`OUT/trials/<hash of its options>`, see
 :mod:`motor_geo.experiments.queue`; its :obj:`trial.json` says which options it
-has, and as the how manieth it was begun. All that a sweep knows is read from there.
+has, and its number in the order of their beginning. All that a sweep knows is read from there.
 """
 
 from __future__ import annotations
@@ -132,12 +132,12 @@ class Sweep:
         return None
 
     def _value(self, trial: Trial) -> float | str | None:
-        r"""What came of a trial so far: a value, an error or nothing."""
+        r"""The result of a trial so far: a value, an error or nothing."""
         result = self.queue.result(trial.folder)
         return self.queue.error(trial.folder) if result is None else result['val'][self.metric]
 
     def run_trial(self, trial: Trial) -> str:
-        r"""Carries out a trial that this process holds; returns a line about it."""
+        r"""Does a trial that this process holds; returns a line about it."""
         name = ', '.join(f'{key} {value}' for key, value in trial.options.items())
         try:
             config = in_folder(self.space.resolve(trial.options), trial.folder)

@@ -11,7 +11,7 @@ import os
 import os.path as osp
 import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass
 from functools import cache
 from types import MappingProxyType
@@ -354,6 +354,8 @@ def spell(kind: Any) -> str:
         return 'null'
     if kind is bool:
         return 'true or false'
+    if get_origin(kind) is Callable:
+        return 'function'
     inner = [spell(entry) for entry in get_args(kind)]
     if not inner:
         return getattr(kind, '__name__', str(kind))
@@ -400,7 +402,7 @@ def describe(section: str, name: str | None = None) -> str:
     hidden = derived(section, str(name))
     arguments, hints = arguments_of(target), hints_of(target)
     lines = [*textwrap.wrap(f'{first_sentence(target)}.', 100), '']
-    options = schema(section, target, hidden)._actions
+    options = [a for a in schema(section, target, hidden)._actions if a.dest in arguments]
     for action in options:
         default = arguments[action.dest].default
         lines.append(

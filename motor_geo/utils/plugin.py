@@ -1,4 +1,6 @@
-r"""Classes of other packages, by import path or by the name of an entry point."""
+r"""Classes and functions of other packages, by import path or by the name of an
+entry point.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,10 @@ import os
 import os.path as osp
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import entry_points
+from typing import Any
 
 from motor_geo.utils.errors import one_line, suggest
 
@@ -35,6 +38,27 @@ def import_class(path: str, base: type) -> type:
             imported, or the class is of another kind; the message goes on
             after the path.
     """
+    target = _import(path, lambda value: _is_class(value, base))
+    if not _is_class(target, base):
+        raise ValueError(f'is {_kind(target)}; expected a class derived from {base.__name__}')
+    return target
+
+
+def import_function(path: str) -> Callable[..., Any]:
+    r"""A function by its import path, such as :obj:`"my_package.my_metric"`.
+
+    Raises:
+        ValueError: As of :func:`import_class`.
+    """
+    target = _import(path, inspect.isfunction)
+    if not callable(target) or inspect.isclass(target):
+        kind = 'class' if inspect.isclass(target) else type(target).__name__
+        raise ValueError(f'is a {kind}; expected a function')
+    return target
+
+
+def _import(path: str, wanted: Callable[[object], bool]) -> Any:
+    r"""What an import path names; those that are wanted are suggested."""
     module, _, name = path.rpartition('.')
     with _current_folder():
         try:
@@ -50,11 +74,9 @@ def import_class(path: str, base: type) -> type:
             raise ValueError(f'cannot be imported: {_place(error)}') from error
     target = getattr(found, name, None)
     if target is None:
-        names = [key for key, value in vars(found).items() if _is_class(value, base)]
+        names = [key for key, value in vars(found).items() if wanted(value)]
         hint = suggest(name, names) if names else ''
         raise ValueError(f"cannot be imported: the module '{module}' has no '{name}'{hint}")
-    if not _is_class(target, base):
-        raise ValueError(f'is {_kind(target)}; expected a class derived from {base.__name__}')
     return target
 
 

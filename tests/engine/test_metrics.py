@@ -19,7 +19,7 @@ from torch_geometric.metrics import (
     LinkPredRecall,
 )
 
-from motor_geo.engine.metrics import METRICS, list_metrics, ranking_metrics
+from motor_geo.engine.metrics import METRICS, find_metrics, list_metrics, ranking_metrics
 
 GOLDEN = osp.join(osp.dirname(__file__), '..', 'golden', 'metrics')
 
@@ -153,3 +153,66 @@ def test_ranking_metrics_selection_and_errors():
         ranking_metrics(hits, count, [0])
     with pytest.raises(ValueError, match='positive integers'):
         list_metrics(hits.long(), count, [])
+
+
+def first_rank(hits, count, k):
+    r"""One over the rank of the first hit, or zero."""
+    rank = torch.arange(1, hits.size(1) + 1)
+    return torch.where(hits.any(1), 1.0 / (hits.argmax(1) + 1), 0.0) * (rank[-1] <= k)
+
+
+def found(hits, count, k):
+    assert hits.size(1) <= k
+    return hits.sum(1) / count
+
+
+def too_many(hits, count, k):
+    return hits
+
+
+def broken(hits, count, k):
+    return hits.no_such_thing
+
+
+def recall(hits, count, k):
+    return found(hits, count, k)
+
+
+def test_functions_are_metrics():
+    generator = torch.Generator().manual_seed(0)
+    hits = torch.rand(40, 10, generator=generator) < 0.2
+    count = hits.sum(1) + 1
+    out = ranking_metrics(hits, count, (3, 10, 20), ['ndcg', first_rank, 'mrr', 'recall', found])
+    assert list(out)[3:6] == ['first_rank@3', 'first_rank@10', 'first_rank@20']
+    for k in (3, 10, 20):
+        assert torch.equal(out[f'found@{k}'], out[f'recall@{k}'])
+        assert out[f'found@{k}'].dtype == torch.float64
+    for k in (3, 10):
+        torch.testing.assert_close(out[f'first_rank@{k}'], out[f'mrr@{k}'], atol=1e-6, rtol=1e-6)
+
+
+def test_import_paths_are_metrics():
+    assert find_metrics(['recall', f'{__name__}.found']) == ('recall', found)
+    assert find_metrics('recall') == ('recall',) and find_metrics(found) == (found,)
+
+
+@pytest.mark.parametrize(
+    'metrics, message',
+    [
+        ([f'{__name__}.fuond'], "no 'fuond'; did you mean 'found'"),
+        (['no_such.metric'], "The metric 'no_such.metric' cannot be imported: there is no module"),
+        ([f'{__name__}.torch'], 'is a module; expected a function'),
+        (['json.JSONDecoder'], 'is a class; expected a function'),
+        ([recall], "There are two metrics of the name 'recall'"),
+        ([found, found], "There are two metrics of the name 'found'"),
+        (
+            [too_many],
+            r"The metric 'too_many' must return a value for every user, \[1\], got \[1, 2",
+        ),
+        ([broken], "The metric 'broken' cannot be computed: AttributeError"),
+        (['auc'], "Unknown metric 'auc'"),
+    ],
+)
+def test_errors_of_functions(metrics, message):
+    with pytest.raises(ValueError, match=message):
+        ranking_metrics(torch.zeros(1, 2), torch.ones(1).long(), [2], find_metrics(metrics))

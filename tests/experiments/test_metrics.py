@@ -60,3 +60,9 @@ def test_metrics_in_words():
         'map@1',
     ]
     assert stem('recall@5') == 'recall'
+
+
+def test_metrics_by_import_path():
+    options = {'evaluator.metrics': ['recall', 'my_package.serendipity'], 'evaluator.ks': [10]}
+    metrics = read_metrics({**options, 'trainer.metric': 'serendipity@10'})
+    assert metrics.main == 'serendipity@10' and metrics.shown == ('recall@10', 'serendipity@10')
