@@ -1,6 +1,7 @@
-r"""The Python of the README and of two pages of the documentation runs."""
+r"""The Python of the README and of pages of the documentation runs."""
 
 import re
+import shutil
 import textwrap
 from pathlib import Path
 
@@ -23,9 +24,11 @@ def execute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('PYG_HOME', str(tmp_path))
 
-    def run(page):
+    def run(page, *without):
         names = {'__name__': 'page'}
         for number, block in enumerate(blocks(page), start=1):
+            if any(word in block for word in without):
+                continue
             exec(compile(block, f'{page}, block {number}', 'exec'), names)
         return names
 
@@ -59,3 +62,33 @@ def test_quickstart(execute):
 def test_new_backbone(execute):
     model, data = (execute('docs/backbone.rst')[name] for name in ('model', 'data'))
     assert model(data).item.shape == (400, 64)
+
+
+def test_export(execute):
+    names = execute('docs/export.rst', 'torch.compile', 'onnx')
+    assert names['best'].shape == (2, 20)
+    assert names['x'].shape == (3, 32)
+    torch.testing.assert_close(names['x_exported'], names['x'])
+    for n in (0, 1, 1000):
+        token_id = torch.randint(64, (n, 8), dtype=torch.uint8)
+        expected = names['encoder'](token_id)
+        torch.testing.assert_close(names['exported'](token_id), expected)
+    loaded = names['empty'].eval()(names['data'])
+    torch.testing.assert_close(loaded.item, names['item'].clone())
+
+
+@pytest.mark.skipif(shutil.which('c++') is None, reason='torch.compile needs a C++ compiler')
+def test_compile(execute):
+    names = execute('docs/export.rst', 'onnx')
+    torch.testing.assert_close(names['x_compiled'], names['x'])
+
+
+def test_onnx(execute):
+    for package in ('onnx', 'onnxscript', 'onnxruntime'):
+        pytest.importorskip(package, reason=f'{package} is not installed')
+    names = execute('docs/export.rst', 'torch.compile')
+    torch.testing.assert_close(torch.from_numpy(names['x_onnx']), names['x'].clone())
+    for n in (0, 1, 1000):
+        token_id = torch.randint(64, (n, 8), dtype=torch.uint8)
+        (x,) = names['session'].run(['x'], {'token_id': token_id.numpy()})
+        torch.testing.assert_close(torch.from_numpy(x), names['encoder'](token_id).detach())
