@@ -78,7 +78,7 @@ class RecommendationDataset(torch.utils.data.Dataset):
     **training** interactions in both directions, sorted by user and item.
     Held-out interactions are in :meth:`targets` only.
 
-    Subclasses call :meth:`_build` in their constructor.
+    Subclasses call :obj:`_build` in their constructor.
 
     Args:
         transform: A function of the graph that is applied whenever it is taken

@@ -28,8 +28,8 @@ def add_items(
         token_id: Tokens of the new items, if the graph holds tokens.
         transforms: The transforms that made the graphs which the graph holds.
             One with a method :obj:`extend(old, new)`, such as
-            :class:`ItemKNN`, adds the new items to its graph; any other one is
-            applied anew.
+            :class:`~motor_geo.data.ItemKNN`, adds the new items to its graph;
+            any other one is applied anew.
 
     Shapes:
         - **input:** features :math:`(n, d_m)`, token ids :math:`(n, T)`

@@ -61,8 +61,8 @@ def fit_quantizer(
     seed: int = 0,
     name: str = 'features',
 ) -> Quantizer:
-    r"""Fits a :class:`Quantizer` to the rows of :obj:`x`; duplicate rows
-    count as often as they occur. The arguments are those of
+    r"""Fits a :class:`~motor_geo.data.transforms.quantizer.Quantizer` to the
+    rows of :obj:`x`; duplicate rows count as often as they occur. The arguments are those of
     :class:`~motor_geo.data.OPQTokenizer`; :obj:`name` appears in errors.
 
     Raises:
