@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
+from torch_geometric.typing import EdgeType
 
 from motor_geo.nn.conv import LightPropagation, Propagate
 from motor_geo.nn.graph import BipartiteGraph, PrunedGraph, degree_sensitive_pruning
@@ -12,7 +13,7 @@ from motor_geo.nn.loss import bpr_loss, frobenius_reg
 from motor_geo.nn.models.item_features import ItemFeatures
 from motor_geo.nn.models.item_graph import ItemGraph, modality_weights
 from motor_geo.nn.models.recommender import Recommender
-from motor_geo.typing import Batch, Embeddings, Rows
+from motor_geo.typing import RATES, Batch, Embeddings, Rows
 from motor_geo.utils.lazy import Lazy
 
 
@@ -53,6 +54,7 @@ class FREEDOM(Recommender):
             :class:`LightGCN`. The paper has none, but tokens need one.
         train_features: If set to :obj:`True`, raw features are trained, as in
             the reference implementation (not ID-free).
+        edge_type: Edge type of training interactions, from users to items.
 
     Shapes:
         - **output:** user vectors :math:`(M, d)`, item vectors :math:`(N, d)`
@@ -77,8 +79,9 @@ class FREEDOM(Recommender):
         reg_weight: float = 1e-3,
         norm_weight: float = 0.0,
         train_features: bool = False,
+        edge_type: EdgeType = RATES,
     ):
-        super().__init__(data, item_encoder, channels)
+        super().__init__(data, item_encoder, channels, edge_type)
         if not 0 <= rho < 1:
             raise ValueError(f"'rho' must lie in [0, 1) (got {rho})")
         self.num_item_layers = num_item_layers
@@ -87,8 +90,11 @@ class FREEDOM(Recommender):
         self.norm_weight = norm_weight
         self.propagation = LightPropagation(num_layers)
         self.conv = Propagate()
-        self.features = ItemFeatures(data, channels, 'FREEDOM', train=train_features)
-        self.item_graphs = ItemGraph(modality_weights(self.features.names, modality_weight))
+        self.features = ItemFeatures(
+            data, channels, 'FREEDOM', train=train_features, node_type=self.item_type
+        )
+        weights = modality_weights(self.features.names, modality_weight)
+        self.item_graphs = ItemGraph(weights, self.item_type)
         self.item_graphs.check(data, 'FREEDOM')
         self.pruned = PrunedGraph()
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
+from torch_geometric.typing import EdgeType
 
 from motor_geo.nn.functional.layers import refined_sum
 from motor_geo.nn.graph import (
@@ -13,7 +14,7 @@ from motor_geo.nn.graph import (
 )
 from motor_geo.nn.loss import bpr_loss, l2_reg
 from motor_geo.nn.models.recommender import Recommender
-from motor_geo.typing import Batch, Embeddings
+from motor_geo.typing import RATES, Batch, Embeddings
 
 
 class LayerGCN(Recommender):
@@ -49,6 +50,7 @@ class LayerGCN(Recommender):
         reg_weight: Weight of half the squared rows of
             :math:`\mathbf{X}^{(0)}` in the batch. Like the ranking loss it is
             a sum over the batch.
+        edge_type: Edge type of training interactions, from users to items.
 
     Shapes:
         - **output:** user vectors :math:`(M, d)`, item vectors :math:`(N, d)`
@@ -66,8 +68,9 @@ class LayerGCN(Recommender):
         rho: float = 0.1,
         pruning: str = 'alternating',
         reg_weight: float = 1e-3,
+        edge_type: EdgeType = RATES,
     ):
-        super().__init__(data, item_encoder, channels)
+        super().__init__(data, item_encoder, channels, edge_type)
         if num_layers < 1:
             raise ValueError(
                 f"'num_layers' must be positive, since the ego layer is no part of the output "
