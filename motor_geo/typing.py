@@ -1,16 +1,18 @@
-r"""Names of node and edge types, and the few tuples that travel between
-packages.
+r"""Names of node and edge types, what a graph has under them, and the few
+tuples that travel between packages.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
+from torch_geometric.data.storage import NodeStorage
 from torch_geometric.typing import EdgeType
 
 USER = 'user'
@@ -24,22 +26,117 @@ def similar(modality: str, node_type: str = ITEM) -> EdgeType:
     return (node_type, f'similar_{modality}', node_type)
 
 
-def modalities(data: HeteroData, model: str | None = None, at_least: int = 0) -> list[str]:
-    r"""Names of the item features :obj:`x_<modality>` in sorted order.
+def node_store(data: HeteroData, node_type: str) -> NodeStorage:
+    r"""The nodes of a type, or an error that says what the graph has."""
+    if not isinstance(data, HeteroData):
+        raise ValueError(
+            f"Expected a HeteroData with nodes '{node_type}', got a {type(data).__name__} "
+            f'(without node types).'
+        )
+    if node_type not in data.node_types:
+        raise ValueError(
+            f"The graph has no nodes '{node_type}', it has {listing(data.node_types)}; name the "
+            f'ones that are meant by node_type or edge_type.'
+        )
+    return data[node_type]
+
+
+def num_nodes(data: HeteroData, node_type: str) -> int:
+    r"""Number of nodes of a type: what the graph says, or else the rows of
+    features or tokens.
+    """
+    size = num_rows(node_store(data, node_type))
+    if size is None:
+        raise ValueError(f"The graph has no data['{node_type}'].num_nodes.")
+    return size
+
+
+def num_rows(store: NodeStorage) -> int | None:
+    r"""Number of the nodes of a store, if that is known."""
+    rows = [key for key in store.keys() if key in ('x', 'token_id') or key.startswith('x_')]
+    if rows and 'num_nodes' not in store:
+        return len(store[rows[0]])
+    size = store.num_nodes if store.can_infer_num_nodes else None
+    return None if size is None else int(size)
+
+
+def edge_types(data: HeteroData) -> list[EdgeType]:
+    r"""Types of which there is an :obj:`edge_index`, maybe an empty one."""
+    return [edge_type for edge_type in data.edge_types if 'edge_index' in data[edge_type]]
+
+
+def find_edges(data: HeteroData, edge_type: EdgeType) -> Tensor:
+    r"""The edges of a type, or an error that says which types exist."""
+    if not isinstance(data, HeteroData):
+        node_store(data, edge_type[2])
+    known = edge_types(data)
+    if edge_type not in known:
+        raise ValueError(
+            f'The graph has no edges {edge_type}, it has {listing(known)}; name the '
+            f'interactions by edge_type.'
+        )
+    return data[edge_type].edge_index
+
+
+def listing(names: Sequence[Any]) -> str:
+    r"""Up to ten names in words."""
+    shown = [repr(name) for name in names[:10]]
+    more = [f'{len(names) - 10} more'] if len(names) > 10 else []
+    return ', '.join(shown + more) or 'none'
+
+
+def feature_key(store: NodeStorage, modality: str) -> str:
+    r"""The attribute :obj:`x_<modality>`; plain :obj:`x` is the modality
+    :obj:`x`.
+    """
+    key = f'x_{modality}'
+    return 'x' if modality == 'x' and key not in store else key
+
+
+def feature_modalities(data: HeteroData, node_type: str = ITEM) -> list[str]:
+    r"""Names :obj:`m` of the features :obj:`x_m`, sorted; :obj:`"x"` if there
+    is a plain :obj:`x`.
+    """
+    keys = node_store(data, node_type).keys()
+    return sorted({key[2:] or 'x' for key in keys if key == 'x' or key.startswith('x_')})
+
+
+def feature_table(data: HeteroData, modality: str, node_type: str = ITEM) -> Tensor:
+    r"""The features of a modality, **[N, d_m]**.
+
+    Raises:
+        ValueError: If the graph has none.
+    """
+    store = node_store(data, node_type)
+    key = feature_key(store, modality)
+    if key not in store:
+        raise ValueError(
+            f"data['{node_type}'].{key} is missing: expected features of the modality "
+            f"'{modality}', found those of {feature_modalities(data, node_type)}."
+        )
+    return store[key]
+
+
+def modalities(
+    data: HeteroData, model: str | None = None, at_least: int = 0, node_type: str = ITEM
+) -> list[str]:
+    r"""Names :obj:`m` of the features :obj:`x_m` in sorted order, :obj:`"x"`
+    if there is a plain :obj:`x`.
 
     Args:
         data: The graph.
         model: Who asks, for the message.
         at_least: Number of modalities that are needed.
+        node_type: Node type of items.
 
     Raises:
         ValueError: If there are fewer.
     """
-    names = sorted(key[2:] for key in data[ITEM].keys() if key.startswith('x_'))
+    names = feature_modalities(data, node_type)
     if len(names) < at_least:
         raise ValueError(
             f"'{model}' needs item features of at least {at_least} "
-            f"modalit{'y' if at_least == 1 else 'ies'} (data['item'].x_<modality>), found "
+            f"modalit{'y' if at_least == 1 else 'ies'} (data['{node_type}'].x_<modality>), found "
             f'{names or "none"}'
         )
     return names

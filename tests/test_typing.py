@@ -1,14 +1,49 @@
 import numpy as np
 import pytest
 import torch
+from torch_geometric.data import HeteroData
 
-from motor_geo.typing import RATED_BY, RATES, Batch, Embeddings, EvalTargets, Rows, similar
+from motor_geo.typing import (
+    RATED_BY,
+    RATES,
+    Batch,
+    Embeddings,
+    EvalTargets,
+    Rows,
+    feature_table,
+    find_edges,
+    modalities,
+    num_nodes,
+    similar,
+)
 
 
 def test_names():
     assert RATES == ('user', 'rates', 'item')
     assert RATED_BY == ('item', 'rated_by', 'user')
     assert similar('text') == ('item', 'similar_text', 'item')
+
+
+def test_what_a_graph_has():
+    data = HeteroData()
+    data['product'].x, data['product'].x_text = torch.ones(3, 2), torch.ones(3, 4)
+    data['customer'].city = 'Oslo'
+    data['customer', 'buys', 'product'].edge_index = torch.tensor([[0, 1], [2, 2]])
+    assert num_nodes(data, 'product') == 3
+    assert modalities(data, node_type='product') == ['text', 'x']
+    assert feature_table(data, 'x', 'product') is data['product'].x
+    assert feature_table(data, 'text', 'product') is data['product'].x_text
+    assert find_edges(data, ('customer', 'buys', 'product')).tolist() == [[0, 1], [2, 2]]
+    for ask, words in [
+        (lambda: num_nodes(data, 'customer'), r"no data\['customer'\].num_nodes"),
+        (lambda: num_nodes(data, 'user'), "no nodes 'user', it has 'product', 'customer'"),
+        (lambda: find_edges(data, RATES), "no edges .*'rates'.* it has .*'buys'"),
+        (lambda: feature_table(data, 'image', 'product'), r"x_image is missing.*\['text', 'x'\]"),
+        (lambda: modalities(data, 'GNN', 3, 'product'), r"'GNN' needs .* 3 mod.*\['text', 'x'\]"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            ask()
+    assert data.edge_types == [('customer', 'buys', 'product')]
 
 
 def test_tuples():

@@ -18,13 +18,12 @@ from torch_geometric.typing import EdgeType
 from tqdm import tqdm
 
 from motor_geo.data.sampler import BPRSampler, has_full_user
-from motor_geo.data.transforms.features import find_edges, num_nodes
 from motor_geo.engine.checkpoint import load_checkpoint, save_checkpoint
 from motor_geo.engine.evaluator import Evaluator
 from motor_geo.engine.loggers import Logger
 from motor_geo.engine.metrics import LIST_METRICS
 from motor_geo.nn.models import Recommender
-from motor_geo.typing import ITEM, RATES
+from motor_geo.typing import ITEM, RATES, find_edges, num_nodes
 from motor_geo.utils.files import atomic_write
 
 logger = logging.getLogger(__name__)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch_geometric.data.storage import NodeStorage
 
 from motor_geo.nn.name_dict import NameDict
+from motor_geo.typing import feature_key, num_rows
 
 
 class ItemEncoder(nn.Module):
@@ -92,7 +93,7 @@ class IDEmbedding(ItemEncoder):
         return rows.view(*index.shape, self.out_channels)
 
     def encode(self, store: NodeStorage, index: Tensor | None = None) -> Tensor:
-        num_items = store.num_nodes
+        num_items = num_rows(store)
         if num_items != self.num_items:
             raise ValueError(
                 f"'IDEmbedding' knows {self.num_items} items but the graph has {num_items}: an "
@@ -153,7 +154,7 @@ class FeatureProjection(ItemEncoder):
         return out
 
     def encode(self, store: NodeStorage, index: Tensor | None = None) -> Tensor:
-        x = {m: store[f'x_{m}'] for m in self.in_channels}
+        x = {m: store[feature_key(store, m)] for m in self.in_channels}
         return self(x if index is None else {m: value[index] for m, value in x.items()})
 
     def __repr__(self) -> str:

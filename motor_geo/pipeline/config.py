@@ -85,7 +85,7 @@ KINDS: dict[str, tuple[Mapping[str, type], type, str, str]] = {
 }
 #: Arguments that are no options, since the assembly fills them in.
 DERIVED = {
-    'model': {'data', 'item_encoder'},
+    'model': {'data', 'item_encoder', 'edge_type'},
     'items': {'num_tokens', 'codebook_size', 'out_channels', 'num_items', 'in_channels'},
     'data': {'transform', 'pre_transform'},
     'tokenizer': {'verbose', 'node_type', 'edge_type'},

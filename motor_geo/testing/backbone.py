@@ -28,8 +28,9 @@ from motor_geo.testing.graphs import (
     small_graph,
     with_edges,
     with_names,
+    with_types,
 )
-from motor_geo.typing import ITEM, RATES, Batch, Embeddings, EvalTargets, modalities
+from motor_geo.typing import ITEM, RATES, USER, Batch, Embeddings, EvalTargets, modalities
 
 CHANNELS = 24
 
@@ -52,7 +53,7 @@ def training_step(
     """
     model.train()
     if epoch is not None:
-        generator = torch.Generator(data[RATES].edge_index.device).manual_seed(3)
+        generator = torch.Generator(batch.user.device).manual_seed(3)
         model.begin_epoch(data, epoch, generator)
     torch.manual_seed(4)
     losses = model.loss(data, batch)
@@ -430,6 +431,39 @@ class BackboneContract:
         other = self.build(data, items, seed=1)
         other.load_state_dict(model.state_dict())
         assert_same(rank(other, data), rank(model, data))
+
+    @pytest.mark.parametrize('items', ['id', 'specific', 'features'])
+    def test_names_of_nodes_and_edges(self, data: HeteroData, items: str) -> None:
+        r"""Users, items and interactions may have any name, and sizes are those
+        of what is there.
+        """
+        parameters = inspect.signature(self.backbone).parameters.values()
+        if not any(p.name == 'edge_type' or p.kind is p.VAR_KEYWORD for p in parameters):
+            pytest.skip('takes no edge_type')
+        edge_type = ('customer', 'buys', 'product')
+        other = with_types(data, edge_type)
+        del other['product'].num_nodes
+        expected = self.build(data, items)
+        torch.manual_seed(0)
+        encoder = item_encoder(items, data, CHANNELS)
+        options: dict[str, Any] = {**self.options, 'channels': CHANNELS, 'edge_type': edge_type}
+        model = self.backbone(other, item_encoder=encoder, **options)
+        batch = random_batch(data)
+        losses = training_step(model, other, batch), training_step(expected, data, batch)
+        assert all(torch.equal(losses[0][key], value) for key, value in losses[1].items())
+        grads = gradients(model)
+        assert all(torch.equal(grads[key], grad) for key, grad in gradients(expected).items())
+        assert_same(rank(model, other), rank(expected, data))
+
+    def test_missing_edges(self, data: HeteroData) -> None:
+        r"""A graph whose interactions have another name is refused in words
+        that tell it, and stays as it is.
+        """
+        model, other = self.build(data), with_types(data, (USER, 'buys', ITEM))
+        before = other.edge_types
+        with pytest.raises(ValueError, match='buys'):
+            model.recommend(other, torch.arange(2), k=3)
+        assert other.edge_types == before
 
     # Documentation
 

@@ -11,12 +11,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
+from torch_geometric.typing import EdgeType
 
 from motor_geo.data import OPQTokenizer, SyntheticMultimodal
 from motor_geo.data.transforms.add_items import add_items
 from motor_geo.nn import FeatureProjection, TokenCrossEncoder
 from motor_geo.nn.models import Recommender
-from motor_geo.typing import ITEM, RATED_BY, RATES, Batch, modalities
+from motor_geo.typing import ITEM, RATED_BY, RATES, USER, Batch, modalities
 
 NUM_USERS, NUM_ITEMS = 211, 173  # Primes that no other size equals.
 NUM_TOKENS, CODEBOOK_SIZE = 2, 16
@@ -59,6 +60,21 @@ def with_names(data: HeteroData, names: Mapping[str, str]) -> HeteroData:
         if f'mask_{old}' in data[ITEM]:
             data[ITEM][f'mask_{new}'] = data[ITEM].pop(f'mask_{old}')
     return data
+
+
+def with_types(data: HeteroData, edge_type: EdgeType) -> HeteroData:
+    r"""A copy of a graph in which users, training edges and items have the
+    names of :obj:`edge_type`.
+    """
+    types = {USER: edge_type[0], ITEM: edge_type[2]}
+    out = HeteroData()
+    for node_type in data.node_types:
+        out[types.get(node_type, node_type)].update(data[node_type])
+    for source, relation, target in data.edge_types:
+        name = (types.get(source, source), relation, types.get(target, target))
+        store = data[source, relation, target]
+        out[edge_type if (source, relation, target) == RATES else name].update(store)
+    return out
 
 
 def prepare(backbone: type[Recommender], data: HeteroData) -> HeteroData:

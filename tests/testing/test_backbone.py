@@ -32,6 +32,22 @@ class Waits(BPR):
         return losses if losses['bpr'].item() > 0 else {}
 
 
+class ReadsItems(BPR):
+    r"""Knows one name of items only."""
+
+    def forward(self, data):
+        user, item = super().forward(data)
+        return type(super().forward(data))(user, item * data['item'].x_text.mean())
+
+
+class Plain(BPR):
+    r"""Asks for no training edges."""
+
+    def recommend(self, data, user=None, k=20):
+        data['user', 'rates', 'item'].edge_index = torch.zeros(2, 0, dtype=torch.long)
+        return super().recommend(data, user, k)
+
+
 class Draws(BPR):
     def forward(self, data):
         user, item = super().forward(data)
@@ -76,6 +92,13 @@ def test_random_ranking():
 def test_copies():
     with pytest.raises(AssertionError):
         contract(Shares).test_copies(prepared(Shares), 'deepcopy')
+
+
+def test_names():
+    with pytest.raises(AttributeError):
+        contract(ReadsItems).test_names_of_nodes_and_edges(prepared(ReadsItems), 'id')
+    with pytest.raises(pytest.fail.Exception):
+        contract(Plain).test_missing_edges(prepared(Plain))
 
 
 def test_documentation():

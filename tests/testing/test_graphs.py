@@ -8,6 +8,7 @@ from motor_geo.testing.graphs import (
     small_graph,
     with_edges,
     with_names,
+    with_types,
 )
 from motor_geo.typing import ITEM, RATED_BY, RATES, modalities, similar
 
@@ -32,6 +33,19 @@ def test_with_names():
     data = with_names(small_graph(), {'text': 'type'})
     assert modalities(data) == ['image', 'type']
     assert torch.equal(data[ITEM].x_type, small_graph()[ITEM].x_text)
+
+
+def test_with_types():
+    data = with_types(small_graph(), ('customer', 'buys', 'product'))
+    assert set(data.node_types) == {'customer', 'product'}
+    assert set(data.edge_types) == {
+        ('customer', 'buys', 'product'),
+        ('product', 'rated_by', 'customer'),
+    }
+    assert modalities(data, node_type='product') == ['image', 'text']
+    edge_index = data['customer', 'buys', 'product'].edge_index
+    assert torch.equal(edge_index, small_graph()[RATES].edge_index)
+    assert RATES in small_graph().edge_types
 
 
 def test_prepare():

@@ -14,45 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
-from torch_geometric.data.storage import NodeStorage
 from torch_geometric.typing import EdgeType
 
-from motor_geo.typing import ITEM
+from motor_geo.typing import ITEM, feature_key, feature_modalities, node_store
 from motor_geo.utils.files import check_finite
 
 #: Feature matrices, one row per item.
 Matrix = Tensor | np.ndarray | Sequence[Sequence[float]]
-
-
-def node_store(data: HeteroData, node_type: str) -> NodeStorage:
-    r"""The nodes of a type, or an error that says what the graph has."""
-    if not isinstance(data, HeteroData):
-        raise ValueError(
-            f"Expected a HeteroData with nodes '{node_type}', got a {type(data).__name__} "
-            f'(without node types).'
-        )
-    if node_type not in data.node_types:
-        raise ValueError(
-            f"The graph has no nodes '{node_type}', it has {listing(data.node_types)}; name the "
-            f'ones that are meant by node_type or edge_type.'
-        )
-    return data[node_type]
-
-
-def num_nodes(data: HeteroData, node_type: str) -> int:
-    r"""Number of nodes of a type: what the graph says, or else the rows of
-    features or tokens.
-    """
-    store = node_store(data, node_type)
-    rows = [key for key in store.keys() if key in ('x', 'token_id') or key.startswith('x_')]
-    size = None
-    if rows and 'num_nodes' not in store:
-        size = len(store[rows[0]])
-    elif store.can_infer_num_nodes:
-        size = store.num_nodes
-    if size is None:
-        raise ValueError(f"The graph has no data['{node_type}'].num_nodes.")
-    return int(size)
 
 
 def edge_type_of(edge_type: Sequence[str]) -> EdgeType:
@@ -63,47 +31,6 @@ def edge_type_of(edge_type: Sequence[str]) -> EdgeType:
         )
     source, relation, target = (str(name) for name in edge_type)
     return source, relation, target
-
-
-def edge_types(data: HeteroData) -> list[EdgeType]:
-    r"""Types of which there is an :obj:`edge_index`, maybe an empty one."""
-    return [edge_type for edge_type in data.edge_types if 'edge_index' in data[edge_type]]
-
-
-def find_edges(data: HeteroData, edge_type: EdgeType) -> Tensor:
-    r"""The edges of a type, or an error that says which types exist."""
-    if not isinstance(data, HeteroData):
-        node_store(data, edge_type[2])
-    known = edge_types(data)
-    if edge_type not in known:
-        raise ValueError(
-            f'The graph has no edges {edge_type}, it has {listing(known)}; name the '
-            f'interactions by edge_type.'
-        )
-    return data[edge_type].edge_index
-
-
-def listing(names: Sequence[Any]) -> str:
-    r"""Up to ten names in words."""
-    shown = [repr(name) for name in names[:10]]
-    more = [f'{len(names) - 10} more'] if len(names) > 10 else []
-    return ', '.join(shown + more) or 'none'
-
-
-def feature_key(store: NodeStorage, modality: str) -> str:
-    r"""The attribute :obj:`x_<modality>`; plain :obj:`x` is the modality
-    :obj:`x`.
-    """
-    key = f'x_{modality}'
-    return 'x' if modality == 'x' and key not in store else key
-
-
-def feature_modalities(data: HeteroData, node_type: str = ITEM) -> list[str]:
-    r"""Names :obj:`m` of the features :obj:`x_m`, sorted; :obj:`"x"` if there
-    is a plain :obj:`x`.
-    """
-    keys = node_store(data, node_type).keys()
-    return sorted({key[2:] or 'x' for key in keys if key == 'x' or key.startswith('x_')})
 
 
 def needed_modalities(

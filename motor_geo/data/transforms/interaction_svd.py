@@ -19,16 +19,12 @@ from motor_geo.data.transforms.features import (
     as_int,
     check_matrix,
     edge_type_of,
-    feature_modalities,
-    find_edges,
     item_features,
     item_mask,
     modality_names,
-    node_store,
-    num_nodes,
 )
 from motor_geo.data.transforms.knn import attach
-from motor_geo.typing import RATES
+from motor_geo.typing import RATES, feature_modalities, find_edges, node_store, num_nodes
 from motor_geo.utils.cache import cached, fingerprint
 
 COLD = ('neighbors', 'zero')

@@ -15,14 +15,12 @@ from motor_geo.data.transforms.features import (
     arguments,
     as_int,
     device_of,
-    feature_key,
     item_features,
     modality_names,
     needed_modalities,
-    num_nodes,
 )
 from motor_geo.data.transforms.knn import WEIGHTINGS, attach, knn_graph_cosine, knn_weights
-from motor_geo.typing import ITEM, similar
+from motor_geo.typing import ITEM, feature_key, num_nodes, similar
 from motor_geo.utils.cache import cached, fingerprint
 
 

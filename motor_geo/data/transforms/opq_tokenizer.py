@@ -25,15 +25,10 @@ from motor_geo.data.transforms.features import (
     check_matrix,
     device_of,
     edge_type_of,
-    edge_types,
-    feature_key,
-    find_edges,
     item_features,
     item_mask,
-    listing,
     modality_names,
     needed_modalities,
-    node_store,
 )
 from motor_geo.data.transforms.fit_quantizer import (
     INITS,
@@ -44,7 +39,15 @@ from motor_geo.data.transforms.fit_quantizer import (
 )
 from motor_geo.data.transforms.quantizer import Quantizer
 from motor_geo.data.transforms.token_report import format_report, token_report
-from motor_geo.typing import ITEM, RATES
+from motor_geo.typing import (
+    ITEM,
+    RATES,
+    edge_types,
+    feature_key,
+    find_edges,
+    listing,
+    node_store,
+)
 from motor_geo.utils.cache import cached, fingerprint
 from motor_geo.utils.files import atomic_write
 

@@ -9,6 +9,7 @@ from torch_geometric.data import HeteroData
 from motor_geo.nn.functional.feature_blocks import block_linear, spectral_blocks
 from motor_geo.nn.functional.rows import project
 from motor_geo.nn.models.item_features import ItemFeatures
+from motor_geo.typing import ITEM
 
 
 class BlockEncoder(nn.Module):
@@ -26,14 +27,22 @@ class BlockEncoder(nn.Module):
         shared: If set to :obj:`False`, there is no shared block.
         across_items: If set to :obj:`True`, the cosine transform is
             two-dimensional, along features and items.
+        node_type: Node type of items.
 
     Shapes:
         - **output:** vectors :math:`(N, d)` of each block
     """
 
-    def __init__(self, data: HeteroData, channels: int, shared: bool, across_items: bool):
+    def __init__(
+        self,
+        data: HeteroData,
+        channels: int,
+        shared: bool,
+        across_items: bool,
+        node_type: str = ITEM,
+    ):
         super().__init__()
-        self.features = ItemFeatures(data, None, 'LIRDRec')
+        self.features = ItemFeatures(data, None, 'LIRDRec', node_type=node_type)
         self.across_items = across_items
         widths = list(self.features.widths.values())
         if shared:

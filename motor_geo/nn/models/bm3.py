@@ -4,13 +4,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
+from torch_geometric.typing import EdgeType
 
 from motor_geo.nn.conv import LightPropagation
 from motor_geo.nn.functional.autocast import full_precision
 from motor_geo.nn.functional.rows import row_norm
 from motor_geo.nn.models.item_features import ItemFeatures
 from motor_geo.nn.models.recommender import Recommender
-from motor_geo.typing import ITEM, USER, Batch, Embeddings
+from motor_geo.typing import ITEM, RATES, USER, Batch, Embeddings
 
 normalize = full_precision(F.normalize)
 
@@ -53,6 +54,7 @@ class BM3(Recommender):
         train_features: If set to :obj:`True`, raw features are trained, as in
             the reference implementation (not ID-free). They are no part of the
             score.
+        edge_type: Edge type of training interactions, from users to items.
 
     Shapes:
         - **output:** user vectors :math:`(M, d)`, item vectors :math:`(N, d)`
@@ -75,8 +77,9 @@ class BM3(Recommender):
         cl_weight: float = 2.0,
         reg_weight: float = 0.1,
         train_features: bool = False,
+        edge_type: EdgeType = RATES,
     ):
-        super().__init__(data, item_encoder, channels)
+        super().__init__(data, item_encoder, channels, edge_type)
         if not 0 <= dropout < 1:
             raise ValueError(f"'dropout' must lie in [0, 1) (got {dropout})")
         self.dropout = dropout
@@ -84,7 +87,9 @@ class BM3(Recommender):
         self.reg_weight = reg_weight
         self.propagation = LightPropagation(num_layers)
         self.predictor = nn.Linear(channels, channels)
-        self.features = ItemFeatures(data, channels, 'BM3', train=train_features)
+        self.features = ItemFeatures(
+            data, channels, 'BM3', train=train_features, node_type=self.item_type
+        )
         self._reset_linear()
 
     def reset_parameters(self) -> None:

@@ -3,10 +3,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
+from torch_geometric.typing import EdgeType
 
 from motor_geo.nn.loss import bpr_loss, frobenius_reg
 from motor_geo.nn.models.recommender import Recommender
-from motor_geo.typing import Batch, Embeddings, Rows
+from motor_geo.typing import RATES, Batch, Embeddings, Rows
 
 
 class BPR(Recommender):
@@ -24,6 +25,7 @@ class BPR(Recommender):
         item_encoder: What yields item vectors; :obj:`None` is an ID embedding.
         channels: Size :math:`d` of user and item vectors.
         reg_weight: Weight of the unsquared Frobenius norms of batch rows.
+        edge_type: Edge type of training interactions, from users to items.
 
     Shapes:
         - **output:** user vectors :math:`(M, d)`, item vectors :math:`(N, d)`
@@ -37,8 +39,9 @@ class BPR(Recommender):
         item_encoder: nn.Module | None = None,
         channels: int = 64,
         reg_weight: float = 0.1,
+        edge_type: EdgeType = RATES,
     ):
-        super().__init__(data, item_encoder, channels)
+        super().__init__(data, item_encoder, channels, edge_type)
         self.reg_weight = reg_weight
 
     def forward(self, data: HeteroData) -> Embeddings:

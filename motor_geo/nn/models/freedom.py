@@ -5,18 +5,19 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
+from torch_geometric.typing import EdgeType
 
 from motor_geo.nn.conv import LightPropagation, Propagate
-from motor_geo.nn.graph import BipartiteGraph, PrunedGraph, degree_sensitive_pruning
+from motor_geo.nn.graph import BipartiteGraph
 from motor_geo.nn.loss import bpr_loss, frobenius_reg
 from motor_geo.nn.models.item_features import ItemFeatures
 from motor_geo.nn.models.item_graph import ItemGraph, modality_weights
-from motor_geo.nn.models.recommender import Recommender
-from motor_geo.typing import Batch, Embeddings, Rows
+from motor_geo.nn.models.pruned import PrunedRecommender
+from motor_geo.typing import RATES, Batch, Embeddings, Rows
 from motor_geo.utils.lazy import Lazy
 
 
-class FREEDOM(Recommender):
+class FREEDOM(PrunedRecommender):
     r"""FREEDOM from the `"A Tale of Two Graphs: Freezing and Denoising Graph
     Structures for Multimodal Recommendation"
     <https://arxiv.org/abs/2211.06924>`_ paper: LightGCN on a training graph
@@ -29,9 +30,6 @@ class FREEDOM(Recommender):
     With projected features :math:`\mathbf{z}^m_i = \mathbf{W}_m \mathbf{x}^m_i +
     \mathbf{b}_m` in the place of :math:`\mathbf{I}`, every modality has a
     ranking loss of its own.
-
-    The trainer calls :meth:`begin_epoch`, which prunes; without that call, or
-    on a graph with other edges, :meth:`loss` uses the whole graph.
 
     ID-free: :math:`\mathbf{Q}` is computed from tokens, in both graphs.
 
@@ -53,6 +51,7 @@ class FREEDOM(Recommender):
             :class:`LightGCN`. The paper has none, but tokens need one.
         train_features: If set to :obj:`True`, raw features are trained, as in
             the reference implementation (not ID-free).
+        edge_type: Edge type of training interactions, from users to items.
 
     Shapes:
         - **output:** user vectors :math:`(M, d)`, item vectors :math:`(N, d)`
@@ -77,40 +76,20 @@ class FREEDOM(Recommender):
         reg_weight: float = 1e-3,
         norm_weight: float = 0.0,
         train_features: bool = False,
+        edge_type: EdgeType = RATES,
     ):
-        super().__init__(data, item_encoder, channels)
-        if not 0 <= rho < 1:
-            raise ValueError(f"'rho' must lie in [0, 1) (got {rho})")
+        super().__init__(data, item_encoder, channels, rho, edge_type)
         self.num_item_layers = num_item_layers
-        self.rho = rho
         self.reg_weight = reg_weight
         self.norm_weight = norm_weight
         self.propagation = LightPropagation(num_layers)
         self.conv = Propagate()
-        self.features = ItemFeatures(data, channels, 'FREEDOM', train=train_features)
-        self.item_graphs = ItemGraph(modality_weights(self.features.names, modality_weight))
+        self.features = ItemFeatures(
+            data, channels, 'FREEDOM', train=train_features, node_type=self.item_type
+        )
+        weights = modality_weights(self.features.names, modality_weight)
+        self.item_graphs = ItemGraph(weights, self.item_type)
         self.item_graphs.check(data, 'FREEDOM')
-        self.pruned = PrunedGraph()
-
-    def begin_epoch(self, data: HeteroData, epoch: int, generator: torch.Generator) -> None:
-        if self.rho > 0:
-            edge_index, num_users, num_items, _ = self.graph_args(data)
-            keep = degree_sensitive_pruning(edge_index, num_users, num_items, self.rho, generator)
-            self.prune(data, keep)
-
-    def prune(self, data: HeteroData, keep: Tensor) -> None:
-        r"""Makes the training edges :obj:`keep` the graph of :meth:`loss`.
-
-        Shapes:
-            - **input:** positions of kept edges :math:`(|\mathcal{E}^{\prime}|)`
-        """
-        self.pruned.set(keep, *self.graph_args(data))
-
-    def training_graph(self, data: HeteroData) -> BipartiteGraph:
-        r"""The graph of :meth:`loss`: what pruning left, or the whole graph if
-        :meth:`begin_epoch` was not called with these edges.
-        """
-        return self.pruned.get(*self.graph_args(data)) or self.graph(data)
 
     def smooth(self, data: HeteroData, item: Tensor, index: Tensor | None = None) -> Tensor:
         r"""All hops on the item graph.

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric import EdgeIndex
 from torch_geometric.data import HeteroData
+from torch_geometric.typing import EdgeType
 
 from motor_geo.nn.conv.dot_attention import DotAttention
 from motor_geo.nn.functional.edges import edge_dot
@@ -17,9 +18,9 @@ from motor_geo.nn.item_encoder import IDEmbedding
 from motor_geo.nn.loss import bpr_loss, square_reg
 from motor_geo.nn.memo import Memo
 from motor_geo.nn.models.item_features import ItemFeatures
-from motor_geo.nn.models.recommender import Recommender, num_nodes
+from motor_geo.nn.models.recommender import Recommender
 from motor_geo.nn.name_dict import NameDict
-from motor_geo.typing import ITEM, Batch, Embeddings
+from motor_geo.typing import RATES, Batch, Embeddings, num_nodes
 
 
 class GRCN(Recommender):
@@ -71,6 +72,7 @@ class GRCN(Recommender):
             item vectors and of user preferences in the batch.
         table_reg: If set to :obj:`False`, the regularizer of the whole table of
             image preferences is left out, as in the paper.
+        edge_type: Edge type of training interactions, from users to items.
 
     Shapes:
         - **output:** user vectors :math:`(M, (1 + m) d)`, item vectors
@@ -96,8 +98,9 @@ class GRCN(Recommender):
         item_confidence: str | None = None,
         reg_weight: float = 1e-5,
         table_reg: bool = True,
+        edge_type: EdgeType = RATES,
     ):
-        super().__init__(data, item_encoder, channels)
+        super().__init__(data, item_encoder, channels, edge_type)
         if routing not in ('reference', 'paper'):
             raise ValueError(f"'routing' must be 'reference' or 'paper' (got '{routing}')")
         if num_routings < 0:
@@ -109,9 +112,9 @@ class GRCN(Recommender):
         self.num_routings = num_routings if routing == 'paper' else 0
         self.reg_weight = reg_weight
         self.table_reg = table_reg
-        self.features = ItemFeatures(data, channels, 'GRCN')
+        self.features = ItemFeatures(data, channels, 'GRCN', node_type=self.item_type)
         self.modalities = self.features.names
-        num_users, num_items = self.user_embedding.size(0), num_nodes(data, ITEM)
+        num_users, num_items = self.user_embedding.size(0), num_nodes(data, self.item_type)
         self.preferences: NameDict[nn.Parameter] = NameDict(
             {m: nn.Parameter(torch.empty(num_users, channels)) for m in self.modalities}
         )

@@ -7,9 +7,8 @@ from torch_geometric.data import HeteroData
 
 from motor_geo.nn.functional.distinct import Distinct, distinct
 from motor_geo.nn.functional.rows import project
-from motor_geo.nn.models.recommender import num_nodes
 from motor_geo.nn.name_dict import NameDict
-from motor_geo.typing import ITEM, modalities
+from motor_geo.typing import ITEM, feature_table, modalities, num_nodes
 
 
 class ItemFeatures(nn.Module):
@@ -31,6 +30,7 @@ class ItemFeatures(nn.Module):
         train: If set to :obj:`True`, features are parameters (not ID-free).
         names: Modalities in the order of the maps; by default all of the
             graph in sorted order.
+        node_type: Node type of items.
 
     Shapes:
         - **input:** item indices :math:`(B)` *(optional)*
@@ -49,12 +49,14 @@ class ItemFeatures(nn.Module):
         bias: bool = True,
         train: bool = False,
         names: Sequence[str] | None = None,
+        node_type: str = ITEM,
     ):
         super().__init__()
-        found = modalities(data, model, at_least)
+        found = modalities(data, model, at_least, node_type)
         self.names = found if names is None else list(names)
         self.model = model
-        self.widths = {m: int(data[ITEM][f'x_{m}'].size(1)) for m in self.names}
+        self.node_type = node_type
+        self.widths = {m: int(self.given(data, m).size(1)) for m in self.names}
         widths = {} if channels is None else self.widths
         self.lins: NameDict[nn.Linear] = NameDict(
             {m: nn.Linear(width, channels or 0, bias=bias) for m, width in widths.items()}
@@ -62,7 +64,7 @@ class ItemFeatures(nn.Module):
         self.tables: NameDict[nn.Parameter] | None = None
         if train:
             self.tables = NameDict(
-                {m: nn.Parameter(data[ITEM][f'x_{m}'].float().clone()) for m in self.names}
+                {m: nn.Parameter(self.given(data, m).float().clone()) for m in self.names}
             )
 
     def reset_parameters(self) -> None:
@@ -80,15 +82,19 @@ class ItemFeatures(nn.Module):
     def __len__(self) -> int:
         return len(self.names)
 
+    def given(self, data: HeteroData, name: str) -> Tensor:
+        r"""Features of a modality as the graph has them, **[N, d_m]**."""
+        return feature_table(data, name, self.node_type)
+
     def table(self, data: HeteroData, name: str) -> Tensor:
-        r"""Raw features of a modality, **[N, d_m]**.
+        r"""Raw features of a modality, given or trained, **[N, d_m]**.
 
         Raises:
             ValueError: If features are trained and the graph has other items.
         """
         if self.tables is None:
-            return data[ITEM][f'x_{name}']
-        table, num_items = self.tables[name], num_nodes(data, ITEM)
+            return self.given(data, name)
+        table, num_items = self.tables[name], num_nodes(data, self.node_type)
         if table.size(0) != num_items:
             raise ValueError(
                 f"'{self.model}' trained the '{name}' features of {table.size(0)} items but the "

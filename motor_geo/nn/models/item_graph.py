@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 from torch_geometric import EdgeIndex
 from torch_geometric.data import HeteroData
+from torch_geometric.data.storage import EdgeStorage
 from torch_geometric.utils import coalesce
 
 from motor_geo.nn.graph import sorted_edge_index
 from motor_geo.nn.memo import Memo
-from motor_geo.nn.models.recommender import num_nodes
-from motor_geo.typing import ITEM, similar
+from motor_geo.typing import ITEM, num_nodes, similar
 
 
 def modality_weights(
@@ -35,6 +35,20 @@ def modality_weights(
     return {m: 0.1 if m == 'image' else 0.9 / len(others) for m in modalities}
 
 
+def item_graph(data: HeteroData, modality: str, model: str, node_type: str = ITEM) -> EdgeStorage:
+    r"""The item-item graph of a modality.
+
+    Raises:
+        ValueError: If it is missing.
+    """
+    edge_type = similar(modality, node_type)
+    if edge_type not in data.edge_types:
+        raise ValueError(
+            f"'{model}' needs the item graph {edge_type}: apply 'ItemKNN' to the data first"
+        )
+    return data[edge_type]
+
+
 class ItemGraph:
     r"""The weighted sum of the item-item graphs of a :obj:`HeteroData`,
     :math:`\mathbf{S} = \sum_m \alpha_m \mathbf{S}^m`, kept for as long as the
@@ -42,25 +56,23 @@ class ItemGraph:
 
     Args:
         weights: :math:`\alpha_m` of every modality.
+        node_type: Node type of items.
     """
 
-    def __init__(self, weights: Mapping[str, float]):
+    def __init__(self, weights: Mapping[str, float], node_type: str = ITEM):
         self.weights = dict(weights)
+        self.node_type = node_type
         self._graphs = Memo()
 
     def check(self, data: HeteroData, model: str) -> None:
         r"""Raises a :class:`ValueError` if a graph is missing."""
         for modality in self.weights:
-            if similar(modality) not in data.edge_types:
-                raise ValueError(
-                    f"'{model}' needs the item graph {similar(modality)}: apply 'ItemKNN' to "
-                    'the data first'
-                )
+            item_graph(data, modality, model, self.node_type)
 
     def __call__(self, data: HeteroData, dtype: torch.dtype) -> tuple[EdgeIndex, Tensor]:
-        stores = [data[similar(modality)] for modality in self.weights]
+        stores = [data[similar(modality, self.node_type)] for modality in self.weights]
         edges, weights = [s.edge_index for s in stores], [s.edge_weight for s in stores]
-        num_items = num_nodes(data, ITEM)
+        num_items = num_nodes(data, self.node_type)
 
         def build() -> tuple[EdgeIndex, Tensor]:
             alpha = self.weights.values()

@@ -3,11 +3,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
+from torch_geometric.typing import EdgeType
 
 from motor_geo.nn.functional.similarity import merge_edges, neighbour_edges, row_sum_norm
 from motor_geo.nn.models.learned_graph import ItemGraphs, LearnedGraphRecommender
-from motor_geo.nn.models.recommender import num_nodes
-from motor_geo.typing import ITEM, Batch, Embeddings
+from motor_geo.typing import RATES, Batch, Embeddings, num_nodes
 
 
 class LATTICE(LearnedGraphRecommender):
@@ -47,6 +47,7 @@ class LATTICE(LearnedGraphRecommender):
         reg_batch_size: The constant that replaces the size of the batch.
         train_features: If set to :obj:`True`, raw features are trained, as in
             the reference implementation (not ID-free).
+        edge_type: Edge type of training interactions, from users to items.
 
     Shapes:
         - **output:** user vectors :math:`(M, d)`, item vectors :math:`(N, d)`
@@ -68,6 +69,7 @@ class LATTICE(LearnedGraphRecommender):
         reg_weight: float = 1e-5,
         reg_batch_size: int = 2048,
         train_features: bool = False,
+        edge_type: EdgeType = RATES,
     ):
         super().__init__(
             data,
@@ -80,6 +82,7 @@ class LATTICE(LearnedGraphRecommender):
             reg_weight,
             reg_batch_size,
             train_features,
+            edge_type,
         )
         self.modal_logits = nn.Parameter(torch.full((len(self.features),), 0.5))
 
@@ -102,7 +105,7 @@ class LATTICE(LearnedGraphRecommender):
                 value = row_sum_norm(index, (1 - self.initial_weight) * b * value, row_sum)
                 edge_indices.append(neighbour_edges(index))
                 weights.append(value.flatten())
-        return [merge_edges(edge_indices, weights, num_nodes(data, ITEM))]
+        return [merge_edges(edge_indices, weights, num_nodes(data, self.item_type))]
 
     def propagate(self, data: HeteroData, graphs: ItemGraphs) -> Embeddings:
         r"""Final vectors with the given item graph.

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric import EdgeIndex
 from torch_geometric.data import HeteroData
+from torch_geometric.typing import EdgeType
 
 from motor_geo.nn.conv import Propagate
 from motor_geo.nn.conv.self_loop import SelfLoopPropagation
@@ -13,8 +14,9 @@ from motor_geo.nn.graph import BipartiteGraph
 from motor_geo.nn.loss import bpr_loss, l2_reg
 from motor_geo.nn.memo import Memo
 from motor_geo.nn.models.item_features import ItemFeatures
+from motor_geo.nn.models.item_graph import item_graph
 from motor_geo.nn.models.recommender import Recommender
-from motor_geo.typing import ITEM, Batch, Embeddings, similar
+from motor_geo.typing import RATES, Batch, Embeddings, similar
 from motor_geo.utils.lazy import Lazy
 
 ItemGraphs = list[tuple[EdgeIndex, Tensor]]
@@ -51,6 +53,7 @@ class LearnedGraphRecommender(Recommender):
         reg_batch_size: The constant that replaces the size of the batch.
         train_features: If set to :obj:`True`, raw features are trained, as in
             the reference implementation (not ID-free).
+        edge_type: Edge type of training interactions, from users to items.
     """
 
     transforms = (Lazy('motor_geo.data.ItemKNN', weighting='cosine'),)
@@ -69,8 +72,9 @@ class LearnedGraphRecommender(Recommender):
         reg_weight: float,
         reg_batch_size: int,
         train_features: bool,
+        edge_type: EdgeType = RATES,
     ):
-        super().__init__(data, item_encoder, channels)
+        super().__init__(data, item_encoder, channels, edge_type)
         if k < 1:
             raise ValueError(f"'k' must be positive (got {k})")
         if not 0 <= initial_weight <= 1:
@@ -84,7 +88,13 @@ class LearnedGraphRecommender(Recommender):
         self.reg_batch_size = reg_batch_size
         self.propagation = SelfLoopPropagation(num_layers)
         self.conv = Propagate()
-        self.features = ItemFeatures(data, channels, self.__class__.__name__, train=train_features)
+        self.features = ItemFeatures(
+            data,
+            channels,
+            self.__class__.__name__,
+            train=train_features,
+            node_type=self.item_type,
+        )
         self._self_loops, self._epoch = Memo(), Memo()
         for modality in self.features.names:
             self.initial_graph(data, modality)
@@ -98,12 +108,7 @@ class LearnedGraphRecommender(Recommender):
 
     def initial_graph(self, data: HeteroData, modality: str) -> tuple[Tensor, Tensor]:
         r"""Edges and weights of the item graph of raw features."""
-        if similar(modality) not in data.edge_types:
-            raise ValueError(
-                f"'{self.__class__.__name__}' needs the item graph {similar(modality)}: apply "
-                "'ItemKNN' to the data first"
-            )
-        store = data[similar(modality)]
+        store = item_graph(data, modality, self.__class__.__name__, self.item_type)
         return store.edge_index, store.edge_weight.to(self.user_embedding.dtype)
 
     def learned_graphs(self, data: HeteroData) -> dict[str, tuple[Tensor, Tensor]]:
@@ -128,10 +133,10 @@ class LearnedGraphRecommender(Recommender):
         the first call after :meth:`begin_epoch`, without it from then on. They
         are built again if item graphs or features of :obj:`data` are others.
         """
-        stores = [data[similar(m)] for m in self.features.names]
+        stores = [data[similar(m, self.item_type)] for m in self.features.names]
         sources = [
             [(store.edge_index, store.edge_weight) for store in stores],
-            [data[ITEM][f'x_{m}'] for m in self.features.names],
+            [self.features.given(data, m) for m in self.features.names],
             self.user_embedding.dtype,
         ]
         kept = self._epoch.get(*sources)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
+from torch_geometric.typing import EdgeType
 
 from motor_geo.nn.conv import LightPropagation, Propagate
 from motor_geo.nn.conv.hyperedges import Hyperedges, Hypergraph
@@ -19,7 +20,7 @@ from motor_geo.nn.loss import bpr_loss, frobenius_reg
 from motor_geo.nn.models.item_features import ItemFeatures
 from motor_geo.nn.models.recommender import Recommender
 from motor_geo.nn.name_dict import NameDict
-from motor_geo.typing import Batch, Embeddings, Rows
+from motor_geo.typing import RATES, Batch, Embeddings, Rows
 
 
 class Parts(NamedTuple):
@@ -84,6 +85,7 @@ class LGMRec(Recommender):
             training does, as in the reference implementation: scores then
             differ from call to call. By default, ranking leaves the noise
             away.
+        edge_type: Edge type of training interactions, from users to items.
 
     Shapes:
         - **output:** user vectors :math:`(M, d)`, item vectors :math:`(N, d)`
@@ -110,6 +112,7 @@ class LGMRec(Recommender):
         reg_weight: float = 1e-6,
         temperature: float = 0.2,
         deterministic: bool = True,
+        edge_type: EdgeType = RATES,
     ):
         if num_modal_layers < 0:
             raise ValueError(f"'num_modal_layers' must not be negative (got {num_modal_layers})")
@@ -118,7 +121,7 @@ class LGMRec(Recommender):
                 "'num_hyper_layers' and 'num_hyperedges' must be at least 1 "
                 f'(got {num_hyper_layers} and {num_hyperedges})'
             )
-        super().__init__(data, item_encoder, channels)
+        super().__init__(data, item_encoder, channels, edge_type)
         self.num_modal_layers = num_modal_layers
         self.alpha = alpha
         self.cl_weight = cl_weight
@@ -127,7 +130,7 @@ class LGMRec(Recommender):
         self.propagation = LightPropagation(num_layers)
         self.conv = Propagate()
         self.hypergraph = Hyperedges(num_hyper_layers, keep_rate, temperature, deterministic)
-        self.features = ItemFeatures(data, None, 'LGMRec')
+        self.features = ItemFeatures(data, None, 'LGMRec', node_type=self.item_type)
         self.projections = matrices(self.features.widths, channels)
         self.hyperedges = matrices(self.features.widths, num_hyperedges)
         self._reset_matrices()

@@ -3,11 +3,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
+from torch_geometric.typing import EdgeType
 
 from motor_geo.nn.conv import LightPropagation
 from motor_geo.nn.loss import bpr_loss, frobenius_reg
 from motor_geo.nn.models.recommender import Recommender
-from motor_geo.typing import Batch, Embeddings
+from motor_geo.typing import RATES, Batch, Embeddings
 
 
 class LightGCN(Recommender):
@@ -29,6 +30,7 @@ class LightGCN(Recommender):
         num_layers: Number of hops :math:`L`.
         reg_weight: Weight of the unsquared Frobenius norms of the rows of
             :math:`\mathbf{X}^{(0)}` in the batch.
+        edge_type: Edge type of training interactions, from users to items.
 
     Shapes:
         - **output:** user vectors :math:`(M, d)`, item vectors :math:`(N, d)`
@@ -41,8 +43,9 @@ class LightGCN(Recommender):
         channels: int = 64,
         num_layers: int = 2,
         reg_weight: float = 1e-4,
+        edge_type: EdgeType = RATES,
     ):
-        super().__init__(data, item_encoder, channels)
+        super().__init__(data, item_encoder, channels, edge_type)
         self.reg_weight = reg_weight
         self.propagation = LightPropagation(num_layers)
 

@@ -7,14 +7,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
+from torch_geometric.typing import EdgeType
 
 from motor_geo.nn.conv import LightPropagation, Propagate
 from motor_geo.nn.functional.rows import mean_square, normalize_rows, row_norm
 from motor_geo.nn.loss import bpr_loss
 from motor_geo.nn.models.block_encoder import BlockEncoder, BlockGates
 from motor_geo.nn.models.item_graph import ItemGraph, modality_weights
-from motor_geo.nn.models.recommender import Recommender, num_nodes
-from motor_geo.typing import USER, Batch, Embeddings, Rows, modalities
+from motor_geo.nn.models.recommender import Recommender
+from motor_geo.typing import RATES, Batch, Embeddings, Rows, modalities, num_nodes
 from motor_geo.utils.lazy import Lazy
 
 
@@ -73,6 +74,7 @@ class LIRDRec(Recommender):
             without progressive weight copying.
         item_block: What :obj:`item_encoder` yields: an :obj:`"extra"` block,
             or the :obj:`"shared"` one.
+        edge_type: Edge type of training interactions, from users to items.
 
     Shapes:
         - **output:** user vectors :math:`(M, bd)`, item vectors
@@ -108,6 +110,7 @@ class LIRDRec(Recommender):
         schedule: str = 'epoch',
         item_block: str = 'extra',
         pwc: bool = True,
+        edge_type: EdgeType = RATES,
     ):
         for name, value, allowed in [
             ('dct', dct, ('1d', '2d', 'none')),
@@ -123,7 +126,8 @@ class LIRDRec(Recommender):
         if not 0 < decay_base <= 1:
             raise ValueError(f"'decay_base' must lie in (0, 1] (got {decay_base})")
         # There is no item embedding to fall back to.
-        super().__init__(data, nn.Identity() if item_encoder is None else item_encoder, channels)
+        encoder = nn.Identity() if item_encoder is None else item_encoder
+        super().__init__(data, encoder, channels, edge_type)
         self.item_encoder = item_encoder  # type: ignore[assignment]
         self.num_item_layers = num_item_layers
         self.decay_weight = decay_weight
@@ -132,17 +136,17 @@ class LIRDRec(Recommender):
         self.residual = residual
         self.schedule = schedule
         self.pwc = pwc
-        modal = modalities(data, 'LIRDRec', at_least=1)
-        self.item_graphs = ItemGraph(modality_weights(modal, modality_weight))
+        modal = modalities(data, 'LIRDRec', at_least=1, node_type=self.item_type)
+        self.item_graphs = ItemGraph(modality_weights(modal, modality_weight), self.item_type)
         self.item_graphs.check(data, 'LIRDRec')
         self.propagation = LightPropagation(num_layers, readout='sum')
         self.conv = Propagate()
 
         shared = dct != 'none' and (item_encoder is None or item_block == 'extra')
-        self.blocks = BlockEncoder(data, channels, shared, across_items=dct == '2d')
+        self.blocks = BlockEncoder(data, channels, shared, dct == '2d', self.item_type)
         self.num_blocks = len(self.blocks) + (item_encoder is not None)
         self.gates = BlockGates(self.num_blocks, channels)
-        num_users = num_nodes(data, USER)
+        num_users = num_nodes(data, self.user_type)
         self.user_embedding = nn.Parameter(torch.empty(num_users, self.num_blocks * channels))
         self.theta = nn.Parameter(torch.empty(num_users, self.num_blocks))
         self.register_buffer('fusion', torch.empty(num_users, self.num_blocks))

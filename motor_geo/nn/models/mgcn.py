@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
+from torch_geometric.typing import EdgeType
 
 from motor_geo.nn.conv import LightPropagation, Propagate
 from motor_geo.nn.functional.distinct import distinct
@@ -14,7 +15,7 @@ from motor_geo.nn.models.item_features import ItemFeatures
 from motor_geo.nn.models.item_graph import ItemGraph
 from motor_geo.nn.models.recommender import Recommender
 from motor_geo.nn.name_dict import NameDict
-from motor_geo.typing import Batch, Embeddings, Rows
+from motor_geo.typing import RATES, Batch, Embeddings, Rows
 from motor_geo.utils.lazy import Lazy
 
 
@@ -72,6 +73,7 @@ class MGCN(Recommender):
             of the others.
         train_features: If set to :obj:`True`, raw features are trained, as in
             the reference implementation (not ID-free: they enter the score).
+        edge_type: Edge type of training interactions, from users to items.
 
     Shapes:
         - **output:** user vectors :math:`(M, d)`, item vectors :math:`(N, d)`
@@ -98,12 +100,13 @@ class MGCN(Recommender):
         temperature: float = 0.2,
         fusion: str = 'reference',
         train_features: bool = False,
+        edge_type: EdgeType = RATES,
     ):
         if fusion not in ('reference', 'paper'):
             raise ValueError(f"'fusion' must be 'reference' or 'paper' (got '{fusion}')")
         if temperature <= 0:
             raise ValueError(f"'temperature' must be positive (got {temperature})")
-        super().__init__(data, item_encoder, channels)
+        super().__init__(data, item_encoder, channels, edge_type)
         self.num_item_layers = num_item_layers
         self.reg_weight = reg_weight
         self.batch_size = batch_size
@@ -112,9 +115,11 @@ class MGCN(Recommender):
         self.fusion = fusion
         self.propagation = LightPropagation(num_layers)
         self.conv = Propagate()
-        self.features = ItemFeatures(data, channels, 'MGCN', train=train_features)
+        self.features = ItemFeatures(
+            data, channels, 'MGCN', train=train_features, node_type=self.item_type
+        )
         names = self.features.names
-        self.item_graphs = {m: ItemGraph({m: 1.0}) for m in names}
+        self.item_graphs = {m: ItemGraph({m: 1.0}, self.item_type) for m in names}
         for graph in self.item_graphs.values():
             graph.check(data, 'MGCN')
         self.gates = NameDict({m: nn.Linear(channels, channels) for m in names})

@@ -3,12 +3,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
+from torch_geometric.typing import EdgeType
 
 from motor_geo.nn.functional.contrast import two_view_contrast
 from motor_geo.nn.functional.similarity import merge_edges, neighbour_edges, row_sum_norm
 from motor_geo.nn.models.learned_graph import ItemGraphs, LearnedGraphRecommender
-from motor_geo.nn.models.recommender import num_nodes
-from motor_geo.typing import ITEM, Batch, Embeddings
+from motor_geo.typing import RATES, Batch, Embeddings, num_nodes
 
 
 class MICRO(LearnedGraphRecommender):
@@ -50,6 +50,7 @@ class MICRO(LearnedGraphRecommender):
         temperature: Temperature of the contrastive losses.
         train_features: If set to :obj:`True`, raw features are trained, as in
             the reference implementation (not ID-free).
+        edge_type: Edge type of training interactions, from users to items.
 
     Shapes:
         - **output:** user vectors :math:`(M, d)`, item vectors :math:`(N, d)`
@@ -73,6 +74,7 @@ class MICRO(LearnedGraphRecommender):
         contrast_weight: float = 0.03,
         temperature: float = 0.5,
         train_features: bool = False,
+        edge_type: EdgeType = RATES,
     ):
         super().__init__(
             data,
@@ -85,6 +87,7 @@ class MICRO(LearnedGraphRecommender):
             reg_weight,
             reg_batch_size,
             train_features,
+            edge_type,
         )
         if temperature <= 0:
             raise ValueError(f"'temperature' must be positive (got {temperature})")
@@ -114,7 +117,7 @@ class MICRO(LearnedGraphRecommender):
                 weight = row_sum_norm(index, value, value.sum(dim=1))
                 edge_indices.append(neighbour_edges(index))
                 weights.append((1 - self.initial_weight) * weight.flatten())
-            graphs.append(merge_edges(edge_indices, weights, num_nodes(data, ITEM)))
+            graphs.append(merge_edges(edge_indices, weights, num_nodes(data, self.item_type)))
         return graphs
 
     def fuse(self, item: Tensor, graphs: ItemGraphs) -> tuple[list[Tensor], Tensor]:

@@ -7,14 +7,15 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
+from torch_geometric.typing import EdgeType
 
 from motor_geo.nn.conv.mmgcn_conv import MMGCNBranch
 from motor_geo.nn.graph import BipartiteGraph, mean_graph
 from motor_geo.nn.item_encoder import IDEmbedding
 from motor_geo.nn.loss import bpr_loss, square_reg
 from motor_geo.nn.memo import Memo
-from motor_geo.nn.models.recommender import Recommender, num_nodes
-from motor_geo.typing import ITEM, USER, Batch, Embeddings, modalities
+from motor_geo.nn.models.recommender import Recommender
+from motor_geo.typing import RATES, Batch, Embeddings, feature_table, modalities, num_nodes
 
 
 class MMGCN(Recommender):
@@ -51,6 +52,7 @@ class MMGCN(Recommender):
             the published numbers).
         train_embeddings: If set to :obj:`True`, :math:`\mathbf{id}` and
             preferences are trained.
+        edge_type: Edge type of training interactions, from users to items.
 
     Shapes:
         - **output:** user vectors :math:`(M, d)`, item vectors :math:`(N, d)`
@@ -72,11 +74,12 @@ class MMGCN(Recommender):
         latent_channels: Mapping[str, int] | None = None,
         reg_weight: float = 0.0,
         train_embeddings: bool = False,
+        edge_type: EdgeType = RATES,
     ):
-        super().__init__(data, item_encoder, channels)
+        super().__init__(data, item_encoder, channels, edge_type)
         if num_layers < 1:
             raise ValueError(f"'num_layers' must be positive (got {num_layers})")
-        self.modalities = modalities(data, 'MMGCN', at_least=1)
+        self.modalities = modalities(data, 'MMGCN', at_least=1, node_type=self.item_type)
         if latent_channels is None:
             latent_channels = {'image': 256} if 'image' in self.modalities else {}
         unknown = sorted(set(latent_channels) - set(self.modalities))
@@ -89,8 +92,8 @@ class MMGCN(Recommender):
         self.train_embeddings = train_embeddings
         self.branches = nn.ModuleList(
             MMGCNBranch(
-                num_nodes(data, USER),
-                data[ITEM][f'x_{m}'].size(1),
+                num_nodes(data, self.user_type),
+                feature_table(data, m, self.item_type).size(1),
                 latent_channels.get(m),
                 channels,
                 num_layers,
@@ -143,7 +146,7 @@ class MMGCN(Recommender):
         """
         graph = self.mean_graph(data)
         outs = [
-            branch(data[ITEM][f'x_{modality}'], ids, graph, rows)
+            branch(feature_table(data, modality, self.item_type), ids, graph, rows)
             for modality, branch in self._branches()
         ]
         return Embeddings(*(sum(views[1:], views[0]) / len(outs) for views in zip(*outs)))

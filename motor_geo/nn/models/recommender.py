@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
+from torch_geometric.typing import EdgeType
 
 from motor_geo.nn.graph import BipartiteGraph, build_graph
 from motor_geo.nn.item_encoder import IDEmbedding, encode_items, xavier_
 from motor_geo.nn.memo import Memo
-from motor_geo.typing import ITEM, RATES, USER, Batch, Embeddings
+from motor_geo.typing import RATES, Batch, Embeddings, find_edges, node_store, num_nodes
 from motor_geo.utils.ranking import top_k
 
 
@@ -30,6 +31,7 @@ class Recommender(nn.Module):
             :func:`~motor_geo.nn.item_encoder.encode_items`;
             :obj:`None` is the classic ID embedding.
         channels: Size :math:`d` of user and item vectors.
+        edge_type: Edge type of training interactions, from users to items.
 
     Raises:
         ValueError: If the item encoder yields vectors of another size.
@@ -49,10 +51,18 @@ class Recommender(nn.Module):
     weight_decay: ClassVar[float] = 0.0
     lr_decay: ClassVar[tuple[float, float]] = (1.0, 50.0)
 
-    def __init__(self, data: HeteroData, item_encoder: nn.Module | None = None, channels: int = 64):
+    def __init__(
+        self,
+        data: HeteroData,
+        item_encoder: nn.Module | None = None,
+        channels: int = 64,
+        edge_type: EdgeType = RATES,
+    ):
         super().__init__()
+        self.edge_type = edge_type
+        self.user_type, _, self.item_type = edge_type
         if item_encoder is None:
-            item_encoder = IDEmbedding(num_nodes(data, ITEM), channels, self.init)
+            item_encoder = IDEmbedding(num_nodes(data, self.item_type), channels, self.init)
         size = getattr(item_encoder, 'out_channels', getattr(item_encoder, 'embedding_dim', None))
         if size is not None and size != channels:
             raise ValueError(
@@ -61,7 +71,7 @@ class Recommender(nn.Module):
         self.channels = channels
         self.item_encoder = item_encoder
         self.user_embedding = nn.Parameter(
-            torch.empty(num_nodes(data, USER), self.user_channels(channels))
+            torch.empty(num_nodes(data, self.user_type), self.user_channels(channels))
         )
         self._graphs = Memo()
         xavier_(self.user_embedding, self.init)
@@ -109,7 +119,7 @@ class Recommender(nn.Module):
             - **input:** item indices :math:`(B)` *(optional)*
             - **output:** item vectors :math:`(N, d)` or :math:`(B, d)`
         """
-        return encode_items(self.item_encoder, data[ITEM], index)
+        return encode_items(self.item_encoder, node_store(data, self.item_type), index)
 
     def graph(self, data: HeteroData) -> BipartiteGraph:
         r"""The symmetrically normalized training graph, kept for as long as
@@ -124,8 +134,8 @@ class Recommender(nn.Module):
         :func:`~motor_geo.nn.graph.build_graph` and
         :class:`~motor_geo.nn.graph.PrunedGraph` take.
         """
-        size = num_nodes(data, USER), num_nodes(data, ITEM)
-        return data[RATES].edge_index, *size, self.user_embedding.dtype
+        size = num_nodes(data, self.user_type), num_nodes(data, self.item_type)
+        return find_edges(data, self.edge_type), *size, self.user_embedding.dtype
 
     @torch.no_grad()
     def recommend(
@@ -148,7 +158,7 @@ class Recommender(nn.Module):
         self.train(training)
         if user is None:
             user = torch.arange(embeddings.user.size(0), device=embeddings.user.device)
-        return top_k(embeddings, user, k, exclude=data[RATES].edge_index)
+        return top_k(embeddings, user, k, exclude=find_edges(data, self.edge_type))
 
     def item_parameters(self, num_items: int) -> list[str]:
         r"""Names of trainable parameters with a dimension equal to the number
@@ -165,11 +175,3 @@ class Recommender(nn.Module):
             f'{self.__class__.__name__}({self.user_embedding.size(0)}, {self.channels}, '
             f'item_encoder={self.item_encoder})'
         )
-
-
-def num_nodes(data: HeteroData, node_type: str) -> int:
-    r"""Number of nodes of a type, or an error that says what is missing."""
-    size = data[node_type].num_nodes if node_type in data.node_types else None
-    if size is None:
-        raise ValueError(f"The graph has no data['{node_type}'].num_nodes")
-    return int(size)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric import EdgeIndex
 from torch_geometric.data import HeteroData
+from torch_geometric.typing import EdgeType
 
 from motor_geo.nn.conv import Propagate
 from motor_geo.nn.functional.distinct import distinct
@@ -13,7 +14,7 @@ from motor_geo.nn.memo import Memo
 from motor_geo.nn.models.item_features import ItemFeatures
 from motor_geo.nn.models.recommender import Recommender
 from motor_geo.nn.name_dict import NameDict
-from motor_geo.typing import Batch, Embeddings, modalities
+from motor_geo.typing import RATES, Batch, Embeddings, modalities
 
 
 class SLMRec(Recommender):
@@ -60,6 +61,7 @@ class SLMRec(Recommender):
         temperature: Temperature of the main loss.
         ssl_weight: Weight of FAC.
         ssl_temperature: Temperature of FAC.
+        edge_type: Edge type of training interactions, from users to items.
 
     Shapes:
         - **output:** user vectors :math:`(M, d)`, item vectors :math:`(N, d)`
@@ -82,6 +84,7 @@ class SLMRec(Recommender):
         temperature: float = 0.2,
         ssl_weight: float = 0.1,
         ssl_temperature: float = 0.2,
+        edge_type: EdgeType = RATES,
     ):
         if channels % 2 != 0:
             raise ValueError(f"'channels' must be an even number (got {channels})")
@@ -92,17 +95,19 @@ class SLMRec(Recommender):
                 "'temperature' and 'ssl_temperature' must be positive "
                 f'(got {temperature} and {ssl_temperature})'
             )
-        super().__init__(data, item_encoder, channels)
+        super().__init__(data, item_encoder, channels, edge_type)
         self.num_layers = num_layers
         self.temperature = temperature
         self.ssl_weight = ssl_weight
         self.ssl_temperature = ssl_temperature
-        names = modalities(data, 'SLMRec', at_least=1)
+        names = modalities(data, 'SLMRec', at_least=1, node_type=self.item_type)
         self.modalities = sorted(names, key=lambda m: (m != 'image', m))
         self.conv = Propagate()
 
         n, d = len(self.modalities), channels
-        self.features = ItemFeatures(data, channels, 'SLMRec', names=self.modalities)
+        self.features = ItemFeatures(
+            data, channels, 'SLMRec', names=self.modalities, node_type=self.item_type
+        )
         self.user_fusion = nn.Linear((n + 1) * d, d)
         self.item_fusion = nn.Linear((n + 1) * d, d)
 

@@ -3,13 +3,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
+from torch_geometric.typing import EdgeType
 
 from motor_geo.nn.functional.distinct import distinct
 from motor_geo.nn.functional.feature_blocks import concat_linear
 from motor_geo.nn.loss import bpr_loss, frobenius_reg
 from motor_geo.nn.models.item_features import ItemFeatures
 from motor_geo.nn.models.recommender import Recommender
-from motor_geo.typing import Batch, Embeddings, Rows, modalities
+from motor_geo.typing import RATES, Batch, Embeddings, Rows, modalities
 
 
 class VBPR(Recommender):
@@ -33,6 +34,7 @@ class VBPR(Recommender):
         channels: Size :math:`d` of each half.
         reg_weight: Weight of the unsquared Frobenius norms of batch rows, both
             halves.
+        edge_type: Edge type of training interactions, from users to items.
 
     Shapes:
         - **output:** user vectors :math:`(M, 2d)`, item vectors
@@ -50,11 +52,12 @@ class VBPR(Recommender):
         item_encoder: nn.Module | None = None,
         channels: int = 64,
         reg_weight: float = 1e-4,
+        edge_type: EdgeType = RATES,
     ):
-        super().__init__(data, item_encoder, channels)
+        super().__init__(data, item_encoder, channels, edge_type)
         self.reg_weight = reg_weight
-        names = modalities(data, 'VBPR', at_least=1)[::-1]
-        self.features = ItemFeatures(data, None, 'VBPR', names=names)
+        names = modalities(data, 'VBPR', at_least=1, node_type=self.item_type)[::-1]
+        self.features = ItemFeatures(data, None, 'VBPR', names=names, node_type=self.item_type)
         self.lin = nn.Linear(sum(self.features.widths.values()), channels)
         self._reset_lin()
 

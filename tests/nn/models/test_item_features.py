@@ -149,6 +149,26 @@ def test_needs_modalities():
     assert len(ItemFeatures(data, 6, 'Model', at_least=1)) == 1
 
 
+def test_plain_x_is_a_modality():
+    data = make_data({'text': 2})
+    data['product'].x = torch.randn(9, 3)
+    features = ItemFeatures(data, 6, 'Model', node_type='product', train=True)
+    assert features.widths == {'x': 3}
+    torch.testing.assert_close(features(data)['x'], F.linear(data['product'].x, *lin(features)))
+    data[ITEM].x = torch.randn(9, 4)
+    assert ItemFeatures(data, 6, 'Model').widths == {'text': 2, 'x': 4}
+
+
+def lin(features):
+    return features.lin('x').weight, features.lin('x').bias
+
+
+def test_missing_features():
+    features = ItemFeatures(make_data(), 6, 'Model')
+    with pytest.raises(ValueError, match=r"data\['item'\].x_text is missing.*\['audio', 'image'\]"):
+        features(make_data({'audio': 3, 'image': 5}))
+
+
 @pytest.mark.parametrize('train', [False, True])
 def test_any_names(train):
     data = make_data({name: k + 1 for k, name in enumerate(NAMES)})
