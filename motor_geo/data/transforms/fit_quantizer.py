@@ -62,8 +62,9 @@ def fit_quantizer(
     name: str = 'features',
 ) -> Quantizer:
     r"""Fits a :class:`~motor_geo.data.transforms.quantizer.Quantizer` to the
-    rows of :obj:`x`; duplicate rows count as often as they occur. The arguments are those of
-    :class:`~motor_geo.data.OPQTokenizer`; :obj:`name` appears in errors.
+    rows of :obj:`x`; duplicate rows count as often as they occur. The
+    arguments are those of :class:`~motor_geo.data.OPQTokenizer`; :obj:`name`
+    appears in errors.
 
     Raises:
         ValueError: If there are fewer rows than centroids, or fewer columns
