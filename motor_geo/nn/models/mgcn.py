@@ -13,7 +13,7 @@ from motor_geo.nn.functional.feature_blocks import linear_twice
 from motor_geo.nn.loss import bpr_loss, info_nce, l2_reg
 from motor_geo.nn.models.item_features import ItemFeatures
 from motor_geo.nn.models.item_graph import ItemGraph
-from motor_geo.nn.models.recommender import Recommender
+from motor_geo.nn.models.recommender import Recommender, check_choice
 from motor_geo.nn.name_dict import NameDict
 from motor_geo.typing import RATES, Batch, Embeddings, Rows
 from motor_geo.utils.lazy import Lazy
@@ -102,8 +102,7 @@ class MGCN(Recommender):
         train_features: bool = False,
         edge_type: EdgeType = RATES,
     ):
-        if fusion not in ('reference', 'paper'):
-            raise ValueError(f"'fusion' must be 'reference' or 'paper' (got '{fusion}')")
+        check_choice('fusion', fusion, 'reference', 'paper')
         if temperature <= 0:
             raise ValueError(f"'temperature' must be positive (got {temperature})")
         super().__init__(data, item_encoder, channels, edge_type)
