@@ -135,11 +135,8 @@ class MGCN(Recommender):
                     lin.reset_parameters()
 
     def modal_item(self, data: HeteroData, name: str, item: Tensor) -> Tensor:
-        r"""Item vectors :math:`\mathbf{Z}^m_I` of a modality.
-
-        Shapes:
-            - **input:** item vectors :math:`(N, d)`
-            - **output:** item vectors :math:`(N, d)`
+        r"""Item vectors :math:`\mathbf{Z}^m_I` of a modality, from
+        :math:`\mathbf{Q}`, **[N, d]**.
         """
         lin, gate = self.features.lin(name), self.gates[name]
         x = self.features.table(data, name)
@@ -150,18 +147,8 @@ class MGCN(Recommender):
         return z
 
     def views(self, data: HeteroData, index: tuple[Tensor, Tensor] | None = None) -> Views:
-        r"""Content and modal vectors.
-
-        Args:
-            data: The user-item graph with features and item graphs.
-            index: Users and items; all of them if :obj:`None`.
-
-        Shapes:
-            - **input:** user indices :math:`(B)` and item indices :math:`(C)`
-              *(optional)*
-            - **output:** content :math:`(M, d)` and :math:`(N, d)`, modal
-              vectors :math:`(M, n, d)` and :math:`(N, n, d)`; of the given
-              nodes :math:`B` and :math:`C` instead of :math:`M` and :math:`N`
+        r"""Content and modal vectors of all nodes, or of the given users and
+        items.
         """
         item, graph = self.encode_items(data), self.graph(data)
         modal_item = torch.stack([self.modal_item(data, m, item) for m in self.gates], dim=1)
@@ -177,12 +164,8 @@ class MGCN(Recommender):
         return Views(content, Embeddings(modal_user, modal_item))
 
     def side(self, content: Tensor, modal: Tensor) -> Tensor:
-        r"""What modalities add to content vectors, row by row.
-
-        Shapes:
-            - **input:** content :math:`(*, d)`, modal vectors
-              :math:`(*, n, d)`
-            - **output:** side vectors :math:`(*, d)`
+        r"""What modalities **[*, n, d]** add to content vectors **[*, d]**,
+        row by row.
         """
         attention = self.attention(modal).softmax(dim=-2)
         shared = (attention * modal).sum(dim=-2)
