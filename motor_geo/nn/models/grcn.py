@@ -17,6 +17,7 @@ from motor_geo.nn.graph import BipartiteGraph, opposite_edges
 from motor_geo.nn.item_encoder import IDEmbedding
 from motor_geo.nn.loss import bpr_loss, square_reg
 from motor_geo.nn.memo import Memo
+from motor_geo.nn.models.item_confidence import ItemConfidence
 from motor_geo.nn.models.item_features import ItemFeatures
 from motor_geo.nn.models.recommender import Recommender, check_choice
 from motor_geo.nn.name_dict import NameDict
@@ -105,7 +106,6 @@ class GRCN(Recommender):
         if item_confidence is None:
             has_ids = isinstance(self.item_encoder, (IDEmbedding, nn.Embedding))
             item_confidence = 'free' if has_ids else 'token'
-        check_choice('item_confidence', item_confidence, 'token', 'free', 'none')
         self.num_routings = num_routings if routing == 'paper' else 0
         self.reg_weight = reg_weight
         self.table_reg = table_reg
@@ -116,14 +116,14 @@ class GRCN(Recommender):
             {m: nn.Parameter(torch.empty(num_users, channels)) for m in self.modalities}
         )
         self.user_confidence = nn.Parameter(torch.empty(num_users, len(self.modalities)))
-        self.item_confidence: nn.Parameter | nn.Linear | None = None
-        if item_confidence == 'free':
-            self.item_confidence = nn.Parameter(torch.empty(num_items, len(self.modalities)))
-        elif item_confidence == 'token':
-            self.item_confidence = nn.Linear(channels, len(self.modalities))
+        # ID vectors and confidences are one table each of users and items. Its height sets their
+        # scale, which after normalization is how far a step of Adam turns them.
+        num_rows, n = num_users + num_items, len(self.modalities)
+        self._std = (2 / (num_rows + channels)) ** 0.5
+        std = (2 / (num_rows + n)) ** 0.5
+        self.item_confidence = ItemConfidence(item_confidence, num_items, channels, n, std)
         self.attention = DotAttention()
         self._opposite = Memo()
-        self._num_rows = num_users + num_items
         self._one_table = item_encoder is None
         self._reset_tables()
 
@@ -132,20 +132,11 @@ class GRCN(Recommender):
         self._reset_tables()
 
     def _reset_tables(self) -> None:
-        # ID vectors and confidences are one table each of users and items. Its height sets their
-        # scale, which after normalization is how far a step of Adam turns them.
-        std = (2 / (self._num_rows + self.channels)) ** 0.5
-        nn.init.normal_(self.user_embedding, std=std)
+        nn.init.normal_(self.user_embedding, std=self._std)
         if self._one_table and isinstance(self.item_encoder, IDEmbedding):
-            nn.init.normal_(self.item_encoder.weight, std=std)
-        std = (2 / (self._num_rows + len(self.modalities))) ** 0.5
-        nn.init.normal_(self.user_confidence, std=std)
-        if isinstance(self.item_confidence, nn.Linear):
-            # Item vectors of similar directions could all be silenced at once, for good.
-            nn.init.normal_(self.item_confidence.weight, std=std)
-            nn.init.constant_(self.item_confidence.bias, 2 * std)
-        elif self.item_confidence is not None:
-            nn.init.normal_(self.item_confidence, std=std)
+            nn.init.normal_(self.item_encoder.weight, std=self._std)
+        nn.init.normal_(self.user_confidence, std=self.item_confidence.std)
+        self.item_confidence.reset_parameters()
         for m, lin in self.features:
             nn.init.xavier_normal_(self.preferences[m])
             lin.reset_parameters()
@@ -177,25 +168,10 @@ class GRCN(Recommender):
         outs = [self.attend(data, name, graph, opposite) for name in self.modalities]
         contents, to_user, to_item = map(list, zip(*outs))
         weights = [
-            _strongest(to_user, self.confidence(item), graph.to_user),
+            _strongest(to_user, self.item_confidence(item), graph.to_user),
             _strongest(to_item, self.user_confidence, graph.to_item),
         ]
         return contents, graph._replace(to_user_weight=weights[0], to_item_weight=weights[1])
-
-    def confidence(self, item: Tensor) -> Tensor:
-        r"""Confidence **[N, m]** of items as senders, from normalized item
-        vectors **[N, d]**.
-        """
-        if isinstance(self.item_confidence, nn.Linear):
-            return self.item_confidence(item)
-        if self.item_confidence is None:
-            return item.new_ones(item.size(0), len(self.modalities))
-        if len(self.item_confidence) != item.size(0):
-            raise ValueError(
-                f"'GRCN' has a free confidence for {len(self.item_confidence)} items but the graph "
-                f"has {item.size(0)}; use item_confidence='token' or 'none'"
-            )
-        return self.item_confidence
 
     def propagate(self, data: HeteroData, item: Tensor) -> list[Embeddings]:
         r"""Final vectors from item vectors **[N, d]**, part by part: the ID
