@@ -135,13 +135,14 @@ def read_options(options: argparse.Namespace, flags: Config) -> ExperimentOption
     from motor_geo.experiments.baselines import BASELINES
     from motor_geo.experiments.options import ExperimentOptions, backbone, short
     from motor_geo.experiments.search import override
-    from motor_geo.pipeline.assemble import build_dataset
+    from motor_geo.pipeline.assemble import build_dataset, check_splits
     from motor_geo.pipeline.config import resolve
 
     data, modalities, sizes = {}, {}, {}
     own = {key: value for key, value in flags.items() if key.startswith('data.')}
     for folder in options.data:
         dataset = build_dataset(resolve(override({}, {'data': folder, **own})))
+        check_splits(dataset, 'val', 'test')
         if dataset.name in data:
             raise ConfigError(f"--data: '{dataset.name}' is there twice")
         data[dataset.name], modalities[dataset.name] = folder, dataset.modalities

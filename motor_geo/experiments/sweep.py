@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from motor_geo.experiments.queue import RunQueue, in_folder
 from motor_geo.experiments.search import Space
-from motor_geo.pipeline.assemble import build_dataset
+from motor_geo.pipeline.assemble import build_dataset, check_splits
 from motor_geo.pipeline.config import Config, write_yaml
 from motor_geo.utils.cache import fingerprint
 from motor_geo.utils.errors import ConfigError
@@ -68,7 +68,9 @@ class Sweep:
                 'another --out or delete it'
             )
         # Data that are wrong or have changed are found before any training.
-        own = {**space.settings(), 'hash of data': build_dataset(space.base).fingerprint}
+        dataset = build_dataset(space.base)
+        check_splits(dataset, 'val')
+        own = {**space.settings(), 'hash of data': dataset.fingerprint}
         with locked(out, wait=True):
             old = self._read(osp.join(out, 'sweep.json'), {'settings': own})['settings']
             for key in sorted({*old, *own}):

@@ -151,6 +151,21 @@ def build_dataset(config: RunConfig | Config) -> RecommendationDataset:
     return config.target('data')(**config.options('data'))
 
 
+def check_splits(dataset: RecommendationDataset, *splits: str) -> None:
+    r"""Checks that there are held-out interactions in some splits.
+
+    Raises:
+        ConfigError: If there are none.
+    """
+    for split in splits:
+        if len(dataset.targets(split)) == 0:
+            word = {'val': 'validation', 'test': 'testing'}[split]
+            raise ConfigError(
+                f"'{dataset.name}' has no interactions for {word}; expected some, or another split "
+                'such as --data.split random'
+            )
+
+
 def check_features(config: RunConfig, data: HeteroData) -> None:
     r"""Checks that the data have what the model and the item encoder read.
 

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from torch_geometric.transforms import BaseTransform
 
+from motor_geo import reproduce, sweep
 from motor_geo.data import InteractionSVD, ItemKNN, OPQTokenizer, SyntheticMultimodal
 from motor_geo.nn.models import FREEDOM, MODELS, LightGCN
 from motor_geo.pipeline.assemble import (
@@ -16,12 +17,14 @@ from motor_geo.pipeline.assemble import (
     build_tokenizer,
     build_transforms,
     check_features,
+    check_splits,
     encode_items,
 )
 from motor_geo.pipeline.config import RunConfig
 from motor_geo.pipeline.flags import parse_flags
 from motor_geo.typing import ITEM, RATES, similar
 from motor_geo.utils.errors import ConfigError
+from tests.pipeline.shop import make_shop
 
 DATA = {'num_users': 60, 'num_items': 40, 'num_interactions': 400}
 SMALL = {'num_tokens': 2, 'codebook_size': 8, 'cache': False}
@@ -261,3 +264,18 @@ def test_an_item_encoder_of_another_package(dataset):
     encoder = out.model.item_encoder
     assert out.tokenizer is None and encoder.weight.shape == (24, 8)
     assert encoder.in_channels == {'image': 128, 'text': 64}
+
+
+@pytest.mark.filterwarnings('ignore:.*no interaction is for')
+def test_splits_that_are_needed(tmp_path, capsys):
+    shop = make_shop(tmp_path / 'shop', (0, 0, 0, 2))
+    dataset = build_dataset(RunConfig.of({'data': shop}))
+    check_splits(dataset, 'test')
+    with pytest.raises(ConfigError, match="'shop' has no interactions for validation; expected"):
+        check_splits(dataset, 'test', 'val')
+    (tmp_path / 's.yaml').write_text('search: {model.num_layers: [1, 2]}')
+    flags = ['--data', shop, '--out', str(tmp_path / 'out')]
+    assert sweep.main(['--config', str(tmp_path / 's.yaml'), *flags]) == 2
+    assert reproduce.main(['backbones', *flags]) == 2
+    assert capsys.readouterr().err.count("error: 'shop' has no interactions for validation") == 2
+    assert not (tmp_path / 'out').exists()
