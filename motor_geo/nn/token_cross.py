@@ -117,10 +117,11 @@ class TokenCrossEncoder(ItemEncoder):
         dropout: float = 0.0,
     ):
         super().__init__()
-        if len(num_tokens) == 0 or any(count < 1 for count in num_tokens.values()):
+        counts = num_tokens.values() if isinstance(num_tokens, Mapping) else ()
+        if len(counts) == 0 or any(count < 1 for count in counts):
             raise ValueError(
-                f"'num_tokens' must map at least one modality to a positive number of tokens "
-                f'(got {dict(num_tokens)})'
+                "'num_tokens' must map at least one modality to a positive number of tokens, such "
+                f"as {{'image': 4, 'text': 4}} (got {num_tokens!r})"
             )
         if mode not in MODES:
             raise ValueError(f"'mode' must be one of {', '.join(MODES)} (got '{mode}')")
