@@ -81,7 +81,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import motor_geo
-from motor_geo import cli
+from motor_geo import __main__ as cli
 from motor_geo.pipeline.flags import find_config
 
 small = ['--data.num_users', '60', '--data.num_items', '40', '--data.num_interactions', '400']

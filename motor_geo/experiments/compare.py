@@ -345,16 +345,23 @@ def parser() -> argparse.ArgumentParser:
         'and paired tests per user against the first.',
         allow_abbrev=False,
     )
-    out.add_argument('runs', metavar='RUN', nargs='+', help='folders of finished runs')
+    out.add_argument(
+        'runs', metavar='RUN', nargs='+', type=osp.expanduser, help='folders of finished runs'
+    )
     out.add_argument(
         '--metric',
         nargs='+',
         help='what is compared, such as recall@20 (default: recall and ndcg at 10 and 20)',
     )
     out.add_argument(
-        '--out', metavar='FILE', help='write it as .md, .html or .json, by the ending of the name'
+        '--out',
+        metavar='FILE',
+        type=osp.expanduser,
+        help='write it as .md, .html or .json, by the ending of the name',
     )
-    out.add_argument('--plot', metavar='FILE', help='draw bars of the metrics, as .svg')
+    out.add_argument(
+        '--plot', metavar='FILE', type=osp.expanduser, help='draw bars of the metrics, as .svg'
+    )
     return out
 
 

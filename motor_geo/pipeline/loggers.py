@@ -42,7 +42,7 @@ def find_logger(name: str) -> type:
     if name in LOGGERS:
         package = LOGGERS[name].package
         if find_spec(package) is None:
-            raise ConfigError(f"--logger {name} needs 'pip install motor-geo[{name}]'")
+            raise ConfigError(f"--logger {name} needs 'pip install {package}'")
         return LOGGERS[name]
     found = plugins(GROUP)
     if name not in found and '.' not in name:
