@@ -27,7 +27,6 @@ from benchmarks.performance_page import GROWTH, line, plot_growth, render
 from motor_geo.nn.models import MODELS
 from motor_geo.pipeline.train import versions
 from motor_geo.utils.files import atomic_write
-from motor_geo.utils.memory import keep_freed_memory
 
 Row = dict[str, Any]
 NEED_DATA = ('price', 'evaluation', 'quantizer')
@@ -66,7 +65,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument('--threads', type=int, default=max(1, torch.get_num_threads()))
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    keep_freed_memory()
     parts: dict[str, Callable[[], Iterable[Row]]] = {
         'tokens': kernels.token_network,
         'products': kernels.products,

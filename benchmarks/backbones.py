@@ -36,7 +36,6 @@ from motor_geo.nn.models import MODELS, Recommender
 from motor_geo.pipeline.assemble import assemble
 from motor_geo.pipeline.config import RunConfig
 from motor_geo.typing import ITEM, RATES, USER, modalities, similar
-from motor_geo.utils.memory import keep_freed_memory
 
 ITEMS = ('id', 'specific')
 #: IDs, and raw features as parameters, as some published implementations have them.
@@ -145,7 +144,6 @@ def measure(path: str, name: str, items: str, epochs: int, threads: int) -> Numb
     before there is a model, and at its peak.
     """
     torch.set_num_threads(threads)
-    keep_freed_memory()  # As a run does.
     data, targets = torch.load(path, weights_only=False)
     before = resident('VmRSS')
     torch.manual_seed(0)

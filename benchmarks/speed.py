@@ -30,7 +30,6 @@ from motor_geo.engine.trainer import half_features
 from motor_geo.nn.models import MODELS, LightGCN, Recommender
 from motor_geo.pipeline.assemble import assemble
 from motor_geo.typing import ITEM, RATED_BY, RATES, USER, Embeddings, EvalTargets, similar
-from motor_geo.utils.memory import keep_freed_memory
 
 #: Users, items, training interactions and widths of features.
 BABY = 19445, 7050, 118551, {'image': 4096, 'text': 384}
@@ -191,7 +190,6 @@ def electronics(models: Sequence[str], threads: int) -> Iterator[Row]:
 def memory(path: str, name: str, items: str, threads: int) -> tuple[float, int]:
     r"""Seconds of a step of training, and resident memory in MB."""
     torch.set_num_threads(threads)
-    keep_freed_memory()
     data, targets = torch.load(path, weights_only=False, mmap=True)
     model = build(name, data, items)
     sizes = int(data[USER].num_nodes), int(data[ITEM].num_nodes)
