@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 import inspect
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -95,6 +96,7 @@ def assemble(
         data = add_graphs(config, data)
         torch.default_generator.manual_seed(config.seed)
         model = build_model(config, data, tokenizer).to(target)
+    warn_of_item_tables(config, model, dataset.num_items)
     hashes['graphs'] = fingerprint([data[edge_type].edge_index for edge_type in data.edge_types])
     return Assembly(config, target, dataset, data.to(target), tokenizer, model, hashes)
 
@@ -272,7 +274,42 @@ def build_model(config: RunConfig, data: HeteroData, tokenizer: OPQTokenizer | N
     with named('items'):
         encoder = build_item_encoder(config, data, tokenizer)
     with named('model'):
-        return config.target('model')(data, item_encoder=encoder, **options)
+        model = config.target('model')(data, item_encoder=encoder, **options)
+    if encoder is not None and not any(module is encoder for module in model.modules()):
+        raise ConfigError(
+            f"model: '{config.model['name']}' does not use the item encoder of --items "
+            f'{config.items["name"]}; hand item_encoder to super().__init__'
+        )
+    return model
+
+
+def warn_of_item_tables(config: RunConfig, model: Recommender, num_items: int) -> None:
+    r"""Warns if a backbone from outside of this package has trainable
+    parameters per item although its item encoder has none. Those of this
+    package document theirs.
+    """
+    if config.reads('num_items') or not is_outside(type(model)):
+        return
+    encoder = {id(parameter) for parameter in model.item_encoder.parameters()}
+    own = dict(model.named_parameters(remove_duplicate=False))
+    # The user table has a row per user, of whom there may be as many.
+    names = [
+        name
+        for name in model.item_parameters(num_items)
+        if name != 'user_embedding' and id(own[name]) not in encoder
+    ]
+    if names:
+        warnings.warn(
+            f"model: '{config.model['name']}' has trainable parameters with a row per item "
+            f'({", ".join(names)}), so that it is not ID-free with --items '
+            f'{config.items["name"]} and cannot score new items',
+            stacklevel=3,
+        )
+
+
+def is_outside(target: type) -> bool:
+    r"""Whether a class is from outside of this package."""
+    return target.__module__.partition('.')[0] != __name__.partition('.')[0]
 
 
 def build_transforms(config: RunConfig) -> list[BaseTransform]:

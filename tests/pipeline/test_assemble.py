@@ -261,3 +261,45 @@ def test_an_item_encoder_of_another_package(dataset):
     encoder = out.model.item_encoder
     assert out.tokenizer is None and encoder.weight.shape == (24, 8)
     assert encoder.in_channels == {'image': 128, 'text': 64}
+
+
+class Forgets(LightGCN):
+    def __init__(self, data, item_encoder=None, channels: int = 64):
+        super().__init__(data, None, channels)
+
+
+class Table(LightGCN):
+    def __init__(self, data, item_encoder=None, channels: int = 64):
+        super().__init__(data, item_encoder, channels)
+        self.bias = nn.Parameter(torch.zeros(data[ITEM].num_nodes, 1))
+
+
+def test_the_item_encoder_is_part_of_the_model(dataset):
+    message = (
+        f"^model: '{__name__}.Forgets' does not use the item encoder of --items specific; "
+        r'hand item_encoder to super\(\).__init__$'
+    )
+    with pytest.raises(ConfigError, match=message):
+        build(dataset, '--model', f'{__name__}.Forgets')
+    assert build(dataset, '--model', f'{__name__}.Forgets', '--items', 'id')
+
+
+def test_a_table_of_items_in_a_backbone_of_another_package(dataset, recwarn):
+    for items in ('specific', 'features'):
+        with pytest.warns(UserWarning, match=f"Table' has .*per item .bias., .* --items {items}"):
+            build(dataset, '--model', f'{__name__}.Table', '--items', items)
+    recwarn.clear()
+    build(dataset, '--model', f'{__name__}.Table', '--items', 'id')
+    build(dataset, '--model', f'{__name__}.Declares', '--items', 'specific')
+    build(dataset, '--items', f'{__name__}.Sizes', '--model', f'{__name__}.Declares')
+    # A published option of this package documents its table.
+    out = build(dataset, '--model', 'FREEDOM', '--model.train_features', 'true')
+    assert out.model.item_parameters(24) and len(recwarn) == 0
+
+
+def test_a_parameter_of_an_item_encoder_is_none_of_the_backbone(recwarn):
+    dataset = SyntheticMultimodal(num_users=30, num_items=32, num_interactions=150)
+    # The token table happens to have as many rows as there are items.
+    flags = ['--items', 'agnostic', '--tokenizer.codebook_size', '8']
+    model = build(dataset, '--model', f'{__name__}.Declares', *flags).model
+    assert model.item_parameters(32) == ['item_encoder.table'] and len(recwarn) == 0
