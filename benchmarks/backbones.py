@@ -28,12 +28,14 @@ from torch_geometric.data import HeteroData
 from tqdm import tqdm
 
 from benchmarks.text import markdown
-from motor_geo.data import ItemKNN, OPQTokenizer, TableDataset
+from motor_geo.data import TableDataset
 from motor_geo.engine.evaluator import Evaluator
 from motor_geo.engine.trainer import Trainer
 from motor_geo.nn import TokenCrossEncoder
-from motor_geo.nn.models import MODELS
-from motor_geo.typing import ITEM, RATES, USER, similar
+from motor_geo.nn.models import MODELS, Recommender
+from motor_geo.pipeline.assemble import assemble
+from motor_geo.pipeline.config import RunConfig
+from motor_geo.typing import ITEM, RATES, USER, modalities, similar
 from motor_geo.utils.memory import keep_freed_memory
 
 ITEMS = ('id', 'specific')
@@ -90,34 +92,46 @@ def num_parameters(name: str, items: str) -> int:
             data[ITEM][f'x_{modality}'] = torch.empty(num_items, width)
             data[similar(modality)].edge_index = torch.empty(2, 10 * num_items, dtype=torch.long)
             data[similar(modality)].edge_weight = torch.empty(10 * num_items)
-        encoder = None if items == 'id' else token_encoder(list(widths))
-        model = MODELS[name](data, encoder)
+        model = build(name, data, items)
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def token_encoder(modalities: Sequence[str]) -> TokenCrossEncoder:
-    return TokenCrossEncoder(dict.fromkeys(modalities, NUM_TOKENS), CODEBOOK_SIZE)
+def build(name: str, data: HeteroData, items: str) -> Recommender:
+    r"""A backbone on a graph, whose tokens may be generated."""
+    options = {'train_features': True} if items == TRAINED else {}
+    encoder = None
+    if items == 'specific':
+        encoder = TokenCrossEncoder(dict.fromkeys(modalities(data), NUM_TOKENS), CODEBOOK_SIZE)
+    return MODELS[name](data, encoder, **options)
+
+
+def configuration(folder: str, model: str, items: str) -> RunConfig:
+    r"""Default arguments of a backbone, and tokens of centred features of
+    length one.
+    """
+    tokenizer = {
+        'num_tokens': NUM_TOKENS,
+        'codebook_size': CODEBOOK_SIZE,
+        'center': True,
+        'normalize': True,
+    }
+    sections = {'data': folder, 'model': model, 'items': items}
+    named = {section: {'name': name} for section, name in sections.items()}
+    return RunConfig.of({**named, 'tokenizer': tokenizer})
 
 
 def measure_all(
     folder: str, models: Sequence[str], epochs: int, threads: int
 ) -> Iterator[tuple[str, Numbers]]:
     r"""Time and memory, each backbone in a process of its own, in turns."""
-    dataset = TableDataset(folder)
-    tokenizer = OPQTokenizer(
-        NUM_TOKENS, CODEBOOK_SIZE, center=True, normalize=True, seed=0, verbose=False
-    )
-    tokens = tokenizer(dataset.data)
-    graphs: dict[str | None, HeteroData] = {None: tokens}
+    dataset, tokenizer = TableDataset(folder), None
     for name in tqdm(models, desc='time'):
-        weighting = (
-            MODELS[name].transforms[0].options['weighting'] if MODELS[name].transforms else None
-        )
-        if weighting is not None and weighting not in graphs:
-            graphs[weighting] = ItemKNN(weighting=weighting, cache=False)(tokens)
+        job = assemble(configuration(folder, name, 'specific'), dataset)
+        job.add_tokens(tokenizer)
+        tokenizer = job.tokenizer
         with tempfile.TemporaryDirectory() as scratch:
             path = osp.join(scratch, 'data.pt')
-            torch.save((graphs[weighting], dataset.targets('val')), path)
+            torch.save((job.data, dataset.targets('val')), path)
             found = {}
             for items in ITEMS:
                 with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool:
@@ -135,9 +149,7 @@ def measure(path: str, name: str, items: str, epochs: int, threads: int) -> Numb
     data, targets = torch.load(path, weights_only=False)
     before = resident('VmRSS')
     torch.manual_seed(0)
-    found = sorted(key[2:] for key in data[ITEM].keys() if key.startswith('x_'))
-    encoder = token_encoder(found) if items in ITEMS[1:] else None
-    model = MODELS[name](data, encoder, **({'train_features': True} if items == TRAINED else {}))
+    model = build(name, data, items)
     evaluator = Evaluator(targets, data[RATES].edge_index, int(data[ITEM].num_nodes))
     trainer = Trainer(
         model, data, evaluator, epochs=epochs + 1, patience=epochs + 1, progress=False

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch_geometric.data import HeteroData
 
-from benchmarks.backbones import ITEMS, token_encoder
+from benchmarks.backbones import ITEMS, build
 from benchmarks.speed import BABY, ELECTRONICS, generate, held_out, training_steps
 from benchmarks.timing import Row, interleave, row
 from motor_geo.data import BPRSampler
@@ -85,9 +85,7 @@ def backbone(
     if device.type == 'cuda':
         torch.cuda.reset_peak_memory_stats(device)
     torch.manual_seed(0)
-    found = sorted(key[2:] for key in data[ITEM].keys() if key.startswith('x_'))
-    encoder = None if items == 'id' else token_encoder(found)
-    model = MODELS[name](data, encoder).to(device)
+    model = build(name, data, items).to(device)
     sampler = BPRSampler(edge_index, int(data[USER].num_nodes), num_items)
     batches = [batch for batch, _ in zip(sampler.epoch(0), range(STEPS))]
     advance = training_steps(model, data, batches, len(batches))

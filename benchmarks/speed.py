@@ -20,14 +20,15 @@ import torch
 import torch.nn.functional as F
 from torch_geometric.data import HeteroData
 
-from benchmarks.backbones import ITEMS, TRAINED, measure, resident, token_encoder
+from benchmarks.backbones import ITEMS, TRAINED, build, configuration, measure, resident
 from benchmarks.timing import Row, interleave, row
-from motor_geo.data import BPRSampler, ItemKNN, OPQTokenizer, TableDataset
+from motor_geo.data import BPRSampler, TableDataset
 from motor_geo.data.transforms.fit_quantizer import fit_quantizer
 from motor_geo.data.transforms.knn import knn_graph_cosine, knn_weights
 from motor_geo.engine.evaluator import Evaluator
 from motor_geo.engine.trainer import half_features
 from motor_geo.nn.models import MODELS, LightGCN, Recommender
+from motor_geo.pipeline.assemble import assemble
 from motor_geo.typing import ITEM, RATED_BY, RATES, USER, Embeddings, EvalTargets, similar
 from motor_geo.utils.memory import keep_freed_memory
 
@@ -91,17 +92,17 @@ def held_out(num_users: int, num_items: int) -> EvalTargets:
 def prices(folder: str) -> Iterator[Row]:
     r"""Steps of training with tokens against the same with IDs, in turns."""
     for name in ('tiktok', 'sports', 'ml1m'):
-        dataset = TableDataset(osp.join(folder, name))
-        tokenizer = OPQTokenizer(4, center=True, normalize=True, seed=0, verbose=False)
-        data = ItemKNN(cache=False)(tokenizer(dataset.data))
+        path = osp.join(folder, name)
+        dataset, tokenizer = TableDataset(path), None
         sizes = dataset.num_users, dataset.num_items
-        batches = list(BPRSampler(data[RATES].edge_index, *sizes).epoch(0))
+        batches = list(BPRSampler(dataset.data[RATES].edge_index, *sizes).epoch(0))
         for model in ('LightGCN', 'FREEDOM', 'BPR'):
             steps = []
             for items in ITEMS:
-                torch.manual_seed(0)
-                encoder = None if items == 'id' else token_encoder(dataset.modalities)
-                steps.append(training_steps(MODELS[model](data, encoder), data, batches, 10))
+                job = assemble(configuration(path, model, items), dataset)
+                job.add_tokens(tokenizer)
+                tokenizer = job.tokenizer or tokenizer
+                steps.append(training_steps(job.model, job.data, batches, 10))
             plain, ours = interleave(steps, repeats=7, warmup=2)
             count = len(batches) / 10
             yield row(
@@ -192,8 +193,7 @@ def memory(path: str, name: str, items: str, threads: int) -> tuple[float, int]:
     torch.set_num_threads(threads)
     keep_freed_memory()
     data, targets = torch.load(path, weights_only=False, mmap=True)
-    found = sorted(key[2:] for key in data[ITEM].keys() if key.startswith('x_'))
-    model = MODELS[name](data, None if items == 'id' else token_encoder(found))
+    model = build(name, data, items)
     sizes = int(data[USER].num_nodes), int(data[ITEM].num_nodes)
     sampler = BPRSampler(data[RATES].edge_index, *sizes)
     batches = [batch for batch, _ in zip(sampler.epoch(0), range(3))]

@@ -4,6 +4,10 @@ import pkgutil
 import re
 import sys
 
+from docutils import nodes
+from docutils.utils import unescape
+from sphinx.domains.python import PyXRefRole
+
 sys.path.insert(0, osp.join(osp.dirname(__file__), '..'))
 
 import motor_geo  # noqa: E402
@@ -53,6 +57,15 @@ def link_pages(app, docname, source):
         source[0] = re.sub(rf'\[([^\]]+)\]\(({prefix}[\w-]+)\.jsonl\)', page, source[0])
 
 
+class Object(PyXRefRole):
+    r"""Code such as `x_<modality>` and `.csv`, which is no reference, stays whole."""
+
+    def __call__(self, name, rawtext, text, *args, **kwargs):
+        if re.search(r'\S<|<\w+>\S|^<|^\.', text):
+            return [nodes.literal(rawtext, unescape(text), classes=['xref', 'py', 'py-obj'])], []
+        return super().__call__(name, rawtext, text, *args, **kwargs)
+
+
 def skip_member(app, what, name, obj, skip, options):
     r"""The fields of a named tuple are listed with its parameters."""
     return skip or str(getattr(obj, '__doc__', '')).startswith('Alias for field number')
@@ -64,3 +77,4 @@ def setup(app):
     render_folder(osp.join(here, 'reproduction'), pages)
     app.connect('source-read', link_pages)
     app.connect('autodoc-skip-member', skip_member)
+    app.add_role_to_domain('py', 'obj', Object(), override=True)

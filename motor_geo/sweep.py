@@ -18,13 +18,13 @@ Searches hyper-parameters on validation. A file holds options of motor_geo.run a
 are a grid; with ranges, trials follow Optuna's TPE. The same command goes on with a sweep, and
 several processes may share one.
 
-  --config   A file, or the name of one that comes with the package
-  --space    A second file, whose options and choices come before those of the first
-  --trials   Number of trials: so many combinations of a grid, drawn at random (default: all),
-             or of ranges (default: 20)
-  --out      Folder of the sweep (default: sweeps/DATA-MODEL-ITEMS-seedSEED)
-  --retry    Try failed trials again
-  --option   Any option of motor_geo.run, for all trials: --data FOLDER, --trainer.patience 50"""
+  --config FILE   A file, or the name of one that comes with the package
+  --space FILE    A second file, whose options and choices come before those of the first
+  --trials N      Number of trials: so many combinations of a grid, drawn at random (default:
+                  all), or so many of ranges (default: 20)
+  --out FOLDER    Folder of the sweep (default: sweeps/DATA-MODEL-ITEMS-seedSEED)
+  --retry         Try failed trials again
+  --option VALUE  Any option of motor_geo.run, for all trials, such as --data FOLDER"""
 
 
 def table(summary: dict[str, Any]) -> str:

@@ -1,6 +1,9 @@
 import ast
 import importlib
+import os
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -69,6 +72,81 @@ def test_files_are_shipped(setup_arguments):
 def test_console_script():
     module, name = PROJECT['scripts']['motor-geo'].split(':')
     assert callable(getattr(importlib.import_module(module), name))
+
+
+#: What a user does with an installed package, from another folder.
+JOB = r"""
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import motor_geo
+from motor_geo import cli
+from motor_geo.pipeline.flags import find_config
+
+small = ['--data.num_users', '60', '--data.num_items', '40', '--data.num_interactions', '400']
+small += ['--tokenizer.codebook_size', '8', '--svd.channels', '8', '--epochs', '1']
+assert cli.main(['run', '--config', 'recommended', '--print_config']) == 0
+assert cli.main(['run', '--config', 'recommended', *small, '--out', 'job']) == 0
+assert cli.main(['recommend', 'job', '--k', '3']) == 0
+assert cli.main(['reproduce', 'table1', '--out', 'report']) == 0  # Reads what was published.
+
+root, site = map(Path, sys.argv[1:])
+assert files('motor_geo').joinpath('py.typed').is_file()
+for name in motor_geo.nn.models.MODELS:
+    assert site in Path(find_config(name, first='sweep')).parents
+modules = {name: module for name, module in sys.modules.items() if name.startswith('motor_geo')}
+paths = [getattr(module, '__file__', None) for module in modules.values()]
+assert all(site in Path(path).parents for path in paths if path is not None)
+assert root not in map(Path, sys.path)
+"""
+
+
+@pytest.fixture(scope='module')
+def site(tmp_path_factory):
+    r"""A folder into which the wheel is installed."""
+    folder = tmp_path_factory.mktemp('wheel')
+    source = folder / 'source'
+    for name in ('motor_geo', 'configs'):
+        ignore = shutil.ignore_patterns('__pycache__')
+        shutil.copytree(ROOT / name, source / name, ignore=ignore)
+    for name in ('pyproject.toml', 'setup.py', 'README.md', 'LICENSE'):
+        shutil.copy(ROOT / name, source)
+    pip = [sys.executable, '-m', 'pip', '--disable-pip-version-check', '-q']
+    options = ['--no-deps', '--no-index']
+    build = [*pip, 'wheel', *options, '--no-build-isolation', '-w', folder / 'dist', source]
+    out = subprocess.run(build, capture_output=True, text=True)
+    if out.returncode != 0 and re.search('No module named|BackendUnavailable', out.stderr):
+        pytest.skip('pip or setuptools is not installed')
+    assert out.returncode == 0, out.stderr
+    (wheel,) = (folder / 'dist').glob('*.whl')
+    subprocess.run([*pip, 'install', *options, '--target', folder / 'site', wheel], check=True)
+    return folder / 'site'
+
+
+def test_wheel(site, tmp_path):
+    r"""An installed package does what the README says, outside of the
+    repository.
+    """
+    env = os.environ | {'PYTHONPATH': str(site), 'PYG_HOME': str(tmp_path / 'pyg')}
+
+    def run(*command):
+        out = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env)
+        assert out.returncode == 0, out.stderr
+        return out.stdout
+
+    version = run(sys.executable, '-m', 'motor_geo', '--version')
+    assert version == f'motor-geo {motor_geo.__version__}\n'
+    script = site / ('Scripts' if os.name == 'nt' else 'bin') / 'motor-geo'
+    assert '--tokenizer' in run(script, 'run', '--help')
+    out = run(sys.executable, '-c', JOB, ROOT, site)
+    assert 'codebook_size: 256' in out
+    assert {'config.yaml', 'best.pt', 'result.json', 'recs.csv'} <= set(
+        os.listdir(tmp_path / 'job')
+    )
+    assert len((tmp_path / 'job' / 'recs.csv').read_text().splitlines()) == 1 + 3 * 60
+    pages = {path.suffix for path in (tmp_path / 'report').iterdir()}
+    assert pages == {'.html', '.jsonl', '.md', '.tex'}
 
 
 def requirements(entries):

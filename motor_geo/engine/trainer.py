@@ -1,3 +1,5 @@
+r"""Training: epochs of steps, validation, checkpoints and early stopping."""
+
 from __future__ import annotations
 
 import copy
@@ -31,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 class FitResult(NamedTuple):
-    r"""What a training left behind."""
+    r"""The result of a training."""
 
     epochs: int  # finished epochs
     best_epoch: int  # counted from 1; the last one without an evaluator

@@ -161,8 +161,8 @@ def save(report: Report, folder: str, measured: Iterable[Mapping[str, Any]] = ()
 
 
 def _rounded(value: Any) -> Any:
-    if isinstance(value, float):
-        return float(f'{value:.{DIGITS}g}')
+    if isinstance(value, float):  # Counts stay whole.
+        return value if value.is_integer() else float(f'{value:.{DIGITS}g}')
     if isinstance(value, Mapping):
         return {key: _rounded(entry) for key, entry in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):

@@ -1,5 +1,5 @@
-r"""Writing without leaving halves behind, hashing by content, and the cache
-that is keyed by it.
+r"""Writing without leaving halves behind, locks of folders, and checked
+matrices.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from motor_geo.data.transforms.features import as_array, as_block, unique_rows
 from motor_geo.data.transforms.quantizer import Quantizer, nearest, prepare
+from motor_geo.utils.plugin import import_class
 
 METHODS = ('opq', 'pq', 'rq')
 INITS = ('pca', 'random')
@@ -40,11 +41,53 @@ def check_sizes(
             f'token to; expected at least as many rows as centroids, for instance '
             f'codebook_size={smaller}.'
         )
-    if method != 'rq' and num_tokens > min(width, max_dim or width):
+    if method in ('opq', 'pq') and num_tokens > min(width, max_dim or width):
         raise ValueError(
             f"The modality '{name}' has {min(width, max_dim or width)} columns to cut into "
             f"{num_tokens} tokens; expected at least as many columns as tokens (or method='rq')."
         )
+
+
+def quantizer_class(method: str) -> type[Quantizer]:
+    r"""What a method of :class:`~motor_geo.data.OPQTokenizer` fits: a
+    :class:`Quantizer`, or a class of one's own that is derived from it, has a
+    class method :obj:`fit`, and is given by its import path.
+
+    Raises:
+        ValueError: If there is no such method.
+    """
+    if method in METHODS:
+        return Quantizer
+    if '.' not in method:
+        known = ', '.join(METHODS)
+        raise ValueError(f"method must be one of {known}, or an import path, got '{method}'.")
+    try:
+        kind = import_class(method, Quantizer)
+    except ValueError as error:
+        raise ValueError(f"method: '{method}' {error}") from error
+    if not callable(getattr(kind, 'fit', None)):
+        raise ValueError(f"method: '{method}' has no class method fit(x, num_tokens, ...)")
+    return kind
+
+
+def fit_own(
+    kind: Any, x: Tensor | np.ndarray, num_tokens: int, codebook_size: int, **settings: Any
+) -> Quantizer:
+    r"""Fits a quantizer of one's own.
+
+    Raises:
+        ValueError: If it has other sizes than it should have.
+    """
+    array = as_array(x)
+    out = kind.fit(array, num_tokens=num_tokens, codebook_size=codebook_size, **settings)
+    found = (out.num_tokens, out.codebook_size, out.width) if isinstance(out, kind) else type(out)
+    expected = num_tokens, codebook_size, array.shape[1]
+    if found != expected:
+        raise ValueError(
+            f'{kind.__name__}.fit must return a {kind.__name__} of (tokens, codebook size, width) '
+            f'= {expected}, got {found}.'
+        )
+    return out
 
 
 def fit_quantizer(
@@ -62,8 +105,9 @@ def fit_quantizer(
     name: str = 'features',
 ) -> Quantizer:
     r"""Fits a :class:`~motor_geo.data.transforms.quantizer.Quantizer` to the
-    rows of :obj:`x`; duplicate rows count as often as they occur. The arguments are those of
-    :class:`~motor_geo.data.OPQTokenizer`; :obj:`name` appears in errors.
+    rows of :obj:`x`; duplicate rows count as often as they occur. The
+    arguments are those of :class:`~motor_geo.data.OPQTokenizer`; :obj:`name`
+    appears in errors.
 
     Raises:
         ValueError: If there are fewer rows than centroids, or fewer columns

@@ -34,8 +34,10 @@ from motor_geo.data.transforms.fit_quantizer import (
     INITS,
     METHODS,
     check_sizes,
+    fit_own,
     fit_quantizer,
     import_faiss,
+    quantizer_class,
 )
 from motor_geo.data.transforms.quantizer import Quantizer
 from motor_geo.data.transforms.token_report import format_report, token_report
@@ -84,7 +86,12 @@ class OPQTokenizer(BaseTransform):
         codebook_size: Centroids :math:`K` per token, a power of two between
             2 and 65536.
         method: :obj:`"opq"`, :obj:`"pq"` (no rotation), or :obj:`"rq"`
-            (each token quantizes what the tokens before it leave over).
+            (each token quantizes what the tokens before it leave over), or
+            the import path of a class derived from
+            :class:`~motor_geo.data.transforms.quantizer.Quantizer`, whose
+            class method :obj:`fit(x, num_tokens, codebook_size, **settings)`
+            gets a matrix **[n, d_m]** and the settings below by name. What
+            it fits is not cached.
         modalities: The modalities to tokenize. (default: all of the graph)
         center: If set to :obj:`True`, subtracts the mean of the fitted rows.
         normalize: If set to :obj:`True`, scales rows to unit length (after
@@ -152,12 +159,12 @@ class OPQTokenizer(BaseTransform):
                 f'codebook_size must be a power of two between 2 and 65536, got {codebook_size}.'
             )
         for key, choice, choices in [
-            ('method', method, METHODS),
             ('init', init, INITS),
             ('fit_on', fit_on, ('train', 'all')),
         ]:
             if choice not in choices:
                 raise ValueError(f"{key} must be one of {', '.join(choices)}, got '{choice}'.")
+        quantizer_class(method)
         if num_iters < (0 if init == 'pca' else 1):
             raise ValueError(f"num_iters={num_iters} is too small for init='{init}'.")
         if max_dim is not None and max_dim < 1:
@@ -321,6 +328,9 @@ class OPQTokenizer(BaseTransform):
         if rows.size < x.shape[0]:
             x = x[rows]
         settings = self._fit_settings(modality)
+        if self.method not in METHODS:
+            settings.pop('method')
+            return fit_own(quantizer_class(self.method), x, **settings)
 
         def compute() -> dict[str, Tensor]:
             return fit_quantizer(x, **settings, name=modality).state_dict()
@@ -333,8 +343,9 @@ class OPQTokenizer(BaseTransform):
         return self._quantizer(state)
 
     def _quantizer(self, state: dict[str, Tensor]) -> Quantizer:
-        residual = self.method == 'rq'
-        return Quantizer.from_state_dict(state, self.center, self.normalize, residual)
+        kind = quantizer_class(self.method)
+        residual = self.method == 'rq' or kind.residual
+        return kind.from_state_dict(state, self.center, self.normalize, residual)
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -348,7 +359,7 @@ class OPQTokenizer(BaseTransform):
         def compute() -> dict[str, Tensor]:
             return {'token_id': self._encode(features)}
 
-        if self.cache:
+        if self.cache and self.method in METHODS:
             states = {m: quantizer.state_dict() for m, quantizer in self.quantizers.items()}
             settings = [self.center, self.normalize, self.method]
             token_id = cached('codes', fingerprint(CACHE, features, states, settings), compute)

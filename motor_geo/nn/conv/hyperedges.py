@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,12 @@ class Hypergraph(NamedTuple):
 
     share: Embeddings  # [M, K_h], [N, K_h]: in hyperedges
     lat: Tensor  # [K_h, d]: vectors of hyperedges
+
+    @classmethod
+    def merge(cls, graphs: Sequence[Hypergraph]) -> Hypergraph:
+        r"""One hypergraph with the hyperedges of all."""
+        user, item = (torch.cat(side, dim=1) for side in zip(*(g.share for g in graphs)))
+        return cls(Embeddings(user, item), torch.cat([g.lat for g in graphs]))
 
 
 class Hyperedges(nn.Module):

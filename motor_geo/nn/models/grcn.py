@@ -17,8 +17,9 @@ from motor_geo.nn.graph import BipartiteGraph, opposite_edges
 from motor_geo.nn.item_encoder import IDEmbedding
 from motor_geo.nn.loss import bpr_loss, square_reg
 from motor_geo.nn.memo import Memo
+from motor_geo.nn.models.item_confidence import ItemConfidence
 from motor_geo.nn.models.item_features import ItemFeatures
-from motor_geo.nn.models.recommender import Recommender
+from motor_geo.nn.models.recommender import Recommender, check_choice
 from motor_geo.nn.name_dict import NameDict
 from motor_geo.typing import RATES, Batch, Embeddings, num_nodes
 
@@ -57,21 +58,19 @@ class GRCN(Recommender):
         data: The user-item graph with features :obj:`x_<modality>`.
         item_encoder: What yields item vectors; :obj:`None` is an ID embedding.
         channels: Size :math:`d` of every part of a vector.
-        routing: :obj:`"reference"` leaves user preferences as they are: in
-            published implementations routing messages never reach a user, and
-            published numbers are those. :obj:`"paper"` adds the attention over
-            a user's items to the preferences :obj:`num_routings` times.
-        num_routings: Number of routings, without effect for
-            :obj:`"reference"`.
-        item_confidence: :obj:`"token"` computes the confidence of an item from
-            its vector, :obj:`"free"` is a free parameter per item and modality
-            as in the reference implementation (not ID-free), and
-            :obj:`"none"` sets it to one. By default, :obj:`"free"` beside an
-            ID embedding and :obj:`"token"` beside all other item encoders.
-        reg_weight: Weight of the regularizers, mean squared entries of user and
-            item vectors and of user preferences in the batch.
-        table_reg: If set to :obj:`False`, the regularizer of the whole table of
-            image preferences is left out, as in the paper.
+        routing: :obj:`"reference"` leaves user preferences as they are, as the
+            published numbers do; :obj:`"paper"` adds the attention over a
+            user's items to them :obj:`num_routings` times.
+        num_routings: Number of routings of :obj:`"paper"`.
+        item_confidence: :obj:`"token"` computes it from item vectors,
+            :obj:`"free"` is a parameter per item and modality as in the
+            reference implementation (not ID-free), :obj:`"none"` is one. By
+            default, :obj:`"free"` beside an ID embedding, else
+            :obj:`"token"`.
+        reg_weight: Weight of mean squared entries of user and item vectors
+            and of user preferences in the batch.
+        table_reg: If set to :obj:`False`, those of the whole table of image
+            preferences are left out, as in the paper.
         edge_type: Edge type of training interactions, from users to items.
 
     Shapes:
@@ -101,14 +100,12 @@ class GRCN(Recommender):
         edge_type: EdgeType = RATES,
     ):
         super().__init__(data, item_encoder, channels, edge_type)
-        if routing not in ('reference', 'paper'):
-            raise ValueError(f"'routing' must be 'reference' or 'paper' (got '{routing}')")
+        check_choice('routing', routing, 'reference', 'paper')
         if num_routings < 0:
             raise ValueError(f"'num_routings' must not be negative (got {num_routings})")
-        if item_confidence not in (None, 'token', 'free', 'none'):
-            raise ValueError(
-                f"'item_confidence' must be 'token', 'free' or 'none' (got '{item_confidence}')"
-            )
+        if item_confidence is None:
+            has_ids = isinstance(self.item_encoder, (IDEmbedding, nn.Embedding))
+            item_confidence = 'free' if has_ids else 'token'
         self.num_routings = num_routings if routing == 'paper' else 0
         self.reg_weight = reg_weight
         self.table_reg = table_reg
@@ -119,17 +116,14 @@ class GRCN(Recommender):
             {m: nn.Parameter(torch.empty(num_users, channels)) for m in self.modalities}
         )
         self.user_confidence = nn.Parameter(torch.empty(num_users, len(self.modalities)))
-        if item_confidence is None:
-            has_ids = isinstance(self.item_encoder, (IDEmbedding, nn.Embedding))
-            item_confidence = 'free' if has_ids else 'token'
-        self.item_confidence: nn.Parameter | nn.Linear | None = None
-        if item_confidence == 'free':
-            self.item_confidence = nn.Parameter(torch.empty(num_items, len(self.modalities)))
-        elif item_confidence == 'token':
-            self.item_confidence = nn.Linear(channels, len(self.modalities))
+        # ID vectors and confidences are one table each of users and items. Its height sets their
+        # scale, which after normalization is how far a step of Adam turns them.
+        num_rows, n = num_users + num_items, len(self.modalities)
+        self._std = (2 / (num_rows + channels)) ** 0.5
+        std = (2 / (num_rows + n)) ** 0.5
+        self.item_confidence = ItemConfidence(item_confidence, num_items, channels, n, std)
         self.attention = DotAttention()
         self._opposite = Memo()
-        self._num_rows = num_users + num_items
         self._one_table = item_encoder is None
         self._reset_tables()
 
@@ -138,22 +132,11 @@ class GRCN(Recommender):
         self._reset_tables()
 
     def _reset_tables(self) -> None:
-        # ID vectors and confidences are one table each of users and items, with
-        # the scale of its height; after normalization that scale still sets how
-        # far a step of Adam turns a vector.
-        std = (2 / (self._num_rows + self.channels)) ** 0.5
-        nn.init.normal_(self.user_embedding, std=std)
+        nn.init.normal_(self.user_embedding, std=self._std)
         if self._one_table and isinstance(self.item_encoder, IDEmbedding):
-            nn.init.normal_(self.item_encoder.weight, std=std)
-        std = (2 / (self._num_rows + len(self.modalities))) ** 0.5
-        nn.init.normal_(self.user_confidence, std=std)
-        if isinstance(self.item_confidence, nn.Linear):
-            # Item vectors can point in similar directions, which one weight
-            # vector could silence all at once, for good: start above zero.
-            nn.init.normal_(self.item_confidence.weight, std=std)
-            nn.init.constant_(self.item_confidence.bias, 2 * std)
-        elif self.item_confidence is not None:
-            nn.init.normal_(self.item_confidence, std=std)
+            nn.init.normal_(self.item_encoder.weight, std=self._std)
+        nn.init.normal_(self.user_confidence, std=self.item_confidence.std)
+        self.item_confidence.reset_parameters()
         for m, lin in self.features:
             nn.init.xavier_normal_(self.preferences[m])
             lin.reset_parameters()
@@ -164,11 +147,6 @@ class GRCN(Recommender):
     ) -> tuple[Embeddings, Tensor, Tensor]:
         r"""Content vectors :math:`\mathbf{c}^m` of a modality, and the attention
         :math:`\alpha^m` of edges to users and of edges to items.
-
-        Shapes:
-            - **output:** user vectors :math:`(M, d)` and item vectors
-              :math:`(N, d)`, attention :math:`(|\mathcal{E}|)` and
-              :math:`(|\mathcal{E}|)`
         """
         item = normalize_rows(F.leaky_relu_(self.features.project(data, name)))
         user = normalize_rows(self.preferences[name])
@@ -183,69 +161,36 @@ class GRCN(Recommender):
 
     def refine(self, data: HeteroData, item: Tensor) -> tuple[list[Embeddings], BipartiteGraph]:
         r"""Content vectors of every modality, and the graph with the edge
-        weights of the ID branch.
-
-        Shapes:
-            - **input:** normalized item vectors :math:`(N, d)`
-            - **output:** user vectors :math:`(M, d)` and item vectors
-              :math:`(N, d)` by modality
+        weights of the ID branch; from normalized item vectors **[N, d]**.
         """
-        graph, opposite = self.edges(data)
+        graph = self.graph(data)
+        opposite = self._opposite(lambda: opposite_edges(graph), graph)
         outs = [self.attend(data, name, graph, opposite) for name in self.modalities]
         contents, to_user, to_item = map(list, zip(*outs))
         weights = [
-            _strongest(to_user, self.confidence(item), graph.to_user),
+            _strongest(to_user, self.item_confidence(item), graph.to_user),
             _strongest(to_item, self.user_confidence, graph.to_item),
         ]
         return contents, graph._replace(to_user_weight=weights[0], to_item_weight=weights[1])
 
-    def confidence(self, item: Tensor) -> Tensor:
-        r"""Confidence of items as senders.
-
-        Shapes:
-            - **input:** normalized item vectors :math:`(N, d)`
-            - **output:** confidence by modality :math:`(N, m)`
-        """
-        if isinstance(self.item_confidence, nn.Linear):
-            return self.item_confidence(item)
-        if self.item_confidence is None:
-            return item.new_ones(item.size(0), len(self.modalities))
-        if len(self.item_confidence) != item.size(0):
-            raise ValueError(
-                f"'GRCN' has a free confidence for {len(self.item_confidence)} items but the graph "
-                f"has {item.size(0)}; use item_confidence='token' or 'none'"
-            )
-        return self.item_confidence
-
-    def represent(self, data: HeteroData, item: Tensor) -> list[Embeddings]:
-        r"""Final vectors from the given item vectors, part by part.
-
-        Shapes:
-            - **input:** item vectors :math:`(N, d)`
-            - **output:** :math:`1 + m` times user vectors :math:`(M, d)` and
-              item vectors :math:`(N, d)`
+    def propagate(self, data: HeteroData, item: Tensor) -> list[Embeddings]:
+        r"""Final vectors from item vectors **[N, d]**, part by part: the ID
+        branch and every modality.
         """
         item = normalize_rows(item)
         contents, graph = self.refine(data, item)
         user = normalize_rows(self.user_embedding)
         weights = graph.to_user_weight, graph.to_item_weight
-        out = weighted_sum(user, item, *weights, graph, self.num_hops)
+        out = weighted_sum(user, item, *weights, graph, self.num_hops)  # z0 + A z0 + A A z0
         return [Embeddings(*out), *contents]
 
-    def edges(self, data: HeteroData) -> tuple[BipartiteGraph, Tensor]:
-        r"""The training graph, and where its edges to items are among those
-        to users; kept for as long as the same edges come in.
-        """
-        graph = self.graph(data)
-        return graph, self._opposite(lambda: opposite_edges(graph), graph)
-
     def forward(self, data: HeteroData) -> Embeddings:
-        parts = self.represent(data, self.encode_items(data))
+        parts = self.propagate(data, self.encode_items(data))
         return Embeddings(*(torch.cat(views, dim=-1) for views in zip(*parts)))
 
     def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
         item = self.encode_items(data)
-        parts = [batch.rows(part) for part in self.represent(data, item)]
+        parts = [batch.rows(part) for part in self.propagate(data, item)]
         user, pos, neg = (torch.cat(views, dim=-1) for views in zip(*parts))
         pos, neg = (user * pos).sum(dim=-1), (user * neg).sum(dim=-1)
         losses = {'bpr': bpr_loss(pos, neg)}  # "raw", without its overflow.

@@ -8,6 +8,7 @@ from motor_geo.nn.functional.layers import refined_sum
 from motor_geo.nn.graph import BipartiteGraph
 from motor_geo.nn.loss import bpr_loss, l2_reg
 from motor_geo.nn.models.pruned import PrunedRecommender
+from motor_geo.nn.models.recommender import check_choice
 from motor_geo.typing import RATES, Batch, Embeddings
 
 
@@ -67,8 +68,7 @@ class LayerGCN(PrunedRecommender):
         super().__init__(data, item_encoder, channels, rho, edge_type)
         if num_layers < 1:
             raise ValueError(f"'num_layers' must be positive (got {num_layers})")
-        if pruning not in ('alternating', 'degree'):
-            raise ValueError(f"'pruning' must be 'alternating' or 'degree' (got '{pruning}')")
+        check_choice('pruning', pruning, 'alternating', 'degree')
         self.num_layers = num_layers
         self.pruning = pruning
         self.reg_weight = reg_weight

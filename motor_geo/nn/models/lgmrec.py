@@ -57,9 +57,8 @@ class LGMRec(Recommender):
         \mathbf{C}_I .
 
     What the hypergraphs of two modalities say of a node is contrasted with
-    what they say of all other nodes, summed over the batch; with more
-    modalities, this is the mean over pairs, and with one there is no such
-    loss.
+    what they say of all other nodes, summed over the batch and averaged over
+    pairs of modalities.
 
     ID-free: the item rows that LightGCN starts from are computed from tokens;
     its output is what the hypergraphs spread. Raw features are never
@@ -83,8 +82,7 @@ class LGMRec(Recommender):
             contrastive loss.
         deterministic: If set to :obj:`False`, ranking draws Gumbel noise like
             training does, as in the reference implementation: scores then
-            differ from call to call. By default, ranking leaves the noise
-            away.
+            differ from call to call.
         edge_type: Edge type of training interactions, from users to items.
 
     Shapes:
@@ -144,12 +142,8 @@ class LGMRec(Recommender):
             nn.init.xavier_uniform_(parameter)
 
     def propagate_modal(self, x: Tensor, graph: BipartiteGraph) -> Embeddings:
-        r"""Vectors :math:`\mathbf{Y}^m` of all modalities side by side.
-
-        Shapes:
-            - **input:** projected features :math:`(N, nd)`
-            - **output:** user vectors :math:`(M, nd)`, item vectors
-              :math:`(N, nd)`
+        r"""Vectors :math:`\mathbf{Y}^m` of all modalities side by side, from
+        projected features **[N, nd]**.
         """
         (colptr, _), _ = graph.to_user.get_csc()
         mean = colptr.diff().clamp(min=1).to(x.dtype).reciprocal().view(-1, 1)
@@ -162,12 +156,8 @@ class LGMRec(Recommender):
         return Embeddings(user, item)
 
     def parts(self, data: HeteroData, training: bool = False) -> Parts:
-        r"""Content, modal and global vectors of all nodes.
-
-        Args:
-            data: The user-item graph.
-            training: If set to :obj:`True`, memberships are noisy and some
-                are dropped.
+        r"""Content, modal and global vectors of all nodes; in training,
+        memberships are noisy and some are dropped.
         """
         graph = self.graph(data)
         content = self.propagation(self.user_embedding, self.encode_items(data), graph)
@@ -184,25 +174,21 @@ class LGMRec(Recommender):
         return Parts(content, Embeddings(*(y.view(shape) for y in modal)), hyper)
 
     def fuse(self, content: Tensor, modal: Tensor, share: Tensor, lat: Tensor) -> Tensor:
-        r"""Final vectors, row by row.
-
-        Shapes:
-            - **input:** content :math:`(*, d)`, modal vectors
-              :math:`(*, n, d)`, shares in the hyperedges of all modalities
-              :math:`(*, n K_h)`, vectors of these :math:`(n K_h, d)`
-            - **output:** final vectors :math:`(*, d)`
+        r"""Final vectors, row by row: from content **[*, d]**, modal vectors
+        **[*, n, d]**, shares in all hyperedges **[*, n K_h]** and the vectors
+        of these **[n K_h, d]**.
         """
         local = content + F.normalize(modal, dim=-1).sum(dim=-2)
         return local + self.alpha * F.normalize(share @ lat, dim=-1)
 
     def forward(self, data: HeteroData) -> Embeddings:
         content, modal, hyper = self.parts(data)
-        share, lat = merge(hyper)
+        share, lat = Hypergraph.merge(hyper)
         return Embeddings(*(self.fuse(*part, lat) for part in zip(content, modal, share)))
 
     def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
         content, modal, hyper = self.parts(data, self.training)
-        share, lat = merge(hyper)
+        share, lat = Hypergraph.merge(hyper)
         parts = zip(batch.rows(content), batch.rows(modal), batch.rows(share))
         rows = Rows(*(self.fuse(*part, lat) for part in parts))
         losses = {'bpr': bpr_loss(*rows.scores())}
@@ -219,17 +205,6 @@ class LGMRec(Recommender):
         if self.reg_weight > 0:
             losses['reg'] = self.reg_weight * frobenius_reg(*rows)
         return losses
-
-
-def merge(hyper: list[Hypergraph]) -> tuple[Embeddings, Tensor]:
-    r"""One hypergraph with the hyperedges of all.
-
-    Shapes:
-        - **output:** shares :math:`(M, n K_h)` and :math:`(N, n K_h)`,
-          vectors of hyperedges :math:`(n K_h, d)`
-    """
-    user, item = (torch.cat(side, dim=1) for side in zip(*(h.share for h in hyper)))
-    return Embeddings(user, item), torch.cat([h.lat for h in hyper])
 
 
 def matrices(widths: Mapping[str, int], channels: int) -> NameDict[nn.Parameter]:

@@ -14,7 +14,7 @@ from motor_geo.nn.functional.rows import mean_square, normalize_rows, row_norm
 from motor_geo.nn.loss import bpr_loss
 from motor_geo.nn.models.block_encoder import BlockEncoder, BlockGates
 from motor_geo.nn.models.item_graph import ItemGraph, modality_weights
-from motor_geo.nn.models.recommender import Recommender
+from motor_geo.nn.models.recommender import Recommender, check_choice
 from motor_geo.typing import RATES, Batch, Embeddings, Rows, modalities, num_nodes
 from motor_geo.utils.lazy import Lazy
 
@@ -63,15 +63,13 @@ class LIRDRec(Recommender):
             :math:`\mathbf{H}_I`.
         dct: :obj:`"1d"` transforms the features of every item, as the
             published numbers do; :obj:`"2d"` also transforms across items, as
-            the paper writes (every row then depends on all items);
-            :obj:`"none"` leaves the shared block out.
+            the paper writes; :obj:`"none"` leaves the shared block out.
         residual: The item graph is added to :obj:`"propagated"` vectors
             :math:`\mathbf{X}`, as the published numbers do, or to
             :obj:`"initial"` ones, as the paper writes.
         schedule: Weights are copied once per :obj:`"epoch"`, as the published
             numbers do, or per :obj:`"step"`, as the paper writes.
-        pwc: If set to :obj:`False`, blocks of users are not weighted:
-            without progressive weight copying.
+        pwc: If set to :obj:`False`, blocks of users are not weighted.
         item_block: What :obj:`item_encoder` yields: an :obj:`"extra"` block,
             or the :obj:`"shared"` one.
         edge_type: Edge type of training interactions, from users to items.
@@ -112,15 +110,10 @@ class LIRDRec(Recommender):
         pwc: bool = True,
         edge_type: EdgeType = RATES,
     ):
-        for name, value, allowed in [
-            ('dct', dct, ('1d', '2d', 'none')),
-            ('residual', residual, ('propagated', 'initial')),
-            ('schedule', schedule, ('epoch', 'step')),
-            ('item_block', item_block, ('extra', 'shared')),
-        ]:
-            if value not in allowed:
-                names = ' or '.join(f"'{entry}'" for entry in allowed)
-                raise ValueError(f"'{name}' must be {names} (got '{value}')")
+        check_choice('dct', dct, '1d', '2d', 'none')
+        check_choice('residual', residual, 'propagated', 'initial')
+        check_choice('schedule', schedule, 'epoch', 'step')
+        check_choice('item_block', item_block, 'extra', 'shared')
         if not 0 < decay_weight < 1:
             raise ValueError(f"'decay_weight' must lie in (0, 1) (got {decay_weight})")
         if not 0 < decay_base <= 1:
@@ -158,9 +151,8 @@ class LIRDRec(Recommender):
         self._reset_tables()
 
     def _reset_tables(self) -> None:
-        # Every block is a table of its own.
-        num_users, width = self.user_embedding.size(0), self.channels
-        nn.init.normal_(self.user_embedding, std=math.sqrt(2 / (num_users + width)))
+        num_rows = self.user_embedding.size(0) + self.channels  # Every block is a table.
+        nn.init.normal_(self.user_embedding, std=math.sqrt(2 / num_rows))
         nn.init.xavier_normal_(self.theta)
         self.fusion.zero_()
         self.num_copies.zero_()
@@ -173,8 +165,7 @@ class LIRDRec(Recommender):
     @torch.no_grad()
     def copy_weights(self) -> None:
         r"""Decays the share of the weight nets, and replaces
-        :math:`\boldsymbol{\theta}` by the weights of the last training step
-        (not the first time, when there are none).
+        :math:`\boldsymbol{\theta}` by the last weights, if there are any.
         """
         self.num_copies += 1
         self.theta.copy_(torch.where(self.num_copies > 1, self.fusion, self.theta))
@@ -187,13 +178,10 @@ class LIRDRec(Recommender):
         return odds / (odds + 1 - self.decay_weight)
 
     def propagate(self, data: HeteroData) -> tuple[Tensor, Tensor, Tensor]:
-        r"""Blocks of users, their weights, and final vectors of items.
-
-        Shapes:
-            - **output:** blocks :math:`(M, b, d)`, weights :math:`(M, b)`,
-              item vectors :math:`(N, bd)`
+        r"""Blocks of users **[M, b, d]**, their weights **[M, b]**, and final
+        vectors of items **[N, bd]**.
         """
-        blocks = self.blocks(data)
+        blocks = self.blocks(data)  # W2 phi(W1 x + b1), of every modality and of all DCTs.
         if self.item_encoder is not None:
             blocks.append(self.encode_items(data))
         item = normalize_rows(torch.stack(blocks, dim=1)).flatten(1)
@@ -201,21 +189,17 @@ class LIRDRec(Recommender):
         user = normalize_rows(self.user_embedding.view(size)).flatten(1)
         out = self.propagation(user, item, self.graph(data))
 
+        # softmax((1 - w) theta + w f(U))
         logits = self.gates(out.user).to(self.theta.dtype)
-        # That is (1 - w) theta + w f(U).
         fusion = self.theta.lerp(logits, self.net_weight).softmax(dim=-1)
-        if not self.pwc:
-            fusion = torch.ones_like(fusion)
+        fusion = fusion if self.pwc else torch.ones_like(fusion)
 
         h = out.item
         edge_index, weight = self.item_graphs(data, h.dtype)
         for _ in range(self.num_item_layers):
             h = self.conv(h, edge_index, weight)
-        return (
-            out.user.view(size),
-            fusion,
-            h + (out.item if self.residual == 'propagated' else item),
-        )
+        h = h + (out.item if self.residual == 'propagated' else item)
+        return out.user.view(size), fusion, h
 
     def forward(self, data: HeteroData) -> Embeddings:
         user, fusion, item = self.propagate(data)

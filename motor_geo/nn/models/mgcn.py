@@ -13,7 +13,7 @@ from motor_geo.nn.functional.feature_blocks import linear_twice
 from motor_geo.nn.loss import bpr_loss, info_nce, l2_reg
 from motor_geo.nn.models.item_features import ItemFeatures
 from motor_geo.nn.models.item_graph import ItemGraph
-from motor_geo.nn.models.recommender import Recommender
+from motor_geo.nn.models.recommender import Recommender, check_choice
 from motor_geo.nn.name_dict import NameDict
 from motor_geo.typing import RATES, Batch, Embeddings, Rows
 from motor_geo.utils.lazy import Lazy
@@ -102,8 +102,7 @@ class MGCN(Recommender):
         train_features: bool = False,
         edge_type: EdgeType = RATES,
     ):
-        if fusion not in ('reference', 'paper'):
-            raise ValueError(f"'fusion' must be 'reference' or 'paper' (got '{fusion}')")
+        check_choice('fusion', fusion, 'reference', 'paper')
         if temperature <= 0:
             raise ValueError(f"'temperature' must be positive (got {temperature})")
         super().__init__(data, item_encoder, channels, edge_type)
@@ -136,11 +135,8 @@ class MGCN(Recommender):
                     lin.reset_parameters()
 
     def modal_item(self, data: HeteroData, name: str, item: Tensor) -> Tensor:
-        r"""Item vectors :math:`\mathbf{Z}^m_I` of a modality.
-
-        Shapes:
-            - **input:** item vectors :math:`(N, d)`
-            - **output:** item vectors :math:`(N, d)`
+        r"""Item vectors :math:`\mathbf{Z}^m_I` of a modality, from
+        :math:`\mathbf{Q}`, **[N, d]**.
         """
         lin, gate = self.features.lin(name), self.gates[name]
         x = self.features.table(data, name)
@@ -151,18 +147,8 @@ class MGCN(Recommender):
         return z
 
     def views(self, data: HeteroData, index: tuple[Tensor, Tensor] | None = None) -> Views:
-        r"""Content and modal vectors.
-
-        Args:
-            data: The user-item graph with features and item graphs.
-            index: Users and items; all of them if :obj:`None`.
-
-        Shapes:
-            - **input:** user indices :math:`(B)` and item indices :math:`(C)`
-              *(optional)*
-            - **output:** content :math:`(M, d)` and :math:`(N, d)`, modal
-              vectors :math:`(M, n, d)` and :math:`(N, n, d)`; of the given
-              nodes :math:`B` and :math:`C` instead of :math:`M` and :math:`N`
+        r"""Content and modal vectors of all nodes, or of the given users and
+        items.
         """
         item, graph = self.encode_items(data), self.graph(data)
         modal_item = torch.stack([self.modal_item(data, m, item) for m in self.gates], dim=1)
@@ -178,12 +164,8 @@ class MGCN(Recommender):
         return Views(content, Embeddings(modal_user, modal_item))
 
     def side(self, content: Tensor, modal: Tensor) -> Tensor:
-        r"""What modalities add to content vectors, row by row.
-
-        Shapes:
-            - **input:** content :math:`(*, d)`, modal vectors
-              :math:`(*, n, d)`
-            - **output:** side vectors :math:`(*, d)`
+        r"""What modalities **[*, n, d]** add to content vectors **[*, d]**,
+        row by row.
         """
         attention = self.attention(modal).softmax(dim=-2)
         shared = (attention * modal).sum(dim=-2)

@@ -175,3 +175,10 @@ class Recommender(nn.Module):
             f'{self.__class__.__name__}({self.user_embedding.size(0)}, {self.channels}, '
             f'item_encoder={self.item_encoder})'
         )
+
+
+def check_choice(name: str, value: str, *allowed: str) -> None:
+    r"""Raises a :class:`ValueError` if an argument has an unknown value."""
+    if value not in allowed:
+        *first, last = (f"'{choice}'" for choice in allowed)
+        raise ValueError(f"'{name}' must be {', '.join(first)} or {last} (got '{value}')")

@@ -9,11 +9,11 @@ from torch_geometric.typing import EdgeType
 from motor_geo.nn.conv import Propagate
 from motor_geo.nn.functional.distinct import distinct
 from motor_geo.nn.functional.rows import inverse_norm, project
-from motor_geo.nn.loss import batch_contrast, info_nce
+from motor_geo.nn.loss import info_nce
 from motor_geo.nn.memo import Memo
+from motor_geo.nn.models.feature_alignment import FeatureAlignment
 from motor_geo.nn.models.item_features import ItemFeatures
 from motor_geo.nn.models.recommender import Recommender
-from motor_geo.nn.name_dict import NameDict
 from motor_geo.typing import RATES, Batch, Embeddings, modalities
 
 
@@ -24,7 +24,7 @@ class SLMRec(Recommender):
 
     LightGCN runs once on item vectors and once on every projected modality,
     :math:`\mathbf{W}_m \mathbf{x}^m_i / \| \mathbf{x}^m_i \| + \mathbf{b}_m`,
-    each with the same user table, and linear layers fuse the outcomes,
+    each with the same user table, and linear layers fuse what comes out,
 
     .. math::
         \mathbf{u} = \mathbf{W}_U \left( \mathbf{u}^{\textrm{id}} \Vert
@@ -33,19 +33,9 @@ class SLMRec(Recommender):
         \mathbf{i}^{1} \Vert \cdots \Vert \mathbf{i}^{n} \right) .
 
     The loss is contrastive over the users and positive items of a batch;
-    there are no negatives. FAC contrasts, over the items of a batch and by
-    plain inner products,
-
-    .. math::
-        \mathbf{a}_1 = g_{\textrm{id}}(\mathbf{i}^{\textrm{id}})
-        \;\textrm{with}\; g_1(\mathbf{i}^1), \qquad
-        \mathbf{a}_{k} = h_k(\mathbf{a}_{k-1})
-        \;\textrm{with}\; g_k(\mathbf{i}^{k})
-
-    along modalities (images first, then in sorted order), where the last
-    space is half as wide and all maps are affine. Two modalities keep the maps
-    of the three in the paper: the stage between them has a map and a head, but
-    nothing to compare with.
+    there are no negatives, but the vectors of modalities are aligned by
+    :class:`~motor_geo.nn.models.feature_alignment.FeatureAlignment`, images
+    first, then in sorted order.
 
     Training compares directions, ranking uses plain inner products. (Their
     sigmoid, which the reference ranks by, is the same order up to ties, where
@@ -99,26 +89,18 @@ class SLMRec(Recommender):
         self.num_layers = num_layers
         self.temperature = temperature
         self.ssl_weight = ssl_weight
-        self.ssl_temperature = ssl_temperature
         names = modalities(data, 'SLMRec', at_least=1, node_type=self.item_type)
         self.modalities = sorted(names, key=lambda m: (m != 'image', m))
         self.conv = Propagate()
 
-        n, d = len(self.modalities), channels
         self.features = ItemFeatures(
             data, channels, 'SLMRec', names=self.modalities, node_type=self.item_type
         )
-        self.user_fusion = nn.Linear((n + 1) * d, d)
-        self.item_fusion = nn.Linear((n + 1) * d, d)
-
-        widths = [d] if n == 1 else [d] * (n - 1) + [d // 2]
-        self.head_id = nn.Linear(d, d)
-        self.heads = NameDict({m: nn.Linear(d, w) for m, w in zip(self.modalities, widths)})
-        self.chain = nn.ModuleList([nn.Linear(d, w) for w in widths[1:]])
-        self.stage: nn.ModuleDict | None = None
-        if n == 2:  # The head takes no part, as in the reference.
-            self.stage = nn.ModuleDict({'map': nn.Linear(d, d), 'head': nn.Linear(d, d)})
-        self._scales = Memo(size=n)
+        width = (len(self.modalities) + 1) * channels
+        self.user_fusion = nn.Linear(width, channels)
+        self.item_fusion = nn.Linear(width, channels)
+        self.alignment = FeatureAlignment(self.modalities, channels, ssl_temperature)
+        self._scales = Memo(size=len(self.modalities))
         self._reset_linears()
 
     def reset_parameters(self) -> None:
@@ -155,19 +137,13 @@ class SLMRec(Recommender):
     def views(
         self, data: HeteroData, user: Tensor | None = None, item: Tensor | None = None
     ) -> Embeddings:
-        r"""The outcome of every run of LightGCN: item vectors first, then the
-        modalities.
-
-        Args:
-            data: The user-item graph.
-            user: Users, all of them if :obj:`None`.
-            item: Items, all of them if :obj:`None`.
+        r"""What every run of LightGCN makes of all users and items, or of the
+        given ones: item vectors first, then the modalities.
 
         Shapes:
             - **input:** user indices :math:`(U)` *(optional)*, item indices
               :math:`(I)` *(optional)*
-            - **output:** user vectors :math:`(M, n + 1, d)` or
-              :math:`(U, n + 1, d)`, item vectors :math:`(N, n + 1, d)` or
+            - **output:** user vectors :math:`(U, n + 1, d)`, item vectors
               :math:`(I, n + 1, d)`
         """
         graph = self.graph(data)
@@ -218,13 +194,6 @@ class SLMRec(Recommender):
             )
         }
         if self.ssl_weight > 0:
-            anchor = self.head_id(item[:, 0])
-            for k, (modality, head) in enumerate(self.heads.items()):
-                if k > 0:
-                    anchor = anchor if self.stage is None else self.stage['map'](anchor)
-                    anchor = self.chain[k - 1](anchor)
-                value = batch_contrast(
-                    anchor / self.ssl_temperature, head(item[:, k + 1]), pairs=(items, items)
-                )
+            for modality, value in self.alignment(item, items).items():
                 losses[f'fac_{modality}'] = self.ssl_weight * value
         return losses

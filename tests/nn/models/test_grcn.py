@@ -7,6 +7,7 @@ from torch import nn
 
 from motor_geo.nn import FeatureProjection, TokenCrossEncoder
 from motor_geo.nn.functional.layers import weighted_sum
+from motor_geo.nn.graph import opposite_edges
 from motor_geo.nn.models.grcn import GRCN
 from motor_geo.typing import RATES
 from tests.golden_case import GoldenCase
@@ -28,10 +29,10 @@ def build(case, **kwargs):
     with torch.no_grad():
         user, item = case['confidence'].split([h['M'], h['N']])
         model.user_confidence.copy_(user)
-        if isinstance(model.item_confidence, nn.Parameter):
-            model.item_confidence.copy_(item)
+        if model.item_confidence.weight is not None:
+            model.item_confidence.weight.copy_(item)
             parameters['user_confidence'] = model.user_confidence
-            parameters['item_confidence'] = model.item_confidence
+            parameters['item_confidence'] = model.item_confidence.weight
     return model, data, parameters
 
 
@@ -105,7 +106,7 @@ def test_grcn_confidence_of_items():
     case = GoldenCase('grcn')
     num_items = case.hyper['N']
     ones, data, _ = build(case, item_confidence='free')
-    nn.init.ones_(ones.item_confidence)
+    nn.init.ones_(ones.item_confidence.weight)
     none, _, _ = build(case, item_confidence='none')
     for out, expected in zip(none(data), ones(data)):
         assert torch.equal(out, expected)
@@ -114,15 +115,15 @@ def test_grcn_confidence_of_items():
     item = F.normalize(model.encode_items(data))
     free, _, _ = build(case, item_confidence='free')
     with torch.no_grad():
-        free.item_confidence.copy_(model.item_confidence(item))
+        free.item_confidence.weight.copy_(model.item_confidence(item))
     for out, expected in zip(model(data), free(data)):
         torch.testing.assert_close(out, expected)
 
     # The default keeps the promise of the item encoder.
-    assert isinstance(GRCN(data).item_confidence, nn.Parameter)
-    assert isinstance(GRCN(data, nn.Embedding(num_items, 64)).item_confidence, nn.Parameter)
+    assert GRCN(data).item_confidence.weight is not None
+    assert GRCN(data, nn.Embedding(num_items, 64)).item_confidence.weight is not None
     width = {'text': case['text_feat'].size(1)}
-    assert isinstance(GRCN(data, FeatureProjection(width)).item_confidence, nn.Linear)
+    assert GRCN(data, FeatureProjection(width)).item_confidence.lin is not None
 
 
 def test_grcn_starts_with_few_silent_items():
@@ -132,7 +133,7 @@ def test_grcn_starts_with_few_silent_items():
         torch.manual_seed(seed)
         encoder = TokenCrossEncoder({'image': 4, 'text': 4}, codebook_size=64)
         model = GRCN(data, encoder)
-        confidence = model.confidence(F.normalize(model.encode_items(data)))
+        confidence = model.item_confidence(F.normalize(model.encode_items(data)))
         assert (confidence.amax(dim=-1) > 0).float().mean() > 0.9
 
 
@@ -193,7 +194,7 @@ def test_grcn_with_tokens():
     sum(model.loss(data, case.batch).values()).backward()
     assert all(p.grad is not None and p.grad.any() for p in model.parameters())
     free = GRCN(data, encoder, channels=6, item_confidence='free')
-    assert free.item_parameters(case.hyper['N']) == ['item_confidence']
+    assert free.item_parameters(case.hyper['N']) == ['item_confidence.weight']
 
     seen = model(data)
     data['item'].num_nodes += 1
@@ -217,7 +218,7 @@ def test_grcn_initial_scale_and_reset():
         assert not torch.equal(parameter, before[name]), name
     rows = {
         4032: [model.user_embedding, model.item_encoder.weight],
-        4002: [model.user_confidence, model.item_confidence],
+        4002: [model.user_confidence, model.item_confidence.weight],
         3032: [model.preferences['text']],
     }
     for height, parameters in rows.items():
@@ -256,8 +257,8 @@ def test_grcn_rejects_bad_arguments():
 def test_grcn_weighted_sum(num_hops):
     case = GoldenCase('grcn')
     model, data, _ = build(case)
-    graph, order = model.edges(data)
-    assert model.edges(data)[1] is order and copy.deepcopy(model).edges(data)[1] is not order
+    graph = model.graph(data)
+    order = opposite_edges(graph)
     generator = torch.Generator().manual_seed(0)
     sizes = [(case.hyper['M'], 2), (case.hyper['N'], 2), order.shape, order.shape]
     leaves = [torch.rand(size, generator=generator).double().requires_grad_() for size in sizes]

@@ -5,6 +5,7 @@ import torch
 
 from motor_geo.nn import TokenCrossEncoder
 from motor_geo.nn.models import GRCN, MMGCN, LayerGCN, LightGCN, SLMRec
+from motor_geo.nn.models.recommender import check_choice
 from motor_geo.typing import RATES
 from tests.golden_case import GoldenCase
 
@@ -50,3 +51,11 @@ def test_graph_is_kept_while_its_edges_are():
     data[RATES].edge_index[0, 0] = 1 - data[RATES].edge_index[0, 0]
     assert model.graph(data) is not graph
     assert model.float().graph(data).to_user_weight.dtype == torch.float32
+
+
+def test_check_choice():
+    check_choice('form', 'b', 'a', 'b')
+    with pytest.raises(ValueError, match=r"'form' must be 'a' or 'b' \(got 'c'\)"):
+        check_choice('form', 'c', 'a', 'b')
+    with pytest.raises(ValueError, match="must be 'a', 'b' or 'c'"):
+        check_choice('form', 'd', 'a', 'b', 'c')

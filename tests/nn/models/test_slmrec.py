@@ -34,12 +34,12 @@ def golden(dtype):
         'text_linear': model.features.lins['text'],
         'user_fusion': model.user_fusion,
         'item_fusion': model.item_fusion,
-        'head_g_i': model.head_id,
-        'head_g_v': model.heads['image'],
-        'head_g_iv': model.stage['map'],
-        'head_g_iv2': model.chain[0],
-        'head_g_t': model.heads['text'],
-        'head_unused': model.stage['head'],
+        'head_g_i': model.alignment.head_id,
+        'head_g_v': model.alignment.heads['image'],
+        'head_g_iv': model.alignment.stage['map'],
+        'head_g_iv2': model.alignment.chain[0],
+        'head_g_t': model.alignment.heads['text'],
+        'head_unused': model.alignment.stage['head'],
     }
     parameters = {
         'user_embedding': model.user_embedding,
@@ -115,7 +115,7 @@ def test_slmrec_three_modalities_against_dense_matrices():
     data = case.data()
     data['item'].x_audio = torch.randn(case.hyper['N'], 5, dtype=torch.float64)
     model = build(case, data, num_layers=2)
-    assert model.modalities == ['image', 'audio', 'text'] and model.stage is None
+    assert model.modalities == ['image', 'audio', 'text'] and model.alignment.stage is None
 
     user, item = data[RATES].edge_index
     m, n = case.hyper['M'], case.hyper['N']
@@ -135,11 +135,11 @@ def test_slmrec_three_modalities_against_dense_matrices():
     losses, batch = model.loss(data, case.batch), case.batch
     expected = info_nce(out.user[batch.user], out.item[batch.pos], case.hyper['tau'])
     torch.testing.assert_close(losses['info_nce'], expected)
-    anchor = model.head_id(xs[0][m:][batch.pos])
+    anchor = model.alignment.head_id(xs[0][m:][batch.pos])
     for k, modality in enumerate(model.modalities):
         if k > 0:
-            anchor = model.chain[k - 1](anchor)
-        key = model.heads[modality](xs[k + 1][m:][batch.pos])
+            anchor = model.alignment.chain[k - 1](anchor)
+        key = model.alignment.heads[modality](xs[k + 1][m:][batch.pos])
         assert anchor.size(1) == key.size(1) == (8 if modality == 'text' else 16)
         p = (anchor @ key.t() / case.hyper['tau_s']).softmax(dim=1).diagonal()
         expected = -case.hyper['ssl_alpha'] * p.log().mean()
@@ -156,10 +156,10 @@ def test_slmrec_one_modality():
     torch.stack(list(losses.values())).sum().backward()
     for p in [
         model.user_embedding,
-        *(lin.weight for lin in [model.features.lins['image'], model.head_id]),
+        *(lin.weight for lin in [model.features.lins['image'], model.alignment.head_id]),
     ]:
         assert p.grad.norm() > 1e-6
-    assert model.stage is None and len(model.chain) == 0
+    assert model.alignment.stage is None and len(model.alignment.chain) == 0
 
 
 def test_slmrec_without_ssl():

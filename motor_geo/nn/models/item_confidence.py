@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from motor_geo.nn.models.recommender import check_choice
+
+
+class ItemConfidence(nn.Module):
+    r"""The confidence :math:`C_{i,m}` of the items of :class:`GRCN` as senders.
+
+    Args:
+        form: :obj:`"token"`, an affine map of item vectors, :obj:`"free"`, a
+            parameter per item and modality, or :obj:`"none"`, one.
+        num_items: Number of items :math:`N`.
+        channels: Size :math:`d` of item vectors.
+        num_modalities: Number of modalities :math:`n`.
+        std: Standard deviation of initial weights.
+
+    Shapes:
+        - **input:** normalized item vectors :math:`(N, d)`
+        - **output:** confidence by modality :math:`(N, n)`
+
+    Raises:
+        ValueError: If the confidence of other items than in training is asked
+            for and free.
+    """
+
+    def __init__(self, form: str, num_items: int, channels: int, num_modalities: int, std: float):
+        super().__init__()
+        check_choice('item_confidence', form, 'token', 'free', 'none')
+        self.num_modalities = num_modalities
+        self.std = std
+        self.lin = nn.Linear(channels, num_modalities) if form == 'token' else None
+        self.weight: nn.Parameter | None = None
+        if form == 'free':
+            self.weight = nn.Parameter(torch.empty(num_items, num_modalities))
+
+    def reset_parameters(self) -> None:
+        r"""Draws all weights anew."""
+        if self.lin is not None:
+            # Item vectors can point in similar directions, which one weight
+            # vector could silence all at once, for good: start above zero.
+            nn.init.normal_(self.lin.weight, std=self.std)
+            nn.init.constant_(self.lin.bias, 2 * self.std)
+        if self.weight is not None:
+            nn.init.normal_(self.weight, std=self.std)
+
+    def forward(self, item: Tensor) -> Tensor:
+        if self.lin is not None:
+            return self.lin(item)
+        if self.weight is None:
+            return item.new_ones(item.size(0), self.num_modalities)
+        if len(self.weight) != item.size(0):
+            raise ValueError(
+                f"'GRCN' has a free confidence for {len(self.weight)} items but the graph "
+                f"has {item.size(0)}; use item_confidence='token' or 'none'"
+            )
+        return self.weight
