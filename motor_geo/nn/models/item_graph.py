@@ -43,8 +43,9 @@ def item_graph(data: HeteroData, modality: str, model: str, node_type: str = ITE
     """
     edge_type = similar(modality, node_type)
     if edge_type not in data.edge_types:
+        how = '' if node_type == ITEM else f" (node_type='{node_type}')"
         raise ValueError(
-            f"'{model}' needs the item graph {edge_type}: apply 'ItemKNN' to the data first"
+            f"'{model}' needs the item graph {edge_type}: apply 'ItemKNN'{how} to the data first"
         )
     return data[edge_type]
 

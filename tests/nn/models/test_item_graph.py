@@ -64,6 +64,8 @@ def test_serving_leaves_nothing_behind_that_training_cannot_use():
 def test_missing_graph():
     with pytest.raises(ValueError, match="'Model' needs the item graph .*audio.*apply 'ItemKNN'"):
         ItemGraph({'audio': 1.0}).check(make_data(), 'Model')
+    with pytest.raises(ValueError, match=r"'similar_text', 'product'.*\(node_type='product'\)"):
+        ItemGraph({'text': 1.0}, 'product').check(make_data(), 'Model')
 
 
 def test_modality_weights():
