@@ -25,7 +25,7 @@ from motor_geo.pipeline.flags import UNHASHED
 from motor_geo.typing import ITEM
 from motor_geo.utils.cache import fingerprint
 from motor_geo.utils.errors import ConfigError
-from motor_geo.utils.lazy import Lazy
+from motor_geo.utils.lazy import check_graph, declared_transforms
 
 
 @dataclass
@@ -317,14 +317,9 @@ def build_transforms(config: RunConfig) -> list[BaseTransform]:
     :obj:`graph` that differ from their default go to every
     :class:`~motor_geo.data.ItemKNN`.
     """
-    out = []
-    for transform in config.target('model').transforms:
-        if isinstance(transform, Lazy):
-            transform = transform.build()
-        if isinstance(transform, ItemKNN):
-            transform = _configure(transform, config.graph)
-        out.append(transform)
-    return out
+    with named('model'):
+        declared = declared_transforms(config.target('model'))
+    return [_configure(t, config.graph) if isinstance(t, ItemKNN) else t for t in declared]
 
 
 def _configure(transform: ItemKNN, options: Mapping[str, object]) -> ItemKNN:
@@ -340,7 +335,10 @@ def _configure(transform: ItemKNN, options: Mapping[str, object]) -> ItemKNN:
 
 def add_graphs(config: RunConfig, data: HeteroData) -> HeteroData:
     r"""Applies the transforms that the backbone declares."""
-    for transform in build_transforms(config):
+    name = config.target('model').__name__
+    for position, transform in enumerate(build_transforms(config)):
         with named('graph' if isinstance(transform, ItemKNN) else type(transform).__name__):
-            data = transform(data)
+            out = transform(data)
+        with named('model'):
+            data = check_graph(out, f'transforms[{position}] of {name}')
     return data

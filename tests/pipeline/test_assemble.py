@@ -20,6 +20,7 @@ from motor_geo.pipeline.assemble import (
 )
 from motor_geo.pipeline.config import RunConfig
 from motor_geo.pipeline.flags import parse_flags
+from motor_geo.testing.graphs import prepare
 from motor_geo.typing import ITEM, RATES, similar
 from motor_geo.utils.errors import ConfigError
 
@@ -218,6 +219,45 @@ def test_declared_transforms(dataset):
     assert Declares.transforms[0].k == 3
     with pytest.raises(ConfigError, match='^Transform: no users$'):
         assemble({'model': {'name': f'{__name__}.Fails'}}, dataset)
+
+
+class Returns(LightGCN):
+    class Nothing(BaseTransform):
+        def forward(self, data):
+            data[ITEM].degree = torch.zeros(24)
+
+    transforms = (ItemKNN(k=3, cache=False), Nothing())
+
+
+class Classes(LightGCN):
+    transforms = (Returns.Nothing,)
+
+
+class Single(LightGCN):
+    transforms = ItemKNN(k=3)
+
+
+class Text(LightGCN):
+    transforms = ('ItemKNN',)
+
+
+@pytest.mark.parametrize(
+    ('name', 'message'),
+    [
+        ('Returns', r'transforms\[1\] of Returns returned None; expected the graph'),
+        (
+            'Classes',
+            r'transforms\[0\] of Classes is a class; expected an instance, Nothing\(\)',
+        ),
+        ('Single', r"'transforms' of Single must be a tuple, such as \(ItemKNN\(\),\), got .*"),
+        ('Text', r"transforms\[0\] of Text is 'ItemKNN'; expected a transform"),
+    ],
+)
+def test_wrong_transforms(dataset, name, message):
+    with pytest.raises(ConfigError, match=f'^model: {message}$'):
+        assemble({'model': {'name': f'{__name__}.{name}'}}, dataset)
+    with pytest.raises(ValueError, match=f'^{message}$'):
+        prepare(globals()[name], dataset.data)
 
 
 @pytest.mark.parametrize('name', MODELS)
