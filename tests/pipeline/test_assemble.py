@@ -271,38 +271,6 @@ def test_transforms_of_the_library(dataset, name):
         assert torch.equal(data[edge_type].edge_index, expected[edge_type].edge_index)
 
 
-class Tokens(nn.Module):
-    def __init__(self, num_tokens, codebook_size, out_channels: int = 64, bias: float = 0.0):
-        super().__init__()
-        self.out_channels, self.bias = out_channels, bias
-        self.table = nn.Embedding(codebook_size, out_channels)
-        self.sizes = dict(num_tokens)
-
-    def forward(self, token_id):
-        return self.table(token_id.long()).mean(-2) + self.bias
-
-
-class Sizes(nn.Embedding):
-    def __init__(self, num_items: int, out_channels: int, in_channels: dict):
-        super().__init__(num_items, out_channels)
-        self.in_channels = in_channels
-
-
-def test_an_item_encoder_of_another_package(dataset):
-    out = build(dataset, '--items', f'{__name__}.Tokens', '--items.bias', '0.5')
-    encoder = out.model.item_encoder
-    assert encoder.sizes == {'image': 2, 'text': 2} and encoder.bias == 0.5
-    assert encoder.table.weight.shape == (4, 64)
-    out.add_tokens()
-    assert out.model(out.data).item.shape == (24, 64)
-    assert list(out.config.items) == ['name', 'bias']
-
-    out = build(dataset, '--items', f'{__name__}.Sizes', '--model.channels', '8')
-    encoder = out.model.item_encoder
-    assert out.tokenizer is None and encoder.weight.shape == (24, 8)
-    assert encoder.in_channels == {'image': 128, 'text': 64}
-
-
 class Forgets(LightGCN):
     def __init__(self, data, item_encoder=None, channels: int = 64):
         super().__init__(data, None, channels)
@@ -343,3 +311,35 @@ def test_a_parameter_of_an_item_encoder_is_none_of_the_backbone(recwarn):
     flags = ['--items', 'agnostic', '--tokenizer.codebook_size', '8']
     model = build(dataset, '--model', f'{__name__}.Declares', *flags).model
     assert model.item_parameters(32) == ['item_encoder.table'] and len(recwarn) == 0
+
+
+class Tokens(nn.Module):
+    def __init__(self, num_tokens, codebook_size, out_channels: int = 64, bias: float = 0.0):
+        super().__init__()
+        self.out_channels, self.bias = out_channels, bias
+        self.table = nn.Embedding(codebook_size, out_channels)
+        self.sizes = dict(num_tokens)
+
+    def forward(self, token_id):
+        return self.table(token_id.long()).mean(-2) + self.bias
+
+
+class Sizes(nn.Embedding):
+    def __init__(self, num_items: int, out_channels: int, in_channels: dict):
+        super().__init__(num_items, out_channels)
+        self.in_channels = in_channels
+
+
+def test_an_item_encoder_of_another_package(dataset):
+    out = build(dataset, '--items', f'{__name__}.Tokens', '--items.bias', '0.5')
+    encoder = out.model.item_encoder
+    assert encoder.sizes == {'image': 2, 'text': 2} and encoder.bias == 0.5
+    assert encoder.table.weight.shape == (4, 64)
+    out.add_tokens()
+    assert out.model(out.data).item.shape == (24, 64)
+    assert list(out.config.items) == ['name', 'bias']
+
+    out = build(dataset, '--items', f'{__name__}.Sizes', '--model.channels', '8')
+    encoder = out.model.item_encoder
+    assert out.tokenizer is None and encoder.weight.shape == (24, 8)
+    assert encoder.in_channels == {'image': 128, 'text': 64}
