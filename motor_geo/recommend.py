@@ -30,7 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument('--k', type=int, default=20, help='length of the lists (default: 20)')
     parser.add_argument(
-        '--out', type=osp.expanduser, help='.csv, .tsv or .parquet (default: RUN_DIR/recs.csv)'
+        '--out',
+        type=osp.expanduser,
+        help='.csv, .tsv or .parquet (default: RUN_DIR/recs.csv; of new items, recs-new.csv)',
     )
     parser.add_argument(
         '--new-items', metavar='FOLDER', help='rank new items instead, from their features'
@@ -61,7 +63,8 @@ def command(options: argparse.Namespace) -> int:
     from motor_geo.pipeline.recommend import check_ending, recommend, write
     from motor_geo.utils.files import check_writable
 
-    out = options.out or osp.join(options.run, 'recs.csv')
+    name = 'recs.csv' if options.new_items is None else 'recs-new.csv'
+    out = options.out or osp.join(options.run, name)
     check_ending(out)
     check_writable(osp.dirname(osp.abspath(out)))
     run = load_run(options.run, options.device, options.data)

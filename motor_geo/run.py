@@ -72,11 +72,11 @@ def help_text(flags: Config) -> str | None:
 def main(arguments: Sequence[str] | None = None) -> int:
     tune_process()
     arguments = sys.argv[1:] if arguments is None else arguments
-    if '-h' in arguments or '--help' in arguments:
-        print(usage())
-        return 0
 
     def command() -> int:
+        if '-h' in arguments or '--help' in arguments:
+            print(usage())
+            return 0
         flags = parse_flags(arguments)
         printed, seeds = flags.pop('print_config', None), flags.pop('seeds', None)
         text = help_text(flags)

@@ -29,9 +29,10 @@ def similar(modality: str, node_type: str = ITEM) -> EdgeType:
 def node_store(data: HeteroData, node_type: str) -> NodeStorage:
     r"""The nodes of a type, or an error that says what the graph has."""
     if not isinstance(data, HeteroData):
+        got = 'None' if data is None else f'a {type(data).__name__}'
         raise ValueError(
-            f"Expected a HeteroData with nodes '{node_type}', got a {type(data).__name__} "
-            f'(without node types).'
+            f"Expected a HeteroData with nodes '{node_type}', got {got}; of a data set, pass "
+            'dataset[0].'
         )
     if node_type not in data.node_types:
         raise ValueError(

@@ -302,6 +302,8 @@ def test_classes_of_another_package(tmp_path, monkeypatch, capsys):
         assert done.returncode == 0, done.stderr
         assert 'rows for 40 users' in done.stdout
         assert ('new_' in done.stdout) == bool(more)
+        assert (out / 'recs.csv').is_file() and (out / 'recs-new.csv').is_file() == bool(more)
+    assert 'new_' not in (out / 'recs.csv').read_text()
 
 
 def found(hits, count, k):

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from motor_geo.data.sampler import BPRSampler, has_full_user
 from motor_geo.engine.checkpoint import load_checkpoint, save_checkpoint
+from motor_geo.engine.checks import check_embeddings, check_losses, check_methods
 from motor_geo.engine.evaluator import Evaluator
 from motor_geo.engine.loggers import Logger
 from motor_geo.engine.metrics import LIST_METRICS
@@ -92,8 +93,9 @@ class Trainer:
         edge_type: Edge type of training interactions, from users to items.
 
     Raises:
-        ValueError: If an argument is out of range, or a checkpoint in
-            :obj:`out` belongs to another model or other data.
+        ValueError: If an argument is out of range, a checkpoint in
+            :obj:`out` belongs to another model or other data, or the model
+            returns something other than losses and embeddings.
         FloatingPointError: If the loss is not finite.
     """
 
@@ -124,6 +126,7 @@ class Trainer:
             raise ValueError(f"'patience' must not be negative (got {patience})")
         if evaluator is not None:
             _check_metric(metric, evaluator)
+        check_methods(model)
         self.model = model
         self.data = data
         self.evaluator = evaluator
@@ -179,7 +182,7 @@ class Trainer:
             for epoch in range(start, self.epochs):
                 if self._failures() > self.patience:
                     break
-                entry = self._run_epoch(epoch, data)
+                entry = self._run_epoch(epoch, data, check=epoch == start)
                 self.history.append(entry)
                 self._save(entry)
                 self._show(bar, entry)
@@ -194,7 +197,7 @@ class Trainer:
             seconds=sum(entry['seconds'] for entry in self.history),
         )
 
-    def _run_epoch(self, epoch: int, data: HeteroData) -> dict[str, Any]:
+    def _run_epoch(self, epoch: int, data: HeteroData, check: bool) -> dict[str, Any]:
         start = time.perf_counter()
         generator = self._seed_epoch(epoch)
         factor = self.lr_decay[0] ** (epoch / self.lr_decay[1])
@@ -216,6 +219,8 @@ class Trainer:
         for batch in bar:
             with torch.autocast(self._device().type, torch.bfloat16, enabled=self.bf16):
                 losses = self.model.loss(data, batch)
+            if check and not sums:
+                check_losses(self.model, losses)
             total = torch.stack(list(losses.values())).sum()
             self.optimizer.zero_grad(set_to_none=True)
             total.backward()
@@ -235,7 +240,10 @@ class Trainer:
         metrics: dict[str, float] = {}
         if self.evaluator is not None:
             with torch.no_grad():
-                metrics = self.evaluator.evaluate(self.model(self.data)).metrics
+                embeddings = self.model(self.data)
+                if check:
+                    check_embeddings(self.model, embeddings, self.data, self.edge_type)
+                metrics = self.evaluator.evaluate(embeddings).metrics
         end = time.perf_counter()
         return {
             'epoch': epoch + 1,

@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 import inspect
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from motor_geo.pipeline.flags import UNHASHED
 from motor_geo.typing import ITEM
 from motor_geo.utils.cache import fingerprint
 from motor_geo.utils.errors import ConfigError
-from motor_geo.utils.lazy import Lazy
+from motor_geo.utils.lazy import check_graph, declared_transforms
 
 
 @dataclass
@@ -95,6 +96,7 @@ def assemble(
         data = add_graphs(config, data)
         torch.default_generator.manual_seed(config.seed)
         model = build_model(config, data, tokenizer).to(target)
+    warn_of_item_tables(config, model, dataset.num_items)
     hashes['graphs'] = fingerprint([data[edge_type].edge_index for edge_type in data.edge_types])
     return Assembly(config, target, dataset, data.to(target), tokenizer, model, hashes)
 
@@ -287,7 +289,42 @@ def build_model(config: RunConfig, data: HeteroData, tokenizer: OPQTokenizer | N
     with named('items'):
         encoder = build_item_encoder(config, data, tokenizer)
     with named('model'):
-        return config.target('model')(data, item_encoder=encoder, **options)
+        model = config.target('model')(data, item_encoder=encoder, **options)
+    if encoder is not None and not any(module is encoder for module in model.modules()):
+        raise ConfigError(
+            f"model: '{config.model['name']}' does not use the item encoder of --items "
+            f'{config.items["name"]}; hand item_encoder to super().__init__'
+        )
+    return model
+
+
+def warn_of_item_tables(config: RunConfig, model: Recommender, num_items: int) -> None:
+    r"""Warns if a backbone from outside of this package has trainable
+    parameters per item although its item encoder has none. Those of this
+    package document theirs.
+    """
+    if config.reads('num_items') or not is_outside(type(model)):
+        return
+    encoder = {id(parameter) for parameter in model.item_encoder.parameters()}
+    own = dict(model.named_parameters(remove_duplicate=False))
+    # The user table has a row per user, of whom there may be as many.
+    names = [
+        name
+        for name in model.item_parameters(num_items)
+        if name != 'user_embedding' and id(own[name]) not in encoder
+    ]
+    if names:
+        warnings.warn(
+            f"model: '{config.model['name']}' has trainable parameters with a row per item "
+            f'({", ".join(names)}), so that it is not ID-free with --items '
+            f'{config.items["name"]} and cannot score new items',
+            stacklevel=3,
+        )
+
+
+def is_outside(target: type) -> bool:
+    r"""Whether a class is from outside of this package."""
+    return target.__module__.partition('.')[0] != __name__.partition('.')[0]
 
 
 def build_transforms(config: RunConfig) -> list[BaseTransform]:
@@ -295,14 +332,9 @@ def build_transforms(config: RunConfig) -> list[BaseTransform]:
     :obj:`graph` that differ from their default go to every
     :class:`~motor_geo.data.ItemKNN`.
     """
-    out = []
-    for transform in config.target('model').transforms:
-        if isinstance(transform, Lazy):
-            transform = transform.build()
-        if isinstance(transform, ItemKNN):
-            transform = _configure(transform, config.graph)
-        out.append(transform)
-    return out
+    with named('model'):
+        declared = declared_transforms(config.target('model'))
+    return [_configure(t, config.graph) if isinstance(t, ItemKNN) else t for t in declared]
 
 
 def _configure(transform: ItemKNN, options: Mapping[str, object]) -> ItemKNN:
@@ -318,7 +350,10 @@ def _configure(transform: ItemKNN, options: Mapping[str, object]) -> ItemKNN:
 
 def add_graphs(config: RunConfig, data: HeteroData) -> HeteroData:
     r"""Applies the transforms that the backbone declares."""
-    for transform in build_transforms(config):
+    name = config.target('model').__name__
+    for position, transform in enumerate(build_transforms(config)):
         with named('graph' if isinstance(transform, ItemKNN) else type(transform).__name__):
-            data = transform(data)
+            out = transform(data)
+        with named('model'):
+            data = check_graph(out, f'transforms[{position}] of {name}')
     return data

@@ -248,7 +248,11 @@ def find_class(section: str, name: str) -> type:
         raise ConfigError(
             f"--data: '{name}' is neither a folder nor a registered name{suggest(name, known)}"
         )
-    raise ConfigError(f"--{section}: unknown {word} '{name}'{suggest(name, known)}")
+    hint = suggest(name, known)
+    if name.isidentifier():
+        own = f'an import path such as my_package.{name}'
+        hint += f' Or give {own}' if hint.endswith('?') else f', or {own}'
+    raise ConfigError(f"--{section}: unknown {word} '{name}'{hint}")
 
 
 def arguments_of(target: type) -> dict[str, inspect.Parameter]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os.path as osp
+import sys
+import warnings
 from typing import Any, NamedTuple
 
 from torch_geometric.data import HeteroData
@@ -11,9 +13,16 @@ from torch_geometric.data import HeteroData
 from motor_geo.data import OPQTokenizer, RecommendationDataset
 from motor_geo.engine.checkpoint import load_checkpoint
 from motor_geo.nn.models import Recommender
-from motor_geo.pipeline.assemble import Assembly, assemble, build_dataset, tokenizer_fingerprint
+from motor_geo.pipeline.assemble import (
+    Assembly,
+    assemble,
+    build_dataset,
+    is_outside,
+    tokenizer_fingerprint,
+)
 from motor_geo.pipeline.config import RunConfig
 from motor_geo.pipeline.flags import CHOICES, read_yaml
+from motor_geo.utils.cache import fingerprint
 from motor_geo.utils.errors import ConfigError
 
 #: What a run was trained on, in short.
@@ -48,6 +57,9 @@ def load_run(folder: str, device: str = 'auto', data: str | None = None) -> Load
     config = read_config(folder, data)
     dataset = build_dataset(config)
     check_data(folder, config, dataset)
+    changed = changed_source(folder, config)
+    if changed is not None:
+        warnings.warn(f'{changed}, which may rank otherwise', stacklevel=2)
     assembly = assemble(config, dataset, device)
     if assembly.tokenizer is not None:
         assembly.add_tokens(load_tokenizer(folder, assembly.tokenizer))
@@ -94,6 +106,52 @@ def read_config(folder: str, data: str | None = None) -> RunConfig:
         return RunConfig.of(config)
     except ConfigError as error:
         raise ConfigError(f"'{path}': {error}") from error
+
+
+def sources(config: RunConfig) -> dict[str, str]:
+    r"""Hashes of the files of the classes from outside of this package, by
+    their import path.
+    """
+    out = {}
+    for section in ('model', 'items'):
+        name, target = getattr(config, section)['name'], config.target(section)
+        path = module_file(target) if is_outside(target) else None
+        if path is not None:
+            with open(path, 'rb') as file:
+                out[name] = fingerprint(file.read().decode(errors='replace'))
+    return out
+
+
+def module_file(target: type) -> str | None:
+    r"""The file that a class is written in, if there is one."""
+    path = getattr(sys.modules.get(target.__module__), '__file__', None)
+    return path if path is not None and osp.isfile(path) else None
+
+
+def changed_source(folder: str, config: RunConfig) -> str | None:
+    r"""The sentence that names a class which has changed since the run in a
+    folder began.
+    """
+    old = _read_json(osp.join(folder, DATA)) or {}
+    known = old.get('sources')
+    if not isinstance(known, dict):
+        return None  # A run of an older version, or none.
+    for name, value in sources(config).items():
+        if known.get(name, value) != value:
+            return f"'{folder}' was made by another version of {name}"
+    return None
+
+
+def check_sources(folder: str, config: RunConfig) -> None:
+    r"""Checks that the classes from outside of this package are those that the
+    run in a folder, if there is one, began with.
+
+    Raises:
+        ConfigError: If one has changed.
+    """
+    changed = changed_source(folder, config)
+    if changed is not None:
+        raise ConfigError(f'{changed}; give another --out or delete it')
 
 
 def describe_data(dataset: RecommendationDataset) -> dict[str, Any]:
@@ -170,7 +228,23 @@ def load_weights(assembly: Assembly, folder: str) -> None:
         fingerprint=assembly.hashes['run'],
         map_location=assembly.device,
     )
-    assembly.model.load_state_dict(state['model'])
+    weights, expected = state['model'], assembly.model.state_dict()
+    found = [
+        *(f'missing {key}' for key in expected if key not in weights),
+        *(f'unknown {key}' for key in weights if key not in expected),
+        *(
+            f'{key} is {list(weights[key].shape)}, expected {list(value.shape)}'
+            for key, value in expected.items()
+            if key in weights and weights[key].shape != value.shape
+        ),
+    ]
+    if found:
+        more = f' and {len(found) - 3} more' if len(found) > 3 else ''
+        raise ConfigError(
+            f"'{folder}' was trained with another version of {assembly.config.model['name']} "
+            f'({", ".join(found[:3])}{more})'
+        )
+    assembly.model.load_state_dict(weights)
     assembly.model.eval()
 
 

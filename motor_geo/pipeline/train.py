@@ -30,7 +30,15 @@ from motor_geo.pipeline.assemble import (
 )
 from motor_geo.pipeline.config import Config, RunConfig, dump, write_yaml
 from motor_geo.pipeline.flags import UNHASHED, flatten, read_yaml
-from motor_geo.pipeline.folder import DATA, PLACES, check_data, describe_data, load_weights
+from motor_geo.pipeline.folder import (
+    DATA,
+    PLACES,
+    check_data,
+    check_sources,
+    describe_data,
+    load_weights,
+    sources,
+)
 from motor_geo.pipeline.loggers import build_loggers, closing_all
 from motor_geo.typing import ITEM, RATES, Embeddings
 from motor_geo.utils.errors import ConfigError
@@ -66,6 +74,7 @@ def run(config: RunConfig | Config, progress: bool = True) -> dict[str, Any]:
 
     def finished() -> dict[str, Any] | None:
         check_data(out, config, dataset)
+        check_sources(out, config)
         result = read_result(out, run_fingerprint(config, dataset.fingerprint), config)
         if result is not None and progress:
             LOG.info("'%s' is finished; delete it to run anew", out)
@@ -198,6 +207,7 @@ def summarize(
 ) -> dict[str, Any]:
     r"""The content of :obj:`result.json`. What there is no split for is empty."""
     config, model = assembly.config, assembly.model
+    outside = sources(config)
     sizes = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
     per_item = model.item_parameters(assembly.dataset.num_items)
     return {
@@ -216,6 +226,7 @@ def summarize(
         'slices': {} if measured is None else measured.slices(),
         'popularity': {} if popularity is None else popularity.metrics,
         'hashes': assembly.hashes,
+        **({'sources': outside} if outside else {}),
         'versions': versions(),
         'machine': {'device': str(assembly.device), 'threads': torch.get_num_threads()},
     }
@@ -263,7 +274,8 @@ def claim_folder(assembly: Assembly, out: str) -> None:
         os.makedirs(out, exist_ok=True)
         remove_temporary(out)
         write_yaml(assembly.config, path)
-    write_json(describe_data(assembly.dataset), osp.join(out, DATA))
+    content, outside = describe_data(assembly.dataset), sources(assembly.config)
+    write_json({**content, 'sources': outside} if outside else content, osp.join(out, DATA))
     if assembly.tokenizer is not None:
         with writing(osp.join(out, 'tokenizer.pt')) as path:
             assembly.tokenizer.save(path)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch_geometric.data import HeteroData
 
+from motor_geo.engine.checks import check_embeddings, check_losses
 from motor_geo.engine.evaluator import Evaluator, popularity_embeddings
 from motor_geo.engine.trainer import Trainer
 from motor_geo.nn.models import Recommender
@@ -57,6 +58,7 @@ def training_step(
         model.begin_epoch(data, epoch, generator)
     torch.manual_seed(4)
     losses = model.loss(data, batch)
+    check_losses(model, losses)
     torch.stack(list(losses.values())).sum().backward()
     return losses
 
@@ -65,7 +67,9 @@ def rank(model: Recommender, data: HeteroData) -> Embeddings:
     r"""Final vectors in evaluation mode, without gradients."""
     model.eval()
     with torch.no_grad():
-        return Embeddings(*(value.clone() for value in model(data)))
+        out = model(data)
+    check_embeddings(model, out, data, model.edge_type)
+    return Embeddings(*(value.clone() for value in out))
 
 
 def gradients(model: Recommender) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ from motor_geo.data.transforms.add_items import add_items
 from motor_geo.nn import FeatureProjection, TokenCrossEncoder
 from motor_geo.nn.models import Recommender
 from motor_geo.typing import ITEM, RATED_BY, RATES, USER, Batch, modalities
+from motor_geo.utils.lazy import check_graph, declared_transforms
 
 NUM_USERS, NUM_ITEMS = 211, 173  # Primes that no other size equals.
 NUM_TOKENS, CODEBOOK_SIZE = 2, 16
@@ -80,8 +81,8 @@ def with_types(data: HeteroData, edge_type: EdgeType) -> HeteroData:
 def prepare(backbone: type[Recommender], data: HeteroData) -> HeteroData:
     r"""A copy of a graph with everything that a backbone declares."""
     data = copy.copy(data)
-    for transform in backbone.transforms:
-        data = transform(data)
+    for position, transform in enumerate(declared_transforms(backbone)):
+        data = check_graph(transform(data), f'transforms[{position}] of {backbone.__name__}')
     return data
 
 
@@ -96,7 +97,7 @@ def new_items(backbone: type[Recommender], data: HeteroData, num_items: int = 4)
     }
     width = data[ITEM].token_id.size(1)
     token_id = torch.randint(CODEBOOK_SIZE, (num_items, width), generator=generator)
-    return add_items(data, features, token_id, transforms=backbone.transforms)
+    return add_items(data, features, token_id, transforms=declared_transforms(backbone))
 
 
 def item_encoder(items: str, data: HeteroData, channels: int) -> nn.Module | None:

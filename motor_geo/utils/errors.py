@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import io
 import logging
+import os
+import select
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -70,22 +72,49 @@ def plain_log() -> Iterator[None]:
         logger.removeHandler(handler)
 
 
+def closed_output() -> bool:
+    r"""Whether nobody reads the standard output any more. What is written to it
+    from then on goes nowhere.
+    """
+    try:
+        output = sys.stdout.fileno()
+    except (AttributeError, OSError):
+        return False  # It is no file.
+    poll = select.poll()
+    poll.register(output, 0)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, output)
+    os.close(null)
+    return True
+
+
 def run_command(command: Callable[[], int], interrupted: str = 'interrupted') -> int:
     r"""Runs a command. Errors and warnings are a line each, and so is an
     interruption, also while modules are imported. Nothing ends because it
-    cannot be printed.
+    cannot be printed, unless nobody reads the output any more.
 
     Args:
         command: Returns the exit status.
         interrupted: What is said after Ctrl-C.
 
     Returns:
-        The exit status: 2 after an error, 130 after Ctrl-C.
+        The exit status: 2 after an error, 130 after Ctrl-C, 141 after a
+        broken pipe (:obj:`... | head`).
     """
     with any_output():
         try:
             with plain_warnings(), plain_log():
-                return command()
+                code = command()
+                if sys.stdout is not None:
+                    sys.stdout.flush()
+                return code
+        except BrokenPipeError as error:
+            if not closed_output():  # The pipe is another one.
+                print(f'error: {one_line(error)}', file=sys.stderr)
+                return 2
+            return 141
         except (ValueError, OSError, FloatingPointError, ImportError) as error:
             print(f'error: {one_line(error)}', file=sys.stderr)
             return 2

@@ -1,8 +1,11 @@
-r"""Transforms that are imported when they are first applied."""
+r"""The transforms that a backbone declares, some of which are imported when
+they are first applied.
+"""
 
 from __future__ import annotations
 
 import importlib
+import inspect
 from typing import Any
 
 from torch_geometric.data import HeteroData
@@ -34,3 +37,43 @@ class Lazy(BaseTransform):
     def __repr__(self) -> str:
         words = ', '.join(f'{key}={value!r}' for key, value in self.options.items())
         return f'{self.path.rpartition(".")[2]}({words})'
+
+
+def declared_transforms(backbone: Any) -> list[BaseTransform]:
+    r"""The transforms that a class declares, each as itself.
+
+    Raises:
+        ValueError: If one is a class, or nothing that can be called.
+    """
+    declared, name = backbone.transforms, backbone.__name__
+    if not isinstance(declared, (tuple, list)):
+        kind = declared if inspect.isclass(declared) else type(declared)
+        raise ValueError(
+            f"'transforms' of {name} must be a tuple, such as ({kind.__name__}(),), got "
+            f'{declared!r}'
+        )
+    out = []
+    for position, transform in enumerate(declared):
+        if inspect.isclass(transform):
+            raise ValueError(
+                f'transforms[{position}] of {name} is a class; expected an instance, '
+                f'{transform.__name__}()'
+            )
+        if not callable(transform):
+            raise ValueError(
+                f'transforms[{position}] of {name} is {transform!r}; expected a transform'
+            )
+        out.append(transform.build() if isinstance(transform, Lazy) else transform)
+    return out
+
+
+def check_graph(out: Any, what: str) -> HeteroData:
+    r"""What a transform returned.
+
+    Raises:
+        ValueError: If it is no graph.
+    """
+    if not isinstance(out, HeteroData):
+        got = 'None' if out is None else f'a {type(out).__name__}'
+        raise ValueError(f'{what} returned {got}; expected the graph')
+    return out

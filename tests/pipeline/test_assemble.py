@@ -22,6 +22,7 @@ from motor_geo.pipeline.assemble import (
 )
 from motor_geo.pipeline.config import RunConfig
 from motor_geo.pipeline.flags import parse_flags
+from motor_geo.testing.graphs import prepare
 from motor_geo.typing import ITEM, RATES, similar
 from motor_geo.utils.errors import ConfigError
 from tests.pipeline.shop import make_shop
@@ -223,6 +224,45 @@ def test_declared_transforms(dataset):
         assemble({'model': {'name': f'{__name__}.Fails'}}, dataset)
 
 
+class Returns(LightGCN):
+    class Nothing(BaseTransform):
+        def forward(self, data):
+            data[ITEM].degree = torch.zeros(24)
+
+    transforms = (ItemKNN(k=3, cache=False), Nothing())
+
+
+class Classes(LightGCN):
+    transforms = (Returns.Nothing,)
+
+
+class Single(LightGCN):
+    transforms = ItemKNN(k=3)
+
+
+class Text(LightGCN):
+    transforms = ('ItemKNN',)
+
+
+@pytest.mark.parametrize(
+    ('name', 'message'),
+    [
+        ('Returns', r'transforms\[1\] of Returns returned None; expected the graph'),
+        (
+            'Classes',
+            r'transforms\[0\] of Classes is a class; expected an instance, Nothing\(\)',
+        ),
+        ('Single', r"'transforms' of Single must be a tuple, such as \(ItemKNN\(\),\), got .*"),
+        ('Text', r"transforms\[0\] of Text is 'ItemKNN'; expected a transform"),
+    ],
+)
+def test_wrong_transforms(dataset, name, message):
+    with pytest.raises(ConfigError, match=f'^model: {message}$'):
+        assemble({'model': {'name': f'{__name__}.{name}'}}, dataset)
+    with pytest.raises(ValueError, match=f'^{message}$'):
+        prepare(globals()[name], dataset.data)
+
+
 @pytest.mark.parametrize('name', MODELS)
 def test_transforms_of_the_library(dataset, name):
     data = dataset[0]
@@ -232,6 +272,48 @@ def test_transforms_of_the_library(dataset, name):
     assert data.edge_types == expected.edge_types
     for edge_type in data.edge_types:
         assert torch.equal(data[edge_type].edge_index, expected[edge_type].edge_index)
+
+
+class Forgets(LightGCN):
+    def __init__(self, data, item_encoder=None, channels: int = 64):
+        super().__init__(data, None, channels)
+
+
+class Table(LightGCN):
+    def __init__(self, data, item_encoder=None, channels: int = 64):
+        super().__init__(data, item_encoder, channels)
+        self.bias = nn.Parameter(torch.zeros(data[ITEM].num_nodes, 1))
+
+
+def test_the_item_encoder_is_part_of_the_model(dataset):
+    message = (
+        f"^model: '{__name__}.Forgets' does not use the item encoder of --items specific; "
+        r'hand item_encoder to super\(\).__init__$'
+    )
+    with pytest.raises(ConfigError, match=message):
+        build(dataset, '--model', f'{__name__}.Forgets')
+    assert build(dataset, '--model', f'{__name__}.Forgets', '--items', 'id')
+
+
+def test_a_table_of_items_in_a_backbone_of_another_package(dataset, recwarn):
+    for items in ('specific', 'features'):
+        with pytest.warns(UserWarning, match=f"Table' has .*per item .bias., .* --items {items}"):
+            build(dataset, '--model', f'{__name__}.Table', '--items', items)
+    recwarn.clear()
+    build(dataset, '--model', f'{__name__}.Table', '--items', 'id')
+    build(dataset, '--model', f'{__name__}.Declares', '--items', 'specific')
+    build(dataset, '--items', f'{__name__}.Sizes', '--model', f'{__name__}.Declares')
+    # A published option of this package documents its table.
+    out = build(dataset, '--model', 'FREEDOM', '--model.train_features', 'true')
+    assert out.model.item_parameters(24) and len(recwarn) == 0
+
+
+def test_a_parameter_of_an_item_encoder_is_none_of_the_backbone(recwarn):
+    dataset = SyntheticMultimodal(num_users=30, num_items=32, num_interactions=150)
+    # The token table happens to have as many rows as there are items.
+    flags = ['--items', 'agnostic', '--tokenizer.codebook_size', '8']
+    model = build(dataset, '--model', f'{__name__}.Declares', *flags).model
+    assert model.item_parameters(32) == ['item_encoder.table'] and len(recwarn) == 0
 
 
 class Tokens(nn.Module):

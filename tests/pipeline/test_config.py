@@ -116,7 +116,15 @@ def test_strings_become_values():
     'config, message',
     [
         ({'sed': 1}, "Unknown option 'sed'; did you mean 'seed'"),
-        ({'model': {'name': 'FREDOM'}}, "unknown model 'FREDOM'; did you mean 'FREEDOM'"),
+        (
+            {'model': {'name': 'FREDOM'}},
+            r"unknown model 'FREDOM'; did you mean 'FREEDOM'\? Or give an import path such as "
+            r'my_package\.FREDOM$',
+        ),
+        (
+            {'model': {'name': 'Xyz'}},
+            r"unknown model 'Xyz'; known are BM3, .*, or an import path such as my_package\.Xyz$",
+        ),
         ({'model': {'name': 'freedom'}}, "did you mean 'FREEDOM'"),
         ({'items': {'name': 'specfic'}}, "item encoder 'specfic'; did you mean 'specific'"),
         ({'data': {'name': 'sintetic'}}, "registered name; did you mean 'synthetic'"),

@@ -1,4 +1,7 @@
+import json
+import os
 import shutil
+import sys
 
 import pytest
 import torch
@@ -97,3 +100,65 @@ def test_data_that_moved(tmp_path):
 def test_data_in_no_folder_do_not_move(folder, tmp_path):
     with pytest.raises(ConfigError, match="'synthetic', are in no folder that could have moved"):
         load_run(folder, data=str(tmp_path))
+
+
+SOURCE = """
+import torch
+from motor_geo.nn.models import LightGCN
+
+
+class Mine(LightGCN):
+    def __init__(self, data, item_encoder=None, channels: int = 64):
+        super().__init__(data, item_encoder, channels)
+        self.scale = torch.nn.Parameter(torch.ones(SIZE))
+"""
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    def write(size, more=''):
+        (tmp_path / 'outside.py').write_text(SOURCE.replace('SIZE', size) + more)
+        sys.modules.pop('outside', None)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'dont_write_bytecode', True)
+    write('2')
+    yield write
+    sys.modules.pop('outside', None)
+
+
+def test_another_version_of_a_class(write, recwarn):
+    config = {**CONFIG, 'model': {'name': 'outside.Mine', 'channels': 8}, 'out': 'st'}
+    result = run(config, progress=False)
+    assert list(result['sources']) == ['outside.Mine']
+    with open('st/data.json') as file:
+        assert json.load(file)['sources'] == result['sources']
+    assert run(config, progress=False) == result
+    load_run('st', 'cpu')
+    assert len(recwarn) == 0
+
+    write('2', '\n    # Another comment.\n')
+    version = "'st' was made by another version of outside.Mine"
+    with pytest.raises(ConfigError, match=f'^{version}; give another --out or delete it$'):
+        run(config, progress=False)
+    os.remove('st/result.json')  # So does a run that has begun.
+    with pytest.raises(ConfigError, match=f'^{version}; '):
+        run(config, progress=False)
+    with pytest.warns(UserWarning, match=f'^{version}, which may rank otherwise$'):
+        load_run('st', 'cpu')
+
+    write('3')
+    trained = "^'st' was trained with another version of outside.Mine "
+    with pytest.warns(UserWarning), pytest.raises(ConfigError, match=trained) as error:
+        load_run('st', 'cpu')
+    assert str(error.value).endswith(' (scale is [2], expected [3])')
+    write('2', '        self.other, self.scale = self.scale, None\n')
+    with pytest.warns(UserWarning), pytest.raises(ConfigError, match=trained) as error:
+        load_run('st', 'cpu')
+    assert str(error.value).endswith(' (missing other, unknown scale)')
+
+
+def test_classes_of_this_package_have_no_sources(folder):
+    assert 'sources' not in run({**CONFIG, 'out': folder}, progress=False)
+    with open(f'{folder}/data.json') as file:
+        assert 'sources' not in json.load(file)

@@ -1,5 +1,7 @@
 import io
 import logging
+import os
+import subprocess
 import sys
 import warnings
 
@@ -56,6 +58,29 @@ def test_a_command_ends_in_a_line(error, code, said, capsys):
 
     assert run_command(command, 'stopped') == code
     assert tuple(capsys.readouterr()) == said
+
+
+@pytest.mark.parametrize('lines', [1, 100_000])
+def test_a_reader_that_leaves_ends_a_command_without_a_word(lines):
+    code = (
+        'import sys; from motor_geo.utils.errors import run_command\n'
+        f'sys.exit(run_command(lambda: print("line\\n" * {lines}) or 0))'
+    )
+    read, write = os.pipe()
+    os.close(read)
+    for how in ([], ['-u']):
+        process = [sys.executable, *how, '-c', code]
+        done = subprocess.run(process, stdout=write, stderr=subprocess.PIPE)
+        assert done.returncode == 141 and done.stderr == b''
+    os.close(write)
+
+
+def test_another_pipe_that_breaks_is_an_error(capsys):
+    def command():
+        raise BrokenPipeError(32, 'Broken pipe')
+
+    assert run_command(command) == 2
+    assert capsys.readouterr().err == 'error: [Errno 32] Broken pipe\n'
 
 
 def test_suggestions_are_near():

@@ -10,7 +10,7 @@ from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
 from motor_geo.typing import ITEM, similar
-from motor_geo.utils.lazy import Lazy
+from motor_geo.utils.lazy import Lazy, check_graph
 
 
 def add_items(
@@ -79,5 +79,6 @@ def add_items(
         raise ValueError("The graph holds item graphs: expected the 'transforms' that made them")
     for transform in transforms:
         extend = getattr(transform, 'extend', None)
-        out = transform(out) if extend is None else extend(data, out)
+        joined = transform(out) if extend is None else extend(data, out)
+        out = check_graph(joined, type(transform).__name__)
     return out

@@ -57,6 +57,7 @@ class Propagate(MessagePassing):
         size: tuple[int, int] | None = None,
     ) -> Tensor:
         if isinstance(edge_index, EdgeIndex):
+            edge_weight = _flat_weight(edge_index, edge_weight)
             rows, cols = size if size is not None else edge_index.sparse_size()
             rows = x.size(0) if rows is None else rows
             size = rows, rows if cols is None else cols
@@ -67,6 +68,7 @@ class Propagate(MessagePassing):
                     return propagate(x, edge_index, edge_weight)
                 edge_index = edge_index.as_tensor()
         elif isinstance(edge_index, Tensor) and edge_index.layout == torch.strided:
+            edge_weight = _flat_weight(edge_index, edge_weight)
             size = (x.size(0), x.size(0)) if size is None else size
         elif edge_weight is not None:
             raise ValueError(
@@ -86,6 +88,7 @@ class Propagate(MessagePassing):
               :math:`(|\mathcal{E}|)`, targets :math:`(B)`
             - **output:** target features :math:`(B, F)`
         """
+        edge_weight = _flat_weight(edge_index, edge_weight)
         if not self.fuse:
             return self(x, edge_index, edge_weight).index_select(0, index)
         return propagate_rows(x, edge_index, edge_weight, index)
@@ -117,3 +120,14 @@ class Propagate(MessagePassing):
         if isinstance(edge_index, SparseTensor) and edge_index.dtype() != x[0].dtype:
             edge_index = edge_index.type(x[0].dtype)
         return spmm(edge_index, x[0], reduce='sum')
+
+
+def _flat_weight(edge_index: Tensor, edge_weight: OptTensor) -> OptTensor:
+    if edge_weight is None:
+        return edge_weight
+    num_edges = edge_index.size(1)
+    if edge_weight.dim() == 1 and edge_weight.size(0) == num_edges:
+        return edge_weight
+    if edge_weight.dim() == 2 and edge_weight.size() == (num_edges, 1):
+        return edge_weight.squeeze(1)
+    raise ValueError(f"'edge_weight' must have shape [{num_edges}], got {list(edge_weight.shape)}")

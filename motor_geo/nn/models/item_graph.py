@@ -71,7 +71,13 @@ class ItemGraph:
             item_graph(data, modality, model, self.node_type)
 
     def __call__(self, data: HeteroData, dtype: torch.dtype) -> tuple[EdgeIndex, Tensor]:
-        stores = [data[similar(modality, self.node_type)] for modality in self.weights]
+        edge_types = [similar(modality, self.node_type) for modality in self.weights]
+        for edge_type in edge_types:
+            if edge_type not in data.edge_types:  # Reading it would make an empty one.
+                raise ValueError(
+                    f"the graph has no {edge_type}; apply the 'transforms' of the model first"
+                )
+        stores = [data[edge_type] for edge_type in edge_types]
         edges, weights = [s.edge_index for s in stores], [s.edge_weight for s in stores]
         num_items = num_nodes(data, self.node_type)
 

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
 from motor_geo.data import ItemKNN, OPQTokenizer, SyntheticMultimodal
@@ -169,3 +170,15 @@ def test_graphs_of_some_modalities():
     out = add_items(data, new, transforms=[ItemKNN(2)])
     assert out.edge_types == data.edge_types
     assert weights(out, 3) == pytest.approx({3: 0.5, 2: 0.5})
+
+
+def test_a_transform_that_returns_nothing():
+    class Forgets(BaseTransform):
+        def forward(self, data):
+            pass
+
+    data = HeteroData()
+    data['item'].x_text = torch.rand(3, 2)
+    data['item'].num_nodes = 3
+    with pytest.raises(ValueError, match='^Forgets returned None; expected the graph$'):
+        add_items(data, {'text': torch.rand(1, 2)}, transforms=[Forgets()])

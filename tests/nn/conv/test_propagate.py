@@ -1,5 +1,6 @@
 import copy
 import gc
+import re
 import subprocess
 import sys
 import weakref
@@ -102,6 +103,28 @@ def test_propagate_gradcheck():
     x = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
     weight = torch.rand(4, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x, w: Propagate()(x, edge_index, w), (x, weight))
+
+
+@pytest.mark.parametrize('shape', [(1, 3), (1,), (), (2,), (3, 2)])
+def test_weights_of_another_shape(shape):
+    edge_index = torch.tensor([[0, 1, 2], [1, 2, 0]])
+    fast, perm = sorted_edge_index(edge_index, 3, 3)
+    x, conv = torch.eye(3), Propagate()
+    message = re.escape(f"'edge_weight' must have shape [3], got {list(shape)}")
+    for edges in (edge_index, fast):
+        with pytest.raises(ValueError, match=f'^{message}$'):
+            conv(x, edges, torch.ones(shape))
+    with pytest.raises(ValueError, match=f'^{message}$'):
+        conv.rows(x, fast, torch.ones(shape), torch.tensor([0]))
+
+
+def test_weights_of_one_column():
+    edge_index = torch.tensor([[0, 1, 2], [1, 2, 0]])
+    fast, perm = sorted_edge_index(edge_index, 3, 3)
+    x, weight, conv = torch.eye(3), torch.tensor([2.0, 3.0, 4.0]), Propagate()
+    for edges, values in [(edge_index, weight), (fast, weight[perm])]:
+        out = conv(x, edges, values.view(-1, 1))
+        assert out.tolist() == [[0, 0, 4], [2, 0, 0], [0, 3, 0]]
 
 
 def test_propagate_takes_the_fused_path(monkeypatch):

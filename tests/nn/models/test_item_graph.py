@@ -68,6 +68,15 @@ def test_missing_graph():
         ItemGraph({'text': 1.0}, 'product').check(make_data(), 'Model')
 
 
+def test_a_graph_without_transforms():
+    data = make_data()
+    edge_types = data.edge_types
+    message = r"^the graph has no \('item', 'similar_audio', 'item'\); apply the 'transforms' of"
+    with pytest.raises(ValueError, match=message):
+        ItemGraph({'audio': 1.0})(data, torch.float32)
+    assert data.edge_types == edge_types
+
+
 def test_modality_weights():
     assert modality_weights(['image', 'text']) == {'image': 0.1, 'text': 0.9}
     assert modality_weights(['audio', 'image', 'text']) == {

@@ -3,6 +3,7 @@ import copy
 import pytest
 import torch
 
+from motor_geo.data import SyntheticMultimodal
 from motor_geo.nn import TokenCrossEncoder
 from motor_geo.nn.models import GRCN, MMGCN, LayerGCN, LightGCN, SLMRec
 from motor_geo.nn.models.recommender import check_choice
@@ -59,3 +60,16 @@ def test_check_choice():
         check_choice('form', 'c', 'a', 'b')
     with pytest.raises(ValueError, match="must be 'a', 'b' or 'c'"):
         check_choice('form', 'd', 'a', 'b', 'c')
+
+
+@pytest.mark.parametrize('wrong', ['None', 'a Tensor', 'a SyntheticMultimodal'])
+def test_another_thing_than_a_graph(wrong):
+    dataset = SyntheticMultimodal(num_users=20, num_items=10, num_interactions=60)
+    value = {'None': None, 'a Tensor': torch.tensor([0]), 'a SyntheticMultimodal': dataset}[wrong]
+    model = LightGCN(dataset[0], channels=4)
+    message = (
+        f"^Expected a HeteroData with nodes '.*', got {wrong}; of a data set, pass dataset.0.."
+    )
+    for call in (LightGCN, model, model.recommend):
+        with pytest.raises(ValueError, match=message):
+            call(value)

@@ -1,0 +1,69 @@
+r"""What a backbone returns, checked once where it is first used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+from torch_geometric.data import HeteroData
+from torch_geometric.typing import EdgeType
+
+from motor_geo.nn.models import Recommender
+from motor_geo.typing import RATES, Embeddings, num_nodes
+
+
+def check_methods(model: Recommender) -> None:
+    r"""Raises a :class:`ValueError` if :meth:`forward` or :meth:`loss` is
+    missing.
+    """
+    for name, what in [
+        ('forward(data)', 'Embeddings(user, item)'),
+        ('loss(data, batch)', 'a dictionary of scalar tensors'),
+    ]:
+        method = name.partition('(')[0]
+        if getattr(type(model), method, None) is getattr(Recommender, method):
+            raise ValueError(
+                f"{type(model).__name__} has no method '{method}'; expected {name}, which returns "
+                f'{what}'
+            )
+
+
+def check_losses(model: Recommender, losses: object) -> None:
+    r"""Raises a :class:`ValueError` if the loss is no dictionary of scalars."""
+    name, expected = f'{type(model).__name__}.loss', 'expected a dictionary of scalar tensors'
+    if not isinstance(losses, Mapping):
+        raise ValueError(f'{name} returned {_kind(losses)}; {expected}')
+    if not losses:
+        raise ValueError(f'{name} returned an empty dictionary; {expected}')
+    for key, value in losses.items():
+        if not isinstance(value, Tensor) or value.dim() > 0:
+            raise ValueError(f"{name}: '{key}' is {_kind(value)}; {expected}")
+
+
+def check_embeddings(
+    model: Recommender, out: object, data: HeteroData, edge_type: EdgeType = RATES
+) -> None:
+    r"""Raises a :class:`ValueError` if a backbone does not give a vector to
+    every user and every item of a graph, all of the same size.
+    """
+    name = f'{type(model).__name__}.forward'
+    if not isinstance(out, Embeddings):
+        raise ValueError(f'{name} returned {_kind(out)}; expected Embeddings(user, item)')
+    for part, value in zip(out._fields, out):
+        if not isinstance(value, Tensor) or value.dim() != 2:
+            raise ValueError(f"{name}: '{part}' is {_kind(value)}; expected a row per {part}")
+    sizes = num_nodes(data, edge_type[0]), num_nodes(data, edge_type[2])
+    rows, width = (out.user.size(0), out.item.size(0)), out.user.size(1)
+    if rows != sizes or out.item.size(1) != width:
+        raise ValueError(
+            f'{name} returned user vectors {list(out.user.shape)} and item vectors '
+            f'{list(out.item.shape)}; expected {sizes[0]} users and {sizes[1]} items with vectors '
+            'of the same size'
+        )
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f'a tensor of shape {list(value.shape)}'
+    name = type(value).__name__
+    return 'None' if value is None else f'{"an" if name[0] in "aeiouAEIOU" else "a"} {name}'

@@ -1,0 +1,82 @@
+import pytest
+import torch
+
+from motor_geo.engine import Evaluator, Trainer
+from motor_geo.nn.models import BPR, Recommender
+from motor_geo.testing.graphs import NUM_ITEMS, NUM_USERS, small_graph
+from motor_geo.typing import RATES, Embeddings, EvalTargets
+
+SCALARS = 'expected a dictionary of scalar tensors'
+
+
+def trainer(model):
+    data = small_graph()
+    edge_index = data[RATES].edge_index
+    none = torch.empty(2, 0, dtype=torch.long)
+    targets = EvalTargets.from_pairs(*edge_index.numpy())
+    evaluator = Evaluator(targets, none, NUM_ITEMS, ks=(20,))
+    return Trainer(model(data, channels=4), data, evaluator, epochs=1, progress=False)
+
+
+@pytest.mark.parametrize(
+    ('loss', 'message'),
+    [
+        (lambda bpr: bpr, r'returned a tensor of shape \[\]'),
+        (lambda bpr: None, 'returned None'),
+        (lambda bpr: {}, 'returned an empty dictionary'),
+        (lambda bpr: {'bpr': bpr, 'l2': 0.0}, ": 'l2' is a float"),
+        (lambda bpr: {'bpr': bpr.expand(3)}, r": 'bpr' is a tensor of shape \[3\]"),
+        (lambda bpr: {'bpr': bpr.view(1)}, r": 'bpr' is a tensor of shape \[1\]"),
+        (lambda bpr: {'bpr': bpr, 'l2': 1}, ": 'l2' is an int"),
+    ],
+)
+def test_losses(loss, message):
+    class Mine(BPR):
+        def loss(self, data, batch):
+            return loss(super().loss(data, batch)['bpr'])
+
+    with pytest.raises(ValueError, match=f'^Mine.loss ?{message}; {SCALARS}$'):
+        trainer(Mine).fit()
+
+
+@pytest.mark.parametrize(
+    ('forward', 'message'),
+    [
+        (tuple, r' returned a tuple; expected Embeddings\(user, item\)'),
+        (lambda out: out.user, r' returned a tensor of shape .*; expected Embeddings'),
+        (lambda out: Embeddings(out.user, None), ": 'item' is None; expected a row per item"),
+        (
+            lambda out: Embeddings(out.user, out.item[:-1]),
+            rf' returned user vectors \[{NUM_USERS}, 4\] and item vectors \[{NUM_ITEMS - 1}, 4\]; '
+            f'expected {NUM_USERS} users and {NUM_ITEMS} items with vectors of the same size',
+        ),
+        (lambda out: Embeddings(out.user, out.item.repeat(1, 2)), rf' .*\[{NUM_ITEMS}, 8\]; .*'),
+        (lambda out: Embeddings(out.item, out.user), f' .*expected {NUM_USERS} users .*'),
+    ],
+)
+def test_embeddings(forward, message):
+    class Mine(BPR):
+        def forward(self, data):
+            return Mine.change(super().forward(data))
+
+        def loss(self, data, batch):
+            return {'bpr': self.user_embedding.sum()}
+
+    Mine.change = staticmethod(forward)
+    with pytest.raises(ValueError, match=f'^Mine.forward{message}'):
+        trainer(Mine).fit()
+
+
+def test_methods():
+    class NoLoss(Recommender):
+        def forward(self, data):
+            return Embeddings(self.user_embedding, self.encode_items(data))
+
+    class NoForward(Recommender):
+        def loss(self, data, batch):
+            return {'bpr': self.user_embedding.sum()}
+
+    with pytest.raises(ValueError, match=r"^NoLoss has no method 'loss'; expected loss\(data, b"):
+        trainer(NoLoss)
+    with pytest.raises(ValueError, match=r"^NoForward has no method 'forward'; expected forward\("):
+        trainer(NoForward)
