@@ -60,7 +60,7 @@ def test_quickstart(execute):
 
 
 def test_new_backbone(execute):
-    model, data = (execute('docs/backbone.rst')[name] for name in ('model', 'data'))
+    model, data = (execute('docs/backbone.rst', 'my_package')[name] for name in ('model', 'data'))
     assert model(data).item.shape == (400, 64)
 
 

@@ -2,9 +2,11 @@ r"""What a backbone returns, checked once where it is first used."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 from torch_geometric.typing import EdgeType
 
@@ -60,6 +62,21 @@ def check_embeddings(
             f'{list(out.item.shape)}; expected {sizes[0]} users and {sizes[1]} items with vectors '
             'of the same size'
         )
+
+
+@contextmanager
+def checked_forward(model: Recommender, data: HeteroData, edge_type: EdgeType) -> Iterator[None]:
+    r"""Checks the embeddings of a graph wherever a backbone calls itself."""
+
+    def hook(module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
+        if len(args) == 1 and args[0] is data:
+            check_embeddings(model, out, data, edge_type)
+
+    handle = model.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _kind(value: object) -> str:

@@ -11,6 +11,7 @@ import os.path as osp
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +22,12 @@ from tqdm import tqdm
 
 from motor_geo.data.sampler import BPRSampler, has_full_user
 from motor_geo.engine.checkpoint import load_checkpoint, save_checkpoint
-from motor_geo.engine.checks import check_embeddings, check_losses, check_methods
+from motor_geo.engine.checks import (
+    check_embeddings,
+    check_losses,
+    check_methods,
+    checked_forward,
+)
 from motor_geo.engine.evaluator import Evaluator
 from motor_geo.engine.loggers import Logger
 from motor_geo.engine.metrics import LIST_METRICS
@@ -217,9 +223,13 @@ class Trainer:
             disable=not self.progress or not sys.stderr.isatty(),
         )
         for batch in bar:
-            with torch.autocast(self._device().type, torch.bfloat16, enabled=self.bf16):
+            first = check and not sums
+            with (
+                torch.autocast(self._device().type, torch.bfloat16, enabled=self.bf16),
+                checked_forward(self.model, data, self.edge_type) if first else nullcontext(),
+            ):
                 losses = self.model.loss(data, batch)
-            if check and not sums:
+            if first:
                 check_losses(self.model, losses)
             total = torch.stack(list(losses.values())).sum()
             self.optimizer.zero_grad(set_to_none=True)

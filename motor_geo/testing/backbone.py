@@ -85,6 +85,18 @@ def assert_finite(losses: Mapping[str, Tensor], model: Recommender) -> None:
         assert grad.isfinite().all(), f'the gradient of {key} is not finite'
 
 
+def assert_same_state(what: str, actual: Any, expected: Any) -> None:
+    r"""Fails if models with the same :obj:`state_dict` differ."""
+
+    def message(text: str) -> str:
+        return (
+            f'another model with the same state_dict gives another {what}: is there state in a '
+            f'plain attribute?\n{text}'
+        )
+
+    torch.testing.assert_close(actual, expected, msg=message)
+
+
 def assert_same(a: Embeddings, b: Embeddings) -> None:
     assert torch.equal(a.user, b.user) and torch.equal(a.item, b.item)
 
@@ -141,6 +153,16 @@ class BackboneContract:
     joins_items: ClassVar[bool] = False
     #: Whether a step may wait for the result of an operation on a GPU.
     waits: ClassVar[bool] = False
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        backbone = getattr(cls, 'backbone', None)
+        known = inspect.isclass(backbone) and issubclass(backbone, Recommender)
+        if backbone is not None and not known:
+            found = backbone.__name__ if inspect.isclass(backbone) else repr(backbone)
+            raise TypeError(
+                f'{cls.__name__}.backbone is {found}; expected a class derived from Recommender'
+            )
 
     def build(
         self, data: HeteroData, items: str = 'specific', seed: int = 0, **options: Any
@@ -388,10 +410,9 @@ class BackboneContract:
         batch = random_batch(other)
         losses = training_step(model, other, batch, epoch=None)
         expected = training_step(fresh, other, batch, epoch=None)
-        for key, value in losses.items():
-            torch.testing.assert_close(value, expected[key])
-        torch.testing.assert_close(gradients(model), gradients(fresh))
-        torch.testing.assert_close(rank(model, other), rank(fresh, other))
+        assert_same_state('loss', losses, expected)
+        assert_same_state('gradient', gradients(model), gradients(fresh))
+        assert_same_state('ranking', rank(model, other), rank(fresh, other))
 
     def test_batch_of_one(self, data: HeteroData) -> None:
         model = self.build(data)

@@ -62,9 +62,16 @@ def test_embeddings(forward, message):
         def loss(self, data, batch):
             return {'bpr': self.user_embedding.sum()}
 
+    class Calls(Mine):
+        def loss(self, data, batch):
+            return {'bpr': (self(data).item[39:] @ self(data).user.t()).mean()}
+
     Mine.change = staticmethod(forward)
     with pytest.raises(ValueError, match=f'^Mine.forward{message}'):
         trainer(Mine).fit()
+    # Of a model that calls itself, before the loss fails or does not.
+    with pytest.raises(ValueError, match=f'^Calls.forward{message}'):
+        trainer(Calls).fit()
 
 
 def test_methods():

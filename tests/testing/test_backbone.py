@@ -18,6 +18,28 @@ class FirstGraph(LightGCN):
         return self.first
 
 
+class Halves(BPR):
+    r"""Keeps a schedule in a plain attribute."""
+
+    weight = 1.0
+
+    def begin_epoch(self, data, epoch, generator):
+        self.weight = self.weight / 2
+
+    def loss(self, data, batch):
+        return {key: self.weight * value for key, value in super().loss(data, batch).items()}
+
+
+class Sums(BPR):
+    def loss(self, data, batch):
+        return {**super().loss(data, batch), 'l2': 0.0}
+
+
+class Pair(BPR):
+    def forward(self, data):
+        return tuple(super().forward(data))
+
+
 class Bias(BPR):
     r"""A number for every item."""
 
@@ -66,8 +88,26 @@ def contract(model):
 
 
 def test_another_graph():
-    with pytest.raises(AssertionError):
+    message = '^another model with the same state_dict gives another {}: is there state in a plain'
+    with pytest.raises(AssertionError, match=message.format('loss')):
         contract(FirstGraph).test_another_graph_after_training(prepared(FirstGraph))
+    with pytest.raises(AssertionError, match=message.format('loss')):
+        contract(Halves).test_another_graph_after_training(prepared(Halves))
+    contract(LightGCN).test_another_graph_after_training(prepared(LightGCN))
+
+
+@pytest.mark.parametrize(('wrong', 'name'), [(torch.nn.Linear, 'Linear'), (3, '3')])
+def test_another_class(wrong, name):
+    message = f'^Contract.backbone is {name}; expected a class derived from Recommender$'
+    with pytest.raises(TypeError, match=message):
+        contract(wrong)
+
+
+def test_what_is_returned():
+    with pytest.raises(ValueError, match="^Sums.loss: 'l2' is a float; expected a dictionary of"):
+        contract(Sums).test_batch_of_one(prepared(Sums))
+    with pytest.raises(ValueError, match='^Pair.forward returned a tuple; expected Embeddings'):
+        contract(Pair).test_ranking_is_deterministic(prepared(Pair))
 
 
 def test_parameter_per_item():

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch_geometric.data import HeteroData
 
+from motor_geo.testing.graphs import NUM_ITEMS, new_items, prepare, small_graph
 from tests.test_readme import blocks
 
 ROOT = Path(__file__).parents[2]
@@ -18,9 +20,9 @@ ROOT = Path(__file__).parents[2]
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp('outside')
     model, test = blocks('docs/backbone.rst')[:2]
-    assert len(test.strip().splitlines()) == 5  # The import, two empty lines, and two more.
+    assert len(test.strip().splitlines()) == 6  # Two imports, two empty lines, and two more.
     (folder / 'my_package.py').write_text(model)
-    (folder / 'test_my_package.py').write_text('from my_package import MyGNN\n' + test)
+    (folder / 'test_my_package.py').write_text(test)
     return folder
 
 
@@ -54,10 +56,44 @@ def test_run_and_recommend(folder):
     assert len((folder / 'mine/recs.csv').read_text().splitlines()) > 60
 
 
-def test_memo_follows_the_graph():
+def execute(*numbers):
     names = {'__name__': 'page'}
-    for number in (0, 1, 2, 3):
+    for number in numbers:
         exec(blocks('docs/backbone.rst')[number], names)
+    return names
+
+
+def test_a_transform_of_ones_own():
+    UserCommonItems = execute(0, 3)['UserCommonItems']
+    data = HeteroData()
+    data['user'].num_nodes, data['item'].num_nodes = 4, 3
+    # Users 0 and 1 have two items in common, 1 and 2 one, and 3 has none.
+    pairs = [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2), (2, 2)]
+    data['user', 'rates', 'item'].edge_index = torch.tensor(pairs).t().contiguous()
+    for least, expected in [
+        (1, {(0, 1), (1, 0), (1, 2), (2, 1)}),
+        (2, {(0, 1), (1, 0)}),
+        (3, set()),
+    ]:
+        out = UserCommonItems(least)(data)['user', 'common_items', 'user'].edge_index
+        assert set(map(tuple, out.t().tolist())) == expected
+    assert ('user', 'common_items', 'user') not in data.edge_types
+
+
+def test_a_backbone_with_a_transform_of_ones_own():
+    names = execute(0, 3)
+
+    class Both(names['MyGNN']):
+        transforms = (*names['MyGNN'].transforms, names['UserCommonItems'](least=2))
+
+    data = prepare(Both, small_graph())
+    assert data['user', 'common_items', 'user'].edge_index.size(1) > 0
+    more = new_items(Both, data)
+    assert Both(more, channels=4)(more).item.shape == (NUM_ITEMS + 4, 4)
+
+
+def test_memo_follows_the_graph():
+    names = execute(0, 2, 4)
     data, ItemMean = names['data'], names['ItemMean']
     model = ItemMean(data, channels=4)
     item = model.encode_items(data)
