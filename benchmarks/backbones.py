@@ -105,7 +105,7 @@ def build(name: str, data: HeteroData, items: str) -> Recommender:
 
 
 def configuration(folder: str, model: str, items: str) -> RunConfig:
-    r"""Default arguments of a backbone, and tokens of centred features of
+    r"""Default arguments of a backbone, and tokens of centered features of
     length one.
     """
     tokenizer = {

@@ -1,7 +1,7 @@
 r"""Sampled subgraphs: PyG's LinkNeighborLoader on the user-item graph.
 
 A batch holds some interactions, one negative item for each, and sampled
-neighbours of both ends. Only items of the subgraph are encoded: a step costs
+neighbors of both ends. Only items of the subgraph are encoded: a step costs
 the same however many items there are. Needs pyg-lib or torch-sparse.
 
     python examples/link_neighbor_loader.py [EPOCHS]
@@ -73,5 +73,5 @@ for epoch in range(epochs):
     if epoch == 0:
         print(f'a batch: {batch["user"].num_nodes} users, {batch["item"].num_nodes} items')
 
-with torch.inference_mode():  # Everybody at once: whole neighbourhoods, all items.
+with torch.inference_mode():  # Everybody at once: whole neighborhoods, all items.
     print('test recall@20:', round(test.evaluate(model.eval()(data)).metrics['recall@20'], 4))

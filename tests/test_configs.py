@@ -60,6 +60,6 @@ def test_recommended_items_are_what_was_tried():
     written = read_yaml(str(FOLDER / 'items' / 'recommended.yaml'))
     strong = {**options, 'model.reg_weight': 0.5}
     assert resolve(written) == resolve(override({}, strong))
-    # Another backbone keeps its own regulariser.
+    # Another backbone keeps its own regularizer.
     other = merge(written, parse_flags(['--model', 'FREEDOM']))
     assert resolve(other) == resolve(override({}, {**options, 'model': 'FREEDOM'}))

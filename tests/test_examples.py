@@ -44,7 +44,7 @@ def test_hetero_conv(tmp_path):
 
 @pytest.mark.skipif(
     not (typing.WITH_PYG_LIB or typing.WITH_TORCH_SPARSE),
-    reason='PyG samples neighbours with pyg-lib or torch-sparse',
+    reason='PyG samples neighbors with pyg-lib or torch-sparse',
 )
 def test_link_neighbor_loader(tmp_path):
     out = run('link_neighbor_loader', tmp_path)

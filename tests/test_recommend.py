@@ -216,7 +216,7 @@ def scores(result):
 
 @pytest.mark.parametrize('name', ['BPR', 'LightGCN', 'features', 'behavior'])
 def test_new_items_score_as_their_twins(runs, shop, tmp_path, name):
-    r"""An item without edges gets the score of a catalogue item with the same
+    r"""An item without edges gets the score of a catalog item with the same
     features and without edges; in BPR, edges do not matter.
     """
     cold = list(range(NUM_ITEMS - NUM_COLD, NUM_ITEMS))
@@ -234,7 +234,7 @@ def test_new_items_score_as_their_twins(runs, shop, tmp_path, name):
             assert found[user, f'twin {twin}'] == pytest.approx(expected[row, twin], abs=1e-6)
 
 
-def test_new_items_of_freedom_have_neighbours(runs, shop, tmp_path):
+def test_new_items_of_freedom_have_neighbors(runs, shop, tmp_path):
     run = load_run(str(runs / 'FREEDOM'))
     folder = arrivals(shop, tmp_path / 'new', [1, 38])
     found = recommend(run, ['000'], k=5, new_items=folder)
@@ -244,7 +244,7 @@ def test_new_items_of_freedom_have_neighbours(runs, shop, tmp_path):
         before, after = run.model(run.data), run.model(data)
     torch.testing.assert_close(after.item[:NUM_ITEMS], before.item)  # Old items stay.
     torch.testing.assert_close(after.user, before.user)
-    # By hand: a new item is itself and its neighbours, and the first of these is its twin.
+    # By hand: a new item is itself and its neighbors, and the first of these is its twin.
     encoded = run.model.encode_items(data)
     expected = encoded[41] / 3  # No edges: the mean over three layers.
     for m in ('image', 'text'):

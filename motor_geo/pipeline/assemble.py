@@ -40,7 +40,7 @@ class Assembly:
             :meth:`add_tokens` with tokens.
         tokenizer: The tokenizer, if the item encoder reads tokens. Until
             :meth:`add_tokens`, it is not fitted.
-        model: The backbone with its item encoder, initialised.
+        model: The backbone with its item encoder, initialized.
         hashes: Hashes of :obj:`data`, :obj:`run` and :obj:`graphs`, and after
             :meth:`add_tokens` of :obj:`tokens` and :obj:`tokenizer`.
     """

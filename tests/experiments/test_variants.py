@@ -48,7 +48,7 @@ def test_a_grid_takes_the_place_of_the_own_ones(options):
         assert variant.options['model.reg_weight'] == 0.5
 
 
-def test_tokens_have_the_regulariser_of_ids(options):
+def test_tokens_have_the_regularizer_of_ids(options):
     for name in ('table2', 'table3', 'lirdrec-figure4'):
         found = {c.label: c for c in EXPERIMENTS[name].variants(options._replace(effort=1))}
         for (data, model, form), variant in found.items():

@@ -167,7 +167,7 @@ def test_token_cross_specific_is_agnostic_with_one_modality():
     assert torch.equal(specific(token_id), agnostic(token_id))
 
 
-def test_token_cross_initialisation():
+def test_token_cross_initialization():
     torch.manual_seed(0)
     encoder = TokenCrossEncoder({'image': 4, 'text': 2})
     bound = (6 / (256 + 64)) ** 0.5
@@ -278,7 +278,7 @@ def test_token_cross_dropout_is_of_the_high_order_part():
     encoder.eval()
     torch.testing.assert_close(encoder(token_id), plain(token_id))
     encoder.train()
-    few = token_id[:6]  # The form for batches, and the one for catalogues.
+    few = token_id[:6]  # The form for batches, and the one for catalogs.
     for tokens in (few, token_id):
         torch.manual_seed(0)
         total = torch.stack([encoder(tokens) for _ in range(4000)])

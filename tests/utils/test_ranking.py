@@ -92,7 +92,7 @@ def test_a_draw_decides_between_equal_scores(candidates):
 
 
 def test_the_draw_is_uniform():
-    r"""Every item is as likely at every rank, for neighbouring users too."""
+    r"""Every item is as likely at every rank, for neighboring users too."""
     num_users, num_items, k = 5000, 50, 10
     emb = Embeddings(torch.zeros(num_users, 1), torch.zeros(num_items, 1))
     ranker = Ranker(torch.arange(num_users), num_items, k, seed=0)

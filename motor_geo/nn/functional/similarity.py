@@ -109,7 +109,7 @@ class _RowDot(Function):
         return out + csr_tensor(ptr, order // k, grad[order], size) @ z, None
 
 
-def neighbour_edges(index: Tensor) -> Tensor:
+def neighbor_edges(index: Tensor) -> Tensor:
     r"""Edges from the neighbors of every row to that row, ordered by row.
 
     Shapes:

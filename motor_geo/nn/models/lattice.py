@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 from torch_geometric.typing import EdgeType
 
-from motor_geo.nn.functional.similarity import merge_edges, neighbour_edges, row_sum_norm
+from motor_geo.nn.functional.similarity import merge_edges, neighbor_edges, row_sum_norm
 from motor_geo.nn.models.learned_graph import ItemGraphs, LearnedGraphRecommender
 from motor_geo.typing import RATES, Batch, Embeddings, num_nodes
 
@@ -39,7 +39,7 @@ class LATTICE(LearnedGraphRecommender):
         channels: Size :math:`d` of user and item vectors.
         num_layers: Number of hops on the user-item graph.
         num_item_layers: Number of hops on the item graph.
-        k: Number of neighbours in the learned graph, the item itself included.
+        k: Number of neighbors in the learned graph, the item itself included.
         initial_weight: Weight :math:`\lambda` of the graphs of raw features;
             one leaves out the learned graph.
         reg_weight: Weight of half the sum of squares of final vectors in the
@@ -103,7 +103,7 @@ class LATTICE(LearnedGraphRecommender):
             row_sum = torch.stack([b * v.sum(dim=1) for b, (_, v) in zip(beta, learned)]).sum(dim=0)
             for b, (index, value) in zip(beta, learned):
                 value = row_sum_norm(index, (1 - self.initial_weight) * b * value, row_sum)
-                edge_indices.append(neighbour_edges(index))
+                edge_indices.append(neighbor_edges(index))
                 weights.append(value.flatten())
         return [merge_edges(edge_indices, weights, num_nodes(data, self.item_type))]
 

@@ -24,7 +24,7 @@ ItemGraphs = list[tuple[EdgeIndex, Tensor]]
 
 class LearnedGraphRecommender(Recommender):
     r"""The common part of :class:`LATTICE` and :class:`MICRO`: item graphs
-    that mix the neighbours of raw features with those of projected features,
+    that mix the neighbors of raw features with those of projected features,
 
     .. math::
         \mathbf{I} = \mathbf{G} + \frac{\mathbf{h}}{\| \mathbf{h} \|}, \qquad
@@ -45,7 +45,7 @@ class LearnedGraphRecommender(Recommender):
         channels: Size :math:`d` of user and item vectors.
         num_layers: Number of hops :math:`L` on the user-item graph.
         num_item_layers: Number of hops on the item graphs.
-        k: Number of neighbours in learned graphs, the item itself included.
+        k: Number of neighbors in learned graphs, the item itself included.
         initial_weight: Weight :math:`\lambda` of the graphs of raw features;
             one leaves out learned graphs.
         reg_weight: Weight of half the sum of squares of final vectors in the
@@ -116,7 +116,7 @@ class LearnedGraphRecommender(Recommender):
         modality.
 
         Shapes:
-            - **output:** neighbours :math:`(N, k)`, their cosine similarities
+            - **output:** neighbors :math:`(N, k)`, their cosine similarities
               :math:`(N, k)`
         """
         return {m: top_k_cosine(z, self.k) for m, z in self.features(data).items()}
@@ -172,7 +172,7 @@ class LearnedGraphRecommender(Recommender):
         return Embeddings(out.user, out.item + F.normalize(h, dim=-1))
 
     def ranking_loss(self, out: Embeddings, batch: Batch) -> dict[str, Tensor]:
-        r"""Ranking loss and regularisation of a batch."""
+        r"""Ranking loss and regularization of a batch."""
         rows = batch.rows(out)
         bpr = bpr_loss(*rows.scores())
         return {'bpr': bpr, 'reg': self.reg_weight * (l2_reg(*rows) / self.reg_batch_size)}

@@ -64,7 +64,7 @@ class MGCN(Recommender):
         num_item_layers: Number of hops :math:`L_{ii}` on the item graphs.
         reg_weight: Weight of half the squared entries of final vectors in the
             batch, divided by :obj:`batch_size`.
-        batch_size: The divisor of the regulariser, which a short last batch
+        batch_size: The divisor of the regularizer, which a short last batch
             does not change.
         cl_weight: Weight of contrasting modal with content vectors.
         temperature: Temperature of that contrast.

@@ -6,7 +6,7 @@ from torch_geometric.data import HeteroData
 from torch_geometric.typing import EdgeType
 
 from motor_geo.nn.functional.contrast import two_view_contrast
-from motor_geo.nn.functional.similarity import merge_edges, neighbour_edges, row_sum_norm
+from motor_geo.nn.functional.similarity import merge_edges, neighbor_edges, row_sum_norm
 from motor_geo.nn.models.learned_graph import ItemGraphs, LearnedGraphRecommender
 from motor_geo.typing import RATES, Batch, Embeddings, num_nodes
 
@@ -40,7 +40,7 @@ class MICRO(LearnedGraphRecommender):
         channels: Size :math:`d` of user and item vectors.
         num_layers: Number of hops on the user-item graph.
         num_item_layers: Number of hops on the item graphs.
-        k: Number of neighbours in learned graphs, the item itself included.
+        k: Number of neighbors in learned graphs, the item itself included.
         initial_weight: Weight :math:`\lambda` of the graphs of raw features;
             one leaves out learned graphs.
         reg_weight: Weight of half the sum of squares of final vectors in the
@@ -115,7 +115,7 @@ class MICRO(LearnedGraphRecommender):
             if modality in learned:
                 index, value = learned[modality]
                 weight = row_sum_norm(index, value, value.sum(dim=1))
-                edge_indices.append(neighbour_edges(index))
+                edge_indices.append(neighbor_edges(index))
                 weights.append((1 - self.initial_weight) * weight.flatten())
             graphs.append(merge_edges(edge_indices, weights, num_nodes(data, self.item_type)))
         return graphs

@@ -113,7 +113,7 @@ class Recommender(nn.Module):
         """
 
     def encode_items(self, data: HeteroData, index: Tensor | None = None) -> Tensor:
-        r"""What stands where the item embedding stood.
+        r"""Item vectors, from the item encoder.
 
         Shapes:
             - **input:** item indices :math:`(B)` *(optional)*

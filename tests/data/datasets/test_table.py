@@ -143,7 +143,7 @@ def test_text_ids(folder):
     assert dataset[0][RATES].edge_index.tolist() == [[0, 0, 1, 2], [2, 3, 2, 1]]
 
 
-def test_catalogue_of_other_integers(folder):
+def test_catalog_of_other_integers(folder):
     write(folder, [(u, 100 * (4 - i), label) for u, i, label in ROWS])
     (folder / 'items.csv').write_text('itemID,title\n400,"a, b"\n300,b\n200,c\n100,d\n')
     dataset = TableDataset(folder)

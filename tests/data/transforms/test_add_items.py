@@ -12,7 +12,7 @@ from motor_geo.utils.lazy import Lazy
 
 def small(weighting, k=2):
     r"""Three items; similarities 0, 0.6 and 0.8, so that 0 and 1 have the
-    neighbour 2, and 2 has the neighbour 1.
+    neighbor 2, and 2 has the neighbor 1.
     """
     data = SyntheticMultimodal(num_users=10, num_items=8, num_interactions=30)[0]
     data[ITEM].num_nodes = 3
@@ -48,7 +48,7 @@ def test_binary_weights_by_hand():
     assert weights(
         add_items(data, new, None, [ItemKNN(2, weighting='binary')]), 3
     ) == pytest.approx({3: 0.5, 2: 0.5})
-    half = 1 / 6**0.5  # One over the root of three times two neighbours.
+    half = 1 / 6**0.5  # One over the root of three times two neighbors.
     assert weights(
         add_items(data, new, None, [ItemKNN(3, weighting='binary')]), 3
     ) == pytest.approx({3: 1 / 3, 2: half, 0: half})

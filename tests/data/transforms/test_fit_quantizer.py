@@ -84,8 +84,8 @@ def test_reduction():
     x = features(100, 30, rank=3)
     transform = tokenizer(max_dim=3)
     report = transform.report(make_data(text=x))['modalities']['text']
-    centred = (x - x.mean(dim=0)).double()
-    value = torch.linalg.svdvals(centred).square()
+    centered = (x - x.mean(dim=0)).double()
+    value = torch.linalg.svdvals(centered).square()
     assert report['kept_variance'] == pytest.approx(float(value[:3].sum() / value.sum()), rel=1e-5)
     quantizer = transform.quantizers['text']
     assert quantizer.projection.shape == (3, 30) and quantizer.centroids.shape == (2, 16, 2)
@@ -108,13 +108,13 @@ def test_whitening(case):
     assert torch.allclose(variance[-rank:], torch.ones(rank).double(), atol=1e-4)
     assert torch.allclose(variance[:-rank], torch.zeros(1).double(), atol=1e-4)
     # Errors are those of features: what is decoded goes all the way back.
-    centred = (x - x.mean(dim=0)).double()
+    centered = (x - x.mean(dim=0)).double()
     kept = quantizer.straighten(z)
-    projected = centred @ quantizer.projection.double().t()
+    projected = centered @ quantizer.projection.double().t()
     assert torch.allclose(kept, projected, atol=1e-2 * float(projected.abs().max()))
     decoded = quantizer.straighten(quantizer.decode(quantizer.encode(x)))
-    error = (centred - decoded @ quantizer.projection.double()).square().sum()
-    assert report['error'] == pytest.approx(float(error / centred.square().sum()), rel=1e-2)
+    error = (centered - decoded @ quantizer.projection.double()).square().sum()
+    assert report['error'] == pytest.approx(float(error / centered.square().sum()), rel=1e-2)
 
 
 def test_leading_axes(monkeypatch):

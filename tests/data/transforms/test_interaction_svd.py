@@ -40,7 +40,7 @@ def transform(channels=5, **kwargs):
     return InteractionSVD(channels, **{'cache': False, **kwargs})
 
 
-def normalised(dense, smoothing):
+def normalized(dense, smoothing):
     user, item = dense.sum(axis=1), dense.sum(axis=0)
     user = user + smoothing * user[user > 0].mean()
     item = item + smoothing * item[item > 0].mean()
@@ -55,7 +55,7 @@ def test_equals_dense_decomposition(size, power, smoothing):
     data, dense = random_data(*size)
     x = transform(power=power, smoothing=smoothing)(data)[ITEM].x_behavior
     assert x.dtype == torch.float and x.shape == (size[1], 5)
-    _, value, vector = np.linalg.svd(normalised(dense, smoothing))
+    _, value, vector = np.linalg.svd(normalized(dense, smoothing))
     expected = vector[:5].T * value[:5] ** power
     sign = np.sign((expected * x.numpy()).sum(axis=0))
     assert np.allclose(x, expected * sign, atol=1e-5)
@@ -136,7 +136,7 @@ def test_held_out_interactions_do_not_matter():
     assert not torch.equal(datasets[0].targets('test').item, datasets[1].targets('test').item)
 
 
-def test_cold_items_get_the_mean_of_their_neighbours():
+def test_cold_items_get_the_mean_of_their_neighbors():
     text = torch.zeros(20, 3)
     text[:18] = torch.randn(18, 3, generator=torch.Generator().manual_seed(0))
     text[18] = 2 * text[4] + 0.01 * text[7]  # Content decides by direction.
@@ -318,7 +318,7 @@ def test_inference_mode():
     assert not x.is_inference() and torch.equal(x, transform()(data)[ITEM].x_behavior)
 
 
-def test_tokens_of_behaviour():
+def test_tokens_of_behavior():
     pytest.importorskip('faiss')
     dataset = SyntheticMultimodal(num_users=400, num_items=300, num_interactions=4000)
     data = InteractionSVD(16)(dataset[0])

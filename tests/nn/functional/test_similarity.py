@@ -5,7 +5,7 @@ from motor_geo.nn.conv import propagate
 from motor_geo.nn.functional.similarity import (
     block_rows,
     merge_edges,
-    neighbour_edges,
+    neighbor_edges,
     row_sum_norm,
     top_k_cosine,
 )
@@ -84,8 +84,8 @@ def test_row_sum_norm_by_hand():
     torch.testing.assert_close(actual, expected)
 
 
-def test_neighbour_edges():
-    edge_index = neighbour_edges(torch.tensor([[0, 2], [1, 0]]))
+def test_neighbor_edges():
+    edge_index = neighbor_edges(torch.tensor([[0, 2], [1, 0]]))
     assert edge_index.tolist() == [[0, 2, 1, 0], [0, 0, 1, 1]]
 
 

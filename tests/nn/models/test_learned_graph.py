@@ -137,7 +137,7 @@ def test_ranks_more_items_than_in_training(Model):
     # A new item has no training edge: its vector stays at every hop.
     h = out.item[59] - model.encode_items(more)[59]
     torch.testing.assert_close(h.norm(), torch.tensor(1.0))
-    # Its neighbours come from its own features, and the old graph is back after.
+    # Its neighbors come from its own features, and the old graph is back after.
     before, more['item'].x_text = out.item, more['item'].x_text.clone()
     more['item'].x_text[59] *= -1
     assert not torch.allclose(model(more).item[59], before[59])

@@ -133,7 +133,7 @@ def test_mgcn_gradient_reaches_items_from_both_views():
 
 def test_mgcn_item_without_edges():
     # Its content is its own vector over L + 1, and its modal view is that of
-    # its neighbours in the item graphs.
+    # its neighbors in the item graphs.
     case, model, _ = golden(train_features=False)
     data = case.data('cosine')
     edge_index = data[RATES].edge_index
@@ -188,7 +188,7 @@ def test_mgcn_is_id_free():
         assert n not in value.shape
 
     # Two copies of item 4 that nobody knows: in the graphs, they have its
-    # neighbours, and themselves instead of it.
+    # neighbors, and themselves instead of it.
     before = model(data)
     for key in ['x_image', 'x_text', 'token_id']:
         data['item'][key] = torch.cat([data['item'][key], data['item'][key][[4, 4]]])

@@ -150,7 +150,7 @@ def test_mmgcn_one_layer_by_hand():
     torch.testing.assert_close(torch.cat(model(data)), expected)
 
 
-def test_mmgcn_regularisation_counts_both_items():
+def test_mmgcn_regularization_counts_both_items():
     case = GoldenCase('mmgcn')
     model, data, _, _, tables = build(case, reg_weight=0.5)
     batch = Batch(torch.tensor([3, 3]), torch.tensor([1, 2]), torch.tensor([4, 5]))
@@ -208,7 +208,7 @@ def test_mmgcn_latent_channels_of_any_modality():
     assert model(data).item.shape == (case.hyper['N'], 8)
 
 
-def test_mmgcn_initialisation():
+def test_mmgcn_initialization():
     case = GoldenCase('mmgcn')
     model, data, *_ = build(case)
     before = {name: value.clone() for name, value in model.named_parameters()}
