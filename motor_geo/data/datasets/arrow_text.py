@@ -65,4 +65,7 @@ def _fields(column: Any) -> Fields:
     _, offsets, content = column.buffers()
     first = column.offset
     place = np.frombuffer(offsets, np.int32)[first : first + len(column) + 1].astype(np.int64)
-    return Fields(np.frombuffer(content, np.uint8), place[:-1], np.diff(place))
+    # If all fields are empty, there is no byte to look at.
+    empty = content is None or content.size == 0
+    buffer = np.zeros(1, np.uint8) if empty else np.frombuffer(content, np.uint8)
+    return Fields(buffer, place[:-1], np.diff(place))

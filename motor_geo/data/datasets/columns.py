@@ -26,7 +26,7 @@ class Ids(NamedTuple):
 
 
 @dataclass
-class Table:
+class Columns:
     r"""Columns of a file, and the place of each row in it."""
 
     path: str
@@ -34,7 +34,7 @@ class Table:
     numbers: dict[str, np.ndarray] = field(default_factory=dict)
     unit: str = 'line'
     lines: np.ndarray | None = None
-    parts: Sequence[Table] = ()  # Of a table that was put together.
+    parts: Sequence[Columns] = ()  # Of a table that was put together.
 
     def place(self, row: int) -> str:
         r"""The line (text, the header is line 1) or the row (others, from 0)."""
@@ -144,7 +144,7 @@ class Fields(NamedTuple):
 Column = Fields | np.ndarray
 
 
-def as_ids(table: Table, name: str, column: Column) -> Ids:
+def as_ids(table: Columns, name: str, column: Column) -> Ids:
     r"""Integer ids if all are spelled as integers, text otherwise."""
     if isinstance(column, np.ndarray):
         if column.dtype.kind not in 'iu':
@@ -185,7 +185,7 @@ def distinct(value: np.ndarray) -> Ids:
     return Ids(np.flatnonzero(seen) + low, (np.cumsum(seen) - 1)[value - low])
 
 
-def question_numbers(table: Table, name: str) -> None:
+def question_numbers(table: Columns, name: str) -> None:
     r"""Warns of text ids such as :obj:`12.0`.
 
     Raises:
@@ -220,7 +220,7 @@ def question_numbers(table: Table, name: str) -> None:
     )
 
 
-def as_numbers(table: Table, name: str, column: Column, kind: str) -> np.ndarray:
+def as_numbers(table: Columns, name: str, column: Column, kind: str) -> np.ndarray:
     r"""Finite numbers.
 
     Args:
@@ -255,9 +255,9 @@ def as_numbers(table: Table, name: str, column: Column, kind: str) -> np.ndarray
     return value
 
 
-def stack(path: str, tables: Sequence[Table]) -> Table:
+def stack(path: str, tables: Sequence[Columns]) -> Columns:
     r"""The rows of several tables with the same columns, one after the other."""
-    out = Table(path, parts=tables)
+    out = Columns(path, parts=tables)
     for name in tables[0].ids:
         columns = [table.ids[name] for table in tables]
         values = [ids.values for ids in columns]

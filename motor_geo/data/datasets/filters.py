@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from motor_geo.data.datasets.base import unique_pairs
-from motor_geo.data.datasets.columns import Table
+from motor_geo.data.datasets.columns import Columns
 from motor_geo.data.datasets.messages import listed
 from motor_geo.data.datasets.split import SPLITS
 from motor_geo.data.datasets.subsample import core_mask
@@ -51,7 +51,7 @@ class Options(NamedTuple):
 class Interactions(NamedTuple):
     r"""Interactions, items and features before anything is taken away."""
 
-    table: Table
+    table: Columns
     names: Mapping[str, str]  # Of the columns.
     user: np.ndarray
     item: np.ndarray

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from motor_geo.data.datasets.columns import Column, Fields, Table
+from motor_geo.data.datasets.columns import Column, Columns, Fields
 from motor_geo.data.datasets.layouts import TIMED
 from motor_geo.data.datasets.messages import clipped
 from motor_geo.data.datasets.names import find_columns
@@ -24,7 +24,7 @@ def read_frame(
     given: Mapping[str, str | None],
     wanted: Sequence[str] = (),
     needed: Sequence[str] = ('user', 'item'),
-) -> tuple[Table, dict[str, str]]:
+) -> tuple[Columns, dict[str, str]]:
     r"""Reads columns of a table in memory.
 
     Args:
@@ -49,7 +49,7 @@ def read_frame(
         if split in TIMED:
             (needed if TIMED[split] == 'needed' else optional).append('time')
     names = find_columns(name, header, given, needed, optional)
-    table = Table(name, unit='row')
+    table = Columns(name, unit='row')
     columns = take(table, list(names.values()))
     sizes = {len(x if isinstance(x, np.ndarray) else x.start) for x in columns.values()}
     if len(sizes) > 1 or 0 in sizes:
@@ -90,13 +90,13 @@ def _open(frame: Any) -> tuple[list[str], Any]:
             f'{clipped(type(frame).__name__)}'
         )
 
-    def take(table: Table, names: Sequence[str]) -> dict[str, Column]:
+    def take(table: Columns, names: Sequence[str]) -> dict[str, Column]:
         return {column: _column(table, column, frame[column]) for column in names}
 
     return header, take
 
 
-def _column(table: Table, name: str, values: Any) -> Column:
+def _column(table: Columns, name: str, values: Any) -> Column:
     if hasattr(values, 'detach'):
         values = values.detach().cpu()
     array = np.asarray(values.to_numpy() if hasattr(values, 'to_numpy') else values)

@@ -7,7 +7,7 @@ import warnings
 
 import numpy as np
 
-from motor_geo.data.datasets.columns import Table
+from motor_geo.data.datasets.columns import Columns
 from motor_geo.data.datasets.messages import clipped
 from motor_geo.data.datasets.names import find_columns
 from motor_geo.data.datasets.reader import read_header, read_table
@@ -15,7 +15,7 @@ from motor_geo.data.datasets.reader import read_header, read_table
 MAX_MISSING = 1e-3  # Released files lack a few ids, whose indices must stay what they are.
 
 
-def index_ids(table: Table, column: str, reindex: bool) -> tuple[np.ndarray, np.ndarray]:
+def index_ids(table: Columns, column: str, reindex: bool) -> tuple[np.ndarray, np.ndarray]:
     r"""Raw ids and indices of ids that no other file refers to."""
     values, codes = table.ids[column]
     if reindex or values.dtype.kind != 'i':
@@ -39,7 +39,9 @@ def index_ids(table: Table, column: str, reindex: bool) -> tuple[np.ndarray, np.
     return np.arange(size), values[codes]
 
 
-def index_by_row(table: Table, column: str, rows: int, path: str) -> tuple[np.ndarray, np.ndarray]:
+def index_by_row(
+    table: Columns, column: str, rows: int, path: str
+) -> tuple[np.ndarray, np.ndarray]:
     r"""Item ids that are rows of the feature matrices."""
     values, codes = table.ids[column]
     if values.dtype.kind != 'i':
@@ -72,7 +74,7 @@ def find_items(folder: str) -> str | None:
     return found[0] if found else None
 
 
-def check_distinct(items: Table, name: str) -> None:
+def check_distinct(items: Columns, name: str) -> None:
     r"""Raises a :class:`ValueError` that names the line of an item that is in
     a list again.
     """
@@ -87,7 +89,7 @@ def check_distinct(items: Table, name: str) -> None:
 
 
 def index_by_list(
-    table: Table, column: str, items: str | Table, name: str | None
+    table: Columns, column: str, items: str | Columns, name: str | None
 ) -> tuple[np.ndarray, np.ndarray]:
     r"""Item ids that are looked up in the list of items.
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from motor_geo.data.datasets.columns import Fields, Ids, Table, as_ids, stack
+from motor_geo.data.datasets.columns import Columns, Fields, Ids, as_ids, stack
 from motor_geo.data.datasets.messages import clipped, listed
 from motor_geo.data.datasets.names import STANDARD, find_columns
 from motor_geo.data.datasets.reader import PACKED, read_bytes, read_header, read_table
@@ -120,7 +120,7 @@ def read_source(
     split: str | None,
     given: Mapping[str, str | None],
     wanted: Sequence[str] = (),
-) -> tuple[Table, dict[str, str]]:
+) -> tuple[Columns, dict[str, str]]:
     r"""Reads the interactions.
 
     Args:
@@ -132,7 +132,7 @@ def read_source(
     Returns:
         The table, and names of its columns by what they hold.
     """
-    tables: list[Table] = []
+    tables: list[Columns] = []
     names: dict[str, str] = {}
     for position, path in enumerate(source.files):
         if path.endswith('.json'):
@@ -165,7 +165,7 @@ def _read_file(
     given: Mapping[str, str | None],
     wanted: Sequence[str],
     announce: bool,
-) -> tuple[Table, dict[str, str]]:
+) -> tuple[Columns, dict[str, str]]:
     header = read_header(path)
     needed, optional = ['user', 'item', *wanted], list[str]()
     if source.labels is None and split in (None, 'column'):
@@ -193,7 +193,7 @@ def _read_file(
     return table, names
 
 
-def read_lists(path: str) -> Table:
+def read_lists(path: str) -> Columns:
     r"""Lists of items by user, :obj:`{"0": [3, 7], ...}`, as a table."""
     try:
         content = json.loads(read_bytes(path))
@@ -214,7 +214,7 @@ def read_lists(path: str) -> Table:
             )
         users += [user] * len(entries)
         items += map(str, entries)
-    table = Table(path, unit='pair')
+    table = Columns(path, unit='pair')
     names = STANDARD['user'], STANDARD['item']
     for name, values in zip(names, (users, items)):
         empty = Ids(np.empty(0, np.int64), np.empty(0, np.int64))

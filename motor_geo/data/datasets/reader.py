@@ -20,8 +20,8 @@ from torch import Tensor
 from motor_geo.data.datasets.arrow_text import split_with_arrow
 from motor_geo.data.datasets.columns import (
     Column,
+    Columns,
     Fields,
-    Table,
     as_ids,
     as_numbers,
     question_numbers,
@@ -41,7 +41,7 @@ def read_table(
     numbers: Sequence[str] = (),
     optional: Sequence[str] = (),
     times: Sequence[str] = (),
-) -> Table:
+) -> Columns:
     r"""Reads columns of a comma- or tab-separated file with a header, or of a
     Parquet file. What was read from a large text file is kept on disk, keyed by
     the content of the file.
@@ -63,7 +63,7 @@ def read_table(
         ValueError: If the file is empty or malformed; the message names the
             file, the line and what was expected.
     """
-    table = Table(path)
+    table = Columns(path)
     kinds = {name: 'integer' for name in integers} | {name: 'number' for name in numbers}
     kinds |= {name: 'time' for name in times}
     if path.endswith('.parquet'):
@@ -73,7 +73,7 @@ def read_table(
     else:
 
         def compute() -> dict[str, Tensor]:
-            table = Table(path)
+            table = Columns(path)
             convert(table, _read_text(table, ids, list(kinds), optional), ids, kinds)
             return table.state_dict()
 
@@ -87,7 +87,7 @@ def read_table(
 
 
 def convert(
-    table: Table, columns: dict[str, Column], ids: Sequence[str], kinds: dict[str, str]
+    table: Columns, columns: dict[str, Column], ids: Sequence[str], kinds: dict[str, str]
 ) -> None:
     r"""Puts raw columns into a table as ids and numbers."""
     for name in ids:
@@ -163,7 +163,7 @@ def _select(
 
 
 def _read_text(
-    table: Table, ids: Sequence[str], others: Sequence[str], optional: Sequence[str]
+    table: Columns, ids: Sequence[str], others: Sequence[str], optional: Sequence[str]
 ) -> dict[str, Column]:
     path, names = table.path, [*ids, *others]
     raw = read_bytes(path).removeprefix(b'\xef\xbb\xbf').rstrip(b'\r\n')
@@ -197,7 +197,7 @@ def _read_text(
 
 
 def _split_plain(
-    table: Table, raw: bytes, offset: int, delimiter: int, columns: dict[str, int], width: int
+    table: Columns, raw: bytes, offset: int, delimiter: int, columns: dict[str, int], width: int
 ) -> dict[str, Column]:
     buffer = np.frombuffer(raw, np.uint8)[offset:]
     stop = np.flatnonzero((buffer == delimiter) | (buffer == NEWLINE))
@@ -219,7 +219,7 @@ def _split_plain(
 
 
 def _split_quoted(
-    table: Table, raw: bytes, columns: dict[str, int], width: int
+    table: Columns, raw: bytes, columns: dict[str, int], width: int
 ) -> dict[str, Column]:
     try:
         text = raw.decode()
@@ -257,13 +257,13 @@ def _open_parquet(path: str) -> Any:
         raise ValueError(f"'{path}' cannot be read as Parquet: {error}") from error
 
 
-def _read_parquet(table: Table, names: list[str], optional: Sequence[str]) -> dict[str, Column]:
+def _read_parquet(table: Columns, names: list[str], optional: Sequence[str]) -> dict[str, Column]:
     with _open_parquet(table.path) as file:
         selected = _select(table.path, file.schema_arrow.names, names, optional)
         return arrow_columns(table, file.read(columns=list(selected)), list(selected))
 
 
-def arrow_columns(table: Table, content: Any, names: Sequence[str]) -> dict[str, Column]:
+def arrow_columns(table: Columns, content: Any, names: Sequence[str]) -> dict[str, Column]:
     r"""Columns of a :class:`pyarrow.Table`."""
     import pyarrow as pa
 

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 import torch_geometric
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from motor_geo.data.datasets import reader
@@ -306,6 +306,8 @@ odd = st.sampled_from(
 
 
 @settings(max_examples=60, deadline=None)
+@example([('0', '')], '\t', b'')  # A column without a byte.
+@example([('', '')], ',', b'\n')
 @given(
     st.lists(st.tuples(st.one_of(identifier, odd), st.one_of(st.integers(0, 9).map(str), odd))),
     st.sampled_from(['\t', ',']),
