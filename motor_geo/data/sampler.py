@@ -128,7 +128,7 @@ class BPRSampler:
         warnings.warn(
             f'User{"s" if len(users) > 1 else ""} {", ".join(names)}{more} interacted with '
             f'{count}, so no negative item exists; their pairs are left out of training.',
-            stacklevel=3,
+            stacklevel=1,
         )
         self.user, self.pos = self.user[keep], self.pos[keep]
 
