@@ -22,7 +22,7 @@ from motor_geo.nn.models import Recommender
 from motor_geo.nn.token_cross import MODES
 from motor_geo.pipeline.config import Config, RunConfig, arguments_of
 from motor_geo.pipeline.flags import UNHASHED
-from motor_geo.typing import ITEM
+from motor_geo.typing import ITEM, modalities
 from motor_geo.utils.cache import fingerprint
 from motor_geo.utils.errors import ConfigError
 from motor_geo.utils.lazy import check_graph, declared_transforms
@@ -193,11 +193,6 @@ def check_features(config: RunConfig, data: HeteroData) -> None:
     else:
         return
     raise ConfigError(expected)
-
-
-def modalities(data: HeteroData) -> list[str]:
-    r"""Names of the item features, sorted."""
-    return sorted(key[2:] for key in data[ITEM].keys() if key.startswith('x_'))
 
 
 def build_tokenizer(config: RunConfig, data: HeteroData) -> OPQTokenizer | None:

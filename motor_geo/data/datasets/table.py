@@ -22,6 +22,9 @@ from motor_geo.data.datasets.names import STANDARD
 from motor_geo.data.datasets.split import cold_items, split_interactions
 from motor_geo.data.datasets.subsample import drop_modalities, thin_training
 
+#: What a column is for, in the order of the arguments that name them.
+ROLES = ('user', 'item', 'time', 'label', 'rating', 'event')
+
 
 class TableDataset(RecommendationDataset):
     r"""A folder with interactions and features of items.
@@ -121,14 +124,7 @@ class TableDataset(RecommendationDataset):
         event = [event] if isinstance(event, str) else event
         options = Options(split, seed, train_share, missing_share, min_rating, event, core)
         options.check()
-        given = {
-            'user': user,
-            'item': item,
-            'time': time,
-            'label': label,
-            'rating': rating,
-            'event': event_column,
-        }
+        given = dict(zip(ROLES, (user, item, time, label, rating, event_column)))
         source = find_source(path)
         folder = source.folder
         table, names = read_source(source, split, given, options.columns)
@@ -228,14 +224,7 @@ class TableDataset(RecommendationDataset):
         event = [event] if isinstance(event, str) else event
         options = Options(split, seed, train_share, missing_share, min_rating, event, core)
         options.check()
-        given = {
-            'user': user,
-            'item': item,
-            'time': time,
-            'label': label,
-            'rating': rating,
-            'event': event_column,
-        }
+        given = dict(zip(ROLES, (user, item, time, label, rating, event_column)))
         table, names = read_frame(interactions, name, split, given, options.columns)
         arrays = {m: _as_array(x) for m, x in (features or {}).items()}
         present = {m: _as_array(mask) for m, mask in (masks or {}).items()}
