@@ -87,14 +87,18 @@ class GoldenCase:
 
     def assert_gradients(self, losses, parameters, prefix=''):
         r"""Compares gradients of the total loss. `parameters` maps names in the
-        case to parameters.
+        case to parameters; a tuple of names share the columns of one.
         """
         total = torch.stack(list(losses.values())).sum()
         tensors = list(parameters.values())
         gradients = torch.autograd.grad(total, tensors, allow_unused=True)
         for (name, tensor), gradient in zip(parameters.items(), gradients):
             gradient = torch.zeros_like(tensor) if gradient is None else gradient
-            self.assert_gradient(gradient, name, prefix)
+            if isinstance(name, str):
+                self.assert_gradient(gradient, name, prefix)
+            else:
+                for part, own in zip(gradient.chunk(len(name), dim=1), name):
+                    self.assert_gradient(part, own, prefix)
 
     def assert_gradient(self, gradient, name, prefix=''):
         r"""Compares a gradient and its norm, whichever the case holds."""
@@ -121,6 +125,8 @@ class GoldenCase:
         r"""Copies arrays of the case into parameters."""
         with torch.no_grad():
             for name, parameter in parameters.items():
-                assert parameter.shape == self[name].shape, name
-                parameter.copy_(self[name])
+                parts = [self[part] for part in ([name] if isinstance(name, str) else name)]
+                value = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+                assert parameter.shape == value.shape, name
+                parameter.copy_(value)
         return parameters

@@ -14,6 +14,7 @@ from .lirdrec import LIRDRec
 from .mgcn import MGCN
 from .micro import MICRO
 from .mmgcn import MMGCN
+from .pgl import PGL
 from .recommender import Recommender, num_nodes
 from .slmrec import SLMRec
 from .vbpr import VBPR
@@ -35,6 +36,7 @@ MODELS: dict[str, type[Recommender]] = {
         MICRO,
         LGMRec,
         MMGCN,
+        PGL,
     )
 }
 
