@@ -17,6 +17,7 @@ from .mmgcn import MMGCN
 from .pgl import PGL
 from .recommender import Recommender, num_nodes
 from .slmrec import SLMRec
+from .smore import SMORE
 from .vbpr import VBPR
 
 MODELS: dict[str, type[Recommender]] = {
@@ -37,6 +38,7 @@ MODELS: dict[str, type[Recommender]] = {
         LGMRec,
         MMGCN,
         PGL,
+        SMORE,
     )
 }
 
