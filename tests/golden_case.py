@@ -44,9 +44,9 @@ class GoldenCase:
         names = 'batch_users', 'batch_pos_items', 'batch_neg_items'
         return Batch(*(self[name] for name in names))
 
-    def data(self, weighting=None):
+    def data(self, weighting=None, users=False):
         r"""The graph; with the item graphs of `ItemKNN` if `weighting` is
-        given.
+        given, and with the user graph of `UserKNN` if `users` is true.
         """
         data = HeteroData()
         data['user'].num_nodes = self.hyper['M']
@@ -60,6 +60,13 @@ class GoldenCase:
 
             data = ItemKNN(k=self.hyper['k'], weighting=weighting, cache=False)(data)
             assert all(similar(m) in data.edge_types for m in self.modalities)
+        if users:
+            from motor_geo.data import UserKNN
+
+            default = torch.get_default_dtype()
+            torch.set_default_dtype(self.dtype)
+            data = UserKNN(k=self.hyper['k_user'], cache=False)(data)
+            torch.set_default_dtype(default)
         return data
 
     def assert_close(self, actual, key):
@@ -73,17 +80,22 @@ class GoldenCase:
             atol = 1e-5 * float(expected.abs().max())
             self._compare('outputs', actual, expected, atol=atol, rtol=0)
 
-    def assert_loss(self, losses, weights, prefix=''):
+    def assert_loss(self, losses, weights, prefix='', idle=()):
         r"""Compares every loss term and the total. `weights` maps the terms of
-        the model to `(name in the case, weight)`.
+        the model to `(names in the case, weight)`; `idle` are pairs of terms
+        that change nothing, and are left out.
         """
         rtol = 1e-6 if self.dtype == torch.float64 else 1e-5
         assert set(losses) == set(weights)
         for term, (name, weight) in weights.items():
-            expected = self[f'{prefix}{name}'] * weight
+            names = [name] if isinstance(name, str) else name
+            expected = sum(self[f'{prefix}{name}'] for name in names) * weight
             self._compare('losses', losses[term], expected, atol=1e-9, rtol=rtol)
         total = torch.stack(list(losses.values())).sum()
-        self._compare('losses', total, self[f'{prefix}loss_total'], atol=1e-9, rtol=rtol)
+        expected = self[f'{prefix}loss_total']
+        for name, weight in idle:
+            expected = expected - weight * self[f'{prefix}{name}']
+        self._compare('losses', total, expected, atol=1e-9, rtol=rtol)
 
     def assert_gradients(self, losses, parameters, prefix=''):
         r"""Compares gradients of the total loss. `parameters` maps names in the

@@ -2,8 +2,12 @@ r"""Backbones: a file each, and a line here."""
 
 from .bm3 import BM3
 from .bpr import BPR
+from .cohesion import COHESION
+from .dragon import DRAGON
+from .dualgnn import DualGNN
 from .freedom import FREEDOM
 from .grcn import GRCN
+from .gume import GUME
 from .item_features import ItemFeatures
 from .item_graph import ItemGraph, modality_weights
 from .lattice import LATTICE
@@ -39,6 +43,10 @@ MODELS: dict[str, type[Recommender]] = {
         MMGCN,
         PGL,
         SMORE,
+        GUME,
+        DRAGON,
+        DualGNN,
+        COHESION,
     )
 }
 
