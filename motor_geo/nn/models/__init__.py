@@ -1,8 +1,10 @@
 r"""Backbones: a file each, and a line here."""
 
+from .alignrec import AlignRec
 from .bm3 import BM3
 from .bpr import BPR
 from .cohesion import COHESION
+from .deepstyle import DeepStyle
 from .dragon import DRAGON
 from .dualgnn import DualGNN
 from .freedom import FREEDOM
@@ -20,9 +22,12 @@ from .micro import MICRO
 from .mmgcn import MMGCN
 from .pgl import PGL
 from .recommender import Recommender, num_nodes
+from .selfcf import SelfCF
+from .simgcl import SimGCL
 from .slmrec import SLMRec
 from .smore import SMORE
 from .vbpr import VBPR
+from .xsimgcl import XSimGCL
 
 MODELS: dict[str, type[Recommender]] = {
     model.__name__: model
@@ -47,6 +52,11 @@ MODELS: dict[str, type[Recommender]] = {
         DRAGON,
         DualGNN,
         COHESION,
+        AlignRec,
+        SelfCF,
+        DeepStyle,
+        SimGCL,
+        XSimGCL,
     )
 }
 

@@ -106,6 +106,11 @@ class COHESION(PreferenceRecommender):
         self.id_hidden = nn.Linear(channels, 4 * channels).requires_grad_(False)
         self.id_out = nn.Linear(4 * channels, channels).requires_grad_(False)
 
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        self.id_hidden.reset_parameters()
+        self.id_out.reset_parameters()
+
     def branch(self, user: Tensor, x: Tensor, item: Tensor, graph: BipartiteGraph) -> Embeddings:
         r"""Vectors :math:`\mathbf{X}` of a block, from preferences **[M, d]**,
         encoded features **[N, d]** and item vectors **[N, d]**.
