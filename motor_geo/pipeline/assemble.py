@@ -19,6 +19,7 @@ from torch_geometric.transforms import BaseTransform
 
 from motor_geo.data import InteractionSVD, ItemKNN, OPQTokenizer, RecommendationDataset
 from motor_geo.nn.models import Recommender
+from motor_geo.nn.objective import PublishedLoss
 from motor_geo.nn.token_cross import MODES
 from motor_geo.pipeline.config import Config, RunConfig, arguments_of
 from motor_geo.pipeline.flags import UNHASHED
@@ -123,6 +124,8 @@ def run_fingerprint(config: RunConfig | Config, data: str) -> str:
     """
     if isinstance(config, RunConfig):
         config = config.to_dict()
+    if config['loss']['name'] == 'published':  # As before there was a choice.
+        config = {key: value for key, value in config.items() if key != 'loss'}
     trainer = {k: v for k, v in config['trainer'].items() if k not in ('epochs', 'progress')}
     parts = {k: v for k, v in config.items() if k not in ('data', *UNHASHED)}
     return fingerprint(data, {**parts, 'trainer': trainer})
@@ -285,6 +288,10 @@ def build_model(config: RunConfig, data: HeteroData, tokenizer: OPQTokenizer | N
         encoder = build_item_encoder(config, data, tokenizer)
     with named('model'):
         model = config.target('model')(data, item_encoder=encoder, **options)
+    with named('loss'):
+        objective = config.target('loss')(**config.options('loss'))
+    if not isinstance(objective, PublishedLoss):
+        model.set_objective(objective)
     if encoder is not None and not any(module is encoder for module in model.modules()):
         raise ConfigError(
             f"model: '{config.model['name']}' does not use the item encoder of --items "

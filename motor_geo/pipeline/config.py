@@ -26,6 +26,7 @@ from motor_geo.engine.evaluator import Evaluator
 from motor_geo.engine.trainer import Trainer
 from motor_geo.nn import FeatureProjection, IDEmbedding, TokenCrossEncoder
 from motor_geo.nn.models import MODELS, Recommender
+from motor_geo.nn.objective import LOSSES, RankingLoss
 from motor_geo.nn.token_cross import MODES
 from motor_geo.pipeline.flags import (
     CHOICES,
@@ -82,6 +83,7 @@ KINDS: dict[str, tuple[Mapping[str, type], type, str, str]] = {
     'data': (DATASETS, Dataset, 'motor_geo.datasets', 'data set'),
     'model': (MODELS, Recommender, 'motor_geo.models', 'model'),
     'items': (ITEMS, nn.Module, 'motor_geo.items', 'item encoder'),
+    'loss': (LOSSES, RankingLoss, 'motor_geo.losses', 'loss'),
 }
 #: Arguments that are no options, since the assembly fills them in.
 DERIVED = {
@@ -106,13 +108,14 @@ Section = Mapping[str, Any]
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(General):
     r"""Every option of a run. Sections are mappings from the arguments of a
-    constructor to their values; :obj:`data`, :obj:`model` and :obj:`items`
-    also have the :obj:`name` of what is constructed.
+    constructor to their values; :obj:`data`, :obj:`model`, :obj:`items` and
+    :obj:`loss` also have the :obj:`name` of what is constructed.
 
     Args:
         data: The data set.
         model: The backbone.
         items: The item encoder.
+        loss: What ranks items in training.
         tokenizer: Options of :class:`~motor_geo.data.OPQTokenizer`.
         svd: Options of :class:`~motor_geo.data.InteractionSVD`.
         graph: Options of :class:`~motor_geo.data.ItemKNN`.
@@ -124,6 +127,7 @@ class RunConfig(General):
     data: Section
     model: Section
     items: Section
+    loss: Section
     tokenizer: Section
     svd: Section
     graph: Section

@@ -214,6 +214,7 @@ def summarize(
         'data': assembly.dataset.name,
         'model': config.model['name'],
         'items': config.items['name'],
+        'loss': config.loss['name'],
         'seed': config.seed,
         'epochs': fit.epochs,
         'best_epoch': fit.best_epoch,
@@ -254,6 +255,7 @@ def check_folder(config: RunConfig, out: str) -> None:
     path = osp.join(out, 'config.yaml')
     if osp.exists(path):
         old, new = flatten(read_yaml(path)), flatten(yaml.safe_load(dump(config)))
+        old.setdefault('loss.name', 'published')  # As before there was a choice.
         free = {*UNHASHED, 'trainer.epochs', 'trainer.progress'}
         free |= {f'data.{key}' for key in PLACES}  # `check_data` compares what is in there.
         if osp.isabs(str(old.get('data.name'))) and osp.isabs(new['data.name']):
