@@ -46,7 +46,7 @@ class EASE(ItemSimilarity):
             pairs of items do not fit into memory.
     """
 
-    def __init__(self, data: HeteroData, reg_weight: float = 250.0, edge_type: EdgeType = RATES):
+    def __init__(self, data: HeteroData, reg_weight: float = 300.0, edge_type: EdgeType = RATES):
         super().__init__(data, edge_type)
         if reg_weight <= 0:
             raise ValueError(f"'reg_weight' must be positive (got {reg_weight})")

@@ -51,8 +51,8 @@ class IALS(FittedRecommender):
         self,
         data: HeteroData,
         channels: int = 64,
-        alpha: float = 10.0,
-        reg_weight: float = 10.0,
+        alpha: float = 100.0,
+        reg_weight: float = 100.0,
         edge_type: EdgeType = RATES,
     ):
         super().__init__(data, edge_type)

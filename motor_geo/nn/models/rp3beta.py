@@ -53,7 +53,7 @@ class RP3beta(ItemSimilarity):
         data: HeteroData,
         k: int = 100,
         alpha: float = 1.0,
-        beta: float = 0.6,
+        beta: float = 0.4,
         edge_type: EdgeType = RATES,
     ):
         super().__init__(data, edge_type)
