@@ -1,11 +1,18 @@
-r"""Backbones: a file each, and a line here."""
+r"""Backbones, and models that are fitted without gradient steps: a file each, and a
+line here.
+"""
 
 from .bm3 import BM3
 from .bpr import BPR
+from .ease import EASE
+from .fitted import FittedRecommender
 from .freedom import FREEDOM
 from .grcn import GRCN
+from .ials import IALS
 from .item_features import ItemFeatures
 from .item_graph import ItemGraph, modality_weights
+from .item_knn import ItemKNN
+from .item_similarity import ItemSimilarity
 from .lattice import LATTICE
 from .layergcn import LayerGCN
 from .lgmrec import LGMRec
@@ -14,7 +21,9 @@ from .lirdrec import LIRDRec
 from .mgcn import MGCN
 from .micro import MICRO
 from .mmgcn import MMGCN
+from .popularity import Popularity
 from .recommender import Recommender, num_nodes
+from .rp3beta import RP3beta
 from .slmrec import SLMRec
 from .vbpr import VBPR
 
@@ -37,13 +46,21 @@ MODELS: dict[str, type[Recommender]] = {
         MMGCN,
     )
 }
+#: Models that are fitted in closed form or by a solver of their own.
+FITTED: dict[str, type[FittedRecommender]] = {
+    model.__name__: model for model in (Popularity, ItemKNN, RP3beta, EASE, IALS)
+}
 
 __all__ = [
+    'FITTED',
     'MODELS',
+    'FittedRecommender',
     'ItemFeatures',
     'ItemGraph',
+    'ItemSimilarity',
     'Recommender',
     'modality_weights',
     'num_nodes',
     *MODELS,
+    *FITTED,
 ]
