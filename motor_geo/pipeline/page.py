@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import os.path as osp
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from motor_geo.pipeline.flags import Config
-from motor_geo.utils.errors import ConfigError, run_command
+from motor_geo.utils.errors import ConfigError, one_line, run_command
 from motor_geo.utils.memory import tune_process
 
 if TYPE_CHECKING:
@@ -94,6 +95,30 @@ def write_page(
         with open(temporary, 'w', encoding='utf-8', newline='\n') as file:
             file.write(text)
     return path
+
+
+def write_last(folder: str, device: str = 'auto') -> str | None:
+    r"""The path of the page of a run that has just ended. It is written unless
+    it is there already; what goes wrong is a warning.
+
+    Args:
+        folder: The folder of the run.
+        device: Where the model ranks.
+    """
+    path, result = osp.join(folder, PAGE), osp.join(folder, 'result.json')
+    if osp.exists(path) and osp.getmtime(path) >= osp.getmtime(result):
+        return path
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # The run has shown them.
+            return write_page(folder, device=device)
+    except Exception as error:  # A finished run does not fail for its page.
+        warnings.warn(
+            f"The page of '{folder}' could not be written ({type(error).__name__}: "
+            f'{one_line(error)})',
+            stacklevel=2,
+        )
+        return None
 
 
 def build_page(

@@ -169,7 +169,7 @@ def users(run: LoadedRun, catalog: Catalog, values: Mapping[str, np.ndarray]) ->
     if split is None:
         targets = EvalTargets.from_pairs(np.empty(0, int), np.empty(0, int))
         some = train[0].unique()
-        groups = {'Users drawn at random': some}
+        groups = {'users, drawn at random': some}
     else:
         targets = dataset.targets(split).distinct()
         groups = _draw_from(targets, values)
@@ -202,7 +202,7 @@ def users(run: LoadedRun, catalog: Catalog, values: Mapping[str, np.ndarray]) ->
             for i, user in enumerate(group.tolist())
         ]
         start += group.numel()
-        blocks += [Text(name, f'{name}:'), Cards(cards, wide=True)]
+        blocks += [Text('Users', f'{len(cards)} {name}:'), Cards(cards, wide=True)]
     return Section('Lists of a few users', blocks)
 
 
@@ -210,12 +210,12 @@ def _draw_from(targets: EvalTargets, values: Mapping[str, np.ndarray]) -> dict[s
     r"""Users by whether a held-out item is in the list that is shown."""
     rank, total = values.get('rank'), f'{len(targets):,}'
     if rank is None or len(rank) != targets.item.numel():
-        return {f'Drawn at random from {total} users': targets.user}
+        return {f'drawn at random from {total} users': targets.user}
     row, _ = targets.index
     hit = torch.zeros(len(targets), dtype=torch.bool)
     hit[row[torch.from_numpy(rank < LENGTH)]] = True
     return {
-        f'Drawn from the {int(mask.sum()):,} of {total} users {word} a held-out item among the '
+        f'drawn from the {int(mask.sum()):,} of {total} users {word} a held-out item among the '
         f'first {LENGTH}': targets.user[mask]
         for word, mask in (('with', hit), ('without', ~hit))
     }

@@ -199,7 +199,7 @@ def training(run: FinishedRun, controls: Sequence[FinishedRun]) -> Section | Non
     marks = {entry['epoch']: entry for entry in epochs}
     if best in marks and run.result['val']:
         series.append(Series(f'best epoch, {best}', [best], [marks[best]['loss']]))
-    blocks = [Figure('loss', 'Loss', 'line', 'epoch', 'loss', series, panels='training')]
+    blocks: list[Any] = [Figure('loss', 'Loss', 'line', 'epoch', 'loss', series, panels='training')]
     metric = str(run.options.get('trainer.metric'))
     if all(metric in entry['val'] for entry in epochs):
         series = [Series('this run', x, [entry['val'][metric] for entry in epochs])]
@@ -214,6 +214,9 @@ def training(run: FinishedRun, controls: Sequence[FinishedRun]) -> Section | Non
         title = f'{spelled(metric)} on validation'
         figure = Figure('validation', title, 'line', 'epoch', title, series, panels='training')
         blocks.insert(0, figure)
+    if best == run.result['epochs'] == run.options.get('trainer.epochs'):
+        note = 'The best epoch is the last one that was allowed: more of them may do better.'
+        blocks.append(Text('Best epoch', note))
     return Section('Training', blocks)
 
 

@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 from motor_geo.report.document import Figure, Series
 
 WIDTH, HEIGHT = 400, 250
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 38
+LEFT, RIGHT, TOP, BOTTOM = 54, 12, 12, 44
 #: Colors have no meaning of their own: lines differ in their dashes, too.
 DASHES = ('none', '7 3', '2 3', '9 3 2 3', '4 4', '12 4')
 
@@ -50,7 +50,7 @@ def sketch(figure: Figure) -> Markup:
         across = [x for x in across if abs(x - round(x)) < 1e-9]
     for x in across:
         column, _ = place(x, low)
-        parts.append(_text(column, HEIGHT - BOTTOM + 16, 'middle', f'{x:.4g}'))
+        parts.append(_text(column, HEIGHT - BOTTOM + 18, 'middle', f'{x:.4g}'))
     parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4, 'middle', figure.xlabel))
     # The first line lies above the others, and marks above all lines.
     order = sorted(range(len(figure.series)), key=lambda i: (len(figure.series[i].x) == 1, -i))
