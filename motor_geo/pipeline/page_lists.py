@@ -155,7 +155,7 @@ def _common(own: Sequence[set[str]], frequency: Mapping[str, int], total: int) -
 
 
 @torch.no_grad()
-def users(run: LoadedRun, catalog: Catalog, values: Mapping[str, np.ndarray]) -> Section | None:
+def users(run: LoadedRun, catalog: Catalog, values: Mapping[str, np.ndarray]) -> Section:
     r"""A few users: what they had, what they would get, and what they took.
 
     Args:
@@ -164,17 +164,12 @@ def users(run: LoadedRun, catalog: Catalog, values: Mapping[str, np.ndarray]) ->
         values: The content of :obj:`per_user.npz`.
     """
     dataset, config = run.dataset, run.config
-    split = next((s for s in ('test', 'val') if len(dataset.targets(s))), None)
     train = run.data[RATES].edge_index.cpu()
-    if split is None:
-        targets = EvalTargets.from_pairs(np.empty(0, int), np.empty(0, int))
-        some = train[0].unique()
-        groups = {'users, drawn at random': some}
-    else:
-        targets = dataset.targets(split).distinct()
+    targets = dataset.targets('test').distinct()
+    if len(targets):
         groups = _draw_from(targets, values)
-    if not any(group.numel() for group in groups.values()):
-        return None
+    else:
+        groups = {'users, drawn at random': train[0].unique()}
     rng = np.random.default_rng(0)
     size = USERS // len(groups)
     drawn = {
@@ -184,7 +179,7 @@ def users(run: LoadedRun, catalog: Catalog, values: Mapping[str, np.ndarray]) ->
     }
     chosen = torch.cat(list(drawn.values()))
     exclude = excluded_pairs(run, 'train').cpu()
-    if split == 'test' and config.mask_validation:
+    if config.mask_validation:
         row, item = dataset.targets('val').index
         exclude = torch.cat([exclude, torch.stack([dataset.targets('val').user[row], item])], dim=1)
     depth = max(LENGTH, *config.evaluator['ks'])
@@ -198,7 +193,7 @@ def users(run: LoadedRun, catalog: Catalog, values: Mapping[str, np.ndarray]) ->
     start = 0
     for name, group in drawn.items():
         cards = [
-            _user(run, catalog, user, lists[start + i], train, targets, split, rng)
+            _user(run, catalog, user, lists[start + i], train, targets, rng)
             for i, user in enumerate(group.tolist())
         ]
         start += group.numel()
@@ -228,7 +223,6 @@ def _user(
     ranked: Tensor,
     train: Tensor,
     targets: EvalTargets,
-    split: str | None,
     rng: np.random.Generator,
 ) -> Card:
     r"""The lists of a user."""
@@ -237,7 +231,6 @@ def _user(
     bounds = [int(targets.ptr[i]) for p in place for i in (p, p + 1)] or [0, 0]
     took = targets.item[bounds[0] : bounds[1]].tolist()
     rank = {item: i + 1 for i, item in enumerate(ranked.tolist()) if item >= 0}
-    word = {'test': 'test', 'val': 'validation'}.get(split or '', '')
     shown = sorted(rng.permutation(before)[:BEFORE].tolist())
     some = f', {len(shown)} of {len(before):,} drawn' if len(before) > len(shown) else ''
     lists = [
@@ -245,14 +238,14 @@ def _user(
         ItemList(
             'Would get',
             [
-                catalog.item(i, f'✓ in {word}' if i in took else '', i in took)
+                catalog.item(i, '✓ in test' if i in took else '', i in took)
                 for i in ranked[:LENGTH].tolist()
                 if i >= 0
             ],
             ranked=True,
         ),
     ]
-    if split is not None:
+    if len(targets):
         items = [
             catalog.item(
                 i,
@@ -266,5 +259,5 @@ def _user(
             for i in sorted(took, key=lambda i: rank.get(i, len(ranked) + 1))[:LENGTH]
         ]
         some = f', best {len(items)} of {len(took):,}' if len(took) > len(items) else ''
-        lists.append(ItemList(f'Took in {word}{some}', items))
+        lists.append(ItemList(f'Took in test{some}', items))
     return Card(Item(f'User {run.dataset.user_ids[user]}'), lists)

@@ -52,42 +52,36 @@ def spelled(metric: str) -> str:
     return f'{name}@{k}' if k else name
 
 
-def split_of(run: FinishedRun) -> str | None:
-    r"""The split whose metrics tell how good a run is, if there is one."""
-    return next((split for split in SPLITS if run.result[split]), None)
-
-
 def main_metric(run: FinishedRun) -> str | None:
-    r"""Recall@20, or what stands in for it."""
-    found = run.result[split_of(run) or 'test']
+    r"""Recall@20, or what stands in for it; none without a test split."""
+    found = run.result['test']
     first = ('recall@20', str(run.options.get('trainer.metric')), *found)
     return next((metric for metric in first if metric in found), None)
 
 
 def answer(run: FinishedRun, controls: Sequence[FinishedRun], num_items: int) -> str:
     r"""The result in two sentences."""
-    result, split, metric = run.result, split_of(run), main_metric(run)
+    result, metric = run.result, main_metric(run)
     total, own = result['num_parameters'], result['num_item_parameters']
     rate = f'{own / num_items:,.4g}'
     size = f'Of its {total:,} parameters, {rate} belong to each item.'
     if own == 0:
         size = f'None of its {total:,} parameters belongs to an item.'
-    if split is None or metric is None:
-        return f'Nothing was held out to measure it by. {size}'
-    value = result[split][metric]
-    others = [
-        ('the control', f'{name}: ', control.result[split].get(metric))
+    if metric is None:
+        return f'No interactions were held out for testing. {size}'
+    value = result['test'][metric]
+    others = [('popularity', '', result['popularity'].get(metric))]
+    others += [
+        ('the control', f'{name}: ', control.result['test'].get(metric))
         for name, control in zip(labels(run, controls)[1:], controls)
     ]
-    if split == 'test':
-        others.insert(0, ('popularity', '', result['popularity'].get(metric)))
     phrases = [
         f'{_against(value, other)} {name} ({detail}{other:.4f})'
         for name, detail, other in others
         if other is not None
     ]
     tail = f': {", ".join(phrases)}' if phrases else ''
-    return f'{spelled(metric)} on {SPLITS[split]} is {value:.4f}{tail}. {size}'
+    return f'{spelled(metric)} on test is {value:.4f}{tail}. {size}'
 
 
 def _against(value: float, other: float) -> str:
@@ -114,7 +108,7 @@ def results(
         if run.result[split]:
             rows += [Row([word, name], _cells(found, metrics)) for name, found in entries if found]
     blocks: list[Any] = []
-    if rows:
+    if run.result['test']:
         columns = [Column(spelled(metric)) for metric in metrics]
         table = Table('metrics', '', ['split', 'run'], columns, rows, _notes(run, dataset))
         blocks.append(table._replace(title='Metrics'))
@@ -140,7 +134,7 @@ def _size(run: FinishedRun, key: str, num_items: int) -> Value:
 
 
 def _columns(run: FinishedRun) -> list[str]:
-    found = run.result[split_of(run) or 'test']
+    found = run.result['test']
     return [metric for metric in SHOWN if metric in found] or list(found)[:4]
 
 
@@ -150,7 +144,7 @@ def _cells(found: dict[str, float], metrics: Sequence[str]) -> list[Value | str]
 
 def _notes(run: FinishedRun, dataset: RecommendationDataset) -> list[str]:
     r"""How the metrics came about."""
-    targets = dataset.targets('test' if run.result['test'] else 'val')
+    targets = dataset.targets('test')
     candidates = targets.candidates
     ranked = 'all items' if candidates is None else f'{len(candidates):,} unseen items'
     masked = ' and validation' if run.options.get('mask_validation') else ''
