@@ -27,7 +27,8 @@ class Catalog(NamedTuple):
     Args:
         titles: What each is called, **[N]**: its title or its raw id.
         titled: Whether it is a title, **[N]**.
-        pictures: Red, green and blue of each, **[N, H, W, 3]**.
+        pictures: Red, green and blue of each, **[N, H, W, 3]**; zeros where an
+            item has none.
     """
 
     titles: Sequence[str]
@@ -41,7 +42,8 @@ class Catalog(NamedTuple):
 
     def item(self, index: int, note: str = '', hit: bool = False) -> Item:
         r"""An item in a list of a page."""
-        image = None if self.pictures is None else picture(self.pictures[index])
+        pixels = None if self.pictures is None else self.pictures[index]
+        image = None if pixels is None or not pixels.any() else picture(pixels)
         return Item(clipped(self.titles[index], LENGTH), note, image, hit)
 
 

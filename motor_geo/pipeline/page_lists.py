@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from motor_geo.engine.metrics import cutoffs
 from motor_geo.pipeline.assemble import build_behavior
 from motor_geo.pipeline.catalog import Catalog
 from motor_geo.pipeline.folder import LoadedRun
@@ -163,13 +164,14 @@ def users(run: LoadedRun, catalog: Catalog, values: Mapping[str, np.ndarray]) ->
         catalog: Titles and pictures.
         values: The content of :obj:`per_user.npz`.
     """
-    dataset, config = run.dataset, run.config
-    train = run.data[RATES].edge_index.cpu()
+    dataset, edge_index = run.dataset, run.data[RATES].edge_index
     targets = dataset.targets('test').distinct()
+    depth = max(cutoffs(run.config.evaluator['ks']))
+    length = min(LENGTH, depth)
     if len(targets):
-        groups = _draw_from(targets, values)
+        groups = _groups(targets, values, length)
     else:
-        groups = {'users, drawn at random': train[0].unique()}
+        groups = {'users, drawn at random': edge_index[0].unique().cpu()}
     rng = np.random.default_rng(0)
     size = USERS // len(groups)
     drawn = {
@@ -177,87 +179,71 @@ def users(run: LoadedRun, catalog: Catalog, values: Mapping[str, np.ndarray]) ->
         for name, group in groups.items()
         if group.numel()
     }
-    chosen = torch.cat(list(drawn.values()))
-    exclude = excluded_pairs(run, 'train').cpu()
-    if config.mask_validation:
+    # Lists are those of the evaluation, in which a draw decides between equal scores.
+    exclude = excluded_pairs(run, 'train')
+    if run.config.mask_validation:
         row, item = dataset.targets('val').index
-        exclude = torch.cat([exclude, torch.stack([dataset.targets('val').user[row], item])], dim=1)
-    depth = max(LENGTH, *config.evaluator['ks'])
-    device = run.data[RATES].edge_index.device
-    candidates = None if targets.candidates is None else targets.candidates.to(device)
-    ranker = Ranker(
-        chosen.to(device), dataset.num_items, depth, exclude.to(device), candidates, seed=0
-    )
+        pairs = torch.stack([dataset.targets('val').user[row], item])
+        exclude = torch.cat([exclude, pairs.to(exclude.device)], dim=1)
+    candidates = None if targets.candidates is None else targets.candidates.to(exclude.device)
+    chosen = torch.cat(list(drawn.values())).to(exclude.device)
+    ranker = Ranker(chosen, dataset.num_items, depth, exclude, candidates, seed=0)
     lists = torch.cat([item for *_, item in ranker(run.model(run.data))]).cpu()
-    blocks: list[Text | Cards] = []
-    start = 0
-    for name, group in drawn.items():
-        cards = [
-            _user(run, catalog, user, lists[start + i], train, targets, rng)
-            for i, user in enumerate(group.tolist())
+
+    def card(user: int, ranked: Tensor) -> Card:
+        r"""The lists of a user."""
+        had = edge_index[1][edge_index[0] == user].cpu().numpy()
+        took = _held_out(targets, user)
+        rank = {item: i + 1 for i, item in enumerate(ranked.tolist()) if item >= 0}
+        shown = sorted(rng.permutation(had)[:BEFORE].tolist())
+        get = [item for item, place in rank.items() if place <= length]
+        best = sorted(took, key=lambda item: rank.get(item, depth + 1))[:LENGTH]
+        notes = {item: f'rank {rank[item]}' for item in took if item in rank}
+        notes |= {item: f'✓ {notes[item]}' for item in took if item in get}
+        rest = f'not among the first {depth}'
+        parts = [
+            ItemList(f'Had in training{_some(shown, had)}', [catalog.item(i) for i in shown]),
+            ItemList(
+                'Would get',
+                [catalog.item(i, '✓ in test' if i in took else '', i in took) for i in get],
+                ranked=True,
+            ),
+            ItemList(
+                f'Took in test{_some(best, took)}',
+                [catalog.item(i, notes.get(i, rest), i in get) for i in best],
+            ),
         ]
-        start += group.numel()
+        return Card(Item(f'User {dataset.user_ids[user]}'), parts if len(targets) else parts[:2])
+
+    blocks: list[Text | Cards] = []
+    rows = iter(lists)
+    for name, group in drawn.items():
+        cards = [card(user, next(rows)) for user in group.tolist()]
         blocks += [Text('Users', f'{len(cards)} {name}:'), Cards(cards, wide=True)]
     return Section('Lists of a few users', blocks)
 
 
-def _draw_from(targets: EvalTargets, values: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+def _groups(
+    targets: EvalTargets, values: Mapping[str, np.ndarray], length: int
+) -> dict[str, Tensor]:
     r"""Users by whether a held-out item is in the list that is shown."""
     rank, total = values.get('rank'), f'{len(targets):,}'
     if rank is None or len(rank) != targets.item.numel():
         return {f'drawn at random from {total} users': targets.user}
     row, _ = targets.index
     hit = torch.zeros(len(targets), dtype=torch.bool)
-    hit[row[torch.from_numpy(rank < LENGTH)]] = True
+    hit[row[torch.from_numpy(rank < length)]] = True
     return {
         f'drawn from the {int(mask.sum()):,} of {total} users {word} a held-out item among the '
-        f'first {LENGTH}': targets.user[mask]
+        f'first {length}': targets.user[mask]
         for word, mask in (('with', hit), ('without', ~hit))
     }
 
 
-def _user(
-    run: LoadedRun,
-    catalog: Catalog,
-    user: int,
-    ranked: Tensor,
-    train: Tensor,
-    targets: EvalTargets,
-    rng: np.random.Generator,
-) -> Card:
-    r"""The lists of a user."""
-    before = train[1][train[0] == user].numpy()
+def _held_out(targets: EvalTargets, user: int) -> list[int]:
     place = (targets.user == user).nonzero().view(-1).tolist()
-    bounds = [int(targets.ptr[i]) for p in place for i in (p, p + 1)] or [0, 0]
-    took = targets.item[bounds[0] : bounds[1]].tolist()
-    rank = {item: i + 1 for i, item in enumerate(ranked.tolist()) if item >= 0}
-    shown = sorted(rng.permutation(before)[:BEFORE].tolist())
-    some = f', {len(shown)} of {len(before):,} drawn' if len(before) > len(shown) else ''
-    lists = [
-        ItemList(f'Had in training{some}', [catalog.item(i) for i in shown]),
-        ItemList(
-            'Would get',
-            [
-                catalog.item(i, '✓ in test' if i in took else '', i in took)
-                for i in ranked[:LENGTH].tolist()
-                if i >= 0
-            ],
-            ranked=True,
-        ),
-    ]
-    if len(targets):
-        items = [
-            catalog.item(
-                i,
-                f'✓ rank {rank[i]}'
-                if rank.get(i, LENGTH + 1) <= LENGTH
-                else f'rank {rank[i]}'
-                if i in rank
-                else f'not among the first {len(ranked):,}',
-                rank.get(i, LENGTH + 1) <= LENGTH,
-            )
-            for i in sorted(took, key=lambda i: rank.get(i, len(ranked) + 1))[:LENGTH]
-        ]
-        some = f', best {len(items)} of {len(took):,}' if len(took) > len(items) else ''
-        lists.append(ItemList(f'Took in test{some}', items))
-    return Card(Item(f'User {run.dataset.user_ids[user]}'), lists)
+    return [i for p in place for i in targets.item[targets.ptr[p] : targets.ptr[p + 1]].tolist()]
+
+
+def _some(shown: Sequence[int], of: Sequence[int] | np.ndarray) -> str:
+    return f', {len(shown)} of {len(of):,}' if len(shown) < len(of) else ''

@@ -251,6 +251,20 @@ def test_without_held_out_interactions(tmp_path, labels):
     assert ('By popularity of the items' in found) == (2 in labels)
 
 
+def test_other_cutoffs(shop, tmp_path):
+    trainer = {**SMALL['trainer'], 'metric': 'recall@5'}
+    out = start(shop, tmp_path / 'out', 'id', evaluator={'ks': 5}, trainer=trainer)
+    tree, test = read(write_page(out)), result_of(out)['test']
+    text = next(n for n in tree.find('div') if n.attrs.get('class') == 'answer').text
+    assert text.startswith(f'Recall@5 on test is {test["recall@5"]:.4f}: ')
+    users = round(test['hit@5'] * NUM_USERS)
+    own = sections(tree)['Lists of a few users']
+    assert (
+        f'from the {users} of {NUM_USERS} users with a held-out item among the first 5' in own.text
+    )
+    assert {len(list(node.find('li'))) for node in own.find('ol')} == {5}
+
+
 def test_a_function_may_score(runs, monkeypatch):
     before = sections(read(write_page(runs['id'])))['Lists of a few users'].text
     real = load_run(runs['id'], 'cpu')
@@ -336,6 +350,8 @@ def test_items_have_pictures(runs, monkeypatch):
     catalog = read_catalog(dataset)
     assert catalog.has_names and catalog.titles[:2] == ['i00', 'Title 1']
     assert catalog.item(7, 'note').picture == picture(images[7])
+    images[8] = 0
+    assert catalog.item(8).picture is None
     monkeypatch.setattr(
         'motor_geo.pipeline.folder.load_run', lambda *args: loaded._replace(dataset=dataset)
     )
