@@ -63,10 +63,9 @@ def answer(run: FinishedRun, controls: Sequence[FinishedRun], num_items: int) ->
     r"""The result in two sentences."""
     result, metric = run.result, main_metric(run)
     total, own = result['num_parameters'], result['num_item_parameters']
-    rate = f'{own / num_items:,.4g}'
-    size = f'Of its {total:,} parameters, {rate} belong to each item.'
-    if own == 0:
-        size = f'None of its {total:,} parameters belongs to an item.'
+    size = f'None of its {total:,} parameters belongs to an item.'
+    if own:
+        size = f'Of its {total:,} parameters, {own / num_items:,.4g} belong to each item.'
     if metric is None:
         return f'No interactions were held out for testing. {size}'
     value = result['test'][metric]
@@ -110,8 +109,8 @@ def results(
     blocks: list[Any] = []
     if run.result['test']:
         columns = [Column(spelled(metric)) for metric in metrics]
-        table = Table('metrics', '', ['split', 'run'], columns, rows, _notes(run, dataset))
-        blocks.append(table._replace(title='Metrics'))
+        notes = _notes(run, dataset)
+        blocks.append(Table('metrics', 'Metrics', ['split', 'run'], columns, rows, notes))
     columns = [Column('parameters', 'count'), Column('per item', 'number')]
     columns += [Column('best epoch', 'count'), Column('epochs', 'count'), Column('time', 'seconds')]
     rows = [
@@ -208,7 +207,7 @@ def training(run: FinishedRun, controls: Sequence[FinishedRun]) -> Section | Non
         title = f'{spelled(metric)} on validation'
         figure = Figure('validation', title, 'line', 'epoch', title, series, panels='training')
         blocks.insert(0, figure)
-    if best == run.result['epochs'] == run.options.get('trainer.epochs'):
+    if run.result['val'] and best == run.options.get('trainer.epochs'):
         note = 'The best epoch is the last one that was allowed: more of them may do better.'
         blocks.append(Text('Best epoch', note))
     return Section('Training', blocks)
@@ -250,9 +249,9 @@ def groups(
         'In brackets: training interactions of an item. Lists are the same for all groups; only '
         'held-out items of the group count.'
     ]
-    table = Table('groups', 'Items by popularity', heads, columns, rows, notes)
-    text = _unseen(run, runs, names, found.get('cold'), dataset)
-    return Section('By popularity of the items', [*text, table._replace(title='')])
+    table = Table('groups', 'Groups of items', heads, columns, rows, notes)
+    text = _unseen(runs, names, found.get('cold'), dataset)
+    return Section('By popularity of the items', [*text, table])
 
 
 def _ranges(dataset: RecommendationDataset) -> dict[str, str]:
@@ -269,7 +268,6 @@ def _ranges(dataset: RecommendationDataset) -> dict[str, str]:
 
 
 def _unseen(
-    run: FinishedRun,
     runs: Sequence[FinishedRun],
     names: Sequence[str],
     entry: dict[str, float] | None,

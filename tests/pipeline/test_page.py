@@ -119,7 +119,7 @@ def test_the_best_epoch_is_marked(tree, runs):
 
 def test_groups_are_those_of_the_results(tree, runs, shop):
     one, two = (result_of(runs[key])['slices'] for key in ('specific', 'id'))
-    rows = _groups(tree)
+    rows = table(tree, 'Groups of items')
     names = {row[0].partition(' (')[0] for row in rows}
     assert names == {'unseen' if n == 'cold' else n for n in one if one[n]['interactions']}
     for head, name, recall, ndcg, items, interactions in rows:
@@ -127,11 +127,6 @@ def test_groups_are_those_of_the_results(tree, runs, shop):
         own = (one if name == 'this run' else two)[group]
         assert (recall, ndcg) == (f'{own["recall@20"]:.4f}', f'{own["ndcg@20"]:.4f}')
         assert (items, interactions) == (str(own['items']), str(own['interactions']))
-
-
-def _groups(tree):
-    body = next(sections(tree)['By popularity of the items'].find('tbody'))
-    return [[cell.text for cell in row.find('th', 'td')] for row in body.find('tr')]
 
 
 def test_tokens_are_measured(tree, runs):
