@@ -102,7 +102,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         result = run(config)
         print()
         print(table(result))
-        print(f"written to '{config.out or default_folder(config)}'")
+        out = config.out or default_folder(config)
+        print(f"written to '{out}'")
+        if config.report:
+            from motor_geo.pipeline.page import write_last
+
+            path = write_last(out, config.device)
+            if path is not None:
+                print(f"page: '{path}'")
         return 0
 
     return run_command(

@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 
 from motor_geo.experiments.options import Options
 from motor_geo.pipeline.config import Config
+from motor_geo.pipeline.finished import read_result
 from motor_geo.pipeline.train import run
-from motor_geo.utils.errors import ConfigError, one_line
+from motor_geo.utils.errors import one_line
 from motor_geo.utils.files import atomic_write, check_writable, locked, writing
 
 RESULT, ERROR = 'result.json', 'error.txt'
@@ -50,26 +51,6 @@ def _spell(value: Any) -> str:
 def in_folder(config: Config, folder: str) -> Config:
     r"""The configuration of a run in a folder, which shows no progress of its own."""
     return {**config, 'out': folder, 'trainer': {**config['trainer'], 'progress': False}}
-
-
-def read_result(folder: str) -> dict[str, Any] | None:
-    r"""The result of a run, if it is finished.
-
-    Raises:
-        ConfigError: If the file is damaged.
-    """
-    path = osp.join(folder, RESULT)
-    try:
-        with open(path) as file:
-            result = json.load(file)
-        result['val'], result['test'], result['seconds']
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"'{path}' is damaged: expected the result of a run; delete it to evaluate anew"
-        ) from error
-    return result
 
 
 class RunQueue:

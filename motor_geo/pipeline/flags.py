@@ -42,6 +42,7 @@ class General:
         tensorboard: Short for --logger tensorboard.
         logger: Where every epoch is logged: tensorboard, wandb, mlflow, or
             the import path of a class; several are separated by spaces.
+        report: Write the page of the run, report.html.
     """
 
     seed: int = 0
@@ -52,13 +53,14 @@ class General:
     mask_validation: bool = False
     tensorboard: bool = False
     logger: list[str] | None = None
+    report: bool = True
 
 
 #: General options and their defaults.
 GENERAL = {field.name: field.default for field in fields(General)}
 assert MISSING not in GENERAL.values()
 #: General options that change no result: they are in no hash.
-UNHASHED = ('out', 'device', 'threads', 'tensorboard', 'logger')
+UNHASHED = ('out', 'device', 'threads', 'tensorboard', 'logger', 'report')
 #: Flags that take several values.
 LISTS = ('logger', 'seeds')
 

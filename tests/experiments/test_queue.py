@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from motor_geo.experiments.queue import Job, RunQueue, read_result
+from motor_geo.experiments.queue import Job, RunQueue
+from motor_geo.pipeline.finished import read_result
 from motor_geo.utils.errors import ConfigError
 from motor_geo.utils.files import locked
 
