@@ -26,6 +26,11 @@ def similar(modality: str, node_type: str = ITEM) -> EdgeType:
     return (node_type, f'similar_{modality}', node_type)
 
 
+def similar_users(node_type: str = USER) -> EdgeType:
+    r"""Edge type of the user-user graph of common items."""
+    return (node_type, 'similar', node_type)
+
+
 def node_store(data: HeteroData, node_type: str) -> NodeStorage:
     r"""The nodes of a type, or an error that says what the graph has."""
     if not isinstance(data, HeteroData):

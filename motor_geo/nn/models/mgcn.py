@@ -114,13 +114,14 @@ class MGCN(Recommender):
         self.fusion = fusion
         self.propagation = LightPropagation(num_layers)
         self.conv = Propagate()
+        model = type(self).__name__
         self.features = ItemFeatures(
-            data, channels, 'MGCN', train=train_features, node_type=self.item_type
+            data, channels, model, train=train_features, node_type=self.item_type
         )
         names = self.features.names
         self.item_graphs = {m: ItemGraph({m: 1.0}, self.item_type) for m in names}
         for graph in self.item_graphs.values():
-            graph.check(data, 'MGCN')
+            graph.check(data, model)
         self.gates = NameDict({m: nn.Linear(channels, channels) for m in names})
         self.preference_gates = NameDict({m: nn.Linear(channels, channels) for m in names})
         self.attention = nn.Sequential(
