@@ -4,7 +4,7 @@ tuples that travel between packages.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -153,6 +153,20 @@ class Embeddings(NamedTuple):
 
     user: Tensor  # [M, d]
     item: Tensor  # [N, d]
+
+
+@dataclass(frozen=True)
+class Scores:
+    r"""Scores of what has no vectors: a function from users **[B]** to their
+    scores of all items **[B, N]**, and the numbers of both.
+    """
+
+    function: Callable[[Tensor], Tensor]
+    num_users: int
+    num_items: int
+
+    def __call__(self, user: Tensor) -> Tensor:
+        return self.function(user)
 
 
 class Rows(NamedTuple):

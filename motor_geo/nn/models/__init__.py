@@ -1,4 +1,6 @@
-r"""Backbones: a file each, and a line here."""
+r"""Backbones, and models that are fitted without gradient steps: a file each, and a
+line here.
+"""
 
 from .alignrec import AlignRec
 from .bm3 import BM3
@@ -7,11 +9,16 @@ from .cohesion import COHESION
 from .deepstyle import DeepStyle
 from .dragon import DRAGON
 from .dualgnn import DualGNN
+from .ease import EASE
+from .fitted import FittedRecommender
 from .freedom import FREEDOM
 from .grcn import GRCN
 from .gume import GUME
+from .ials import IALS
 from .item_features import ItemFeatures
 from .item_graph import ItemGraph, modality_weights
+from .item_knn import ItemKNN
+from .item_similarity import ItemSimilarity
 from .lattice import LATTICE
 from .layergcn import LayerGCN
 from .lgmrec import LGMRec
@@ -21,7 +28,9 @@ from .mgcn import MGCN
 from .micro import MICRO
 from .mmgcn import MMGCN
 from .pgl import PGL
+from .popularity import Popularity
 from .recommender import Recommender, num_nodes
+from .rp3beta import RP3beta
 from .selfcf import SelfCF
 from .simgcl import SimGCL
 from .slmrec import SLMRec
@@ -59,13 +68,21 @@ MODELS: dict[str, type[Recommender]] = {
         XSimGCL,
     )
 }
+#: Models that are fitted in closed form or by a solver of their own.
+FITTED: dict[str, type[FittedRecommender]] = {
+    model.__name__: model for model in (Popularity, ItemKNN, RP3beta, EASE, IALS)
+}
 
 __all__ = [
+    'FITTED',
     'MODELS',
+    'FittedRecommender',
     'ItemFeatures',
     'ItemGraph',
+    'ItemSimilarity',
     'Recommender',
     'modality_weights',
     'num_nodes',
     *MODELS,
+    *FITTED,
 ]

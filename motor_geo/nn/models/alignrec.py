@@ -141,7 +141,7 @@ class AlignRec(SideViews):
 
     def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
         views = self.batch_views(data, batch)
-        losses = self.view_losses(views)
+        losses = self.view_losses(data, batch, views)
         if self.similarity_weight > 0:
             cosine = feature_cosine(data, self.features, views.items.node, self.lin.weight.dtype)
             value = similarity_loss(views.side.item, cosine, views.items.times)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import torch
@@ -14,7 +13,7 @@ from motor_geo.nn.functional.layers import refined_sum
 from motor_geo.nn.functional.rows import normalize_rows
 from motor_geo.nn.graph import BipartiteGraph
 from motor_geo.nn.item_encoder import IDEmbedding
-from motor_geo.nn.loss import bpr_loss, square_reg
+from motor_geo.nn.loss import square_reg
 from motor_geo.nn.models.item_graph import ItemGraph, modality_weights
 from motor_geo.nn.models.preferences import PreferenceRecommender
 from motor_geo.typing import RATES, Batch, Embeddings, Rows, num_nodes
@@ -150,7 +149,7 @@ class COHESION(PreferenceRecommender):
         rows = self.rows(data, batch)
         weight = self.balance(rows).unsqueeze(-1)
         rows = rows._replace(user=(weight * self.blocks(rows.user)).flatten(1))
-        losses = {'bpr': bpr_loss(*rows.scores()) / math.log(2)}
+        losses = self.ranking(data, batch, rows, form='log2')
         if self.reg_weight > 0:
             losses['reg'] = self.reg_weight * self.preference_reg(batch)
         return losses

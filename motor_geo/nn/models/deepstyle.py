@@ -8,7 +8,7 @@ from torch_geometric.typing import EdgeType
 from motor_geo.nn.functional.distinct import distinct
 from motor_geo.nn.functional.rows import project
 from motor_geo.nn.item_encoder import IDEmbedding
-from motor_geo.nn.loss import bpr_loss, l2_reg
+from motor_geo.nn.loss import l2_reg
 from motor_geo.nn.models.item_features import ItemFeatures
 from motor_geo.nn.models.recommender import Recommender
 from motor_geo.typing import RATES, Batch, Embeddings, Rows, node_store
@@ -128,7 +128,7 @@ class DeepStyle(Recommender):
         items = distinct(torch.cat([batch.pos, batch.neg]))
         item, *parts = self.item_vectors(data, items.node)
         rows = Rows(user, *item.index_select(0, items.inverse).chunk(2))
-        losses = {'bpr': bpr_loss(*rows.scores(), 'sum')}
+        losses = self.ranking(data, batch, rows, form='sum')
         if self.reg_weight > 0:
             used = [x.index_select(0, items.inverse) for x in parts if x is not None]
             losses['reg'] = self.reg_weight * l2_reg(user, *used)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from typing import ClassVar
 
 import torch
@@ -11,7 +10,7 @@ from torch_geometric.typing import EdgeType
 
 from motor_geo.nn.conv import LightPropagation
 from motor_geo.nn.functional.rows import normalize_rows
-from motor_geo.nn.loss import bpr_loss, square_reg
+from motor_geo.nn.loss import square_reg
 from motor_geo.nn.models.preferences import PreferenceRecommender
 from motor_geo.nn.models.recommender import check_choice
 from motor_geo.typing import RATES, Batch, Embeddings
@@ -117,7 +116,7 @@ class DualGNN(PreferenceRecommender):
 
     def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
         rows = self.rows(data, batch)
-        losses = {'bpr': bpr_loss(*rows.scores()) / math.log(2)}
+        losses = self.ranking(data, batch, rows, form='log2')
         if self.reg_weight > 0:
             losses['reg'] = self.reg_weight * self.preference_reg(batch)
             losses['reg_weight'] = self.reg_weight * square_reg(self.user_weight)

@@ -13,7 +13,7 @@ from motor_geo.nn.functional.autocast import full_precision
 from motor_geo.nn.functional.distinct import distinct
 from motor_geo.nn.functional.rows import normalize_rows
 from motor_geo.nn.item_encoder import xavier_
-from motor_geo.nn.loss import bpr_loss, info_nce, l2_reg
+from motor_geo.nn.loss import info_nce, l2_reg
 from motor_geo.nn.memo import Memo
 from motor_geo.nn.models.enlarged_graph import EnlargedGraph, enlarged_graph
 from motor_geo.nn.models.mgcn import MGCN
@@ -185,7 +185,7 @@ class GUME(MGCN):
         side = self.side(content, explicit)
         user, pos, neg = (content + side).split(size)
         rows = Rows(user.index_select(0, users.inverse), pos.index_select(0, items.inverse), neg)
-        losses = {'bpr': bpr_loss(*rows.scores())}
+        losses = self.ranking(data, batch, rows)
         if self.reg_weight > 0:
             losses['reg'] = self.reg_weight * (l2_reg(*rows) / self.batch_size)
         x_user, x_pos, _ = extended.split(size)

@@ -10,7 +10,7 @@ from torch_geometric.typing import EdgeType
 from motor_geo.nn.conv import LightPropagation, Propagate
 from motor_geo.nn.functional.distinct import distinct
 from motor_geo.nn.functional.feature_blocks import linear_twice
-from motor_geo.nn.loss import bpr_loss, info_nce, l2_reg
+from motor_geo.nn.loss import info_nce, l2_reg
 from motor_geo.nn.models.item_features import ItemFeatures
 from motor_geo.nn.models.item_graph import ItemGraph
 from motor_geo.nn.models.recommender import Recommender, check_choice
@@ -196,7 +196,7 @@ class MGCN(Recommender):
             neg + neg_side,
         )
 
-        losses = {'bpr': bpr_loss(*rows.scores())}
+        losses = self.ranking(data, batch, rows)
         if self.reg_weight > 0:
             losses['reg'] = self.reg_weight * (l2_reg(*rows) / self.batch_size)
         if self.cl_weight > 0:

@@ -11,7 +11,7 @@ from motor_geo.nn.conv import Hops, LightPropagation
 from motor_geo.nn.functional.distinct import distinct
 from motor_geo.nn.functional.dropout import drop_entries
 from motor_geo.nn.functional.rows import normalize_rows
-from motor_geo.nn.loss import bpr_loss, info_nce
+from motor_geo.nn.loss import info_nce
 from motor_geo.nn.models.blocks import BlockRecommender
 from motor_geo.nn.models.item_features import ItemFeatures
 from motor_geo.nn.models.item_graph import ItemGraph, modality_weights
@@ -135,7 +135,7 @@ class PGL(BlockRecommender):
         user, pos = user.index_select(0, users.inverse), pos.index_select(0, items.inverse)
         rows = Rows(user, pos, neg)
 
-        losses = {'bpr': bpr_loss(*rows.scores())}
+        losses = self.ranking(data, batch, rows)
         if self.reg_weight > 0:
             for name, x in (('user', user), ('item', pos)):
                 views = self.drop(x, f'{name}1'), self.drop(x, f'{name}2')

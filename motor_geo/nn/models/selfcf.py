@@ -99,7 +99,11 @@ class SelfCF(Recommender):
             for kind, x in (('item', item), ('user', user))
         )
         cosines = [mean_dot(*pair) for pair in zip(predicted, targets)]
-        losses = {'user_to_item': -cosines[0] / 2, 'item_to_user': -cosines[1] / 2}
+        if self.objective is None:
+            losses = {'user_to_item': -cosines[0] / 2, 'item_to_user': -cosines[1] / 2}
+        else:
+            final = self(data)
+            losses = self.ranking(data, batch, batch.rows(final), final)
         if self.reg_weight > 0:
             losses['reg'] = self.reg_weight * l2_reg(user, item)
         return losses

@@ -9,7 +9,7 @@ from torch_geometric.typing import EdgeType
 
 from motor_geo.nn.conv import LightPropagation, Propagate
 from motor_geo.nn.functional.distinct import Distinct, distinct
-from motor_geo.nn.loss import bpr_loss, info_nce, l2_reg
+from motor_geo.nn.loss import info_nce, l2_reg
 from motor_geo.nn.models.recommender import Recommender
 from motor_geo.typing import RATES, Batch, Embeddings, Rows
 
@@ -126,10 +126,10 @@ class SideViews(Recommender):
         content, side = content._replace(item=pos_content), side._replace(item=pos_side)
         return BatchViews(users, items, content, side, rows)
 
-    def view_losses(self, views: BatchViews) -> dict[str, Tensor]:
+    def view_losses(self, data: HeteroData, batch: Batch, views: BatchViews) -> dict[str, Tensor]:
         r"""Ranking, regularizer and contrast."""
         users, items, content, side, rows = views
-        losses = {'bpr': bpr_loss(*rows.scores())}
+        losses = self.ranking(data, batch, rows)
         if self.reg_weight > 0:
             losses['reg'] = self.reg_weight * (l2_reg(*rows) / self.batch_size)
         if self.cl_weight > 0:
@@ -140,4 +140,4 @@ class SideViews(Recommender):
         return losses
 
     def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
-        return self.view_losses(self.batch_views(data, batch))
+        return self.view_losses(data, batch, self.batch_views(data, batch))

@@ -7,7 +7,7 @@ from torch_geometric.typing import EdgeType
 
 from motor_geo.nn.conv.noisy_propagation import NoisyPropagation
 from motor_geo.nn.functional.distinct import Distinct, distinct
-from motor_geo.nn.loss import bpr_loss, info_nce, l2_reg
+from motor_geo.nn.loss import info_nce, l2_reg
 from motor_geo.nn.models.recommender import Recommender
 from motor_geo.typing import RATES, Batch, Embeddings, Rows
 
@@ -78,7 +78,7 @@ class SimGCL(Recommender):
         graph = self.graph(data)
         index = Embeddings(users.node, torch.cat([items.node, batch.neg]))
         out = self.propagation.rows(*tables, graph, index)
-        losses = self.ranking_losses(tables, out, users, items, batch)
+        losses = self.ranking_losses(data, batch, tables, out, users, items)
         if self.cl_weight > 0:
             index = Embeddings(users.node, items.node)
             views = [self.propagation.noisy(*tables, graph, index).mean for _ in range(2)]
@@ -86,7 +86,13 @@ class SimGCL(Recommender):
         return losses
 
     def ranking_losses(
-        self, tables: Embeddings, out: Embeddings, users: Distinct, items: Distinct, batch: Batch
+        self,
+        data: HeteroData,
+        batch: Batch,
+        tables: Embeddings,
+        out: Embeddings,
+        users: Distinct,
+        items: Distinct,
     ) -> dict[str, Tensor]:
         r"""Ranking and regularizer, from vectors of distinct users, of distinct
         positive items, and of all negative ones.
@@ -94,7 +100,7 @@ class SimGCL(Recommender):
         pos, neg = out.item.split([items.node.numel(), batch.neg.numel()])
         user, pos = out.user.index_select(0, users.inverse), pos.index_select(0, items.inverse)
         rows = Rows(user, pos, neg)
-        losses = {'bpr': bpr_loss(*rows.scores())}
+        losses = self.ranking(data, batch, rows)
         if self.reg_weight > 0:
             reg = l2_reg(*batch.rows(tables)) / max(batch.user.numel(), 1)
             losses['reg'] = self.reg_weight * reg

@@ -71,7 +71,7 @@ class XSimGCL(SimGCL):
         tables = Embeddings(self.user_embedding, self.encode_items(data))
         index = Embeddings(users.node, torch.cat([items.node, batch.neg]))
         out, layer = self.propagation.noisy(*tables, self.graph(data), index, self.cl_layer)
-        losses = self.ranking_losses(tables, out, users, items, batch)
+        losses = self.ranking_losses(data, batch, tables, out, users, items)
         if self.cl_weight > 0 and layer is not None:
             pos = [x.item[: items.node.numel()] for x in (out, layer)]
             first, second = Embeddings(out.user, pos[0]), Embeddings(layer.user, pos[1])
