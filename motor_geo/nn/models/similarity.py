@@ -6,6 +6,7 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from motor_geo.nn.functional.autocast import full_precision
+from motor_geo.nn.functional.distinct import Distinct
 from motor_geo.nn.models.item_features import ItemFeatures
 
 
@@ -50,6 +51,20 @@ def similarity_loss(z: Tensor, cosine: Tensor, times: Tensor) -> Tensor:
     root = times.to(z.dtype).sqrt().view(-1, 1)
     difference = (z @ z.t() - cosine) * root * root.t()
     return torch.linalg.vector_norm(difference) / times.sum().clamp(min=1)
+
+
+def feature_similarity_loss(
+    data: HeteroData, features: ItemFeatures, z: Tensor, items: Distinct
+) -> Tensor:
+    r"""The :func:`similarity_loss` of the items of a batch and the cosine
+    similarities of their features.
+
+    Shapes:
+        - **input:** vectors :math:`(D, d)` of the distinct items
+        - **output:** a scalar
+    """
+    dtype = torch.promote_types(z.dtype, torch.float)
+    return similarity_loss(z, feature_cosine(data, features, items.node, dtype), items.times)
 
 
 @full_precision
