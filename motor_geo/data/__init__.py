@@ -4,6 +4,7 @@ from .datasets.amazon import AmazonReviews
 from .datasets.base import RecommendationDataset
 from .datasets.split import SPLITS, split_interactions
 from .datasets.synthetic import SyntheticMultimodal
+from .datasets.synthetic_clusters import SyntheticClusters
 from .datasets.table import TableDataset
 from .sampler import BPRSampler
 from .transforms.interaction_svd import InteractionSVD
@@ -11,7 +12,11 @@ from .transforms.item_knn import ItemKNN
 from .transforms.opq_tokenizer import OPQTokenizer
 
 #: Data sets that have a name; a folder is read by :class:`TableDataset`.
-DATASETS = {'synthetic': SyntheticMultimodal, 'amazon': AmazonReviews}
+DATASETS = {
+    'synthetic': SyntheticMultimodal,
+    'clusters': SyntheticClusters,
+    'amazon': AmazonReviews,
+}
 
 __all__ = [
     'DATASETS',
@@ -22,6 +27,7 @@ __all__ = [
     'ItemKNN',
     'OPQTokenizer',
     'RecommendationDataset',
+    'SyntheticClusters',
     'SyntheticMultimodal',
     'TableDataset',
     'split_interactions',

@@ -90,6 +90,8 @@ class RecommendationDataset(torch.utils.data.Dataset):
     data: HeteroData
     user_ids: np.ndarray  # Raw id of each user, [M]
     item_ids: np.ndarray  # Raw id of each item, [N]
+    item_titles: np.ndarray | None = None  # What items are called, where that is known, [N]
+    item_images: np.ndarray | None = None  # Pictures, uint8 [N, height, width, 3]
     known_users: Tensor  # Users with an interaction in any split, [M]
     known_items: Tensor  # Items with an interaction, with features or in a list, [N]
     transform: Transform | None = None

@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from motor_geo.data.datasets.split import SPLITS
-from motor_geo.data.datasets.synthetic import SyntheticMultimodal, _activity, sample_interactions
+from motor_geo.data.datasets.synthetic_clusters import (
+    SyntheticClusters,
+)
 from motor_geo.typing import RATED_BY, RATES
 
 SMALL = dict(num_users=200, num_items=150, num_interactions=900)
@@ -13,7 +15,7 @@ SMALL = dict(num_users=200, num_items=150, num_interactions=900)
 
 @pytest.fixture(scope='module')
 def dataset():
-    return SyntheticMultimodal()
+    return SyntheticClusters()
 
 
 def all_pairs(dataset):
@@ -38,7 +40,7 @@ def test_contents(dataset):
     assert np.bincount(user, minlength=2000).min() == 3
     assert str(dataset.user_ids[7]) == 'user_0007'
     assert str(dataset.item_ids[123]) == 'item_0123'
-    assert str(dataset).startswith('SyntheticMultimodal(synthetic, users=2000, items=1500, train=')
+    assert str(dataset).startswith('SyntheticClusters(clusters, users=2000, items=1500, train=')
 
 
 def test_popularity_has_a_long_tail(dataset):
@@ -75,8 +77,8 @@ def test_content_predicts_preferences(dataset):
 
 def test_preferences_are_shared():
     # Without affinity, users agree on popular items only.
-    flat = SyntheticMultimodal(affinity=0.0)
-    peaked = SyntheticMultimodal()
+    flat = SyntheticClusters(affinity=0.0)
+    peaked = SyntheticClusters()
 
     def repeats(dataset):  # Pairs of users that share two items or more.
         user, item = all_pairs(dataset)
@@ -89,31 +91,31 @@ def test_preferences_are_shared():
 
 
 def test_deterministic():
-    first, second = SyntheticMultimodal(**SMALL, seed=1), SyntheticMultimodal(**SMALL, seed=1)
+    first, second = SyntheticClusters(**SMALL, seed=1), SyntheticClusters(**SMALL, seed=1)
     assert first.fingerprint == second.fingerprint
-    assert SyntheticMultimodal(**SMALL, seed=2).fingerprint != first.fingerprint
+    assert SyntheticClusters(**SMALL, seed=2).fingerprint != first.fingerprint
 
 
 def test_state_is_not_global():
     state = np.random.get_state()[1].copy(), torch.get_rng_state()
-    SyntheticMultimodal(**SMALL)
+    SyntheticClusters(**SMALL)
     assert (np.random.get_state()[1] == state[0]).all()
     assert torch.get_rng_state().equal(state[1])
 
 
 def test_features_do_not_change_interactions():
-    first = SyntheticMultimodal(**SMALL)
-    second = SyntheticMultimodal(**SMALL, image_channels=0, text_channels=8, noise=1.0)
+    first = SyntheticClusters(**SMALL)
+    second = SyntheticClusters(**SMALL, image_channels=0, text_channels=8, noise=1.0)
     assert second.modalities == ['text']
     assert first[0][RATES].edge_index.equal(second[0][RATES].edge_index)
-    assert SyntheticMultimodal(**SMALL, text_channels=0, image_channels=0).modalities == []
+    assert SyntheticClusters(**SMALL, text_channels=0, image_channels=0).modalities == []
 
 
 @pytest.mark.parametrize('split', sorted(SPLITS))
 def test_splits(split):
     with warnings.catch_warnings():  # Users may have cold items only.
         warnings.filterwarnings('ignore', message='.*without a training interaction.*')
-        dataset = SyntheticMultimodal(**SMALL, split=split)
+        dataset = SyntheticClusters(**SMALL, split=split)
     train = dataset[0][RATES].edge_index[1]
     for name in ('val', 'test'):
         targets = dataset.targets(name)
@@ -124,52 +126,6 @@ def test_splits(split):
             assert targets.candidates is None
     if split == 'leave_one_out':
         assert (dataset.targets('test').count == 1).all()
-
-
-def test_sampling_follows_the_distribution():
-    # One user with two draws, compared with the exact successive probabilities.
-    rng, repeats = np.random.default_rng(0), 40_000
-    users = np.zeros((repeats, 1)) + 1.0
-    items = np.log(np.array([[1.0], [2.0], [0.5], [1.0]]))
-    weight = np.array([1.0, 1.0, 2.0, 0.0])
-    user, item = sample_interactions(rng, users, items, weight, np.full(repeats, 2))
-    assert user.tolist() == np.repeat(np.arange(repeats), 2).tolist()
-    drawn = item.reshape(-1, 2)
-    p = np.array([1.0, 2.0, 1.0, 0.0]) / 4
-    expected = np.zeros((4, 4))
-    for i in range(4):
-        for j in range(4):
-            if i != j:
-                expected[i, j] = p[i] * p[j] / (1 - p[i])
-    observed = np.zeros((4, 4))
-    np.add.at(observed, (drawn[:, 0], drawn[:, 1]), 1 / repeats)
-    assert np.abs(observed - expected).max() < 0.01
-    assert observed[:, 3].sum() == 0
-
-
-@pytest.mark.parametrize('block', [1, 70, 10_000])
-def test_sampling_does_not_depend_on_blocks(block):
-    users = np.random.default_rng(1).standard_normal((30, 4))
-    items = np.random.default_rng(2).standard_normal((35, 4))
-    weight, counts = np.ones(35), np.arange(30) % 5 + 1
-    reference = sample_interactions(np.random.default_rng(3), users, items, weight, counts)
-    result = sample_interactions(np.random.default_rng(3), users, items, weight, counts, block)
-    assert np.array_equal(reference, result)
-    assert np.array_equal(np.bincount(result[0]), counts)
-
-
-def test_sampling_survives_strong_preferences():
-    users, items = np.array([[9000.0], [-9000.0]]), np.array([[1.0], [0.5], [-1.0], [-0.5]])
-    user, item = sample_interactions(
-        np.random.default_rng(0), users, items, np.array([1.0, 1.0, 1.0, 0.0]), np.array([3, 2])
-    )
-    assert item.tolist() == [0, 1, 2, 2, 1]
-
-
-@pytest.mark.parametrize('total', [30, 47, 99, 100])
-def test_activity_has_the_given_sum(total):
-    counts = _activity(np.random.default_rng(0), 10, total, limit=10)
-    assert counts.sum() == total and counts.min() >= 3 and counts.max() <= 10
 
 
 @pytest.mark.parametrize(
@@ -186,4 +142,4 @@ def test_activity_has_the_given_sum(total):
 )
 def test_bad_arguments(kwargs, message):
     with pytest.raises(ValueError, match=message):
-        SyntheticMultimodal(**{**SMALL, **kwargs})
+        SyntheticClusters(**{**SMALL, **kwargs})
