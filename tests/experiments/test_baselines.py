@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from motor_geo.data import SyntheticMultimodal
+from motor_geo.data import SyntheticClusters
 from motor_geo.engine.evaluator import Evaluator, popularity_embeddings
 from motor_geo.experiments.baselines import item_knn, run_baseline, split
 from motor_geo.experiments.search import override
@@ -51,7 +51,7 @@ def test_neighbors_by_hand():
 
 
 def test_item_knn_equals_naive():
-    dataset = SyntheticMultimodal(num_users=60, num_items=50, num_interactions=900)
+    dataset = SyntheticClusters(num_users=60, num_items=50, num_interactions=900)
     edge_index = dataset.data[RATES].edge_index
     scores = item_knn(edge_index, 60, 50, k=49)(torch.arange(60))
     expected = naive_scores(edge_index.t().tolist(), 60, 50, 49)
