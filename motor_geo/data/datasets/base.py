@@ -283,6 +283,20 @@ class RecommendationDataset(torch.utils.data.Dataset):
             raise ValueError(f"Unknown split '{split}'; expected 'val' or 'test'.")
         return self._targets[split]
 
+    def unseen_targets(self, split: str) -> EvalTargets:
+        r"""The held-out interactions of items without a training interaction,
+        to be ranked among such items only. Where there is none, the result is
+        empty.
+        """
+        targets = self.targets(split)
+        seen = self.data[RATES].edge_index[1].bincount(minlength=self.num_items) > 0
+        unseen = ~seen & self.known_items
+        if targets.candidates is not None:
+            unseen &= torch.zeros_like(seen).index_fill(0, targets.candidates, True)
+        row, item = targets.index[:, unseen[targets.item]]
+        candidates = unseen.nonzero().view(-1).numpy()
+        return EvalTargets.from_pairs(targets.user[row].numpy(), item.numpy(), candidates)
+
     @property
     def fingerprint(self) -> str:
         r"""Hash of the interactions of all splits and of the features before
