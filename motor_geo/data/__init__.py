@@ -10,6 +10,7 @@ from .sampler import BPRSampler
 from .transforms.interaction_svd import InteractionSVD
 from .transforms.item_knn import ItemKNN
 from .transforms.opq_tokenizer import OPQTokenizer
+from .transforms.user_knn import UserKNN
 
 #: Data sets that have a name; a folder is read by :class:`TableDataset`.
 DATASETS = {
@@ -30,5 +31,6 @@ __all__ = [
     'SyntheticClusters',
     'SyntheticMultimodal',
     'TableDataset',
+    'UserKNN',
     'split_interactions',
 ]
