@@ -346,7 +346,7 @@ def test_items_have_pictures(runs, monkeypatch):
     assert catalog.has_names and catalog.titles[:2] == ['i00', 'Title 1']
     assert catalog.item(7, 'note').picture == picture(images[7])
     images[8] = 0
-    assert catalog.item(8).picture is None
+    assert catalog.item(8).picture == ''
     monkeypatch.setattr(
         'motor_geo.pipeline.folder.load_run', lambda *args: loaded._replace(dataset=dataset)
     )
