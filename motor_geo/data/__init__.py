@@ -9,6 +9,7 @@ from .sampler import BPRSampler
 from .transforms.interaction_svd import InteractionSVD
 from .transforms.item_knn import ItemKNN
 from .transforms.opq_tokenizer import OPQTokenizer
+from .transforms.user_knn import UserKNN
 
 #: Data sets that have a name; a folder is read by :class:`TableDataset`.
 DATASETS = {'synthetic': SyntheticMultimodal, 'amazon': AmazonReviews}
@@ -24,5 +25,6 @@ __all__ = [
     'RecommendationDataset',
     'SyntheticMultimodal',
     'TableDataset',
+    'UserKNN',
     'split_interactions',
 ]

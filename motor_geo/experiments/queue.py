@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from motor_geo.experiments.baselines import BASELINES
 from motor_geo.experiments.options import Options
 from motor_geo.pipeline.config import Config
 from motor_geo.pipeline.finished import read_result
@@ -41,13 +40,8 @@ class Job(NamedTuple):
     def command(self) -> str:
         r"""The command that repeats the run."""
         options = {**self.options, 'out': self.folder}
-        command = 'python -m motor_geo.run'
-        if options['model'] in BASELINES:
-            model, seed = options.pop('model'), options.pop('seed')
-            command = f'python -m motor_geo.reproduce backbones --models {model} --seeds {seed}'
-            options = {k: v for k, v in options.items() if k != 'items' and k[:8] != 'baseline'}
         words = [f'--{key} {shlex.quote(_spell(value))}' for key, value in options.items()]
-        return ' '.join([command, *words])
+        return ' '.join(['python -m motor_geo.run', *words])
 
 
 def _spell(value: Any) -> str:

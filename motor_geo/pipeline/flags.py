@@ -18,7 +18,7 @@ import yaml
 from motor_geo.utils.errors import ConfigError, one_line, suggest
 
 #: Sections with a choice of classes, and what is chosen by default.
-CHOICES = {'data': 'synthetic', 'model': 'LightGCN', 'items': 'specific'}
+CHOICES = {'data': 'synthetic', 'model': 'LightGCN', 'items': 'specific', 'loss': 'published'}
 #: Sections with one class.
 SECTIONS = ('tokenizer', 'svd', 'graph', 'trainer', 'evaluator')
 #: Flags without a dot that stand for an option of a section.
@@ -249,6 +249,7 @@ def usage() -> str:
         'data': 'A data set by name, or a folder with NAME.inter',
         'model': 'A backbone',
         'items': 'What item vectors are computed from',
+        'loss': 'What ranks items in training',
     }
     lines = [
         'usage: python -m motor_geo.run [--config FILE.yaml|NAME] [--option value ...]',
