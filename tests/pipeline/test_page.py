@@ -260,6 +260,16 @@ def test_other_cutoffs(shop, tmp_path):
     assert {len(list(node.find('li'))) for node in own.find('ol')} == {5}
 
 
+def test_without_a_loss(runs, tmp_path):
+    shutil.copytree(runs['id'], tmp_path / 'run')
+    path = tmp_path / 'run' / 'metrics.jsonl'
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows = [{**row, 'loss': 0, 'losses': {}} for row in rows]
+    path.write_text(''.join(f'{json.dumps(row)}\n' for row in rows))
+    own = sections(read(write_page(str(tmp_path / 'run'))))['Training']
+    assert [node.text for node in own.find('h3')] == ['Recall@20 on validation']
+
+
 def test_a_function_may_score(runs, monkeypatch):
     before = sections(read(write_page(runs['id'])))['Lists of a few users'].text
     real = load_run(runs['id'], 'cpu')
