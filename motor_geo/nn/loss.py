@@ -23,8 +23,9 @@ def bpr_loss(pos: Tensor, neg: Tensor, form: str = 'log') -> Tensor:
         \textrm{log}: -\frac{1}{B} \sum_b \log \sigma(s_b^+ - s_b^-) \qquad
         \textrm{eps}: -\frac{1}{B} \sum_b \log(10^{-10} + \sigma(s_b^+ - s_b^-))
 
-    :obj:`"log2"` is :obj:`"log"` to base two, :obj:`"sum"` is it without the mean, and :obj:`"raw"` is
-    :obj:`"eps"` without the guard (infinite for differences below -88).
+    :obj:`"log2"` is :obj:`"log"` to base two, :obj:`"sum"` is it without the mean,
+    and :obj:`"raw"` is :obj:`"eps"` without the guard (infinite for differences
+    below -88).
 
     Args:
         pos: Scores of observed pairs.

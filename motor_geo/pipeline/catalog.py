@@ -43,7 +43,7 @@ class Catalog(NamedTuple):
     def item(self, index: int, note: str = '', hit: bool = False) -> Item:
         r"""An item in a list of a page."""
         pixels = None if self.pictures is None else self.pictures[index]
-        image = None if pixels is None or not pixels.any() else picture(pixels)
+        image = None if pixels is None else picture(pixels) if pixels.any() else ''
         return Item(clipped(self.titles[index], LENGTH), note, image, hit)
 
 

@@ -192,7 +192,8 @@ def training(run: FinishedRun, controls: Sequence[FinishedRun]) -> Section | Non
     marks = {entry['epoch']: entry for entry in epochs}
     if best in marks and run.result['val']:
         series.append(Series(f'best epoch, {best}', [best], [marks[best]['loss']]))
-    blocks: list[Any] = [Figure('loss', 'Loss', 'line', 'epoch', 'loss', series, panels='training')]
+    figure = Figure('loss', 'Loss', 'line', 'epoch', 'loss', series, panels='training')
+    blocks: list[Any] = [figure] if terms else []  # Some models have no loss.
     metric = str(run.options.get('trainer.metric'))
     if all(metric in entry['val'] for entry in epochs):
         series = [Series('this run', x, [entry['val'][metric] for entry in epochs])]

@@ -25,7 +25,8 @@ class Item(NamedTuple):
     Args:
         title: What it is called.
         note: What is said of it, such as its rank.
-        picture: The value of :func:`picture`, if there is one.
+        picture: The value of :func:`picture`; an empty text where others have
+            one.
         hit: Whether it is marked.
     """
 

@@ -4,7 +4,7 @@ import logging
 import pytest
 import torch
 
-from motor_geo.data import SyntheticMultimodal
+from motor_geo.data import SyntheticClusters
 from motor_geo.engine import Evaluator, Fitter
 from motor_geo.engine.checkpoint import load_checkpoint
 from motor_geo.nn.models import EASE, FittedRecommender
@@ -13,7 +13,7 @@ from motor_geo.typing import RATES, Embeddings
 
 @pytest.fixture(scope='module')
 def dataset():
-    return SyntheticMultimodal(num_users=60, num_items=40, num_interactions=500, seed=0)
+    return SyntheticClusters(num_users=60, num_items=40, num_interactions=500, seed=0)
 
 
 class Walk(FittedRecommender):

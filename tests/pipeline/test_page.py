@@ -260,6 +260,16 @@ def test_other_cutoffs(shop, tmp_path):
     assert {len(list(node.find('li'))) for node in own.find('ol')} == {5}
 
 
+def test_without_a_loss(runs, tmp_path):
+    shutil.copytree(runs['id'], tmp_path / 'run')
+    path = tmp_path / 'run' / 'metrics.jsonl'
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows = [{**row, 'loss': 0, 'losses': {}} for row in rows]
+    path.write_text(''.join(f'{json.dumps(row)}\n' for row in rows))
+    own = sections(read(write_page(str(tmp_path / 'run'))))['Training']
+    assert [node.text for node in own.find('h3')] == ['Recall@20 on validation']
+
+
 def test_a_function_may_score(runs, monkeypatch):
     before = sections(read(write_page(runs['id'])))['Lists of a few users'].text
     real = load_run(runs['id'], 'cpu')
@@ -346,7 +356,7 @@ def test_items_have_pictures(runs, monkeypatch):
     assert catalog.has_names and catalog.titles[:2] == ['i00', 'Title 1']
     assert catalog.item(7, 'note').picture == picture(images[7])
     images[8] = 0
-    assert catalog.item(8).picture is None
+    assert catalog.item(8).picture == ''
     monkeypatch.setattr(
         'motor_geo.pipeline.folder.load_run', lambda *args: loaded._replace(dataset=dataset)
     )

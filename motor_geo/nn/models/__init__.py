@@ -36,6 +36,7 @@ from .selfcf import SelfCF
 from .simgcl import SimGCL
 from .slmrec import SLMRec
 from .smore import SMORE
+from .token_als import TokenALS
 from .vbpr import VBPR
 from .xsimgcl import XSimGCL
 
@@ -71,7 +72,8 @@ MODELS: dict[str, type[Recommender]] = {
 }
 #: Models that are fitted in closed form or by a solver of their own.
 FITTED: dict[str, type[FittedRecommender]] = {
-    model.__name__: model for model in (Popularity, ItemKNN, ContentKNN, RP3beta, EASE, IALS)
+    model.__name__: model
+    for model in (Popularity, ItemKNN, ContentKNN, RP3beta, EASE, IALS, TokenALS)
 }
 
 __all__ = [

@@ -51,7 +51,7 @@ class IALS(FittedRecommender):
         self,
         data: HeteroData,
         channels: int = 64,
-        alpha: float = 100.0,
+        alpha: float = 30.0,
         reg_weight: float = 100.0,
         edge_type: EdgeType = RATES,
     ):
