@@ -21,6 +21,7 @@ from motor_geo.experiments.variants import (
     parts,
     quantizers,
     quick_start,
+    recipe,
     recommended,
     sensitivity,
     sparsity,
@@ -175,6 +176,15 @@ _ALL = [
         recommended,
         'comparison',
         (2, 'recommended'),
+    ),
+    Experiment(
+        'recipe',
+        'Objectives, tokens and baselines',
+        recipe,
+        'comparison',
+        (1, 'recommended'),
+        head=('data', 'method'),
+        note='Run with --effort 12: every method but popularity has a dozen settings.',
     ),
     Experiment(
         'sparsity',

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 import numpy as np
 from tqdm import tqdm
 
-from motor_geo.experiments.baselines import BASELINES, applicable
+from motor_geo.experiments.baselines import FITTED, applicable
 from motor_geo.experiments.metrics import read_metrics, spelled
 from motor_geo.experiments.options import ExperimentOptions, Options, Variant, short
 from motor_geo.experiments.queue import NEEDS, Job, RunQueue, in_folder
@@ -87,7 +87,7 @@ class Reproduction:
         options = {**variant.options, **setting, 'seed': seed}
         if options['items'] in MODES:
             options['tokenizer.seed'] = seed
-        if options['model'] in BASELINES:
+        if options['model'] in FITTED:
             options = applicable(options)
         key = json.dumps(options, sort_keys=True)
         if key not in self._jobs:

@@ -12,6 +12,7 @@ from motor_geo.experiments.options import (
     Variant,
     backbone,
     in_words,
+    product,
 )
 
 MOTOR = ('BPR', 'LightGCN', 'LayerGCN', 'VBPR', 'GRCN', 'SLMRec', 'BM3', 'FREEDOM', 'MGCN')
@@ -276,6 +277,48 @@ def recommended(on: ExperimentOptions) -> list[Variant]:
             for name, items, options, settings in forms:
                 label = (data, model, name)
                 out.append(on.variant(label, model, items, options, settings))
+    return out
+
+
+#: What `recipe` tries for IDs, features and tokens alike: least squares over all pairs in closed
+#: form, and the published loss of LightGCN.
+RECIPE: list[Options] = [
+    {'model': 'TokenALS', 'model.unobserved': unobserved, 'model.reg_weight': reg_weight}
+    for unobserved, reg_weight in itertools.product((1.0, 3.0, 10.0), (0.03, 0.1, 0.01))
+] + [{'model.reg_weight': reg_weight} for reg_weight in (1e-4, 0.1, 0.5)]
+#: The same number of settings for each baseline.
+BASELINE_SETTINGS: dict[str, list[Options]] = {
+    'Popularity': [{}],
+    'ItemKNN': [{'model.k': k} for k in (5, 10, 20, 30, 50, 75, 100, 150, 200, 300, 500, 1000)],
+    'RP3beta': product({'model.alpha': (0.6, 1.0, 1.4), 'model.beta': (0.2, 0.4, 0.6, 0.8)}),
+    'EASE': [
+        {'model.reg_weight': weight}
+        for weight in (1e1, 2e1, 5e1, 1e2, 2e2, 3e2, 5e2, 7e2, 1e3, 2e3, 5e3, 1e4)
+    ],
+    'IALS': product(
+        {'model.alpha': (10.0, 100.0, 1000.0), 'model.reg_weight': (30.0, 100.0, 300.0, 1000.0)}
+    ),
+}
+
+
+def recipe(on: ExperimentOptions) -> list[Variant]:
+    r"""Tokens, features and IDs under the better of two objectives, and the
+    baselines: as many settings for everyone, a dozen.
+    """
+    from motor_geo.pipeline.config import NO_ITEMS
+
+    out = []
+    for data in on.data:
+        forms: list[tuple[str, str, Options]] = [
+            ('id', 'id', {}),
+            ('recommended', 'mean', {'behavior': True, 'tokenizer.num_tokens': 8}),
+        ]
+        if on.modalities[data]:
+            forms.append(('features', 'features', {}))
+        for name, items, options in forms:
+            out.append(on.variant((data, name), 'LightGCN', items, options, RECIPE))
+        for name in on.baselines(tuple(BASELINE_SETTINGS)):
+            out.append(on.variant((data, name), name, NO_ITEMS, {}, BASELINE_SETTINGS[name]))
     return out
 
 
