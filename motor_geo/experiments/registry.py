@@ -179,12 +179,12 @@ _ALL = [
     ),
     Experiment(
         'recipe',
-        'Objectives, tokens and baselines',
+        'Tokens in closed form and baselines',
         recipe,
         'comparison',
         (1, 'recommended'),
         head=('data', 'method'),
-        note='Run with --effort 12: every method but popularity has a dozen settings.',
+        note='Run with --effort 9: every method but popularity has nine settings.',
     ),
     Experiment(
         'sparsity',

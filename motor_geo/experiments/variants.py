@@ -280,30 +280,23 @@ def recommended(on: ExperimentOptions) -> list[Variant]:
     return out
 
 
-#: What `recipe` tries for IDs, features and tokens alike: least squares over all pairs in closed
-#: form, and the published loss of LightGCN.
-RECIPE: list[Options] = [
-    {'model': 'TokenALS', 'model.unobserved': unobserved, 'model.reg_weight': reg_weight}
-    for unobserved, reg_weight in itertools.product((1.0, 3.0, 10.0), (0.03, 0.1, 0.01))
-] + [{'model.reg_weight': reg_weight} for reg_weight in (1e-4, 0.1, 0.5)]
-#: The same number of settings for each baseline.
+#: The same number of settings for each baseline as TokenALS has for IDs, features and tokens.
 BASELINE_SETTINGS: dict[str, list[Options]] = {
     'Popularity': [{}],
-    'ItemKNN': [{'model.k': k} for k in (5, 10, 20, 30, 50, 75, 100, 150, 200, 300, 500, 1000)],
-    'RP3beta': product({'model.alpha': (0.6, 1.0, 1.4), 'model.beta': (0.2, 0.4, 0.6, 0.8)}),
+    'ItemKNN': [{'model.k': k} for k in (5, 10, 20, 50, 100, 200, 300, 500, 1000)],
+    'RP3beta': product({'model.alpha': (0.6, 1.0, 1.4), 'model.beta': (0.3, 0.5, 0.7)}),
     'EASE': [
-        {'model.reg_weight': weight}
-        for weight in (1e1, 2e1, 5e1, 1e2, 2e2, 3e2, 5e2, 7e2, 1e3, 2e3, 5e3, 1e4)
+        {'model.reg_weight': weight} for weight in (1e1, 3e1, 1e2, 2e2, 3e2, 5e2, 1e3, 3e3, 1e4)
     ],
     'IALS': product(
-        {'model.alpha': (10.0, 100.0, 1000.0), 'model.reg_weight': (30.0, 100.0, 300.0, 1000.0)}
+        {'model.alpha': (10.0, 100.0, 1000.0), 'model.reg_weight': (100.0, 300.0, 1000.0)}
     ),
 }
 
 
 def recipe(on: ExperimentOptions) -> list[Variant]:
-    r"""Tokens, features and IDs under the better of two objectives, and the
-    baselines: as many settings for everyone, a dozen.
+    r"""Tokens, features and IDs in closed form, and the baselines: nine settings
+    for everyone.
     """
     from motor_geo.pipeline.config import NO_ITEMS
 
@@ -311,12 +304,13 @@ def recipe(on: ExperimentOptions) -> list[Variant]:
     for data in on.data:
         forms: list[tuple[str, str, Options]] = [
             ('id', 'id', {}),
-            ('recommended', 'mean', {'behavior': True, 'tokenizer.num_tokens': 8}),
+            ('recommended', 'recommended', {}),
         ]
         if on.modalities[data]:
             forms.append(('features', 'features', {}))
         for name, items, options in forms:
-            out.append(on.variant((data, name), 'LightGCN', items, options, RECIPE))
+            settings = on.settings('TokenALS')
+            out.append(on.variant((data, name), 'TokenALS', items, options, settings))
         for name in on.baselines(tuple(BASELINE_SETTINGS)):
             out.append(on.variant((data, name), name, NO_ITEMS, {}, BASELINE_SETTINGS[name]))
     return out
