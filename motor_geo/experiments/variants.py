@@ -288,9 +288,13 @@ BASELINE_SETTINGS: dict[str, list[Options]] = {
     'EASE': [
         {'model.reg_weight': weight} for weight in (1e1, 3e1, 1e2, 2e2, 3e2, 5e2, 1e3, 3e3, 1e4)
     ],
-    'IALS': product(
-        {'model.alpha': (10.0, 100.0, 1000.0), 'model.reg_weight': (100.0, 300.0, 1000.0)}
-    ),
+    'IALS': [
+        {'model.alpha': alpha, 'model.reg_weight': weight}
+        for alpha, weight in (
+            *((10.0, 100.0), (30.0, 100.0), (30.0, 300.0), (100.0, 100.0), (100.0, 300.0)),
+            *((100.0, 1000.0), (300.0, 300.0), (1000.0, 300.0), (1000.0, 1000.0)),
+        )
+    ],
 }
 
 
