@@ -320,5 +320,25 @@ def recipe(on: ExperimentOptions) -> list[Variant]:
     return out
 
 
+def whole(on: ExperimentOptions) -> list[Variant]:
+    r"""Graph backbones under least squares over all pairs: the first settings
+    are those that suit most data sets.
+    """
+    settings: list[Options] = [
+        {'loss.unobserved': unobserved, 'loss.reg_weight': weight}
+        for unobserved, weight in (
+            *((1.0, 0.03), (1.0, 0.1), (10.0, 0.03), (3.0, 0.03), (3.0, 0.01), (10.0, 0.01)),
+            *((3.0, 0.1), (1.0, 0.01), (10.0, 0.1)),
+        )
+    ]
+    out = []
+    for data in on.data:
+        for model in on.choose(('LightGCN',), data):
+            for items in ('id', 'recommended', *(('features',) if on.modalities[data] else ())):
+                options: Options = {'loss': 'whole', 'trainer.lr': 0.01, 'trainer.batch_size': 8192}
+                out.append(on.variant((data, model, items), model, items, options, settings))
+    return out
+
+
 def nothing(on: ExperimentOptions) -> list[Variant]:
     return []
