@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from motor_geo.pipeline.flags import UNHASHED, Config, flatten, read_yaml
+from motor_geo.utils.arrays import load_npz
 from motor_geo.utils.errors import ConfigError, run_command, suggest
 from motor_geo.utils.memory import tune_process
 
@@ -89,8 +90,7 @@ def read_run(folder: str) -> RunFolder:
         raise ConfigError(f"'{folder}' is not the folder of a finished run: it has no result.json")
     path = osp.join(folder, 'per_user.npz')
     try:
-        with np.load(path, allow_pickle=False) as file:
-            values = dict(file)
+        values = load_npz(path, 'the metrics of every user')
         result['hashes']['data'], result['seed'], result['model'], values['user']
     except FileNotFoundError as error:
         raise ConfigError(f"'{path}' is missing: expected the metrics of every user") from error

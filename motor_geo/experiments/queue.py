@@ -22,7 +22,7 @@ from motor_geo.experiments.options import Options
 from motor_geo.pipeline.config import Config
 from motor_geo.pipeline.train import run
 from motor_geo.utils.errors import ConfigError, one_line
-from motor_geo.utils.files import atomic_write, check_writable, locked, writing
+from motor_geo.utils.files import atomic_write, check_writable, locked, read_json, writing
 
 RESULT, ERROR = 'result.json', 'error.txt'
 NEEDS = 'A reproduction needs scipy and matplotlib: pip install "motor-geo[reproduce]"'
@@ -65,12 +65,11 @@ def read_result(folder: str) -> dict[str, Any] | None:
         ConfigError: If the file is damaged.
     """
     path = osp.join(folder, RESULT)
-    try:
-        with open(path) as file:
-            result = json.load(file)
-        result['val'], result['test'], result['seconds']
-    except FileNotFoundError:
+    if not osp.lexists(path):
         return None
+    try:
+        result = read_json(path)
+        result['val'], result['test'], result['seconds']
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"'{path}' is damaged: expected the result of a run; delete it to evaluate anew"
