@@ -338,8 +338,10 @@ def _check_general(options: Config) -> Config:
         out['out'] = osp.expanduser(out['out'])
     if not 0 <= out['seed'] < 2**63:
         raise ConfigError(f'seed: expected 0 or more, below 2^63, got {out["seed"]}')
-    if out['threads'] is not None and not 1 <= out['threads'] <= MOST_THREADS:
-        raise ConfigError(f'threads: expected 1 to {MOST_THREADS}, got {out["threads"]}')
+    if out['threads'] is not None and out['threads'] < 1:
+        raise ConfigError(f'threads: expected at least 1, got {out["threads"]}')
+    if out['threads'] is not None and out['threads'] > MOST_THREADS:
+        raise ConfigError(f'threads: expected at most {MOST_THREADS}, got {out["threads"]}')
     return out
 
 

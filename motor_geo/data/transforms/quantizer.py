@@ -152,7 +152,7 @@ class Quantizer:
             center=center,
             normalize=normalize,
             residual=residual,
-            **({} if unit == 1 else {'unit': unit}),
+            unit=unit,
         )
 
 
