@@ -35,7 +35,7 @@ from motor_geo.nn import TokenCrossEncoder
 from motor_geo.nn.models import MODELS, Recommender
 from motor_geo.pipeline.assemble import assemble
 from motor_geo.pipeline.config import RunConfig
-from motor_geo.typing import ITEM, RATES, USER, modalities, similar
+from motor_geo.typing import ITEM, RATES, USER, modalities, similar, similar_users
 
 ITEMS = ('id', 'specific')
 #: IDs, and raw features as parameters, as some published implementations have them.
@@ -91,6 +91,8 @@ def num_parameters(name: str, items: str) -> int:
             data[ITEM][f'x_{modality}'] = torch.empty(num_items, width)
             data[similar(modality)].edge_index = torch.empty(2, 10 * num_items, dtype=torch.long)
             data[similar(modality)].edge_weight = torch.empty(10 * num_items)
+        data[similar_users()].edge_index = torch.empty(2, 40 * num_users, dtype=torch.long)
+        data[similar_users()].edge_weight = torch.empty(40 * num_users)
         model = build(name, data, items)
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 

@@ -16,7 +16,7 @@ import sys
 
 import torch
 
-from motor_geo.data import OPQTokenizer, SyntheticMultimodal
+from motor_geo.data import OPQTokenizer, SyntheticClusters
 from motor_geo.engine import Evaluator, Trainer
 from motor_geo.engine.evaluator import popularity_embeddings
 from motor_geo.nn import TokenCrossEncoder
@@ -33,7 +33,7 @@ def measure(name, embeddings, test):
 
 recall = {}
 for seed in seeds:
-    dataset = SyntheticMultimodal(split='cold_item', seed=seed)
+    dataset = SyntheticClusters(split='cold_item', seed=seed)
     tokenizer = OPQTokenizer(num_tokens=4, seed=seed, verbose=False)
     data = tokenizer(dataset[0])
     edge_index, num_items = data[RATES].edge_index, dataset.num_items

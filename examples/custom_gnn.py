@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch_geometric.nn import MessagePassing
 from torch_geometric.utils import degree
 
-from motor_geo.data import BPRSampler, OPQTokenizer, SyntheticMultimodal
+from motor_geo.data import BPRSampler, OPQTokenizer, SyntheticClusters
 from motor_geo.engine import Evaluator
 from motor_geo.nn import TokenCrossEncoder
 from motor_geo.typing import Embeddings
@@ -54,7 +54,7 @@ class MyGNN(torch.nn.Module):
         return Embeddings(user + from_items, item + self.to_item((user, item), edge_index))
 
 
-dataset = SyntheticMultimodal()
+dataset = SyntheticClusters()
 data = OPQTokenizer(num_tokens=4)(dataset[0])
 edge_index, sizes = data['user', 'rates', 'item'].edge_index, (dataset.num_users, dataset.num_items)
 sampler = BPRSampler(edge_index, *sizes, batch_size=1024)

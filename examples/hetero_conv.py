@@ -16,7 +16,7 @@ from torch_geometric.nn import HeteroConv, LGConv, SAGEConv
 from torch_geometric.transforms import Compose
 
 from motor_geo import ItemKNN, OPQTokenizer, TokenCrossEncoder
-from motor_geo.data import BPRSampler, SyntheticMultimodal
+from motor_geo.data import BPRSampler, SyntheticClusters
 from motor_geo.engine import Evaluator
 from motor_geo.typing import Embeddings
 
@@ -45,7 +45,7 @@ class MyGNN(torch.nn.Module):
 
 
 tokenizer = OPQTokenizer(num_tokens=4)
-dataset = SyntheticMultimodal(pre_transform=Compose([tokenizer, ItemKNN(k=10)]))
+dataset = SyntheticClusters(pre_transform=Compose([tokenizer, ItemKNN(k=10)]))
 data = dataset[0]
 print(data)
 

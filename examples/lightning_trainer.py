@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from torch.utils.data import DataLoader
 
 from motor_geo import OPQTokenizer, TokenCrossEncoder
-from motor_geo.data import BPRSampler, SyntheticMultimodal
+from motor_geo.data import BPRSampler, SyntheticClusters
 from motor_geo.engine import Evaluator
 from motor_geo.nn.models import LightGCN
 from motor_geo.typing import RATES
@@ -59,7 +59,7 @@ class LitRecommender(LightningModule):
 
 
 seed_everything(0)
-dataset = SyntheticMultimodal()
+dataset = SyntheticClusters()
 tokenizer = OPQTokenizer(num_tokens=4)
 data = tokenizer(dataset[0])
 edge_index, sizes = data[RATES].edge_index, (dataset.num_users, dataset.num_items)

@@ -17,7 +17,7 @@ from torch_geometric.loader import LinkNeighborLoader
 from torch_geometric.nn import SAGEConv
 
 from motor_geo import OPQTokenizer, TokenCrossEncoder
-from motor_geo.data import SyntheticMultimodal
+from motor_geo.data import SyntheticClusters
 from motor_geo.engine import Evaluator
 from motor_geo.typing import RATED_BY, RATES, Embeddings
 
@@ -41,7 +41,7 @@ class MyGNN(torch.nn.Module):
         return Embeddings(user + to_user, item + to_item)
 
 
-dataset = SyntheticMultimodal()
+dataset = SyntheticClusters()
 tokenizer = OPQTokenizer(num_tokens=4)
 data = tokenizer(dataset[0])
 test = Evaluator(dataset.targets('test'), data[RATES].edge_index, dataset.num_items)

@@ -15,6 +15,7 @@ COMMANDS = {
     'recommend': ('motor_geo.recommend', 'write top-k lists from a finished run'),
     'sweep': ('motor_geo.sweep', 'search hyper-parameters on validation'),
     'reproduce': ('motor_geo.reproduce', 'run the experiments of the papers and report them'),
+    'report': ('motor_geo.pipeline.page', 'write a finished run as a page for a browser'),
     'tokens': ('motor_geo.pipeline.tokens', 'fit the tokens of a data set and measure them'),
     'compare': ('motor_geo.experiments.compare', 'compare finished runs, with tests per user'),
     'doctor': ('motor_geo.pipeline.doctor', 'show versions, threads, kernels and the cache'),

@@ -37,8 +37,9 @@ def table(result: dict[str, Any]) -> str:
         if result[source]:
             lines.append(f'{title:18s}' + ''.join(f'{value:10.4f}' for value in values))
     share = result['num_item_parameters']
+    items = '' if result['items'] == 'none' else f' with {result["items"]} items'
     lines.append(
-        f'{result["model"]} with {result["items"]} items on {result["data"]}, seed '
+        f'{result["model"]}{items} on {result["data"]}, seed '
         f'{result["seed"]}: best epoch {result["best_epoch"]} of {result["epochs"]}, '
         f'{result["seconds"]:.1f} s ({result["seconds_per_epoch"]:.2f} s per epoch)'
     )
@@ -101,7 +102,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         result = run(config)
         print()
         print(table(result))
-        print(f"written to '{config.out or default_folder(config)}'")
+        out = config.out or default_folder(config)
+        print(f"written to '{out}'")
+        if config.report:
+            from motor_geo.pipeline.page import write_last
+
+            path = write_last(out, config.device)
+            if path is not None:
+                print(f"page: '{path}'")
         return 0
 
     return run_command(

@@ -4,7 +4,7 @@ tuples that travel between packages.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -24,6 +24,11 @@ RATED_BY: EdgeType = (ITEM, 'rated_by', USER)
 def similar(modality: str, node_type: str = ITEM) -> EdgeType:
     r"""Edge type of the item-item graph of a modality."""
     return (node_type, f'similar_{modality}', node_type)
+
+
+def similar_users(node_type: str = USER) -> EdgeType:
+    r"""Edge type of the user-user graph of common items."""
+    return (node_type, 'similar', node_type)
 
 
 def node_store(data: HeteroData, node_type: str) -> NodeStorage:
@@ -148,6 +153,20 @@ class Embeddings(NamedTuple):
 
     user: Tensor  # [M, d]
     item: Tensor  # [N, d]
+
+
+@dataclass(frozen=True)
+class Scores:
+    r"""Scores of what has no vectors: a function from users **[B]** to their
+    scores of all items **[B, N]**, and the numbers of both.
+    """
+
+    function: Callable[[Tensor], Tensor]
+    num_users: int
+    num_items: int
+
+    def __call__(self, user: Tensor) -> Tensor:
+        return self.function(user)
 
 
 class Rows(NamedTuple):

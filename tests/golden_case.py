@@ -44,9 +44,9 @@ class GoldenCase:
         names = 'batch_users', 'batch_pos_items', 'batch_neg_items'
         return Batch(*(self[name] for name in names))
 
-    def data(self, weighting=None):
+    def data(self, weighting=None, users=False):
         r"""The graph; with the item graphs of `ItemKNN` if `weighting` is
-        given.
+        given, and with the user graph of `UserKNN` if `users` is true.
         """
         data = HeteroData()
         data['user'].num_nodes = self.hyper['M']
@@ -60,6 +60,13 @@ class GoldenCase:
 
             data = ItemKNN(k=self.hyper['k'], weighting=weighting, cache=False)(data)
             assert all(similar(m) in data.edge_types for m in self.modalities)
+        if users:
+            from motor_geo.data import UserKNN
+
+            default = torch.get_default_dtype()
+            torch.set_default_dtype(self.dtype)
+            data = UserKNN(k=self.hyper['k_user'], cache=False)(data)
+            torch.set_default_dtype(default)
         return data
 
     def assert_close(self, actual, key):
@@ -73,28 +80,37 @@ class GoldenCase:
             atol = 1e-5 * float(expected.abs().max())
             self._compare('outputs', actual, expected, atol=atol, rtol=0)
 
-    def assert_loss(self, losses, weights, prefix=''):
+    def assert_loss(self, losses, weights, prefix='', idle=()):
         r"""Compares every loss term and the total. `weights` maps the terms of
-        the model to `(name in the case, weight)`.
+        the model to `(names in the case, weight)`; `idle` are pairs of terms
+        that change nothing, and are left out.
         """
         rtol = 1e-6 if self.dtype == torch.float64 else 1e-5
         assert set(losses) == set(weights)
         for term, (name, weight) in weights.items():
-            expected = self[f'{prefix}{name}'] * weight
+            names = [name] if isinstance(name, str) else name
+            expected = sum(self[f'{prefix}{name}'] for name in names) * weight
             self._compare('losses', losses[term], expected, atol=1e-9, rtol=rtol)
         total = torch.stack(list(losses.values())).sum()
-        self._compare('losses', total, self[f'{prefix}loss_total'], atol=1e-9, rtol=rtol)
+        expected = self[f'{prefix}loss_total']
+        for name, weight in idle:
+            expected = expected - weight * self[f'{prefix}{name}']
+        self._compare('losses', total, expected, atol=1e-9, rtol=rtol)
 
     def assert_gradients(self, losses, parameters, prefix=''):
         r"""Compares gradients of the total loss. `parameters` maps names in the
-        case to parameters.
+        case to parameters; a tuple of names share the columns of one.
         """
         total = torch.stack(list(losses.values())).sum()
         tensors = list(parameters.values())
         gradients = torch.autograd.grad(total, tensors, allow_unused=True)
         for (name, tensor), gradient in zip(parameters.items(), gradients):
             gradient = torch.zeros_like(tensor) if gradient is None else gradient
-            self.assert_gradient(gradient, name, prefix)
+            if isinstance(name, str):
+                self.assert_gradient(gradient, name, prefix)
+            else:
+                for part, own in zip(gradient.chunk(len(name), dim=1), name):
+                    self.assert_gradient(part, own, prefix)
 
     def assert_gradient(self, gradient, name, prefix=''):
         r"""Compares a gradient and its norm, whichever the case holds."""
@@ -121,6 +137,8 @@ class GoldenCase:
         r"""Copies arrays of the case into parameters."""
         with torch.no_grad():
             for name, parameter in parameters.items():
-                assert parameter.shape == self[name].shape, name
-                parameter.copy_(self[name])
+                parts = [self[part] for part in ([name] if isinstance(name, str) else name)]
+                value = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+                assert parameter.shape == value.shape, name
+                parameter.copy_(value)
         return parameters

@@ -27,6 +27,7 @@ NN = [
     {'graph'},
     {'functional', 'name_dict'},
     {'item_encoder', 'loss'},
+    {'objective'},
     {'token_cross', 'conv'},
     {'models'},
 ]

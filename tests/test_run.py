@@ -125,7 +125,7 @@ def test_killed_at_any_moment(tmp_path):
     assert not [name for name in os.listdir(tmp_path / 'killed') if name.startswith('.tmp')]
 
 
-def test_learning_pays_on_the_synthetic_data(tmp_path):
+def test_learning_pays_on_the_clusters(tmp_path):
     r"""Popularity < ID embeddings < tokens, over three seeds."""
     recall = {'popularity': [], 'id': [], 'specific': []}
     for seed in range(3):
@@ -133,7 +133,7 @@ def test_learning_pays_on_the_synthetic_data(tmp_path):
             config = {
                 'items': {'name': items},
                 'seed': seed,
-                'data': {'seed': seed},
+                'data': {'name': 'clusters', 'seed': seed},
                 'trainer': {'epochs': 60, 'patience': 5, 'lr': 5e-3},
                 'out': str(tmp_path / f'{items}{seed}'),
             }

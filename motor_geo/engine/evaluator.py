@@ -17,21 +17,17 @@ from motor_geo.engine.metrics import (
     name_of,
     ranking_metrics,
 )
+from motor_geo.nn.models.popularity import popularity_embeddings
 from motor_geo.typing import Embeddings, EvalTargets
 from motor_geo.utils.ranking import Ranker, check_items
 
-
-def popularity_embeddings(
-    edge_index: Tensor, num_users: int, num_items: int, seed: int = 0
-) -> Embeddings:
-    r"""Embeddings of width one that rank items by their number of training
-    interactions. Ties are broken at random: the order of items in a file may
-    itself tell of popularity.
-    """
-    count = edge_index[1].bincount(minlength=num_items).float()
-    noise = torch.rand(num_items, generator=torch.Generator().manual_seed(seed))
-    count = count + noise.to(count.device) / 2
-    return Embeddings(count.new_ones(num_users, 1), count.view(-1, 1))
+__all__ = [
+    'EvalResult',
+    'Evaluator',
+    'item_groups',
+    'popularity_embeddings',
+    'slice_metrics',
+]
 
 
 def item_groups(count: Tensor, bounds: Sequence[int] | None = None) -> tuple[list[str], Tensor]:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from motor_geo.pipeline.flags import UNHASHED, Config, flatten, read_yaml
-from motor_geo.utils.arrays import load_npz
+from motor_geo.pipeline.finished import FinishedRun, check_same, read_finished
+from motor_geo.pipeline.flags import UNHASHED
 from motor_geo.utils.errors import ConfigError, run_command, suggest
 from motor_geo.utils.memory import tune_process
 
@@ -29,27 +29,11 @@ SEEDS = ('seed', 'tokenizer.seed')
 FREE = {*UNHASHED, *SEEDS, 'trainer.progress'}
 
 
-class RunFolder(NamedTuple):
-    r"""A finished run.
-
-    Args:
-        folder: Its folder.
-        result: The content of :obj:`result.json`.
-        options: Its configuration by dotted name; a baseline has none.
-        values: The content of :obj:`per_user.npz`.
-    """
-
-    folder: str
-    result: dict[str, Any]
-    options: Config
-    values: dict[str, np.ndarray]
-
-
 class Method(NamedTuple):
     r"""Runs that differ in nothing but their seed."""
 
     label: str
-    runs: list[RunFolder]
+    runs: list[FinishedRun]
 
     def test(self, metric: str) -> list[float]:
         r"""A test metric, by run."""
@@ -77,57 +61,24 @@ class Comparison(NamedTuple):
     tests: dict[tuple[str, str], Paired]
 
 
-def read_run(folder: str) -> RunFolder:
-    r"""Reads the folder of a finished run.
+def read_run(folder: str) -> FinishedRun:
+    r"""Reads the folder of a finished run with the metrics of every user.
 
     Raises:
         ConfigError: If it is none, or damaged.
     """
-    from motor_geo.experiments.queue import read_result
-
-    result = read_result(folder)
-    if result is None:
-        raise ConfigError(f"'{folder}' is not the folder of a finished run: it has no result.json")
-    path = osp.join(folder, 'per_user.npz')
-    try:
-        values = load_npz(path, 'the metrics of every user')
-        result['hashes']['data'], result['seed'], result['model'], values['user']
-    except FileNotFoundError as error:
-        raise ConfigError(f"'{path}' is missing: expected the metrics of every user") from error
-    except Exception as error:
-        raise ConfigError(f"'{folder}' is damaged: expected the results of a run") from error
-    path = osp.join(folder, 'config.yaml')
-    options = flatten(read_yaml(path)) if osp.exists(path) else {}
-    return RunFolder(folder, result, options, values)
+    run = read_finished(folder)
+    if not run.values:
+        path = osp.join(folder, 'per_user.npz')
+        raise ConfigError(f"'{path}' is missing: expected the metrics of every user")
+    return run
 
 
-def check_same(first: RunFolder, other: RunFolder) -> None:
-    r"""Checks that two runs can be compared.
-
-    Raises:
-        ConfigError: If their data or their protocol differ.
-    """
-    if first.result['hashes']['data'] != other.result['hashes']['data']:
-        raise ConfigError(
-            f"'{other.folder}' was made from other data than '{first.folder}' "
-            f'({other.result["data"]} and {first.result["data"]}); expected runs on the same data'
-        )
-    masks = [run.options.get('mask_validation') for run in (first, other) if run.options]
-    same = all(
-        np.array_equal(first.values[key], other.values[key]) for key in ('user', 'ptr', 'item')
-    )
-    if len(set(masks)) > 1 or not same:
-        raise ConfigError(
-            f"'{other.folder}' was evaluated otherwise than '{first.folder}' "
-            f'({"mask_validation" if same else "other held-out items"}); expected the same protocol'
-        )
-
-
-def methods_of(runs: Sequence[RunFolder]) -> list[Method]:
+def methods_of(runs: Sequence[FinishedRun]) -> list[Method]:
     r"""Groups runs that differ in nothing but their seed. A seed that occurs
     twice begins another method.
     """
-    groups: dict[str, list[RunFolder]] = {}
+    groups: dict[str, list[FinishedRun]] = {}
     for run in runs:
         names = [run.result[key] for key in ('model', 'items')]
         own = {k: v for k, v in run.options.items() if k not in FREE and k[:5] != 'data.'}
@@ -142,11 +93,11 @@ def methods_of(runs: Sequence[RunFolder]) -> list[Method]:
     return [Method(label, own) for label, own in zip(_labels(members), members)]
 
 
-def _seeds(run: RunFolder) -> tuple[Any, ...]:
+def _seeds(run: FinishedRun) -> tuple[Any, ...]:
     return run.result['seed'], run.options.get('tokenizer.seed')
 
 
-def _labels(groups: Sequence[Sequence[RunFolder]]) -> list[str]:
+def _labels(groups: Sequence[Sequence[FinishedRun]]) -> list[str]:
     r"""Model, items, the options that tell methods apart, and at last the folder."""
     from motor_geo.experiments.options import in_words, short
 

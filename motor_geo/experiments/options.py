@@ -15,8 +15,7 @@ from motor_geo.pipeline.flags import find_config
 from motor_geo.utils.errors import ConfigError
 
 if TYPE_CHECKING:
-    from motor_geo.experiments.baselines import Baseline
-    from motor_geo.nn.models import Recommender
+    from motor_geo.nn.models import FittedRecommender, Recommender
 
 #: Options of runs by dotted name.
 Options = dict[str, Any]
@@ -52,7 +51,7 @@ def all_backbones() -> dict[str, type[Recommender]]:
     return MODELS
 
 
-def all_baselines() -> dict[str, Baseline]:
+def all_baselines() -> dict[str, type[FittedRecommender]]:
     r"""The baselines by name."""
     from motor_geo.experiments.baselines import BASELINES
 
@@ -77,14 +76,13 @@ def _settings(name: str) -> list[Options]:
 def settings_of(model: str) -> list[Options]:
     r"""The settings that are tried for a backbone, whatever its items, or for a
     baseline: :obj:`reproduce` in :obj:`configs/sweep/NAME.yaml`. The first one
-    holds where nothing is tried; a backbone without such a file has its
+    holds where nothing is tried; a model without such a file has its
     defaults.
     """
-    baselines = all_baselines()
-    if model in baselines:
-        return product(baselines[model].choices)
-    name = backbone(model).__name__
-    return list(_settings(name)) if backbone(model) is all_backbones().get(name) else [{}]
+    target = backbone(model)
+    name = target.__name__
+    own = all_backbones().get(name), all_baselines().get(name)
+    return list(_settings(name)) if target in own else [{}]
 
 
 class Variant(NamedTuple):

@@ -17,12 +17,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from motor_geo.experiments.baselines import BASELINES
 from motor_geo.experiments.options import Options
 from motor_geo.pipeline.config import Config
+from motor_geo.pipeline.finished import read_result
 from motor_geo.pipeline.train import run
-from motor_geo.utils.errors import ConfigError, one_line
-from motor_geo.utils.files import atomic_write, check_writable, locked, read_json, writing
+from motor_geo.utils.errors import one_line
+from motor_geo.utils.files import atomic_write, check_writable, locked, writing
 
 RESULT, ERROR = 'result.json', 'error.txt'
 NEEDS = 'A reproduction needs scipy and matplotlib: pip install "motor-geo[reproduce]"'
@@ -40,13 +40,8 @@ class Job(NamedTuple):
     def command(self) -> str:
         r"""The command that repeats the run."""
         options = {**self.options, 'out': self.folder}
-        command = 'python -m motor_geo.run'
-        if options['model'] in BASELINES:
-            model, seed = options.pop('model'), options.pop('seed')
-            command = f'python -m motor_geo.reproduce backbones --models {model} --seeds {seed}'
-            options = {k: v for k, v in options.items() if k != 'items' and k[:8] != 'baseline'}
         words = [f'--{key} {shlex.quote(_spell(value))}' for key, value in options.items()]
-        return ' '.join([command, *words])
+        return ' '.join(['python -m motor_geo.run', *words])
 
 
 def _spell(value: Any) -> str:
@@ -56,25 +51,6 @@ def _spell(value: Any) -> str:
 def in_folder(config: Config, folder: str) -> Config:
     r"""The configuration of a run in a folder, which shows no progress of its own."""
     return {**config, 'out': folder, 'trainer': {**config['trainer'], 'progress': False}}
-
-
-def read_result(folder: str) -> dict[str, Any] | None:
-    r"""The result of a run, if it is finished.
-
-    Raises:
-        ConfigError: If the file is damaged.
-    """
-    path = osp.join(folder, RESULT)
-    if not osp.lexists(path):
-        return None
-    try:
-        result = read_json(path)
-        result['val'], result['test'], result['seconds']
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"'{path}' is damaged: expected the result of a run; delete it to evaluate anew"
-        ) from error
-    return result
 
 
 class RunQueue:

@@ -17,12 +17,11 @@ import os.path as osp
 import time
 import warnings
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 from tqdm import tqdm
 
-from motor_geo.experiments.baselines import BASELINES, baseline_fingerprint, run_baseline, split
+from motor_geo.experiments.baselines import BASELINES, applicable
 from motor_geo.experiments.metrics import read_metrics, spelled
 from motor_geo.experiments.options import ExperimentOptions, Options, Variant, short
 from motor_geo.experiments.queue import NEEDS, Job, RunQueue, in_folder
@@ -38,7 +37,7 @@ from motor_geo.report.document import Report, RunInfo
 from motor_geo.report.write import save, write
 
 #: What one variant cannot do must not end the others.
-FAILURES = (ValueError, FloatingPointError)
+FAILURES = (ValueError, FloatingPointError, ImportError)
 
 
 class Reproduction:
@@ -88,13 +87,13 @@ class Reproduction:
         options = {**variant.options, **setting, 'seed': seed}
         if options['items'] in MODES:
             options['tokenizer.seed'] = seed
-        if options['model'] in BASELINES:  # Which have no options of a backbone.
-            keys = 'data', 'evaluator', 'baseline', 'model', 'items', 'seed', 'mask_validation'
-            options = {k: v for k, v in options.items() if k.partition('.')[0] in keys}
+        if options['model'] in BASELINES:
+            options = applicable(options)
         key = json.dumps(options, sort_keys=True)
         if key not in self._jobs:
             config, identity = self._resolve(options)
-            name = '-'.join([*variant.label[:1], short(options['model']), options['items']])
+            items = config['items']['name']
+            name = '-'.join([*variant.label[:1], short(options['model']), items])
             name = f'{name}-seed{seed}-{identity[:10]}'
             if config['trainer']['epochs'] != self._epochs:  # Which a run can be continued with.
                 name += f'-epochs{config["trainer"]["epochs"]}'
@@ -104,14 +103,8 @@ class Reproduction:
 
     def _resolve(self, options: Options) -> tuple[Config, str]:
         r"""The configuration of a run, and its hash."""
-        name = options['model']
-        if name not in BASELINES:
-            config = resolve(override(self.general, options))
-            return config, run_fingerprint(config, self._data(config)[1])
-        own = {k: v for k, v in options.items() if k not in ('model', 'items')}
-        own, setting = split(own)
-        config = resolve(override(self.general, own))
-        return config, baseline_fingerprint(config, name, setting, self._data(config)[1])
+        config = resolve(override(self.general, options))
+        return config, run_fingerprint(config, self._data(config)[1])
 
     def _data(self, config: Config) -> tuple[str, str]:
         r"""Name and hash of the data; they themselves may be large."""
@@ -204,11 +197,7 @@ class Reproduction:
 
     def run_job(self, job: Job) -> str:
         r"""Does a run that this process holds; returns a line about it."""
-        name = job.options['model']
-        execute = None
-        if name in BASELINES:
-            execute = partial(run_baseline, name=name, setting=split(job.options)[1])
-        result = self.queue.run_job(job.config, execute)
+        result = self.queue.run_job(job.config)
         if isinstance(result, str):
             return f'{job.name} failed: {result}'
         for file in ('last.pt', 'tokenizer.pt'):

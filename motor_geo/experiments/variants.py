@@ -47,7 +47,7 @@ def backbones(
     """
 
     def variants(on: ExperimentOptions) -> list[Variant]:
-        from motor_geo.experiments.baselines import NO_ITEMS
+        from motor_geo.pipeline.config import NO_ITEMS
 
         out = []
         for data in on.data:

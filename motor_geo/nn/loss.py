@@ -17,31 +17,34 @@ from motor_geo.nn.functional.distinct import Distinct
 def bpr_loss(pos: Tensor, neg: Tensor, form: str = 'log') -> Tensor:
     r"""Bayesian personalized ranking from the `"BPR: Bayesian Personalized
     Ranking from Implicit Feedback" <https://arxiv.org/abs/1205.2618>`_ paper,
-    in the four forms found in published implementations.
+    in the five forms found in published implementations.
 
     .. math::
         \textrm{log}: -\frac{1}{B} \sum_b \log \sigma(s_b^+ - s_b^-) \qquad
         \textrm{eps}: -\frac{1}{B} \sum_b \log(10^{-10} + \sigma(s_b^+ - s_b^-))
 
-    :obj:`"sum"` is :obj:`"log"` without the mean, and :obj:`"raw"` is
-    :obj:`"eps"` without the guard (infinite for differences below -88).
+    :obj:`"log2"` is :obj:`"log"` to base two, :obj:`"sum"` is it without the mean,
+    and :obj:`"raw"` is :obj:`"eps"` without the guard (infinite for differences
+    below -88).
 
     Args:
         pos: Scores of observed pairs.
         neg: Scores of sampled pairs.
-        form: :obj:`"log"`, :obj:`"eps"`, :obj:`"sum"` or :obj:`"raw"`.
+        form: :obj:`"log"`, :obj:`"log2"`, :obj:`"eps"`, :obj:`"sum"` or :obj:`"raw"`.
 
     Shapes:
         - **input:** scores :math:`(B)` and :math:`(B)`
         - **output:** a scalar
     """
-    if form not in ('log', 'eps', 'sum', 'raw'):
-        raise ValueError(f"'form' must be 'log', 'eps', 'sum' or 'raw' (got '{form}')")
+    if form not in ('log', 'log2', 'eps', 'sum', 'raw'):
+        raise ValueError(f"'form' must be 'log', 'log2', 'eps', 'sum' or 'raw' (got '{form}')")
     difference = pos - neg
     if form == 'sum' or difference.numel() == 0:  # Of an empty batch, the loss is zero.
         return -F.logsigmoid(difference).sum()
     if form == 'log':
         return -F.logsigmoid(difference).mean()
+    if form == 'log2':
+        return -F.logsigmoid(difference).mean() / math.log(2)
     if form == 'eps':
         return -torch.log(1e-10 + torch.sigmoid(difference)).mean()
     return -torch.log(torch.sigmoid(difference)).mean()

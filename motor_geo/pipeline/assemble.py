@@ -18,9 +18,10 @@ from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
 from motor_geo.data import InteractionSVD, ItemKNN, OPQTokenizer, RecommendationDataset
-from motor_geo.nn.models import Recommender
+from motor_geo.nn.models import FittedRecommender, Recommender
+from motor_geo.nn.objective import PublishedLoss
 from motor_geo.nn.token_cross import MODES
-from motor_geo.pipeline.config import Config, RunConfig, arguments_of
+from motor_geo.pipeline.config import NO_ITEMS, Config, RunConfig, arguments_of, takes_items
 from motor_geo.pipeline.flags import UNHASHED
 from motor_geo.typing import ITEM, modalities
 from motor_geo.utils.cache import fingerprint
@@ -40,7 +41,8 @@ class Assembly:
             :meth:`add_tokens` with tokens.
         tokenizer: The tokenizer, if the item encoder reads tokens. Until
             :meth:`add_tokens`, it is not fitted.
-        model: The backbone with its item encoder, initialized.
+        model: The backbone with its item encoder, initialized, or a model that
+            is fitted otherwise.
         hashes: Hashes of :obj:`data`, :obj:`run` and :obj:`graphs`, and after
             :meth:`add_tokens` of :obj:`tokens` and :obj:`tokenizer`.
     """
@@ -50,7 +52,7 @@ class Assembly:
     dataset: RecommendationDataset
     data: HeteroData
     tokenizer: OPQTokenizer | None
-    model: Recommender
+    model: Recommender | FittedRecommender
     hashes: dict[str, str] = field(default_factory=dict)
 
     def add_tokens(self, tokenizer: OPQTokenizer | None = None) -> None:
@@ -123,6 +125,8 @@ def run_fingerprint(config: RunConfig | Config, data: str) -> str:
     """
     if isinstance(config, RunConfig):
         config = config.to_dict()
+    if config['loss']['name'] == 'published':  # As before there was a choice.
+        config = {key: value for key, value in config.items() if key != 'loss'}
     trainer = {k: v for k, v in config['trainer'].items() if k not in ('epochs', 'progress')}
     parts = {k: v for k, v in config.items() if k not in ('data', *UNHASHED)}
     return fingerprint(data, {**parts, 'trainer': trainer})
@@ -259,7 +263,7 @@ def build_item_encoder(
     every modality), :obj:`num_items`, and :obj:`out_channels`.
     """
     name, target = config.items['name'], config.target('items')
-    if name == 'id':
+    if name in ('id', NO_ITEMS):
         return None
     given = {
         'num_items': int(data[ITEM].num_nodes),
@@ -276,15 +280,25 @@ def build_item_encoder(
     return target(**given, **config.options('items'))
 
 
-def build_model(config: RunConfig, data: HeteroData, tokenizer: OPQTokenizer | None) -> Recommender:
-    r"""The backbone, with its item encoder in place."""
-    options = config.options('model')
-    if options['channels'] < 1:
+def build_model(
+    config: RunConfig, data: HeteroData, tokenizer: OPQTokenizer | None
+) -> Recommender | FittedRecommender:
+    r"""The model, with its item encoder in place if it takes one."""
+    options, target = config.options('model'), config.target('model')
+    if options.get('channels', 1) < 1:
         raise ConfigError(f'model.channels: expected at least 1, got {options["channels"]}')
     with named('items'):
         encoder = build_item_encoder(config, data, tokenizer)
+    if takes_items(target):
+        options['item_encoder'] = encoder
     with named('model'):
-        model = config.target('model')(data, item_encoder=encoder, **options)
+        model = target(data, **options)
+    with named('loss'):
+        objective = config.target('loss')(**config.options('loss'))
+    if not isinstance(objective, PublishedLoss):
+        if isinstance(model, FittedRecommender):
+            raise ConfigError(f'--loss: {config.model["name"]} is fitted without a loss')
+        model.set_objective(objective)
     if encoder is not None and not any(module is encoder for module in model.modules()):
         raise ConfigError(
             f"model: '{config.model['name']}' does not use the item encoder of --items "
@@ -293,12 +307,16 @@ def build_model(config: RunConfig, data: HeteroData, tokenizer: OPQTokenizer | N
     return model
 
 
-def warn_of_item_tables(config: RunConfig, model: Recommender, num_items: int) -> None:
+def warn_of_item_tables(
+    config: RunConfig, model: Recommender | FittedRecommender, num_items: int
+) -> None:
     r"""Warns if a backbone from outside of this package has trainable
     parameters per item although its item encoder has none. Those of this
     package document theirs.
     """
     if config.reads('num_items') or not is_outside(type(model)):
+        return
+    if isinstance(model, FittedRecommender):
         return
     encoder = {id(parameter) for parameter in model.item_encoder.parameters()}
     own = dict(model.named_parameters(remove_duplicate=False))

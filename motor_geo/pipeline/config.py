@@ -25,7 +25,8 @@ from motor_geo.data import RecommendationDataset as Dataset
 from motor_geo.engine.evaluator import Evaluator
 from motor_geo.engine.trainer import Trainer
 from motor_geo.nn import FeatureProjection, IDEmbedding, TokenCrossEncoder
-from motor_geo.nn.models import MODELS, Recommender
+from motor_geo.nn.models import FITTED, MODELS, FittedRecommender, Recommender
+from motor_geo.nn.objective import LOSSES, RankingLoss
 from motor_geo.nn.token_cross import MODES
 from motor_geo.pipeline.flags import (
     CHOICES,
@@ -44,7 +45,7 @@ from motor_geo.pipeline.flags import (
 )
 from motor_geo.utils.errors import ConfigError, one_line, suggest
 from motor_geo.utils.files import atomic_write
-from motor_geo.utils.plugin import import_class, plugins
+from motor_geo.utils.plugin import import_class, names, plugins
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -54,6 +55,7 @@ __all__ = [
     'FIXED',
     'GENERAL',
     'ITEMS',
+    'NO_ITEMS',
     'Config',
     'RunConfig',
     'flatten',
@@ -69,6 +71,8 @@ ITEMS: dict[str, type] = {
     **{mode: TokenCrossEncoder for mode in MODES},
     'features': FeatureProjection,
 }
+#: Stands for the item encoder of a model that takes none.
+NO_ITEMS = 'none'
 #: Sections with one class.
 FIXED: dict[str, type] = {
     'tokenizer': OPQTokenizer,
@@ -79,10 +83,16 @@ FIXED: dict[str, type] = {
 }
 #: Classes by name, what a class of another package must be derived from, the group of entry
 #: points in which packages name theirs, and a word for it.
-KINDS: dict[str, tuple[Mapping[str, type], type, str, str]] = {
-    'data': (DATASETS, Dataset, 'motor_geo.datasets', 'data set'),
-    'model': (MODELS, Recommender, 'motor_geo.models', 'model'),
-    'items': (ITEMS, nn.Module, 'motor_geo.items', 'item encoder'),
+KINDS: dict[str, tuple[Mapping[str, type], tuple[type, ...], str, str]] = {
+    'data': (DATASETS, (Dataset,), 'motor_geo.datasets', 'data set'),
+    'model': (
+        {**MODELS, **FITTED},
+        (Recommender, FittedRecommender),
+        'motor_geo.models',
+        'model',
+    ),
+    'items': (ITEMS, (nn.Module,), 'motor_geo.items', 'item encoder'),
+    'loss': (LOSSES, (RankingLoss,), 'motor_geo.losses', 'loss'),
 }
 #: Arguments that are no options, since the assembly fills them in.
 DERIVED = {
@@ -106,16 +116,21 @@ NAMED = {'id': {'xavier'}, **dict.fromkeys(MODES, {'mode'})}
 Section = Mapping[str, Any]
 
 
+class NoItems(nn.Module):
+    r"""No item encoder, for models that take none."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(General):
     r"""Every option of a run. Sections are mappings from the arguments of a
-    constructor to their values; :obj:`data`, :obj:`model` and :obj:`items`
-    also have the :obj:`name` of what is constructed.
+    constructor to their values; :obj:`data`, :obj:`model`, :obj:`items` and
+    :obj:`loss` also have the :obj:`name` of what is constructed.
 
     Args:
         data: The data set.
         model: The backbone.
         items: The item encoder.
+        loss: What ranks items in training.
         tokenizer: Options of :class:`~motor_geo.data.OPQTokenizer`.
         svd: Options of :class:`~motor_geo.data.InteractionSVD`.
         graph: Options of :class:`~motor_geo.data.ItemKNN`.
@@ -127,6 +142,7 @@ class RunConfig(General):
     data: Section
     model: Section
     items: Section
+    loss: Section
     tokenizer: Section
     svd: Section
     graph: Section
@@ -157,6 +173,8 @@ class RunConfig(General):
         sections: Config = {}
         for section, default in CHOICES.items():
             options = dict(config.get(section, {}))
+            if section == 'items':
+                default = _check_items(sections['model']['name'], options)
             name = str(options.pop('name', default))
             if section == 'data' and osp.exists(osp.expanduser(name)) and name not in DATASETS:
                 # `recommend` may be called from another folder.
@@ -216,6 +234,25 @@ def resolve(config: RunConfig | Config) -> Config:
     return RunConfig.of(config).to_dict()
 
 
+def takes_items(target: type) -> bool:
+    r"""Whether a model has a choice of items."""
+    return 'item_encoder' in arguments_of(target)
+
+
+def _check_items(model: str, options: Section) -> str:
+    r"""The item encoder that a model has by default.
+
+    Raises:
+        ConfigError: If one is named that the model does not take.
+    """
+    takes, name = takes_items(find_class('model', model)), options.get('name')
+    if not takes and name not in (None, NO_ITEMS):
+        raise ConfigError(f'--items {name}: {model} takes no item encoder; leave --items out')
+    if takes and name == NO_ITEMS:
+        raise ConfigError(f'--items {name}: {model} takes an item encoder, such as --items id')
+    return CHOICES['items'] if takes else NO_ITEMS
+
+
 def find_class(section: str, name: str) -> type:
     r"""The class that a section names: a registered name, the name of an
     entry point, or an import path.
@@ -226,6 +263,8 @@ def find_class(section: str, name: str) -> type:
     classes, base, group, word = KINDS[section]
     if name in classes:
         return classes[name]
+    if section == 'items' and name == NO_ITEMS:
+        return NoItems
     if section == 'data' and osp.exists(osp.expanduser(name)):
         return TableDataset
     if section == 'data' and os.sep in name:
@@ -238,8 +277,8 @@ def find_class(section: str, name: str) -> type:
         except ValueError as error:
             also = 'is no folder, and ' if section == 'data' else ''
             raise ConfigError(f"--{section}: '{name}' {also}{error}") from error
-        missing = [] if section != 'model' else ['data', 'item_encoder', 'channels']
-        missing = [key for key in missing if key not in arguments_of(target)]
+        needed = ['data', 'item_encoder', 'channels'] if issubclass(target, Recommender) else []
+        missing = [key for key in needed if key not in arguments_of(target)]
         if missing:
             raise ConfigError(
                 f"--{section}: '{name}' takes no argument '{missing[0]}'; expected a constructor "
@@ -402,7 +441,7 @@ def describe(section: str, name: str | None = None) -> str:
         if section == 'data':
             lines.append(entry('FOLDER', first_sentence(TableDataset)))
         lines += [
-            entry('package.Class', f'any {word} derived from {base.__name__}, by its import path'),
+            entry('package.Class', f'any {word} derived from {names(base)}, by its import path'),
             '',
             f'--{section}.help NAME lists the options of one.',
         ]

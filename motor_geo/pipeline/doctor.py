@@ -29,6 +29,7 @@ OPTIONAL = {
     'torch-sparse': ('torch_sparse', 'layers that take a SparseTensor'),
     'pyarrow': ('pyarrow', 'tables in memory, and .parquet files'),
     'matplotlib': ('matplotlib', 'figures of reproduce and compare'),
+    'implicit': ('implicit', '--model IALS'),
     'optuna': ('optuna', 'sweeps over ranges'),
     'tensorboard': ('tensorboard', '--logger tensorboard'),
     'wandb': ('wandb', '--logger wandb'),

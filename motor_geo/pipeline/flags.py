@@ -17,7 +17,7 @@ from motor_geo.utils.errors import ConfigError, suggest
 from motor_geo.utils.safe_yaml import load_yaml
 
 #: Sections with a choice of classes, and what is chosen by default.
-CHOICES = {'data': 'synthetic', 'model': 'LightGCN', 'items': 'specific'}
+CHOICES = {'data': 'synthetic', 'model': 'LightGCN', 'items': 'specific', 'loss': 'published'}
 #: Sections with one class.
 SECTIONS = ('tokenizer', 'svd', 'graph', 'trainer', 'evaluator')
 #: Flags without a dot that stand for an option of a section.
@@ -41,6 +41,7 @@ class General:
         tensorboard: Short for --logger tensorboard.
         logger: Where every epoch is logged: tensorboard, wandb, mlflow, or
             the import path of a class; several are separated by spaces.
+        report: Write the page of the run, report.html.
     """
 
     seed: int = 0
@@ -51,13 +52,14 @@ class General:
     mask_validation: bool = False
     tensorboard: bool = False
     logger: list[str] | None = None
+    report: bool = True
 
 
 #: General options and their defaults.
 GENERAL = {field.name: field.default for field in fields(General)}
 assert MISSING not in GENERAL.values()
 #: General options that change no result: they are in no hash.
-UNHASHED = ('out', 'device', 'threads', 'tensorboard', 'logger')
+UNHASHED = ('out', 'device', 'threads', 'tensorboard', 'logger', 'report')
 #: Flags that take several values.
 LISTS = ('logger', 'seeds')
 
@@ -240,6 +242,7 @@ def usage() -> str:
         'data': 'A data set by name, or a folder with NAME.inter',
         'model': 'A backbone',
         'items': 'What item vectors are computed from',
+        'loss': 'What ranks items in training',
     }
     lines = [
         'usage: python -m motor_geo.run [--config FILE.yaml|NAME] [--option value ...]',

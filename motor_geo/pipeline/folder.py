@@ -12,7 +12,7 @@ from torch_geometric.data import HeteroData
 
 from motor_geo.data import OPQTokenizer, RecommendationDataset
 from motor_geo.engine.checkpoint import load_checkpoint
-from motor_geo.nn.models import Recommender
+from motor_geo.nn.models import FittedRecommender, Recommender
 from motor_geo.pipeline.assemble import (
     Assembly,
     assemble,
@@ -39,7 +39,7 @@ class LoadedRun(NamedTuple):
     dataset: RecommendationDataset
     data: HeteroData
     tokenizer: OPQTokenizer | None
-    model: Recommender
+    model: Recommender | FittedRecommender
 
 
 def load_run(folder: str, device: str = 'auto', data: str | None = None) -> LoadedRun:

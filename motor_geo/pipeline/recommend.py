@@ -21,6 +21,7 @@ from motor_geo.data.datasets.names import find_columns
 from motor_geo.data.datasets.reader import read_header, read_table
 from motor_geo.data.transforms.add_items import add_items
 from motor_geo.pipeline.assemble import build_transforms, encode_items
+from motor_geo.pipeline.config import NO_ITEMS
 from motor_geo.pipeline.folder import LoadedRun
 from motor_geo.typing import ITEM, RATES
 from motor_geo.utils.files import atomic_write, writing
@@ -133,6 +134,11 @@ def trained_users(dataset: RecommendationDataset, index: Tensor) -> Tensor:
 
 def with_new_items(run: LoadedRun, folder: str) -> tuple[HeteroData, np.ndarray]:
     r"""The graph with new items appended, and their raw ids."""
+    if run.config.items['name'] == NO_ITEMS:
+        raise ValueError(
+            f'{run.config.model["name"]} has no vector for an item that was not there in training; '
+            'train a model with token-based items (--items specific) or --items features'
+        )
     if run.config.reads('num_items'):
         raise ValueError(
             'A model with ID embeddings has no vector for an item that was not there in training; '

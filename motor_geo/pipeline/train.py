@@ -18,8 +18,10 @@ import torch
 import yaml
 
 from motor_geo.engine.evaluator import EvalResult, Evaluator, popularity_embeddings
+from motor_geo.engine.fitter import Fitter
 from motor_geo.engine.loggers import Logger
 from motor_geo.engine.trainer import FitResult, Trainer
+from motor_geo.nn.models import FittedRecommender
 from motor_geo.pipeline.assemble import (
     Assembly,
     assemble,
@@ -28,7 +30,7 @@ from motor_geo.pipeline.assemble import (
     named,
     run_fingerprint,
 )
-from motor_geo.pipeline.config import Config, RunConfig, dump, write_yaml
+from motor_geo.pipeline.config import Config, RunConfig, arguments_of, dump, write_yaml
 from motor_geo.pipeline.flags import UNHASHED, flatten, read_yaml
 from motor_geo.pipeline.folder import (
     DATA,
@@ -118,7 +120,9 @@ def hold_folder(stack: ExitStack, out: str) -> None:
         raise ConfigError(f"'{out}' is in use by another process")
 
 
-def train(assembly: Assembly, trainer: Trainer, test: Evaluator | None, out: str) -> dict[str, Any]:
+def train(
+    assembly: Assembly, trainer: Trainer | Fitter, test: Evaluator | None, out: str
+) -> dict[str, Any]:
     r"""Trains, evaluates the best weights, and writes the result."""
     claim_folder(assembly, out)
     fit = trainer.fit()
@@ -157,35 +161,58 @@ def build_evaluator(assembly: Assembly, split: str, exclude: str | None = None) 
 
 def build_trainer(
     assembly: Assembly, out: str, progress: bool, loggers: Sequence[Logger] = ()
-) -> Trainer:
-    r"""Trains the model of an assembly in a folder.
+) -> Trainer | Fitter:
+    r"""Trains the model of an assembly in a folder, or fits it.
 
     Raises:
         ConfigError: If a setting is wrong, or nothing tells when to stop:
             without a validation split, the number of epochs has to be given.
     """
-    config = assembly.config
+    config, model = assembly.config, assembly.model
     options = config.options('trainer')
     options['progress'] = progress and options['progress']
     validation = build_evaluator(assembly, 'val')
     most = inspect.signature(Trainer).parameters['epochs'].default
-    if validation is None and config.trainer['epochs'] == most:
+    given = in_closed_form(config) or config.trainer['epochs'] != most
+    if validation is None and not given:
         raise ConfigError(
             f"'{assembly.dataset.name}' has no interactions for validation, so that nothing tells "
             f'when to stop; give the number of epochs to train with --epochs (other than {most})'
         )
+    common: dict[str, Any] = {
+        'seed': config.seed,
+        'out': out,
+        'fingerprint': assembly.hashes['run'],
+        'callbacks': loggers,
+    }
     with named('trainer'):
-        return Trainer(
-            assembly.model,
-            assembly.data,
-            validation,
-            seed=config.seed,
-            out=out,
-            fingerprint=assembly.hashes['run'],
-            callbacks=loggers,
-            user_names=assembly.dataset.user_ids,
-            **options,
-        )
+        if isinstance(model, FittedRecommender):
+            options = without_steps(config, options)
+            return Fitter(model, assembly.data, validation, **common, **options)
+        names = assembly.dataset.user_ids
+        return Trainer(model, assembly.data, validation, **common, user_names=names, **options)
+
+
+def without_steps(config: RunConfig, options: Config) -> Config:
+    r"""The options of a trainer that hold without gradient steps.
+
+    Raises:
+        ConfigError: If another one is set.
+    """
+    defaults, known = arguments_of(Trainer), arguments_of(Fitter)
+    for key, value in options.items():
+        if key not in known and value != defaults[key].default:
+            raise ConfigError(
+                f'trainer.{key}: {config.model["name"]} is fitted without gradient steps; leave '
+                'it out'
+            )
+    return {key: value for key, value in options.items() if key in known}
+
+
+def in_closed_form(config: RunConfig) -> bool:
+    r"""Whether the model is fitted at once."""
+    target = config.target('model')
+    return issubclass(target, FittedRecommender) and not target.iterative
 
 
 def popularity_of(assembly: Assembly) -> Embeddings:
@@ -216,12 +243,16 @@ def summarize(
     r"""The content of :obj:`result.json`. What there is no split for is empty."""
     config, model = assembly.config, assembly.model
     outside = sources(config)
-    sizes = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
+    if isinstance(model, FittedRecommender):
+        sizes = model.num_parameters()
+    else:
+        sizes = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
     per_item = model.item_parameters(assembly.dataset.num_items)
     return {
         'data': assembly.dataset.name,
         'model': config.model['name'],
         'items': config.items['name'],
+        'loss': config.loss['name'],
         'seed': config.seed,
         'epochs': fit.epochs,
         'best_epoch': fit.best_epoch,
@@ -262,6 +293,7 @@ def check_folder(config: RunConfig, out: str) -> None:
     path = osp.join(out, 'config.yaml')
     if osp.exists(path):
         old, new = flatten(read_yaml(path)), flatten(yaml.safe_load(dump(config)))
+        old.setdefault('loss.name', 'published')  # As before there was a choice.
         free = {*UNHASHED, 'trainer.epochs', 'trainer.progress'}
         free |= {f'data.{key}' for key in PLACES}  # `check_data` compares what is in there.
         if osp.isabs(str(old.get('data.name'))) and osp.isabs(new['data.name']):
@@ -306,7 +338,8 @@ def read_result(out: str, run: str, config: RunConfig) -> dict[str, Any] | None:
         raise ConfigError(
             f"'{path}' was made from other data or settings; give another --out or delete it"
         )
-    return result if stopped or epochs >= config.trainer['epochs'] else None
+    most = 1 if in_closed_form(config) else config.trainer['epochs']
+    return result if stopped or epochs >= most else None
 
 
 def versions() -> dict[str, str]:

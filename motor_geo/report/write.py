@@ -27,6 +27,7 @@ from motor_geo.report.document import (
     runs_of,
     to_rows,
 )
+from motor_geo.report.sketch import key, sketch
 from motor_geo.utils.files import atomic_write
 
 KINDS = ('md', 'tex', 'html')
@@ -37,7 +38,7 @@ _RUN_COLUMNS += [('seconds', True), ('command', False)]
 
 
 @lru_cache
-def _environment(kind: str) -> Environment:
+def environment(kind: str) -> Environment:
     r"""Templates in which all that is no markup is escaped as the format needs."""
     plain = {'md': layout.escape_markdown, 'tex': layout.escape_latex, 'html': escape}[kind]
     code = {
@@ -68,9 +69,11 @@ def _environment(kind: str) -> Environment:
         fence=lambda text: Markup(layout.fence_markdown(text)),
         grid=layout.grid,
         inline=lambda text: Markup(layout.inline(text, plain, code)),
+        key=key,
         panels=lambda blocks: [(key, list(group)) for key, group in groupby(blocks, _panels)],
         rich=layout.rich,
         runs=runs_of,
+        sketch=sketch,
         text=lambda cell: Markup(number(cell.text)) if cell.number else cell.text,
     )
     return out
@@ -96,7 +99,7 @@ def render(report: Report, kind: str, svgs: Mapping[str, str] | None = None) -> 
         svgs: The figures by name, of which only :obj:`html` has need.
     """
     text = (
-        _environment(kind)
+        environment(kind)
         .get_template(f'report.{kind}')
         .render(report=report, numbers=report.numbers(), run_columns=_RUN_COLUMNS, svgs=svgs)
     )

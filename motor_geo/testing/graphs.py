@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 from torch_geometric.typing import EdgeType
 
-from motor_geo.data import OPQTokenizer, SyntheticMultimodal
+from motor_geo.data import OPQTokenizer, SyntheticClusters
 from motor_geo.data.transforms.add_items import add_items
 from motor_geo.nn import FeatureProjection, TokenCrossEncoder
 from motor_geo.nn.models import Recommender
@@ -28,7 +28,7 @@ ITEMS = ('id', 'specific', 'agnostic', 'mean', 'linear', 'features')
 
 @functools.cache
 def _small_graph(seed: int) -> HeteroData:
-    dataset = SyntheticMultimodal(NUM_USERS, NUM_ITEMS, 1500, seed=seed)
+    dataset = SyntheticClusters(NUM_USERS, NUM_ITEMS, 1500, seed=seed)
     return OPQTokenizer(NUM_TOKENS, CODEBOOK_SIZE, cache=False, verbose=False)(dataset.data)
 
 

@@ -50,3 +50,15 @@ def tune_process() -> None:
     """
     os.environ.setdefault('THP_MEM_ALLOC_ENABLE', '1')
     keep_freed_memory()
+
+
+def available_memory() -> int | None:
+    r"""Bytes of memory that can be taken without swapping, if the system says
+    so.
+    """
+    try:
+        with open('/proc/meminfo') as file:
+            sizes = dict(line.split(':', 1) for line in file)
+        return int(sizes['MemAvailable'].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return None

@@ -25,13 +25,14 @@ def plugins(group: str) -> dict[str, str]:
     return {point.name: point.value.replace(':', '.') for point in entry_points(group=group)}
 
 
-def import_class(path: str, base: type) -> type:
+def import_class(path: str, base: type | tuple[type, ...]) -> type:
     r"""A class by its import path, such as :obj:`"my_package.MyGNN"`. Modules
     are found in the current folder too, as by :obj:`python -m`.
 
     Args:
         path: Module and name, with a dot between them.
-        base: What the class must be derived from.
+        base: What the class must be derived from, or several of which one will
+            do.
 
     Raises:
         ValueError: If module or class do not exist, the module cannot be
@@ -40,8 +41,13 @@ def import_class(path: str, base: type) -> type:
     """
     target = _import(path, lambda value: _is_class(value, base))
     if not _is_class(target, base):
-        raise ValueError(f'is {_kind(target)}; expected a class derived from {base.__name__}')
+        raise ValueError(f'is {_kind(target)}; expected a class derived from {names(base)}')
     return target
+
+
+def names(base: type | tuple[type, ...]) -> str:
+    r"""The names of classes, in words."""
+    return base.__name__ if isinstance(base, type) else ' or '.join(map(names, base))
 
 
 def import_function(path: str) -> Callable[..., Any]:
@@ -74,13 +80,13 @@ def _import(path: str, wanted: Callable[[object], bool]) -> Any:
             raise ValueError(f'cannot be imported: {_place(error)}') from error
     target = getattr(found, name, None)
     if target is None:
-        names = [key for key, value in vars(found).items() if wanted(value)]
-        hint = suggest(name, names) if names else ''
+        known = [key for key, value in vars(found).items() if wanted(value)]
+        hint = suggest(name, known) if known else ''
         raise ValueError(f"cannot be imported: the module '{module}' has no '{name}'{hint}")
     return target
 
 
-def _is_class(value: object, base: type) -> bool:
+def _is_class(value: object, base: type | tuple[type, ...]) -> bool:
     return inspect.isclass(value) and issubclass(value, base)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from motor_geo.typing import Embeddings
+from motor_geo.typing import Embeddings, Scores
 from motor_geo.utils.topk import topk
 
 #: Scores per block of users: what stays in the cache of a CPU between product
@@ -203,7 +203,7 @@ class Ranker:
 
 
 def top_k(
-    emb: Embeddings,
+    emb: Embeddings | Scores,
     users: Tensor | Sequence[int] | int,
     k: int,
     exclude: Tensor | None = None,
@@ -213,7 +213,7 @@ def top_k(
     r"""The :obj:`k` best items of each user.
 
     Args:
-        emb: User and item vectors.
+        emb: User and item vectors, or scores of what has none.
         users: Users to recommend to, **[U]**: indices, a single one, or a
             boolean mask of all users.
         k: Length of the lists; at most the number of candidates is returned.
@@ -228,14 +228,18 @@ def top_k(
     Raises:
         ValueError: If :obj:`users` are no indices of users, or a score is NaN.
     """
-    device = emb.user.device
-    users = _index('users', users, emb.user.size(0)).to(device)
+    if isinstance(emb, Scores):
+        num_users, num_items = emb.num_users, emb.num_items
+        device = users.device if isinstance(users, Tensor) else torch.device('cpu')
+    else:
+        num_users, num_items, device = emb.user.size(0), emb.item.size(0), emb.user.device
+    users = _index('users', users, num_users).to(device)
     candidates = None if candidates is None else candidates.to(device)
-    ranker = Ranker(users, emb.item.size(0), k, exclude, candidates, batch_size)
+    ranker = Ranker(users, num_items, k, exclude, candidates, batch_size)
     blocks = list(ranker(emb))
     if not blocks:
-        empty = emb.user.new_empty(0, ranker.k)
-        return empty.float(), empty.long()
+        empty = torch.empty(0, ranker.k, device=device)
+        return empty, empty.long()
     return torch.cat([score for _, score, _ in blocks]), torch.cat([item for *_, item in blocks])
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch_geometric.data import HeteroData
 
-from motor_geo.data import ItemKNN, OPQTokenizer, SyntheticMultimodal
+from motor_geo.data import ItemKNN, OPQTokenizer, SyntheticClusters
 from motor_geo.engine.evaluator import Evaluator
 from motor_geo.engine.trainer import Trainer
 from motor_geo.nn import TokenCrossEncoder
@@ -19,7 +19,7 @@ from motor_geo.typing import RATES
 
 @pytest.fixture(scope='module')
 def dataset():
-    return SyntheticMultimodal(num_users=150, num_items=90, num_interactions=900, seed=0)
+    return SyntheticClusters(num_users=150, num_items=90, num_interactions=900, seed=0)
 
 
 def make(dataset, cls=LightGCN, out=None, weighting='binary', **kwargs):

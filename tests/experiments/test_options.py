@@ -3,7 +3,7 @@ import pytest
 from motor_geo.experiments import options as module
 from motor_geo.experiments.options import ExperimentOptions, backbone, in_words, settings_of, short
 from motor_geo.experiments.registry import EXPERIMENTS
-from motor_geo.nn.models import MODELS, LightGCN
+from motor_geo.nn.models import FITTED, MODELS, LightGCN
 from motor_geo.utils.errors import ConfigError
 
 
@@ -12,6 +12,7 @@ def test_settings_of_backbones():
     assert settings_of('MMGCN') == [{'trainer.lr': lr} for lr in (1e-3, 1e-2, 1e-4)]
     assert all(len(settings_of(name)) == 3 for name in MODELS)
     assert settings_of('Popularity') == [{}]
+    assert all(len(settings_of(name)) == 3 for name in set(FITTED) - {'Popularity'})
     with pytest.raises(ConfigError, match="unknown model 'Pop'"):
         settings_of('Pop')
 
@@ -50,5 +51,5 @@ def test_baselines_are_no_backbones():
     assert options.choose(('BPR', 'VBPR'), 'shop') == ['BPR']  # Without features.
     options = ExperimentOptions(**data, models=('BPR', 'ItemKNN'), grid=({'model.reg_weight': 1},))
     assert options.baselines() == ['ItemKNN'] and options.choose((), 'shop') == ['BPR']
-    assert options.settings('ItemKNN') == [{'baseline.k': k} for k in (50, 20, 200)]
+    assert options.settings('ItemKNN') == [{'model.k': k} for k in (50, 20, 200)]
     assert options.settings('BPR') == [{'model.reg_weight': 1}]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from motor_geo.experiments.queue import Job, RunQueue, read_result
+from motor_geo.experiments.queue import Job, RunQueue
+from motor_geo.pipeline.finished import read_result
 from motor_geo.utils.errors import ConfigError
 from motor_geo.utils.files import locked
 
@@ -37,9 +38,9 @@ def test_commands_of_jobs():
         "python -m motor_geo.run --model BPR --data 'my shop' --seed 3 --tokenizer.modalities "
         '\'["text"]\' --behavior true --out out/a'
     )
-    options = {'model': 'ItemKNN', 'items': 'none', 'baseline.k': 50, 'data': 'shop', 'seed': 3}
+    options = {'model': 'ItemKNN', 'model.k': 50, 'data': 'shop', 'seed': 3}
     assert Job('a', 'out/a', options, {}).command == (
-        'python -m motor_geo.reproduce backbones --models ItemKNN --seeds 3 --data shop --out out/a'
+        'python -m motor_geo.run --model ItemKNN --model.k 50 --data shop --seed 3 --out out/a'
     )
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from motor_geo.experiments.baselines import BASELINES
+from motor_geo.experiments.baselines import BASELINES, applicable
 from motor_geo.experiments.registry import ALIASES, EXPERIMENTS
 from motor_geo.experiments.search import override
 from motor_geo.pipeline.config import resolve
@@ -20,6 +20,8 @@ def test_variants(tmp_path, name):
         assert 1 <= len(variant.settings) <= 2
         assert variant.options['trainer.epochs'] == 7
         if variant.options['model'] in BASELINES:  # Which are compared with nothing.
+            own = applicable({**variant.options, 'seed': 0})
+            assert resolve(override({}, own))['items']['name'] == 'none'
             continue
         for setting in variant.settings:
             config = resolve(override({}, {**variant.options, **setting}))

@@ -283,6 +283,8 @@ def test_baselines_stand_beside_backbones(shop, tmp_path):
         if result['model'] == 'Popularity':
             assert result['test'].keys() == result['popularity'].keys()
             assert result['test'] == result['popularity']
+        if result['items'] == 'none':
+            assert result['epochs'] == 1
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / 'runs').glob('*/result.json')}
     assert start(shop, tmp_path, 'backbones', *flags) == 0  # Nothing is repeated.
     assert all(path.stat().st_mtime_ns == time for path, time in times.items())

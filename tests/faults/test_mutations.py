@@ -20,8 +20,8 @@ from motor_geo.data.datasets.features_folder import load_mask, load_matrix
 from motor_geo.data.datasets.layouts import read_lists
 from motor_geo.data.datasets.reader import read_header, read_table
 from motor_geo.engine.checkpoint import load_checkpoint, save_checkpoint
-from motor_geo.experiments.queue import read_result
 from motor_geo.experiments.search import read_space
+from motor_geo.pipeline.finished import read_result
 from motor_geo.pipeline.flags import read_yaml
 from motor_geo.recommend import read_users
 from motor_geo.utils.arrays import load_array, load_npz

@@ -5,7 +5,7 @@ from torch import nn
 from torch_geometric.transforms import BaseTransform
 
 from motor_geo import reproduce, sweep
-from motor_geo.data import InteractionSVD, ItemKNN, OPQTokenizer, SyntheticMultimodal
+from motor_geo.data import InteractionSVD, ItemKNN, OPQTokenizer, SyntheticClusters
 from motor_geo.nn.models import FREEDOM, MODELS, LightGCN
 from motor_geo.pipeline.assemble import (
     add_tokens,
@@ -119,7 +119,7 @@ def test_device():
 
 @pytest.fixture(scope='module')
 def dataset():
-    return SyntheticMultimodal(num_users=30, num_items=24, num_interactions=150)
+    return SyntheticClusters(num_users=30, num_items=24, num_interactions=150)
 
 
 def build(dataset, *flags):
@@ -309,7 +309,7 @@ def test_a_table_of_items_in_a_backbone_of_another_package(dataset, recwarn):
 
 
 def test_a_parameter_of_an_item_encoder_is_none_of_the_backbone(recwarn):
-    dataset = SyntheticMultimodal(num_users=30, num_items=32, num_interactions=150)
+    dataset = SyntheticClusters(num_users=30, num_items=32, num_interactions=150)
     # The token table happens to have as many rows as there are items.
     flags = ['--items', 'agnostic', '--tokenizer.codebook_size', '8']
     model = build(dataset, '--model', f'{__name__}.Declares', *flags).model

@@ -8,7 +8,7 @@ import warnings
 import pytest
 import yaml
 
-from motor_geo.data import DATASETS, SyntheticMultimodal, TableDataset
+from motor_geo.data import DATASETS, SyntheticClusters, TableDataset
 from motor_geo.nn.models import FREEDOM, MODELS, Recommender
 from motor_geo.nn.token_cross import MODES
 from motor_geo.pipeline.assemble import run_fingerprint
@@ -35,7 +35,7 @@ from motor_geo.utils.files import check_writable, writing
 
 @pytest.fixture(scope='module')
 def dataset():
-    return SyntheticMultimodal(num_users=30, num_items=24, num_interactions=150)
+    return SyntheticClusters(num_users=30, num_items=24, num_interactions=150)
 
 
 def write(path, text):

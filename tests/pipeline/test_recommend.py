@@ -189,3 +189,17 @@ def test_features_that_are_not_read_do_not_matter(loaded, shop, tmp_path):
     np.save(f'{folder}/audio_feat.npy', np.zeros((5, 3)))
     found = recommend(loaded, k=2, new_items=folder)
     assert (found.item == expected.item).all() and (found.score == expected.score).all()
+
+
+def test_models_without_vectors(shop, bought, tmp_path):
+    config = {'data': shop, 'model': 'EASE', 'threads': 1, 'device': 'cpu'}
+    run({**config, 'out': str(tmp_path / 'a')}, progress=False)
+    loaded = load_run(str(tmp_path / 'a'))
+    found = recommend(loaded, k=4)
+    assert found.item.shape == (NUM_USERS, 4) and (np.diff(found.score) <= 0).all()
+    for user, items in lists(found).items():
+        assert not {item for u, item, label in bought if u == user and label == '0'} & set(items)
+    again = recommend(load_run(str(tmp_path / 'a')), k=4)
+    assert np.array_equal(again.item, found.item) and np.array_equal(again.score, found.score)
+    with pytest.raises(ValueError, match='^EASE has no vector for an item that was not there in'):
+        recommend(loaded, new_items=shop)

@@ -241,3 +241,64 @@ def test_rotten_weights_are_refused(tmp_path):
     flip(out / 'best.pt')
     with pytest.raises(ValueError, match=r"best.pt' cannot be read as a checkpoint: .* damaged"):
         load_run(str(out))
+
+
+FITTED = {'threads': 1, 'device': 'cpu', 'trainer': {'epochs': 4, 'progress': False}}
+
+
+@pytest.mark.parametrize('model', ['EASE', 'ItemKNN', 'IALS'])
+def test_fitted_models_run_like_all_others(tmp_path, model):
+    if model == 'IALS':
+        pytest.importorskip('implicit')
+    shop, out = make_shop(tmp_path / 'shop'), tmp_path / 'out'
+    config = {**FITTED, 'data': shop, 'model': model, 'out': str(out)}
+    result = run(config, progress=False)
+    names = {'config.yaml', 'data.json', 'metrics.jsonl', 'best.pt', 'last.pt', 'per_user.npz'}
+    assert {path.name for path in out.iterdir()} >= names
+    epochs = 4 if model == 'IALS' else 1
+    assert (result['items'], result['epochs']) == ('none', epochs) and result['seconds'] > 0
+    sizes = {'EASE': (NUM_ITEMS**2,) * 2, 'ItemKNN': (0, 0)}
+    sizes['IALS'] = 64 * (NUM_USERS + NUM_ITEMS), 64 * NUM_ITEMS
+    assert (result['num_parameters'], result['num_item_parameters']) == sizes[model]
+    with np.load(out / 'per_user.npz') as file:
+        assert file['recall@20'].mean() == pytest.approx(result['test']['recall@20'])
+    text = table(result)
+    assert f'{model} on shop, seed 0' in text and 'none items' not in text
+
+    before = contents(out)
+    assert run(config, progress=False) == result and contents(out) == before
+    # Killed before the result was written.
+    (out / 'result.json').unlink()
+    again = run(config, progress=False)
+    assert {**again, 'seconds': 0} == {**result, 'seconds': 0}
+    loaded = load_run(str(out), 'cpu')
+    assert type(loaded.model).__name__ == model and loaded.tokenizer is None
+    if model == 'IALS':  # More iterations are wanted.
+        longer = {**config, 'trainer': {**config['trainer'], 'epochs': 6}}
+        assert run(longer, progress=False)['epochs'] == 6
+
+
+def test_what_a_fitted_model_does_not_take(tmp_path):
+    shop = make_shop(tmp_path / 'shop')
+    config = {**FITTED, 'data': shop, 'model': 'EASE', 'out': str(tmp_path / 'out')}
+    for options, message in [
+        ({'items': 'specific'}, '--items specific: EASE takes no item encoder; leave --items out'),
+        ({'model': 'BPR', 'items': 'none'}, '--items none: BPR takes an item encoder, such as'),
+        ({'items': {'num_layers': 1}}, r"Unknown option 'items.num_layers' of none; it has no opt"),
+        ({'behavior': True}, '--behavior: expected items with tokens, got --items none'),
+        ({'trainer': {'lr': 0.1}}, 'trainer.lr: EASE is fitted without gradient steps; leave it'),
+        ({'model': {'name': 'EASE', 'channels': 8}}, "Unknown option 'model.channels' of EASE"),
+        ({'model': {'name': 'EASE', 'reg_weight': 0}}, "model: 'reg_weight' must be positive"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            run({**config, **options}, progress=False)
+    assert not (tmp_path / 'out').exists()
+
+
+def test_closed_forms_need_no_validation(tmp_path):
+    shop = make_shop(tmp_path / 'shop', labels=(0, 0, 0, 2))
+    config = {'data': shop, 'model': 'EASE', 'threads': 1, 'device': 'cpu'}
+    result = run({**config, 'out': str(tmp_path / 'a')}, progress=False)
+    assert result['val'] == {} and result['test']['recall@20'] > 0
+    with pytest.raises(ConfigError, match='has no interactions for validation, so that nothing'):
+        run({**config, 'model': 'IALS', 'out': str(tmp_path / 'b')}, progress=False)

@@ -4,13 +4,13 @@ import sys
 
 import pytest
 
-from motor_geo.utils.memory import keep_freed_memory
+from motor_geo.utils.memory import available_memory, keep_freed_memory
 
 # Page faults of making and freeing an array of 4 MB, again and again.
 SCRIPT = """
 import resource, sys
 import torch
-from motor_geo.utils.memory import keep_freed_memory
+from motor_geo.utils.memory import available_memory, keep_freed_memory
 torch.set_num_threads(1)
 if sys.argv[1] == 'keep':
     assert keep_freed_memory()
@@ -69,3 +69,10 @@ def test_importing_sets_nothing():
     )
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.stdout.strip() == 'True', done.stderr
+
+
+@pytest.mark.skipif(not os.path.exists('/proc/meminfo'), reason='needs /proc/meminfo')
+def test_available_memory():
+    with open('/proc/meminfo') as file:
+        total = int(file.readline().split()[1]) * 1024
+    assert 2**20 < available_memory() < total

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from motor_geo.typing import Embeddings
+from motor_geo.typing import Embeddings, Scores
 from motor_geo.utils.ranking import Ranker, top_k
 
 
@@ -117,6 +117,19 @@ def test_the_draw_changes_nothing_else():
     ]
     for plain, drawn in zip(*blocks):
         assert torch.equal(plain[1], drawn[1]) and torch.equal(plain[2], drawn[2])
+
+
+def test_scores_of_what_has_no_vectors():
+    table = torch.rand(5, 8, generator=torch.Generator().manual_seed(0))
+    scores, emb = Scores(table.__getitem__, 5, 8), from_scores(table)
+    options = {'exclude': edges((0, 1), (3, 7)), 'candidates': torch.tensor([7, 1, 2, 5])}
+    for users in ([3, 0], torch.tensor([3, 0]), [], torch.ones(5, dtype=torch.bool)):
+        for found, expected in zip(
+            top_k(scores, users, 3, **options), top_k(emb, users, 3, **options)
+        ):
+            assert found.equal(expected)
+    with pytest.raises(ValueError, match="'users' holds 5, expected indices from 0 to 4"):
+        top_k(scores, 5, 3)
 
 
 def test_users_of_any_kind():

@@ -90,6 +90,8 @@ class RecommendationDataset(torch.utils.data.Dataset):
     data: HeteroData
     user_ids: np.ndarray  # Raw id of each user, [M]
     item_ids: np.ndarray  # Raw id of each item, [N]
+    item_titles: np.ndarray | None = None  # What items are called, where that is known, [N]
+    item_images: np.ndarray | None = None  # Pictures, uint8 [N, height, width, 3]
     known_users: Tensor  # Users with an interaction in any split, [M]
     known_items: Tensor  # Items with an interaction, with features or in a list, [N]
     transform: Transform | None = None
@@ -280,6 +282,20 @@ class RecommendationDataset(torch.utils.data.Dataset):
         if split not in self._targets:
             raise ValueError(f"Unknown split '{split}'; expected 'val' or 'test'.")
         return self._targets[split]
+
+    def unseen_targets(self, split: str) -> EvalTargets:
+        r"""The held-out interactions of items without a training interaction,
+        to be ranked among such items only. Where there is none, the result is
+        empty.
+        """
+        targets = self.targets(split)
+        seen = self.data[RATES].edge_index[1].bincount(minlength=self.num_items) > 0
+        unseen = ~seen & self.known_items
+        if targets.candidates is not None:
+            unseen &= torch.zeros_like(seen).index_fill(0, targets.candidates, True)
+        row, item = targets.index[:, unseen[targets.item]]
+        candidates = unseen.nonzero().view(-1).numpy()
+        return EvalTargets.from_pairs(targets.user[row].numpy(), item.numpy(), candidates)
 
     @property
     def fingerprint(self) -> str:

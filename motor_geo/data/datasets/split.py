@@ -9,7 +9,7 @@ import numpy as np
 TRAIN, VAL, TEST = 0, 1, 2
 
 
-def _held_out(n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def held_out_sizes(n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     r"""Validation and test size of users with :obj:`n` interactions."""
     held = np.where(n >= 10, n // 5, np.where(n >= 3, 2, n - 1))
     return held // 2, held - held // 2
@@ -58,7 +58,7 @@ def random_split(
     """
     rng = np.random.default_rng(seed)
     order = _shuffled(user, item, rng)
-    label = _label_tail(user, order, _held_out)
+    label = _label_tail(user, order, held_out_sizes)
     unseen = rng.permutation(order[~np.isin(item[order], item[label == TRAIN])])
     _, first = np.unique(item[unseen], return_index=True)
     label[unseen[first]] = TRAIN
@@ -77,7 +77,7 @@ def temporal_split(
     """
     if timestamp is None:
         raise ValueError("The split 'temporal' needs a column 'timestamp', which is missing.")
-    return _label_tail(user, np.lexsort((timestamp, user)), _held_out)
+    return _label_tail(user, np.lexsort((timestamp, user)), held_out_sizes)
 
 
 def leave_one_out(

@@ -98,6 +98,8 @@ class TableDataset(RecommendationDataset):
             message names the file, the line and what was expected.
     """
 
+    folder: str | None = None  # Where the files are.
+
     def __init__(
         self,
         path: str,
@@ -126,7 +128,7 @@ class TableDataset(RecommendationDataset):
         options.check()
         given = dict(zip(ROLES, (user, item, time, label, rating, event_column)))
         source = find_source(path)
-        folder = source.folder
+        folder = self.folder = source.folder
         table, names = read_source(source, split, given, options.columns)
         features, masks = load_features(folder, mmap, modalities)
         user_ids, users = index_ids(table, names['user'], reindex)

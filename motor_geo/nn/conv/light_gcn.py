@@ -2,11 +2,22 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from motor_geo.nn.functional.layers import light_rows, light_sum
 from motor_geo.nn.graph import BipartiteGraph
-from motor_geo.typing import Embeddings
+from motor_geo.typing import Batch, Embeddings, Rows
+
+
+class LightBatch(NamedTuple):
+    r"""Rows of a batch after propagation and before, and the vectors of all
+    nodes after it, if they were asked for.
+    """
+
+    out: Rows
+    x: Rows
+    tables: Embeddings | None
 
 
 class LightRows(NamedTuple):
@@ -82,6 +93,28 @@ class LightPropagation(nn.Module):
         args = user, item, graph, self.num_layers, self.scale, user_index, item_index
         out_user, out_item, x_user, x_item = light_rows(*args)
         return LightRows(Embeddings(out_user, out_item), Embeddings(x_user, x_item))
+
+    def batch(
+        self, user: Tensor, item: Tensor, graph: BipartiteGraph, batch: Batch, tables: bool = False
+    ) -> LightBatch:
+        r"""What a loss over a batch needs, see :meth:`rows`.
+
+        Args:
+            user: User features.
+            item: Item features.
+            graph: The user-item graph.
+            batch: Users, positive and negative items.
+            tables: Whether vectors of all nodes are needed, too.
+        """
+        if tables:
+            out = self(user, item, graph)
+            return LightBatch(batch.rows(out), batch.rows(Embeddings(user, item)), out)
+        size = [batch.pos.numel(), batch.neg.numel()]
+        index = torch.cat([batch.pos, batch.neg])
+        out, x = self.rows(user, item, graph, batch.user, index)
+        return LightBatch(
+            Rows(out.user, *out.item.split(size)), Rows(x.user, *x.item.split(size)), None
+        )
 
     def __repr__(self) -> str:
         return f'{self.__class__.__name__}({self.num_layers}, readout={self.readout})'

@@ -136,7 +136,12 @@ class BM3(Recommender):
             cosine = (x * target).sum(dim=-1)
             return 1 - cosine.mean() if cosine.numel() > 0 else cosine.sum()
 
-        losses = {'rec_user': distance(user, target_item), 'rec_item': distance(item, target_user)}
+        if self.objective is None:
+            pairs = {'rec_user': (user, target_item), 'rec_item': (item, target_user)}
+            losses = {name: distance(*pair) for name, pair in pairs.items()}
+        else:
+            tables = Embeddings(self.predictor(out.user), self.predictor(out.item))
+            losses = self.ranking(data, batch, batch.rows(tables), tables)
         for m, x, target in zip(z, predicted_z, target_z):
             losses[f'inter_{m}'] = self.cl_weight * distance(x, target_item)
             losses[f'intra_{m}'] = self.cl_weight * distance(x, target)

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 from torch_geometric.typing import EdgeType
 
-from motor_geo.nn.loss import bpr_loss, frobenius_reg
+from motor_geo.nn.loss import frobenius_reg
 from motor_geo.nn.models.recommender import Recommender
 from motor_geo.typing import RATES, Batch, Embeddings, Rows
 
@@ -51,5 +51,5 @@ class BPR(Recommender):
         user = self.user_embedding.index_select(0, batch.user)
         item = self.encode_items(data, torch.cat([batch.pos, batch.neg]))
         rows = Rows(user, *item.chunk(2))
-        bpr = bpr_loss(*rows.scores(), 'eps')
-        return {'bpr': bpr, 'reg': self.reg_weight * frobenius_reg(*rows)}
+        ranking = self.ranking(data, batch, rows, form='eps')
+        return {**ranking, 'reg': self.reg_weight * frobenius_reg(*rows)}

@@ -126,18 +126,19 @@ class FREEDOM(PrunedRecommender):
         return self.propagate(data, self.graph(data))
 
     def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
-        index = batch.user, torch.cat([batch.pos, batch.neg])
-        table, graph = self.encode_items(data), self.training_graph(data)
-        (user, item), own = self.propagation.rows(self.user_embedding, table, graph, *index)
-        item = item + self.smooth(data, table, index[1])
-
-        def bpr(item: Tensor) -> Tensor:
-            return bpr_loss(*Rows(user, *item.chunk(2)).scores())
-
-        losses = {'bpr': bpr(item)}
+        items, table = torch.cat([batch.pos, batch.neg]), self.encode_items(data)
+        x, graph = (self.user_embedding, table), self.training_graph(data)
+        (user, *item), own, tables = self.propagation.batch(*x, graph, batch, self.needs_tables)
+        if tables is not None:
+            tables = Embeddings(tables.user, tables.item + self.smooth(data, table))
+            rows = batch.rows(tables)
+        else:
+            rows = Rows(user, *(torch.cat(item) + self.smooth(data, table, items)).chunk(2))
+        losses = self.ranking(data, batch, rows, tables)
         if self.reg_weight > 0:  # Features are projected for the batch only.
-            for modality, x in self.features(data, index[1]).items():
-                losses[f'bpr_{modality}'] = self.reg_weight * bpr(x)
+            for modality, z in self.features(data, items).items():
+                bpr = bpr_loss(*Rows(user, *z.chunk(2)).scores())
+                losses[f'bpr_{modality}'] = self.reg_weight * bpr
         if self.norm_weight > 0:
-            losses['reg'] = self.norm_weight * frobenius_reg(own.user, *own.item.chunk(2))
+            losses['reg'] = self.norm_weight * frobenius_reg(*own)
         return losses

@@ -15,13 +15,13 @@ from motor_geo.nn.functional.layers import weighted_sum
 from motor_geo.nn.functional.rows import mean_square, normalize_rows
 from motor_geo.nn.graph import BipartiteGraph, opposite_edges
 from motor_geo.nn.item_encoder import IDEmbedding
-from motor_geo.nn.loss import bpr_loss, square_reg
+from motor_geo.nn.loss import square_reg
 from motor_geo.nn.memo import Memo
 from motor_geo.nn.models.item_confidence import ItemConfidence
 from motor_geo.nn.models.item_features import ItemFeatures
 from motor_geo.nn.models.recommender import Recommender, check_choice
 from motor_geo.nn.name_dict import NameDict
-from motor_geo.typing import RATES, Batch, Embeddings, num_nodes
+from motor_geo.typing import RATES, Batch, Embeddings, Rows, num_nodes
 
 
 class GRCN(Recommender):
@@ -191,9 +191,8 @@ class GRCN(Recommender):
     def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
         item = self.encode_items(data)
         parts = [batch.rows(part) for part in self.propagate(data, item)]
-        user, pos, neg = (torch.cat(views, dim=-1) for views in zip(*parts))
-        pos, neg = (user * pos).sum(dim=-1), (user * neg).sum(dim=-1)
-        losses = {'bpr': bpr_loss(pos, neg)}  # "raw", without its overflow.
+        rows = Rows(*(torch.cat(views, dim=-1) for views in zip(*parts)))
+        losses = self.ranking(data, batch, rows)  # "raw", without its overflow.
         if self.reg_weight > 0:
             rows = batch.rows(Embeddings(self.user_embedding, item))
             reg = square_reg(rows.user) + square_reg(rows.pos, rows.neg)

@@ -58,11 +58,14 @@ class ItemGraph:
     Args:
         weights: :math:`\alpha_m` of every modality.
         node_type: Node type of items.
+        reduce: :obj:`"sum"`, or :obj:`"max"` for the largest weight of every
+            edge.
     """
 
-    def __init__(self, weights: Mapping[str, float], node_type: str = ITEM):
+    def __init__(self, weights: Mapping[str, float], node_type: str = ITEM, reduce: str = 'sum'):
         self.weights = dict(weights)
         self.node_type = node_type
+        self.reduce = reduce
         self._graphs = Memo()
 
     def check(self, data: HeteroData, model: str) -> None:
@@ -87,7 +90,7 @@ class ItemGraph:
                 torch.cat(edges, dim=1),
                 torch.cat([a * weight for a, weight in zip(alpha, weights)]).to(dtype),
                 num_items,
-                reduce='sum',
+                reduce=self.reduce,
                 sort_by_row=False,
             )
             return sorted_edge_index(edge_index, num_items, num_items)[0], weight

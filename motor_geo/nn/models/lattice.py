@@ -121,4 +121,4 @@ class LATTICE(LearnedGraphRecommender):
         return self.propagate(data, self.item_graphs(data))
 
     def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
-        return self.ranking_loss(self.propagate(data, self.epoch_item_graphs(data)), batch)
+        return self.batch_loss(data, self.propagate(data, self.epoch_item_graphs(data)), batch)

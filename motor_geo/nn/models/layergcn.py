@@ -6,7 +6,7 @@ from torch_geometric.typing import EdgeType
 
 from motor_geo.nn.functional.layers import refined_sum
 from motor_geo.nn.graph import BipartiteGraph
-from motor_geo.nn.loss import bpr_loss, l2_reg
+from motor_geo.nn.loss import l2_reg
 from motor_geo.nn.models.pruned import PrunedRecommender
 from motor_geo.nn.models.recommender import check_choice
 from motor_geo.typing import RATES, Batch, Embeddings
@@ -95,6 +95,6 @@ class LayerGCN(PrunedRecommender):
     def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
         item = self.encode_items(data)
         out = self.propagate(item, self.training_graph(data))
-        pos, neg = batch.scores(out)
+        ranking = self.ranking(data, batch, batch.rows(out), out, 'sum')
         reg = l2_reg(*batch.rows(Embeddings(self.user_embedding, item)))
-        return {'bpr': bpr_loss(pos, neg, 'sum'), 'reg': self.reg_weight * reg}
+        return {**ranking, 'reg': self.reg_weight * reg}

@@ -11,7 +11,7 @@ from motor_geo.nn.conv import Propagate
 from motor_geo.nn.conv.self_loop import SelfLoopPropagation
 from motor_geo.nn.functional.similarity import top_k_cosine
 from motor_geo.nn.graph import BipartiteGraph
-from motor_geo.nn.loss import bpr_loss, l2_reg
+from motor_geo.nn.loss import l2_reg
 from motor_geo.nn.memo import Memo
 from motor_geo.nn.models.item_features import ItemFeatures
 from motor_geo.nn.models.item_graph import item_graph
@@ -171,8 +171,8 @@ class LearnedGraphRecommender(Recommender):
         out = self.propagation(self.user_embedding, item, self.graph(data))
         return Embeddings(out.user, out.item + F.normalize(h, dim=-1))
 
-    def ranking_loss(self, out: Embeddings, batch: Batch) -> dict[str, Tensor]:
+    def batch_loss(self, data: HeteroData, out: Embeddings, batch: Batch) -> dict[str, Tensor]:
         r"""Ranking loss and regularization of a batch."""
         rows = batch.rows(out)
-        bpr = bpr_loss(*rows.scores())
-        return {'bpr': bpr, 'reg': self.reg_weight * (l2_reg(*rows) / self.reg_batch_size)}
+        ranking = self.ranking(data, batch, rows, out)
+        return {**ranking, 'reg': self.reg_weight * (l2_reg(*rows) / self.reg_batch_size)}

@@ -16,7 +16,7 @@ from motor_geo.nn.functional.distinct import distinct
 from motor_geo.nn.functional.feature_blocks import products
 from motor_geo.nn.functional.hyperedges import contrast_all
 from motor_geo.nn.graph import BipartiteGraph
-from motor_geo.nn.loss import bpr_loss, frobenius_reg
+from motor_geo.nn.loss import frobenius_reg
 from motor_geo.nn.models.item_features import ItemFeatures
 from motor_geo.nn.models.recommender import Recommender
 from motor_geo.nn.name_dict import NameDict
@@ -191,7 +191,7 @@ class LGMRec(Recommender):
         share, lat = Hypergraph.merge(hyper)
         parts = zip(batch.rows(content), batch.rows(modal), batch.rows(share))
         rows = Rows(*(self.fuse(*part, lat) for part in parts))
-        losses = {'bpr': bpr_loss(*rows.scores())}
+        losses = self.ranking(data, batch, rows)
         pairs = list(combinations(hyper, 2))
         if self.cl_weight > 0 and len(pairs) > 0:
             for side, name, index in ((0, 'user', batch.user), (1, 'item', batch.pos)):

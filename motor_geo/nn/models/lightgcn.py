@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 from torch_geometric.typing import EdgeType
 
 from motor_geo.nn.conv import LightPropagation
-from motor_geo.nn.loss import bpr_loss, frobenius_reg
+from motor_geo.nn.loss import frobenius_reg
 from motor_geo.nn.models.recommender import Recommender
 from motor_geo.typing import RATES, Batch, Embeddings
 
@@ -53,10 +52,7 @@ class LightGCN(Recommender):
         return self.propagation(self.user_embedding, self.encode_items(data), self.graph(data))
 
     def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
-        index = batch.user, torch.cat([batch.pos, batch.neg])
-        tables = self.user_embedding, self.encode_items(data)
-        (user, item), x = self.propagation.rows(*tables, self.graph(data), *index)
-        pos, neg = item.chunk(2)
-        pos, neg = (user * pos).sum(dim=-1), (user * neg).sum(dim=-1)
-        reg = frobenius_reg(x.user, *x.item.chunk(2))
-        return {'bpr': bpr_loss(pos, neg, 'eps'), 'reg': self.reg_weight * reg}
+        x = Embeddings(self.user_embedding, self.encode_items(data))
+        rows, own, tables = self.propagation.batch(*x, self.graph(data), batch, self.needs_tables)
+        ranking = self.ranking(data, batch, rows, tables, 'eps')
+        return {**ranking, 'reg': self.reg_weight * frobenius_reg(*own)}

@@ -11,7 +11,6 @@ from torch_geometric.typing import EdgeType
 
 from motor_geo.nn.conv import LightPropagation, Propagate
 from motor_geo.nn.functional.rows import mean_square, normalize_rows, row_norm
-from motor_geo.nn.loss import bpr_loss
 from motor_geo.nn.models.block_encoder import BlockEncoder, BlockGates
 from motor_geo.nn.models.item_graph import ItemGraph, modality_weights
 from motor_geo.nn.models.recommender import Recommender, check_choice
@@ -216,7 +215,7 @@ class LIRDRec(Recommender):
         # Mean squares by way of norms: weighted users exist in the batch only.
         norm = fusion * row_norm(blocks)
         return {
-            'bpr': bpr_loss(*Rows(user.flatten(1), pos, neg).scores()),
+            **self.ranking(data, batch, Rows(user.flatten(1), pos, neg)),
             'reg_user': self.reg_weight * norm.square().sum() / blocks.numel(),
             'reg_item': self.reg_weight * mean_square(item),
         }

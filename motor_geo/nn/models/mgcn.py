@@ -10,7 +10,7 @@ from torch_geometric.typing import EdgeType
 from motor_geo.nn.conv import LightPropagation, Propagate
 from motor_geo.nn.functional.distinct import distinct
 from motor_geo.nn.functional.feature_blocks import linear_twice
-from motor_geo.nn.loss import bpr_loss, info_nce, l2_reg
+from motor_geo.nn.loss import info_nce, l2_reg
 from motor_geo.nn.models.item_features import ItemFeatures
 from motor_geo.nn.models.item_graph import ItemGraph
 from motor_geo.nn.models.recommender import Recommender, check_choice
@@ -114,13 +114,14 @@ class MGCN(Recommender):
         self.fusion = fusion
         self.propagation = LightPropagation(num_layers)
         self.conv = Propagate()
+        model = type(self).__name__
         self.features = ItemFeatures(
-            data, channels, 'MGCN', train=train_features, node_type=self.item_type
+            data, channels, model, train=train_features, node_type=self.item_type
         )
         names = self.features.names
         self.item_graphs = {m: ItemGraph({m: 1.0}, self.item_type) for m in names}
         for graph in self.item_graphs.values():
-            graph.check(data, 'MGCN')
+            graph.check(data, model)
         self.gates = NameDict({m: nn.Linear(channels, channels) for m in names})
         self.preference_gates = NameDict({m: nn.Linear(channels, channels) for m in names})
         self.attention = nn.Sequential(
@@ -195,7 +196,7 @@ class MGCN(Recommender):
             neg + neg_side,
         )
 
-        losses = {'bpr': bpr_loss(*rows.scores())}
+        losses = self.ranking(data, batch, rows)
         if self.reg_weight > 0:
             losses['reg'] = self.reg_weight * (l2_reg(*rows) / self.batch_size)
         if self.cl_weight > 0:

@@ -140,7 +140,7 @@ class MICRO(LearnedGraphRecommender):
     def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
         item = self.encode_items(data)
         views, h = self.fuse(item, self.epoch_item_graphs(data))
-        losses = self.ranking_loss(self.combine(data, item, h), batch)
+        losses = self.batch_loss(data, self.combine(data, item, h), batch)
         if self.contrast_weight > 0:
             for modality, view in zip(self.features.names, views):
                 contrast = two_view_contrast(view, h, self.temperature)

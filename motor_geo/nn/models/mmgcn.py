@@ -12,10 +12,18 @@ from torch_geometric.typing import EdgeType
 from motor_geo.nn.conv.mmgcn_conv import MMGCNBranch
 from motor_geo.nn.graph import BipartiteGraph, mean_graph
 from motor_geo.nn.item_encoder import IDEmbedding
-from motor_geo.nn.loss import bpr_loss, square_reg
+from motor_geo.nn.loss import square_reg
 from motor_geo.nn.memo import Memo
 from motor_geo.nn.models.recommender import Recommender
-from motor_geo.typing import RATES, Batch, Embeddings, feature_table, modalities, num_nodes
+from motor_geo.typing import (
+    RATES,
+    Batch,
+    Embeddings,
+    Rows,
+    feature_table,
+    modalities,
+    num_nodes,
+)
 
 
 class MMGCN(Recommender):
@@ -159,8 +167,7 @@ class MMGCN(Recommender):
         index = Embeddings(batch.user, torch.cat([batch.pos, batch.neg]))
         user, item = self.propagate(data, ids, index)
         pos, neg = item.split([batch.pos.numel(), batch.neg.numel()])
-        pos, neg = (user * pos).sum(dim=-1), (user * neg).sum(dim=-1)
-        losses = {'bpr': bpr_loss(pos, neg, 'raw')}
+        losses = self.ranking(data, batch, Rows(user, pos, neg), form='raw')
         if self.reg_weight > 0:
             rows = batch.rows(ids)
             reg = square_reg(rows.user) + square_reg(rows.pos, rows.neg)

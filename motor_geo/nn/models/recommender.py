@@ -4,14 +4,17 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 from torch_geometric.typing import EdgeType
 
 from motor_geo.nn.graph import BipartiteGraph, build_graph
 from motor_geo.nn.item_encoder import IDEmbedding, encode_items, xavier_
+from motor_geo.nn.loss import bpr_loss
 from motor_geo.nn.memo import Memo
-from motor_geo.typing import RATES, Batch, Embeddings, find_edges, node_store, num_nodes
+from motor_geo.nn.objective import RankingLoss
+from motor_geo.typing import RATES, Batch, Embeddings, Rows, find_edges, node_store, num_nodes
 from motor_geo.utils.ranking import top_k
 
 
@@ -42,7 +45,7 @@ class Recommender(nn.Module):
     #: Whether raw features are read, and how many modalities are needed.
     min_modalities: ClassVar[int] = 0
     #: Whether the loss reads negative items.
-    needs_negatives: ClassVar[bool] = True
+    needs_negatives: bool = True
     #: Form of the Xavier initialization of ID tables.
     init: ClassVar[str] = 'uniform'
     #: Learning rate and weight decay of Adam, and ``(a, b)`` of the
@@ -50,6 +53,9 @@ class Recommender(nn.Module):
     lr: ClassVar[float] = 1e-3
     weight_decay: ClassVar[float] = 0.0
     lr_decay: ClassVar[tuple[float, float]] = (1.0, 50.0)
+
+    #: What ranks in the place of the published loss, see :meth:`set_objective`.
+    objective: RankingLoss | None
 
     def __init__(
         self,
@@ -70,6 +76,8 @@ class Recommender(nn.Module):
             )
         self.channels = channels
         self.item_encoder = item_encoder
+        self.objective = None
+        self._finish: RemovableHandle | None = None
         self.user_embedding = nn.Parameter(
             torch.empty(num_nodes(data, self.user_type), self.user_channels(channels))
         )
@@ -106,6 +114,56 @@ class Recommender(nn.Module):
             - **output:** scalars
         """
         raise NotImplementedError
+
+    def set_objective(self, objective: RankingLoss | None) -> None:
+        r"""Puts another loss in the place of the published ranking loss. The
+        other terms of the backbone stay. A loss that compares cosines makes
+        the model yield vectors of unit length.
+
+        Args:
+            objective: The loss; :obj:`None` is the published one.
+        """
+        if self._finish is not None:
+            self._finish.remove()
+            self._finish = None
+        self.objective = objective
+        cls = type(self)
+        self.needs_negatives = cls.needs_negatives or getattr(objective, 'needs_negatives', False)
+        if objective is not None and objective.cosine:
+            self._finish = self.register_forward_hook(_finish)
+
+    @property
+    def needs_tables(self) -> bool:
+        r"""Whether the loss reads the vectors of all users and items."""
+        return self.objective is not None and self.objective.needs_tables
+
+    def ranking(
+        self,
+        data: HeteroData,
+        batch: Batch,
+        rows: Rows,
+        tables: Embeddings | None = None,
+        form: str = 'log',
+    ) -> dict[str, Tensor]:
+        r"""The terms of the loss that rank: the published Bayesian personalized
+        ranking, or those of :meth:`set_objective`.
+
+        Args:
+            data: The user-item graph.
+            batch: Users, positive and negative items.
+            rows: Their vectors.
+            tables: Vectors of all users and items, if they are at hand. A loss
+                that needs them calls :meth:`forward` otherwise.
+            form: The published form, see :func:`~motor_geo.nn.loss.bpr_loss`.
+
+        Shapes:
+            - **output:** scalars
+        """
+        if self.objective is None:
+            return {'bpr': bpr_loss(*rows.scores(), form)}
+        if self.needs_tables and tables is None:
+            tables = self(data)
+        return self.objective(rows, batch, find_edges(data, self.edge_type), tables)
 
     def begin_epoch(self, data: HeteroData, epoch: int, generator: torch.Generator) -> None:
         r"""Called before every epoch, with a generator on the device of the
@@ -175,6 +233,11 @@ class Recommender(nn.Module):
             f'{self.__class__.__name__}({self.user_embedding.size(0)}, {self.channels}, '
             f'item_encoder={self.item_encoder})'
         )
+
+
+def _finish(model: Recommender, args: object, out: Embeddings) -> Embeddings:
+    r"""A hook, which every caller of the model passes."""
+    return out if model.objective is None else model.objective.finish(out)
 
 
 def check_choice(name: str, value: str, *allowed: str) -> None:

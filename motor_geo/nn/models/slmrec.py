@@ -178,21 +178,24 @@ class SLMRec(Recommender):
         wide = wide.unflatten(1, (-1, self.channels))
         return (wide + narrow.unsqueeze(1)) / (self.num_layers + 1)
 
-    def forward(self, data: HeteroData) -> Embeddings:
-        user, item = self.views(data)
+    def fuse(self, user: Tensor, item: Tensor) -> Embeddings:
+        r"""Final vectors, from those of all views."""
         return Embeddings(self.user_fusion(user.flatten(1)), self.item_fusion(item.flatten(1)))
+
+    def forward(self, data: HeteroData) -> Embeddings:
+        return self.fuse(*self.views(data))
 
     def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
         users, items = distinct(batch.user), distinct(batch.pos)
-        user, item = self.views(data, users.node, items.node)
-        losses = {
-            'info_nce': info_nce(
-                self.user_fusion(user.flatten(1)),
-                self.item_fusion(item.flatten(1)),
-                self.temperature,
-                (users, items),
-            )
-        }
+        if self.objective is None:
+            user, item = self.views(data, users.node, items.node)
+            contrast = info_nce(*self.fuse(user, item), self.temperature, (users, items))
+            losses = {'info_nce': contrast}
+        else:
+            views = self.views(data)
+            tables = self.fuse(*views)
+            losses = self.ranking(data, batch, batch.rows(tables), tables)
+            item = views.item.index_select(0, items.node)
         if self.ssl_weight > 0:
             for modality, value in self.alignment(item, items).items():
                 losses[f'fac_{modality}'] = self.ssl_weight * value

@@ -7,7 +7,7 @@ from torch_geometric.typing import EdgeType
 
 from motor_geo.nn.functional.distinct import distinct
 from motor_geo.nn.functional.feature_blocks import concat_linear
-from motor_geo.nn.loss import bpr_loss, frobenius_reg
+from motor_geo.nn.loss import frobenius_reg
 from motor_geo.nn.models.item_features import ItemFeatures
 from motor_geo.nn.models.recommender import Recommender
 from motor_geo.typing import RATES, Batch, Embeddings, Rows, modalities
@@ -93,5 +93,5 @@ class VBPR(Recommender):
         items = distinct(torch.cat([batch.pos, batch.neg]))
         item = self.item_vectors(data, items.node).index_select(0, items.inverse)
         rows = Rows(user, *item.chunk(2))
-        bpr = bpr_loss(*rows.scores(), 'eps')
-        return {'bpr': bpr, 'reg': self.reg_weight * frobenius_reg(*rows)}
+        ranking = self.ranking(data, batch, rows, form='eps')
+        return {**ranking, 'reg': self.reg_weight * frobenius_reg(*rows)}

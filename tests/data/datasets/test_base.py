@@ -24,6 +24,14 @@ class Tiny(RecommendationDataset):
         self._build('tiny', *rows, features, *ids, **kwargs)
 
 
+class Wide(RecommendationDataset):
+    r"""The same interactions; item 4 has features only, and item 5 nothing."""
+
+    def __init__(self, **kwargs):
+        ids = np.array(['a', 'b', 'c']), np.arange(6)
+        self._build('wide', USER, ITEM, LABEL, user_ids=ids[0], item_ids=ids[1], **kwargs)
+
+
 @pytest.fixture(autouse=True)
 def no_warnings():
     with warnings.catch_warnings():
@@ -50,6 +58,23 @@ def test_graph():
     assert data.validate()
     assert dataset.modalities == ['audio', 'text']
     assert dataset.user_ids[2] == 'c' and dataset.item_ids[3] == 13
+
+
+def test_unseen_targets():
+    dataset = Tiny()  # Item 2 has no training interaction; it is held out for testing.
+    targets = dataset.unseen_targets('test')
+    assert targets.user.tolist() == [1] and targets.item.tolist() == [2]
+    assert targets.candidates.tolist() == [2]
+    assert len(dataset.unseen_targets('val')) == 0
+    # Neither items that do not exist nor those that are not ranked.
+    features = {'text': np.ones((6, 2)), 'audio': np.ones((6, 3))}
+    features['text'][5], features['audio'][5] = 0, 0
+    for candidates, expected in ((None, [2, 4]), ([2, 3], [2]), ([0, 2, 3, 4], [2, 4])):
+        dataset = Wide(
+            features=features, candidates=candidates and {'val': None, 'test': np.array(candidates)}
+        )
+        assert dataset.unseen_targets('test').candidates.tolist() == expected
+        assert dataset.unseen_targets('test').item.tolist() == [2]
 
 
 def test_targets():

@@ -5,7 +5,7 @@ import torch
 import torch_geometric.transforms as T
 from torch_geometric.transforms import BaseTransform
 
-from motor_geo.data import ItemKNN, OPQTokenizer, SyntheticMultimodal
+from motor_geo.data import ItemKNN, OPQTokenizer, SyntheticClusters
 from motor_geo.data.datasets.pre_transform import apply_once
 
 
@@ -24,7 +24,7 @@ class Scale(BaseTransform):
 @pytest.fixture
 def data():
     Scale.calls = 0
-    return SyntheticMultimodal(num_users=50, num_items=60, num_interactions=300)[0]
+    return SyntheticClusters(num_users=50, num_items=60, num_interactions=300)[0]
 
 
 def test_once_for_each_content(data, tmp_path):

@@ -1,14 +1,18 @@
+import time
 import warnings
 
 import numpy as np
 import pytest
 import torch
 
+from motor_geo.data import DATASETS, SyntheticClusters
 from motor_geo.data.datasets.split import SPLITS
-from motor_geo.data.datasets.synthetic import SyntheticMultimodal, _activity, sample_interactions
+from motor_geo.data.datasets.synthetic import SyntheticMultimodal, item_tastes
+from motor_geo.data.datasets.synthetic_catalog import ATTRIBUTES, draw_attributes
+from motor_geo.data.encoders import hashed_ngrams, image_statistics
 from motor_geo.typing import RATED_BY, RATES
 
-SMALL = dict(num_users=200, num_items=150, num_interactions=900)
+SMALL = dict(num_users=200, num_items=150, num_interactions=1800)
 
 
 @pytest.fixture(scope='module')
@@ -16,12 +20,14 @@ def dataset():
     return SyntheticMultimodal()
 
 
+def pairs_of(dataset, split):
+    targets = dataset.targets(split)
+    user, item = targets.index
+    return torch.stack([targets.user[user], item])
+
+
 def all_pairs(dataset):
-    pairs = [dataset[0][RATES].edge_index]
-    for split in ('val', 'test'):
-        targets = dataset.targets(split)
-        user, item = targets.index
-        pairs.append(torch.stack([targets.user[user], item]))
+    pairs = [dataset[0][RATES].edge_index, pairs_of(dataset, 'val'), pairs_of(dataset, 'test')]
     return torch.cat(pairs, dim=1).numpy()
 
 
@@ -31,66 +37,105 @@ def test_contents(dataset):
     assert dataset.modalities == ['image', 'text']
     assert data['item'].x_image.shape == (1500, 128)
     assert data['item'].x_text.shape == (1500, 64)
-    assert data['item'].x_text.dtype == torch.float32
     assert data[RATED_BY].edge_index.equal(data[RATES].edge_index.flip(0))
     user, item = all_pairs(dataset)
-    assert len(np.unique(user * 1500 + item)) == len(user) == 9000
+    assert len(np.unique(user * 1500 + item)) == len(user) == 20_000
     assert np.bincount(user, minlength=2000).min() == 3
-    assert str(dataset.user_ids[7]) == 'user_0007'
-    assert str(dataset.item_ids[123]) == 'item_0123'
     assert str(dataset).startswith('SyntheticMultimodal(synthetic, users=2000, items=1500, train=')
+    assert (
+        DATASETS['synthetic'] is SyntheticMultimodal and DATASETS['clusters'] is SyntheticClusters
+    )
 
 
-def test_popularity_has_a_long_tail(dataset):
-    count = np.bincount(all_pairs(dataset)[1], minlength=1500)
-    assert (count == 0).sum() >= 30  # 2 % without any interaction.
-    head = np.sort(count)[::-1][:300].sum() / count.sum()
-    assert 0.35 < head < 0.7  # Of a uniform choice, 20 % would have about 0.28.
-
-
-def test_missing_images(dataset):
+def test_features_are_computed_from_titles_and_pictures(dataset):
     item = dataset[0]['item']
+    assert item.x_text.equal(torch.from_numpy(hashed_ngrams(dataset.item_titles, 64)))
+    x = torch.from_numpy(image_statistics(dataset.item_images))
+    assert item.x_image[item.mask_image].equal(x[item.mask_image])
     missing = ~item.mask_image
-    assert int(missing.sum()) == 75
-    mean = item.x_image[item.mask_image].double().mean(dim=0)
-    assert torch.allclose(item.x_image[missing].double(), mean.expand(75, -1), atol=1e-6)
-    assert 'mask_text' not in item
+    assert int(missing.sum()) == 150 and 'mask_text' not in item
+    assert not dataset.item_images[missing.numpy()].any()
+    assert dataset.item_images[item.mask_image.numpy()].any(axis=(1, 2, 3)).all()
 
 
-def test_content_predicts_preferences(dataset):
-    # The mean content of a user's training items ranks the held-out ones.
-    data, targets = dataset[0], dataset.targets('test')
-    user, item = data[RATES].edge_index
-    for modality in dataset.modalities:
-        x = data['item'][f'x_{modality}'].double()
-        x = torch.nn.functional.normalize(x - x.mean(dim=0), dim=1)
-        profile = torch.zeros(2000, x.size(1), dtype=torch.double).index_add_(0, user, x[item])
-        score = profile @ x.t()
-        row, positive = targets.index
-        positive_score = score[targets.user[row], positive]
-        other = score[targets.user[row], torch.arange(len(row)) * 7919 % 1500]
-        auc = (positive_score > other).double().mean()
-        assert auc > 0.75, (modality, auc)
+def test_new_items_arrive_after_training(dataset):
+    new = dataset.new_items
+    assert new.dtype == torch.bool and int(new.sum()) == 300
+    assert not new[dataset[0][RATES].edge_index[1]].any()
+    for split in ('val', 'test'):
+        share = new[pairs_of(dataset, split)[1]].double().mean()
+        assert 0.2 < share < 0.3
+    assert not SyntheticMultimodal(**SMALL, new_items=0.0).new_items.any()
 
 
-def test_preferences_are_shared():
-    # Without affinity, users agree on popular items only.
-    flat = SyntheticMultimodal(affinity=0.0)
-    peaked = SyntheticMultimodal()
+def test_demand_has_a_long_tail(dataset):
+    count = np.sort(np.bincount(all_pairs(dataset)[1], minlength=1500))[::-1]
+    assert 0.11 < count[:15].sum() / 20_000 < 0.14
+    assert 0.57 < count[:300].sum() / 20_000 < 0.70
 
-    def repeats(dataset):  # Pairs of users that share two items or more.
+
+@pytest.mark.parametrize('share', [0.0, 0.75, 1.0])
+def test_share_of_combinations(share):
+    # A least-squares fit on single attributes explains 1 - c of the variance of taste.
+    attributes = draw_attributes(np.random.default_rng(0), 1500)
+    x = item_tastes(np.random.default_rng(1), attributes, share, 16)
+    assert (x**2).sum(axis=1).mean() == pytest.approx(1, abs=0.05)
+    one_hot = [np.eye(len(v))[code] for v, code in zip(ATTRIBUTES.values(), attributes.T)]
+    design = np.concatenate(one_hot, axis=1)
+    fit = design @ np.linalg.lstsq(design, x, rcond=None)[0]
+    assert (fit**2).sum() / (x**2).sum() == pytest.approx(1 - share, abs=0.05)
+    # What is left is a function of the attributes other than the brand, so that it is equal
+    # for equal items.
+    rest = x - fit
+    alike = attributes[:, None, :4] == attributes[None, :, :4]
+    one, other = np.nonzero(np.triu(alike.all(axis=2), 1))
+    assert len(one) > 50
+    assert (rest[one] * rest[other]).sum() / (rest[one] ** 2).sum() > 0.7 or share == 0.0
+
+
+def test_one_pair_of_attributes_by_hand():
+    # Red and blue sneakers and shirts: the part without single attributes is a checkerboard.
+    attributes = np.zeros((4, 5), int)
+    attributes[:, 0], attributes[:, 1] = [0, 0, 1, 1], [0, 1, 0, 1]
+    x = item_tastes(np.random.default_rng(0), attributes, 1.0, 3)
+    assert np.allclose(x[0], -x[1]) and np.allclose(x[0], -x[2]) and np.allclose(x[0], x[3])
+    assert (x[0] ** 2).sum() == pytest.approx(1)
+    x = item_tastes(np.random.default_rng(0), attributes, 0.0, 3)
+    assert np.allclose(x[0] + x[3], x[1] + x[2]) and not np.allclose(x[0], x[3])
+
+
+def test_taste_shows_in_purchases():
+    # Two purchases of a customer share kind and color more often than by chance.
+    def shared(dataset):
         user, item = all_pairs(dataset)
-        rates = np.zeros((2000, 1500), np.float32)
-        rates[user, item] = 1
-        shared = rates @ rates.T
-        return int((shared >= 2).sum()) - 2000
+        attributes = draw_attributes(np.random.default_rng([0, 0]), 1500)  # Of the same stream.
+        order = np.argsort(user, kind='stable')
+        user, code = user[order], attributes[item[order]]
+        same = user[1:] == user[:-1]
+        both = (code[1:, :2] == code[:-1, :2]).all(axis=1)
+        return both[same].mean()
 
-    assert repeats(peaked) > 3 * repeats(flat)
+    flat = SyntheticMultimodal(affinity=0.0)
+    assert flat.item_titles.tolist() == SyntheticMultimodal().item_titles.tolist()
+    assert shared(SyntheticMultimodal()) > 2 * shared(flat)
+
+
+def test_held_out_items_are_drawn_from_all_that_are_left():
+    # Without taste and popularity, every item but those of training is as likely.
+    dataset = SyntheticMultimodal(
+        2000, 40, 20_000, affinity=0.0, popularity=0.0, new_items=0.5, missing_images=0.0
+    )
+    new = dataset.new_items
+    held_out = torch.cat([pairs_of(dataset, 'val'), pairs_of(dataset, 'test')], dim=1)
+    train = torch.bincount(dataset[0][RATES].edge_index[0], minlength=2000)
+    expected = (20 / (40 - train[held_out[0]].double())).mean()
+    assert new[held_out[1]].double().mean() == pytest.approx(float(expected), abs=0.03)
 
 
 def test_deterministic():
     first, second = SyntheticMultimodal(**SMALL, seed=1), SyntheticMultimodal(**SMALL, seed=1)
     assert first.fingerprint == second.fingerprint
+    assert np.array_equal(first.item_images, second.item_images)
     assert SyntheticMultimodal(**SMALL, seed=2).fingerprint != first.fingerprint
 
 
@@ -101,12 +146,19 @@ def test_state_is_not_global():
     assert torch.get_rng_state().equal(state[1])
 
 
-def test_features_do_not_change_interactions():
+def test_parts_do_not_change_each_other():
     first = SyntheticMultimodal(**SMALL)
-    second = SyntheticMultimodal(**SMALL, image_channels=0, text_channels=8, noise=1.0)
-    assert second.modalities == ['text']
-    assert first[0][RATES].edge_index.equal(second[0][RATES].edge_index)
-    assert SyntheticMultimodal(**SMALL, text_channels=0, image_channels=0).modalities == []
+    wide = SyntheticMultimodal(**SMALL, text_channels=8)
+    assert first[0][RATES].edge_index.equal(wide[0][RATES].edge_index)
+    linear = SyntheticMultimodal(**SMALL, combinations=0.0)
+    assert first[0]['item'].x_image.equal(linear[0]['item'].x_image)
+    assert not first[0][RATES].edge_index.equal(linear[0][RATES].edge_index)
+
+
+def test_generation_takes_little_time():
+    start = time.process_time()
+    SyntheticMultimodal()
+    assert time.process_time() - start < 3  # About 0.4 s.
 
 
 @pytest.mark.parametrize('split', sorted(SPLITS))
@@ -124,63 +176,20 @@ def test_splits(split):
             assert targets.candidates is None
     if split == 'leave_one_out':
         assert (dataset.targets('test').count == 1).all()
-
-
-def test_sampling_follows_the_distribution():
-    # One user with two draws, compared with the exact successive probabilities.
-    rng, repeats = np.random.default_rng(0), 40_000
-    users = np.zeros((repeats, 1)) + 1.0
-    items = np.log(np.array([[1.0], [2.0], [0.5], [1.0]]))
-    weight = np.array([1.0, 1.0, 2.0, 0.0])
-    user, item = sample_interactions(rng, users, items, weight, np.full(repeats, 2))
-    assert user.tolist() == np.repeat(np.arange(repeats), 2).tolist()
-    drawn = item.reshape(-1, 2)
-    p = np.array([1.0, 2.0, 1.0, 0.0]) / 4
-    expected = np.zeros((4, 4))
-    for i in range(4):
-        for j in range(4):
-            if i != j:
-                expected[i, j] = p[i] * p[j] / (1 - p[i])
-    observed = np.zeros((4, 4))
-    np.add.at(observed, (drawn[:, 0], drawn[:, 1]), 1 / repeats)
-    assert np.abs(observed - expected).max() < 0.01
-    assert observed[:, 3].sum() == 0
-
-
-@pytest.mark.parametrize('block', [1, 70, 10_000])
-def test_sampling_does_not_depend_on_blocks(block):
-    users = np.random.default_rng(1).standard_normal((30, 4))
-    items = np.random.default_rng(2).standard_normal((35, 4))
-    weight, counts = np.ones(35), np.arange(30) % 5 + 1
-    reference = sample_interactions(np.random.default_rng(3), users, items, weight, counts)
-    result = sample_interactions(np.random.default_rng(3), users, items, weight, counts, block)
-    assert np.array_equal(reference, result)
-    assert np.array_equal(np.bincount(result[0]), counts)
-
-
-def test_sampling_survives_strong_preferences():
-    users, items = np.array([[9000.0], [-9000.0]]), np.array([[1.0], [0.5], [-1.0], [-0.5]])
-    user, item = sample_interactions(
-        np.random.default_rng(0), users, items, np.array([1.0, 1.0, 1.0, 0.0]), np.array([3, 2])
-    )
-    assert item.tolist() == [0, 1, 2, 2, 1]
-
-
-@pytest.mark.parametrize('total', [30, 47, 99, 100])
-def test_activity_has_the_given_sum(total):
-    counts = _activity(np.random.default_rng(0), 10, total, limit=10)
-    assert counts.sum() == total and counts.min() >= 3 and counts.max() <= 10
+    if split in ('temporal', 'global_time'):  # The season begins at one moment for everybody.
+        assert dataset.new_items[train].double().mean() < 0.02
 
 
 @pytest.mark.parametrize(
     ('kwargs', 'message'),
     [
-        ({'num_interactions': 599}, "'num_interactions' from 600 to 14600 .* got 599"),
-        ({'num_interactions': 20_000}, "'num_interactions' from 600 to 14600 .* got 20000"),
+        ({'num_interactions': 599}, "'num_interactions' from 600 to 12000 .* got 599"),
+        ({'num_interactions': 20_000}, "'num_interactions' from 600 to 12000 .* got 20000"),
         ({'num_users': 0}, "'num_users' to be at least 1, got 0"),
-        ({'unseen_items': 1.0}, r"'unseen_items' in \[0, 1\), got 1.0"),
+        ({'new_items': 1.0}, r"'new_items' in \[0, 1\), got 1.0"),
         ({'missing_images': -0.1}, r"'missing_images' in \[0, 1\), got -0.1"),
-        ({'noise': -1.0}, "'noise' to be at least 0"),
+        ({'combinations': 1.1}, r"'combinations' in \[0, 1\], got 1.1"),
+        ({'text_channels': 0}, "'text_channels' to be at least 1"),
         ({'split': 'rndom'}, "Unknown split 'rndom'"),
     ],
 )

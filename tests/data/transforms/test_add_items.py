@@ -3,7 +3,7 @@ import torch
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
-from motor_geo.data import ItemKNN, OPQTokenizer, SyntheticMultimodal
+from motor_geo.data import ItemKNN, OPQTokenizer, SyntheticClusters
 from motor_geo.data.transforms.add_items import add_items
 from motor_geo.data.transforms.knn import knn_graph_cosine, knn_weights
 from motor_geo.typing import ITEM, RATED_BY, RATES, USER, similar
@@ -14,7 +14,7 @@ def small(weighting, k=2):
     r"""Three items; similarities 0, 0.6 and 0.8, so that 0 and 1 have the
     neighbor 2, and 2 has the neighbor 1.
     """
-    data = SyntheticMultimodal(num_users=10, num_items=8, num_interactions=30)[0]
+    data = SyntheticClusters(num_users=10, num_items=8, num_interactions=30)[0]
     data[ITEM].num_nodes = 3
     for key in list(data[ITEM].keys()):
         if key != 'num_nodes':
@@ -65,7 +65,7 @@ def test_item_without_a_direction_is_alone(weighting):
 
 @pytest.mark.parametrize('weighting', ['binary', 'cosine'])
 def test_weights_equal_those_of_the_formula(weighting):
-    data = SyntheticMultimodal(num_users=20, num_items=40, num_interactions=100)[0]
+    data = SyntheticClusters(num_users=20, num_items=40, num_interactions=100)[0]
     data = ItemKNN(k=5, weighting=weighting, cache=False)(data)
     generator = torch.Generator().manual_seed(0)
     new = {
@@ -98,7 +98,7 @@ def test_weights_equal_those_of_the_formula(weighting):
 
 
 def test_the_rest_of_the_graph_stays():
-    data = SyntheticMultimodal(num_users=20, num_items=40, num_interactions=100)[0]
+    data = SyntheticClusters(num_users=20, num_items=40, num_interactions=100)[0]
     data = OPQTokenizer(2, codebook_size=8, cache=False, verbose=False)(data)
     features = {m: data[ITEM][f'x_{m}'][[7, 3]] for m in ('image', 'text')}
     tokens = data[ITEM].token_id[[7, 3]]

@@ -6,7 +6,7 @@ import torch
 import torch_geometric
 from torch_geometric.data import Data, HeteroData
 
-from motor_geo.data import InteractionSVD, OPQTokenizer, SyntheticMultimodal
+from motor_geo.data import InteractionSVD, OPQTokenizer, SyntheticClusters
 from motor_geo.data.datasets.base import RecommendationDataset
 from motor_geo.data.transforms.add_items import add_items
 from motor_geo.typing import ITEM, RATED_BY, RATES, USER
@@ -320,7 +320,7 @@ def test_inference_mode():
 
 def test_tokens_of_behavior():
     pytest.importorskip('faiss')
-    dataset = SyntheticMultimodal(num_users=400, num_items=300, num_interactions=4000)
+    dataset = SyntheticClusters(num_users=400, num_items=300, num_interactions=4000)
     data = InteractionSVD(16)(dataset[0])
     known = data[ITEM].mask_behavior
     tokenizer = OPQTokenizer(

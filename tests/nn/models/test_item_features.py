@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch_geometric.data import HeteroData
 
-from motor_geo.data import ItemKNN, SyntheticMultimodal
+from motor_geo.data import ItemKNN, SyntheticClusters, UserKNN
 from motor_geo.nn import FeatureProjection
 from motor_geo.nn.functional import rows
 from motor_geo.nn.functional.distinct import distinct
@@ -187,7 +187,7 @@ def test_any_names(train):
 @pytest.fixture(scope='module')
 def data():
     r"""A graph whose modalities have names that attributes of modules have."""
-    data = SyntheticMultimodal(num_users=40, num_items=30, num_interactions=200, seed=0).data
+    data = SyntheticClusters(num_users=40, num_items=30, num_interactions=200, seed=0).data
     image = data[ITEM].x_image
     del data[ITEM].x_image, data[ITEM].x_text
     for k, name in enumerate(NAMES):
@@ -200,6 +200,7 @@ def test_any_names_in_every_backbone(name, data):
     graph = copy.copy(data)
     for weighting in ('binary', 'cosine'):
         graph = ItemKNN(k=3, weighting=weighting, cache=False)(graph)
+    graph = UserKNN(k=3, cache=False)(graph)
     encoder = FeatureProjection({m: data[ITEM][f'x_{m}'].size(1) for m in NAMES}, 8)
     model = MODELS[name](graph, item_encoder=encoder, channels=8)
     user, pos = data[RATES].edge_index[:, :16]

@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 
-from motor_geo.data import SyntheticMultimodal
+from motor_geo.data import SyntheticClusters
 from motor_geo.nn import TokenCrossEncoder
 from motor_geo.nn.models import GRCN, MMGCN, LayerGCN, LightGCN, SLMRec
 from motor_geo.nn.models.recommender import check_choice
@@ -62,10 +62,10 @@ def test_check_choice():
         check_choice('form', 'd', 'a', 'b', 'c')
 
 
-@pytest.mark.parametrize('wrong', ['None', 'a Tensor', 'a SyntheticMultimodal'])
+@pytest.mark.parametrize('wrong', ['None', 'a Tensor', 'a SyntheticClusters'])
 def test_another_thing_than_a_graph(wrong):
-    dataset = SyntheticMultimodal(num_users=20, num_items=10, num_interactions=60)
-    value = {'None': None, 'a Tensor': torch.tensor([0]), 'a SyntheticMultimodal': dataset}[wrong]
+    dataset = SyntheticClusters(num_users=20, num_items=10, num_interactions=60)
+    value = {'None': None, 'a Tensor': torch.tensor([0]), 'a SyntheticClusters': dataset}[wrong]
     model = LightGCN(dataset[0], channels=4)
     message = (
         f"^Expected a HeteroData with nodes '.*', got {wrong}; of a data set, pass dataset.0.."

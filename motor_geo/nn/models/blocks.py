@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import HeteroData
+from torch_geometric.typing import EdgeType
+
+from motor_geo.nn.item_encoder import xavier_
+from motor_geo.nn.models.pruned import PrunedRecommender
+from motor_geo.typing import RATES, modalities, num_nodes
+
+
+class BlockRecommender(PrunedRecommender):
+    r"""The common part of backbones without an item embedding: every modality
+    has a block of :math:`d` channels with a user table of its own, and a given
+    item encoder adds one more block.
+
+    Args:
+        data: The user-item graph with features :obj:`x_<modality>`.
+        item_encoder: What yields the vectors of an additional block;
+            :obj:`None` is the published model, from features alone.
+        channels: Size :math:`d` of a block.
+        rho: Share of training edges removed in every epoch.
+        edge_type: Edge type of training interactions, from users to items.
+
+    Raises:
+        ValueError: If the graph has no item features, or an argument is out of
+            range.
+    """
+
+    min_modalities = 1
+
+    def __init__(
+        self,
+        data: HeteroData,
+        item_encoder: nn.Module | None,
+        channels: int,
+        rho: float = 0.0,
+        edge_type: EdgeType = RATES,
+    ):
+        # There is no item embedding to fall back to.
+        encoder = nn.Identity() if item_encoder is None else item_encoder
+        super().__init__(data, encoder, channels, rho, edge_type)
+        self.item_encoder = cast(nn.Module, item_encoder)
+        names = modalities(data, type(self).__name__, self.min_modalities, self.item_type)
+        self.num_blocks = len(names) + (item_encoder is not None)
+        num_users = num_nodes(data, self.user_type)
+        self.user_embedding = nn.Parameter(torch.empty(num_users, self.num_blocks * channels))
+        self._reset_users()
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        self._reset_users()
+
+    @torch.no_grad()
+    def _reset_users(self) -> None:
+        for block in self.user_embedding.split(self.channels, dim=1):
+            xavier_(block, self.init)
+
+    def blocks(self, x: Tensor) -> Tensor:
+        r"""Vectors **[B, bd]** by block, **[B, b, d]**."""
+        return x.view(-1, self.num_blocks, self.channels)

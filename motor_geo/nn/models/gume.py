@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import itertools
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import HeteroData
+from torch_geometric.typing import EdgeType
+
+from motor_geo.nn.conv import Hops
+from motor_geo.nn.functional.autocast import full_precision
+from motor_geo.nn.functional.distinct import distinct
+from motor_geo.nn.functional.rows import normalize_rows
+from motor_geo.nn.item_encoder import xavier_
+from motor_geo.nn.loss import info_nce, l2_reg
+from motor_geo.nn.memo import Memo
+from motor_geo.nn.models.enlarged_graph import EnlargedGraph, enlarged_graph
+from motor_geo.nn.models.mgcn import MGCN
+from motor_geo.typing import RATES, Batch, Embeddings, Rows, similar
+
+
+class GUMEViews(NamedTuple):
+    r"""What a :class:`GUME` knows of the given nodes, users first."""
+
+    content: Tensor  # [B, d]
+    explicit: Tensor  # [B, n, d]
+    extended: Tensor  # [B, d]
+    statistics: tuple[Tensor, Tensor]  # [n]: of explicit vectors of all nodes
+
+
+class GUME(MGCN):
+    r"""GUME from the `"GUME: Graphs and User Modalities Enhancement for
+    Long-Tail Multimodal Recommendation" <https://arxiv.org/abs/2407.12338>`_
+    paper. The user-item graph :math:`\mathbf{G}` has edges between items that
+    are among the nearest in all modalities
+    (:func:`~motor_geo.nn.models.enlarged_graph.enlarged_graph`). With
+    :math:`\mathbf{Z}^m_I` the gated and smoothed items of :class:`MGCN`,
+    explicit vectors are :math:`\mathbf{E}^m = \hat{\mathbf{R}} \mathbf{Z}^m_I
+    \Vert \mathbf{Z}^m_I`, and extended ones have a user table
+    :math:`\mathbf{P}^m`,
+
+    .. math::
+        \mathbf{X} = \frac{1}{n (L + 1)} \sum_m \sum_{l=0}^{L} \mathbf{G}^l
+        (\mathbf{P}^m \Vert \mathbf{Z}^m_I) .
+
+    With :math:`\mathbf{C}` the output of LightGCN on :math:`\mathbf{G}`,
+    attention :math:`a_m` per node and behavior gates :math:`\mathbf{H}_m`, the
+    vectors that are ranked are
+
+    .. math::
+        \mathbf{C} + \mathbf{F}, \qquad \mathbf{F} = \frac{1}{n + 1} \left(
+        \mathbf{E} + \sum_m \sigma(\mathbf{H}_m(\mathbf{C})) \odot
+        (\mathbf{E}^m - \mathbf{E}) \right), \qquad
+        \mathbf{E} = \sum_m a_m \mathbf{E}^m .
+
+    The loss contrasts :math:`\mathbf{F}` with :math:`\mathbf{C}`, the users of
+    :math:`\mathbf{X}` with those of :math:`\mathbf{F}` and both with noisy
+    copies of their own, and brings mean and variance of modalities together.
+
+    ID-free: :math:`\mathbf{Q}` is computed from tokens, in LightGCN and behind
+    the gates.
+
+    Args:
+        data: The user-item graph with features :obj:`x_<modality>` and item
+            graphs of :class:`~motor_geo.data.ItemKNN` (cosine weighting).
+        item_encoder: What yields item vectors; :obj:`None` is an ID embedding.
+        channels: Size :math:`d` of user and item vectors.
+        num_layers: Number of hops :math:`L` on the enlarged graph.
+        num_item_layers: Number of hops on the item graphs.
+        reg_weight: Weight of half the squared entries of final vectors in the
+            batch, divided by :obj:`batch_size`.
+        extended_reg_weight: The same for extended vectors of positive items.
+        batch_size: The divisor of the regularizers, which a short last batch
+            does not change.
+        behavior_weight: Weight of contrasting :math:`\mathbf{F}` with
+            :math:`\mathbf{C}`.
+        behavior_temperature: Temperature of that contrast.
+        user_weight: Weight of the contrasts of users.
+        user_temperature: Temperature of these contrasts.
+        noise: Length of the noise in the copies.
+        align_weight: Weight of the differences between modalities in mean and
+            variance of :math:`\mathbf{E}^m`, over all entries.
+        train_features: If set to :obj:`True`, raw features are trained, as in
+            the reference implementation (not ID-free: they enter the score).
+        edge_type: Edge type of training interactions, from users to items.
+
+    Shapes:
+        - **output:** user vectors :math:`(M, d)`, item vectors :math:`(N, d)`
+
+    Raises:
+        ValueError: If the graph has no item features or no item graph, or an
+            argument is out of range.
+    """
+
+    def __init__(
+        self,
+        data: HeteroData,
+        item_encoder: nn.Module | None = None,
+        channels: int = 64,
+        num_layers: int = 3,
+        num_item_layers: int = 2,
+        reg_weight: float = 1e-5,
+        extended_reg_weight: float = 0.1,
+        batch_size: int = 2048,
+        behavior_weight: float = 0.01,
+        behavior_temperature: float = 0.4,
+        user_weight: float = 0.01,
+        user_temperature: float = 0.1,
+        noise: float = 0.1,
+        align_weight: float = 0.1,
+        train_features: bool = False,
+        edge_type: EdgeType = RATES,
+    ):
+        for name, value in (('behavior', behavior_temperature), ('user', user_temperature)):
+            if value <= 0:
+                raise ValueError(f"'{name}_temperature' must be positive (got {value})")
+        super().__init__(
+            data,
+            item_encoder,
+            channels,
+            num_item_layers=num_item_layers,
+            reg_weight=reg_weight,
+            batch_size=batch_size,
+            train_features=train_features,
+            edge_type=edge_type,
+        )
+        self.extended_reg_weight = extended_reg_weight
+        self.behavior = behavior_weight, behavior_temperature
+        self.user = user_weight, user_temperature
+        self.noise = noise
+        self.align_weight = align_weight
+        self.light = Hops(num_layers, readout='mean')
+        size = self.user_embedding.size(0), len(self.features) * channels
+        self.modal_user_embedding = nn.Parameter(torch.empty(size))
+        self._enlarged = Memo()
+        self._reset_users()
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        self._reset_users()
+
+    @torch.no_grad()
+    def _reset_users(self) -> None:
+        for block in self.modal_user_embedding.split(self.channels, dim=1):
+            xavier_(block, self.init)
+
+    def enlarged(self, data: HeteroData) -> EnlargedGraph:
+        r"""The graph :math:`\mathbf{G}`."""
+        edge_index, num_users, num_items, dtype = self.graph_args(data)
+        neighbors = [data[similar(m, self.item_type)].edge_index for m in self.features.names]
+        args = edge_index, neighbors, num_users, num_items, dtype
+        return self._enlarged(lambda: enlarged_graph(*args), *args)
+
+    def nodes(self, data: HeteroData, index: Tensor | None = None) -> GUMEViews:
+        r"""The views of all nodes, or of some, where items follow users."""
+        item, graph = self.encode_items(data), self.enlarged(data)
+        modal_item = torch.stack([self.modal_item(data, m, item) for m in self.gates], dim=1)
+        z = modal_item.flatten(1)
+        explicit = torch.cat([self.conv(z, graph.to_user, graph.to_user_weight), z])
+        explicit = explicit.view(-1, *modal_item.shape[1:])
+        statistics = moments(explicit)
+
+        # All tables are propagated at once, side by side.
+        user = torch.cat([self.user_embedding, self.modal_user_embedding], dim=1)
+        x = torch.cat([user, torch.cat([item, z], dim=1)])
+        out = self.light(x, graph.edge_index, graph.weight, index)
+        content, extended = out.view(-1, len(self.gates) + 1, self.channels).tensor_split([1], 1)
+        if index is not None:
+            explicit = explicit.index_select(0, index)
+        return GUMEViews(content.squeeze(1), explicit, extended.mean(dim=1), statistics)
+
+    def forward(self, data: HeteroData) -> Embeddings:
+        content, explicit, _, _ = self.nodes(data)
+        out = content + self.side(content, explicit)
+        num_users = self.user_embedding.size(0)
+        return Embeddings(out[:num_users], out[num_users:])
+
+    def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
+        users, items = distinct(batch.user), distinct(batch.pos)
+        parts = users.node, items.node, batch.neg
+        size, offset = [part.numel() for part in parts], self.user_embedding.size(0)
+        index = torch.cat([parts[0], parts[1] + offset, parts[2] + offset])
+        content, explicit, extended, statistics = self.nodes(data, index)
+        side = self.side(content, explicit)
+        user, pos, neg = (content + side).split(size)
+        rows = Rows(user.index_select(0, users.inverse), pos.index_select(0, items.inverse), neg)
+        losses = self.ranking(data, batch, rows)
+        if self.reg_weight > 0:
+            losses['reg'] = self.reg_weight * (l2_reg(*rows) / self.batch_size)
+        x_user, x_pos, _ = extended.split(size)
+        if self.extended_reg_weight > 0:
+            reg = l2_reg(x_pos.index_select(0, items.inverse)) / self.batch_size
+            losses['reg_extended'] = self.extended_reg_weight * reg
+        if self.align_weight > 0 and len(self.gates) > 1:
+            pairs = [pair for x in statistics for pair in itertools.combinations(x, 2)]
+            losses['align'] = self.align_weight * sum((a - b).abs() for a, b in pairs)
+
+        (f_user, f_pos, _), (c_user, c_pos, _) = side.split(size), content.split(size)
+        weight, temperature = self.behavior
+        if weight > 0:
+            losses['behavior_user'] = weight * info_nce(f_user, c_user, temperature, (users, users))
+            losses['behavior_item'] = weight * info_nce(f_pos, c_pos, temperature, (items, items))
+        weight, temperature = self.user
+        if weight > 0:
+            losses['user'] = weight * info_nce(x_user, f_user, temperature, (users, users))
+            for name, x in (('integration', f_user), ('extended', x_user)):
+                views = [self.perturb(x, f'{name}{k}', users.node) for k in (1, 2)]
+                contrast = info_nce(views[0], views[1], temperature, (users, users))
+                losses[f'noise_{name}'] = weight * contrast
+        return losses
+
+    def perturb(self, x: Tensor, view: str, node: Tensor) -> Tensor:
+        r"""A noisy copy of users: :obj:`"integration1"`, :obj:`"integration2"`,
+        :obj:`"extended1"` or :obj:`"extended2"`, **[B, d]**.
+        """
+        return x + self.noise * x.sign() * normalize_rows(torch.rand_like(x))
+
+
+@full_precision
+def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Variance and mean of all entries of a modality, from **[*, n, d]**."""
+    return torch.var_mean(x, dim=(0, 2))

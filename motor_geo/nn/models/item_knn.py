@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch_geometric.data import HeteroData
+from torch_geometric.typing import EdgeType
+
+from motor_geo.nn.models.item_similarity import ItemSimilarity, neighbors
+from motor_geo.typing import RATES
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+
+class ItemKNN(ItemSimilarity):
+    r"""Neighbors of items by common users, from the `"Item-Based Top-N
+    Recommendation Algorithms" <https://doi.org/10.1145/963770.963776>`_ paper,
+
+    .. math::
+        s(u, i) = \sum_{j \in \mathcal{N}_u} s_{ji}, \qquad
+        s_{ji} = \frac{| \mathcal{N}_i \cap \mathcal{N}_j |}
+        {\sqrt{| \mathcal{N}_i | \, | \mathcal{N}_j |}}
+
+    where :math:`\mathcal{N}_i` are the users of item :math:`i` in training, and
+    :math:`s_{ji}` is zero unless :math:`i` is one of the :math:`k` items most
+    similar to :math:`j`. Of equally similar items, a draw at construction
+    decides.
+
+    Args:
+        data: The user-item graph.
+        k: Number of neighbors of every item.
+        on: What items are compared by: :obj:`"interactions"`.
+        edge_type: Edge type of training interactions, from users to items.
+
+    Shapes:
+        - **output:** a function from users :math:`(B)` to scores
+          :math:`(B, N)`
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+
+    order: Tensor
+
+    def __init__(
+        self,
+        data: HeteroData,
+        k: int = 50,
+        on: str = 'interactions',
+        edge_type: EdgeType = RATES,
+    ):
+        super().__init__(data, edge_type)
+        if on != 'interactions':
+            raise ValueError(f"'on' must be 'interactions' (got '{on}')")
+        if k < 1:
+            raise ValueError(f"'k' must be at least 1 (got {k})")
+        self.k = k
+        self.on = on
+        self.register_buffer('order', torch.randperm(self.num_items))
+
+    def similarity(self, train: csr_matrix) -> csr_matrix:
+        norm = np.sqrt(np.maximum(train.getnnz(axis=0), 1)).astype(np.float32)
+        return neighbors(train.T.tocsr(), train, norm, norm, self.k, self.order.cpu())

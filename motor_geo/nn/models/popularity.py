@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch_geometric.data import HeteroData
+
+from motor_geo.nn.models.fitted import FittedRecommender
+from motor_geo.typing import Embeddings, find_edges, num_nodes
+
+
+def popularity_embeddings(
+    edge_index: Tensor, num_users: int, num_items: int, seed: int = 0
+) -> Embeddings:
+    r"""Embeddings of width one that rank items by their number of training
+    interactions. Ties are broken at random: the order of items in a file may
+    itself tell of popularity.
+    """
+    count = edge_index[1].bincount(minlength=num_items).float()
+    noise = torch.rand(num_items, generator=torch.Generator().manual_seed(seed))
+    count = count + noise.to(count.device) / 2
+    return Embeddings(count.new_ones(num_users, 1), count.view(-1, 1))
+
+
+class Popularity(FittedRecommender):
+    r"""Ranks items by their number of training interactions, the same for
+    every user,
+
+    .. math::
+        s(u, i) = | \mathcal{N}_i | .
+
+    Args:
+        data: The user-item graph.
+        edge_type: Edge type of training interactions, from users to items.
+
+    Shapes:
+        - **output:** user vectors :math:`(M, 1)`, item vectors :math:`(N, 1)`
+    """
+
+    def forward(self, data: HeteroData) -> Embeddings:
+        sizes = num_nodes(data, self.user_type), num_nodes(data, self.item_type)
+        return popularity_embeddings(find_edges(data, self.edge_type), *sizes)

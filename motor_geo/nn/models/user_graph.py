@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch_geometric import EdgeIndex
+from torch_geometric.data import HeteroData
+
+from motor_geo.nn.graph import sorted_edge_index
+from motor_geo.nn.memo import Memo
+from motor_geo.typing import USER, num_nodes, similar_users
+
+
+class UserGraph:
+    r"""The user-user graph of a :obj:`HeteroData`, kept for as long as the
+    same graph comes in.
+
+    Args:
+        node_type: Node type of users.
+    """
+
+    def __init__(self, node_type: str = USER):
+        self.node_type = node_type
+        self._graphs = Memo()
+
+    def check(self, data: HeteroData, model: str) -> None:
+        r"""Raises a :class:`ValueError` if the graph is missing."""
+        edge_type = similar_users(self.node_type)
+        if edge_type not in data.edge_types:
+            raise ValueError(
+                f"'{model}' needs the user graph {edge_type}: apply 'UserKNN' to the data first"
+            )
+
+    def __call__(self, data: HeteroData, dtype: torch.dtype) -> tuple[EdgeIndex, Tensor]:
+        edge_type = similar_users(self.node_type)
+        if edge_type not in data.edge_types:  # Reading it would make an empty one.
+            raise ValueError(
+                f"the graph has no {edge_type}; apply the 'transforms' of the model first"
+            )
+        edges, weight = data[edge_type].edge_index, data[edge_type].edge_weight
+        num_users = num_nodes(data, self.node_type)
+
+        def build() -> tuple[EdgeIndex, Tensor]:
+            edge_index, perm = sorted_edge_index(edges, num_users, num_users)
+            return edge_index, (weight if perm is None else weight[perm]).to(dtype)
+
+        return self._graphs(build, edges, weight, dtype, num_users)
