@@ -28,7 +28,7 @@ EPOCHS = 60
 EQUAL: Options = {'tokenizer.num_tokens': 5}
 #: Without the high-order part.
 TWO_ORDERS: Options = {'items.num_layers': 0}
-#: As in configs/items/recommended.yaml.
+#: As in configs/items/two-orders.yaml, which reports call recommended.
 RECOMMENDED: Options = {'behavior': True, **TWO_ORDERS, 'items.weight_init': 1.0}
 #: What the paper leaves open of the token network, tried on validation.
 OPEN: list[Options] = [
