@@ -31,6 +31,7 @@ from motor_geo.nn.token_cross import MODES
 from motor_geo.pipeline.flags import (
     CHOICES,
     GENERAL,
+    PRESETS,
     SECTIONS,
     SHORT,
     Config,
@@ -41,6 +42,7 @@ from motor_geo.pipeline.flags import (
     merge,
     parse_flags,
     read_yaml,
+    shown,
 )
 from motor_geo.utils.errors import ConfigError, one_line, suggest
 from motor_geo.utils.files import atomic_write
@@ -65,7 +67,18 @@ __all__ = [
     'write_yaml',
 ]
 
+
+class Recommended(TokenCrossEncoder):
+    r"""The average of eight tokens per modality, behavior among them (see
+    docs/tokens).
+    """
+
+    def __init__(self, num_tokens: Mapping[str, int], codebook_size: int, out_channels: int):
+        super().__init__(num_tokens, codebook_size, out_channels, mode='mean')
+
+
 ITEMS: dict[str, type] = {
+    'recommended': Recommended,
     'id': IDEmbedding,
     **{mode: TokenCrossEncoder for mode in MODES},
     'features': FeatureProjection,
@@ -107,6 +120,8 @@ DERIVED = {
     },
     'evaluator': {'targets', 'train_edge_index', 'num_items', 'exclude', 'seed'},
 }
+#: More end in a segmentation fault of OpenMP.
+MOST_THREADS = 1024
 #: The same for item encoders that have a name, which settles them.
 NAMED = {'id': {'xavier'}, **dict.fromkeys(MODES, {'mode'})}
 
@@ -161,7 +176,7 @@ class RunConfig(General):
         """
         if isinstance(config, RunConfig):
             return config
-        config = expand(config)
+        config = with_preset(expand(config))
         known = [*CHOICES, *FIXED, *GENERAL]
         for key in config:
             if key not in known:
@@ -219,6 +234,15 @@ class RunConfig(General):
     @classmethod
     def _load(cls, config: Config) -> RunConfig:
         return cls(**config)
+
+
+def with_preset(config: Config) -> Config:
+    r"""The options that go with an item encoder, below those that are given."""
+    model = config.get('model', {}).get('name', CHOICES['model'])
+    if not takes_items(find_class('model', str(model))):
+        return config
+    name = config.get('items', {}).get('name', CHOICES['items'])
+    return merge(PRESETS.get(str(name), {}), config)
 
 
 def is_folder(section: str, name: str) -> bool:
@@ -376,6 +400,8 @@ def _check_general(options: Config) -> Config:
         raise ConfigError(f'seed: expected 0 or more, below 2^63, got {out["seed"]}')
     if out['threads'] is not None and out['threads'] < 1:
         raise ConfigError(f'threads: expected at least 1, got {out["threads"]}')
+    if out['threads'] is not None and out['threads'] > MOST_THREADS:
+        raise ConfigError(f'threads: expected at most {MOST_THREADS}, got {out["threads"]}')
     return out
 
 
@@ -388,7 +414,7 @@ def _convert(key: str, kind: Any, value: Any) -> Any:
     try:
         return parser.parse_object({'value': value}).value
     except Exception as error:
-        raise ConfigError(f'{key}: expected {spell(kind)}, got {value!r}') from error
+        raise ConfigError(f'{key}: expected {spell(kind)}, got {shown(value)}') from error
 
 
 def spell(kind: Any) -> str:
