@@ -398,7 +398,7 @@ def test_losses_are_named_like_models(tmp_path):
 @pytest.mark.parametrize(
     ('loss', 'message'),
     [
-        ('softmx', "^--loss: unknown loss 'softmx', did you mean 'softmax'"),
+        ('softmx', "^--loss: unknown loss 'softmx'; did you mean 'softmax'"),
         ({'name': 'softmax', 'temprature': 1}, "^Unknown option 'loss.temprature' of softmax"),
         ({'name': 'published', 'reg_weight': 1}, "^Unknown option 'loss.reg_weight' of published"),
         ({'name': 'bpr', 'reg_weight': 'much'}, "^loss.reg_weight: expected float, got 'much'"),

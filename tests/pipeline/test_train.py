@@ -308,7 +308,7 @@ def test_closed_forms_need_no_validation(tmp_path):
 @pytest.mark.parametrize('loss', ['softmax', 'whole'])
 def test_a_run_with_another_loss_goes_on_bit_by_bit(tmp_path, loss):
     data = make_shop(tmp_path / 'shop')
-    options = {'items': 'mean', 'loss': {'name': loss}}
+    options = {'items': {'name': 'mean'}, 'loss': {'name': loss}}
     expected = start(data, tmp_path / 'whole', trainer={'epochs': 3}, **options)
     start(data, tmp_path / 'out', trainer={'epochs': 1}, **options)
     result = start(data, tmp_path / 'out', trainer={'epochs': 3}, **options)
@@ -324,7 +324,7 @@ def test_a_run_with_another_loss_goes_on_bit_by_bit(tmp_path, loss):
 
 def test_what_was_trained_by_cosine_ranks_by_cosine(tmp_path):
     data, out = make_shop(tmp_path / 'shop'), tmp_path / 'out'
-    result = start(data, out, items='mean', loss={'name': 'softmax'})
+    result = start(data, out, items={'name': 'mean'}, loss={'name': 'softmax'})
     assembly = load_run(str(out))
     emb = assembly.model(assembly.data)
     for x in emb:
@@ -342,17 +342,17 @@ def test_what_was_trained_by_cosine_ranks_by_cosine(tmp_path):
 def test_runs_from_before_there_was_a_loss_go_on(tmp_path):
     data, out = make_shop(tmp_path / 'shop'), tmp_path / 'out'
     model = {**SMALL['model'], 'name': 'FREEDOM'}
-    first = start(data, out, model=model, items='mean')
+    first = start(data, out, model=model, items={'name': 'mean'})
     config = yaml.safe_load((out / 'config.yaml').read_text())
     assert config.pop('loss') == {'name': 'published'}
     assert config['model'].pop('similarity_weight') == 0  # An argument that came later.
     (out / 'config.yaml').write_text(yaml.safe_dump(config, sort_keys=False))
-    assert start(data, out, model=model, items='mean') == first
-    again = start(data, out, model=model, items='mean', trainer={'epochs': 3})
+    assert start(data, out, model=model, items={'name': 'mean'}) == first
+    again = start(data, out, model=model, items={'name': 'mean'}, trainer={'epochs': 3})
     assert again['epochs'] == 3 and again['hashes'] == first['hashes']
     for more, key in [
         ({'model': model, 'loss': {'name': 'softmax'}}, r'loss\.name is published there'),
         ({'model': {**model, 'similarity_weight': 0.1}}, r'model\.similarity_weight is'),
     ]:
         with pytest.raises(ConfigError, match=f'holds another run .{key}'):
-            start(data, out, items='mean', **more)
+            start(data, out, items={'name': 'mean'}, **more)
