@@ -77,7 +77,8 @@ def deviations() -> Numbers:
     names = {name.lower(): name for name in MODELS}
     out: Numbers = defaultdict(lambda: defaultdict(dict))
     for (case, dtype, kind), value in DEVIATIONS.items():
-        out[names[case]][dtype][kind] = value
+        if case in names:  # Others are of models that are not trained.
+            out[names[case]][dtype][kind] = value
     return {name: out[name] for name in MODELS if name in out}
 
 
@@ -275,9 +276,9 @@ PARAMETERS = f"""## Trainable parameters
 
 On the sizes of the Music data of the paper: {MUSIC[0]:,} users, {MUSIC[1]:,} items, d = 64,
 image features of width {MUSIC[2]['image']}, text features of width {MUSIC[2]['text']}. Raw
-features are not trained. Two have no item table to save: the ID embeddings of MMGCN are
-constants, as published, and LIRDRec has none; tokens are one more input there, with its
-share of the user table.
+features are not trained. Some have no item table to save: the ID embeddings of MMGCN are
+constants, as published, and LIRDRec, PGL, DRAGON and DualGNN have none; tokens are one more
+input there, with its share of the user table.
 """
 
 

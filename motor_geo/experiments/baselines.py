@@ -8,20 +8,22 @@ from motor_geo.engine import Fitter
 from motor_geo.nn.models import FITTED
 from motor_geo.pipeline.config import arguments_of, takes_items
 
-#: The baselines by name.
+#: The baselines by name: without a choice of items.
 BASELINES = {name: model for name, model in FITTED.items() if not takes_items(model)}
 #: Sections of options that play no part without tokens and item graphs.
 UNREAD = ('items', 'tokenizer', 'svd', 'graph', 'behavior')
 
 
 def applicable(options: dict[str, Any]) -> dict[str, Any]:
-    r"""Options of all runs without those that a baseline does not have, by
-    dotted name.
+    r"""Options of all runs without those that a model which is fitted without
+    gradient steps does not have, by dotted name.
     """
-    known = {'model': arguments_of(BASELINES[options['model']]), 'trainer': arguments_of(Fitter)}
+    target = FITTED[options['model']]
+    known = {'model': arguments_of(target), 'trainer': arguments_of(Fitter)}
+    unread = () if takes_items(target) else UNREAD
     out = {}
     for key, value in options.items():
         section, _, name = key.partition('.')
-        if section not in UNREAD and (not name or name in known.get(section, [name])):
+        if section not in unread and (not name or name in known.get(section, [name])):
             out[key] = value
     return out

@@ -51,6 +51,13 @@ def all_backbones() -> dict[str, type[Recommender]]:
     return MODELS
 
 
+def all_fitted() -> dict[str, type[FittedRecommender]]:
+    r"""The models that are fitted without gradient steps by name."""
+    from motor_geo.nn.models import FITTED
+
+    return FITTED
+
+
 def all_baselines() -> dict[str, type[FittedRecommender]]:
     r"""The baselines by name."""
     from motor_geo.experiments.baselines import BASELINES
@@ -81,8 +88,8 @@ def settings_of(model: str) -> list[Options]:
     """
     target = backbone(model)
     name = target.__name__
-    own = all_backbones().get(name), all_baselines().get(name)
-    return list(_settings(name)) if target in own else [{}]
+    known = {**all_backbones(), **all_fitted()}
+    return list(_settings(name)) if known.get(name) is target else [{}]
 
 
 class Variant(NamedTuple):

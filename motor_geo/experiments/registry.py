@@ -21,10 +21,12 @@ from motor_geo.experiments.variants import (
     parts,
     quantizers,
     quick_start,
+    recipe,
     recommended,
     sensitivity,
     sparsity,
     token_counts,
+    whole,
 )
 
 
@@ -175,6 +177,22 @@ _ALL = [
         recommended,
         'comparison',
         (2, 'recommended'),
+    ),
+    Experiment(
+        'recipe',
+        'Tokens in closed form and baselines',
+        recipe,
+        'comparison',
+        (1, 'recommended'),
+        head=('data', 'method'),
+        note='Run with --effort 9: every method but popularity has nine settings.',
+    ),
+    Experiment(
+        'whole',
+        'Graph backbones under least squares over all pairs',
+        whole,
+        'comparison',
+        AGAINST_IDS,
     ),
     Experiment(
         'sparsity',

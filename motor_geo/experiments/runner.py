@@ -21,7 +21,7 @@ from collections.abc import Sequence
 import numpy as np
 from tqdm import tqdm
 
-from motor_geo.experiments.baselines import BASELINES, applicable
+from motor_geo.experiments.baselines import FITTED, applicable
 from motor_geo.experiments.metrics import read_metrics, spelled
 from motor_geo.experiments.options import ExperimentOptions, Options, Variant, short
 from motor_geo.experiments.queue import NEEDS, Job, RunQueue, in_folder
@@ -32,6 +32,7 @@ from motor_geo.experiments.user_values import save_user_values
 from motor_geo.nn.token_cross import MODES
 from motor_geo.pipeline.assemble import build_dataset, build_device, run_fingerprint
 from motor_geo.pipeline.config import Config, resolve
+from motor_geo.pipeline.flags import PRESETS
 from motor_geo.pipeline.train import versions
 from motor_geo.report.document import Report, RunInfo
 from motor_geo.report.write import save, write
@@ -85,9 +86,9 @@ class Reproduction:
     def job(self, variant: Variant, setting: Options, seed: int) -> Job:
         r"""The run of a setting."""
         options = {**variant.options, **setting, 'seed': seed}
-        if options['items'] in MODES:
+        if options['items'] in (*MODES, *PRESETS):
             options['tokenizer.seed'] = seed
-        if options['model'] in BASELINES:
+        if options['model'] in FITTED:
             options = applicable(options)
         key = json.dumps(options, sort_keys=True)
         if key not in self._jobs:

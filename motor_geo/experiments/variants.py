@@ -12,6 +12,7 @@ from motor_geo.experiments.options import (
     Variant,
     backbone,
     in_words,
+    product,
 )
 
 MOTOR = ('BPR', 'LightGCN', 'LayerGCN', 'VBPR', 'GRCN', 'SLMRec', 'BM3', 'FREEDOM', 'MGCN')
@@ -27,7 +28,7 @@ EPOCHS = 60
 EQUAL: Options = {'tokenizer.num_tokens': 5}
 #: Without the high-order part.
 TWO_ORDERS: Options = {'items.num_layers': 0}
-#: As in configs/items/recommended.yaml.
+#: As in configs/items/two-orders.yaml, which reports call recommended.
 RECOMMENDED: Options = {'behavior': True, **TWO_ORDERS, 'items.weight_init': 1.0}
 #: What the paper leaves open of the token network, tried on validation.
 OPEN: list[Options] = [
@@ -276,6 +277,66 @@ def recommended(on: ExperimentOptions) -> list[Variant]:
             for name, items, options, settings in forms:
                 label = (data, model, name)
                 out.append(on.variant(label, model, items, options, settings))
+    return out
+
+
+#: The same number of settings for each baseline as TokenALS has for IDs, features and tokens.
+BASELINE_SETTINGS: dict[str, list[Options]] = {
+    'Popularity': [{}],
+    'ItemKNN': [{'model.k': k} for k in (5, 10, 20, 50, 100, 200, 300, 500, 1000)],
+    'RP3beta': product({'model.alpha': (0.6, 1.0, 1.4), 'model.beta': (0.3, 0.5, 0.7)}),
+    'EASE': [
+        {'model.reg_weight': weight} for weight in (1e1, 3e1, 1e2, 2e2, 3e2, 5e2, 1e3, 3e3, 1e4)
+    ],
+    'IALS': [
+        {'model.alpha': alpha, 'model.reg_weight': weight}
+        for alpha, weight in (
+            *((10.0, 100.0), (30.0, 100.0), (30.0, 300.0), (100.0, 100.0), (100.0, 300.0)),
+            *((100.0, 1000.0), (300.0, 300.0), (1000.0, 300.0), (1000.0, 1000.0)),
+        )
+    ],
+}
+
+
+def recipe(on: ExperimentOptions) -> list[Variant]:
+    r"""Tokens, features and IDs in closed form, and the baselines: nine settings
+    for everyone.
+    """
+    from motor_geo.pipeline.config import NO_ITEMS
+
+    out = []
+    for data in on.data:
+        forms: list[tuple[str, str, Options]] = [
+            ('id', 'id', {}),
+            ('recommended', 'recommended', {}),
+        ]
+        if on.modalities[data]:
+            forms.append(('features', 'features', {}))
+        for name, items, options in forms:
+            settings = on.settings('TokenALS')
+            out.append(on.variant((data, name), 'TokenALS', items, options, settings))
+        for name in on.baselines(tuple(BASELINE_SETTINGS)):
+            out.append(on.variant((data, name), name, NO_ITEMS, {}, BASELINE_SETTINGS[name]))
+    return out
+
+
+def whole(on: ExperimentOptions) -> list[Variant]:
+    r"""Graph backbones under least squares over all pairs: the first settings
+    are those that suit most data sets.
+    """
+    settings: list[Options] = [
+        {'loss.unobserved': unobserved, 'loss.reg_weight': weight}
+        for unobserved, weight in (
+            *((1.0, 0.03), (1.0, 0.1), (10.0, 0.03), (3.0, 0.03), (3.0, 0.01), (10.0, 0.01)),
+            *((3.0, 0.1), (1.0, 0.01), (10.0, 0.1)),
+        )
+    ]
+    out = []
+    for data in on.data:
+        for model in on.choose(('LightGCN',), data):
+            for items in ('id', 'recommended', *(('features',) if on.modalities[data] else ())):
+                options: Options = {'loss': 'whole', 'trainer.lr': 0.01, 'trainer.batch_size': 8192}
+                out.append(on.variant((data, model, items), model, items, options, settings))
     return out
 
 

@@ -2,5 +2,12 @@ r"""Item encoders, message-passing layers and backbones."""
 
 from .item_encoder import FeatureProjection, IDEmbedding, ItemEncoder
 from .token_cross import TokenCrossEncoder
+from .token_interaction import TokenInteractionEncoder
 
-__all__ = ['FeatureProjection', 'IDEmbedding', 'ItemEncoder', 'TokenCrossEncoder']
+__all__ = [
+    'FeatureProjection',
+    'IDEmbedding',
+    'ItemEncoder',
+    'TokenCrossEncoder',
+    'TokenInteractionEncoder',
+]

@@ -274,7 +274,9 @@ class WholeDataLoss(RankingLoss):
     Nothing is sampled but the interactions of a batch, and the expectation is
     the same for every size of a batch. Both weights are relative: with
     :math:`c = 1`, all pairs together weigh as much as the interactions, and
-    :math:`\lambda` belongs to an interaction, on the vectors that are ranked.
+    :math:`\lambda` belongs to an interaction, on the vectors that are ranked. Users and
+    items without training interactions are left out of all sums: they are
+    unknown, not disliked.
 
     Args:
         unobserved: Weight :math:`c` of all pairs relative to the interactions.
@@ -286,6 +288,7 @@ class WholeDataLoss(RankingLoss):
     def __init__(self, unobserved: float = 1.0, reg_weight: float = 0.05):
         super().__init__()
         self.unobserved = not_negative('unobserved', unobserved)
+        self._there = Memo()
         self.reg_weight = not_negative('reg_weight', reg_weight)
 
     @full_precision
@@ -294,16 +297,19 @@ class WholeDataLoss(RankingLoss):
     ) -> dict[str, Tensor]:
         if tables is None:
             raise ValueError("'WholeDataLoss' needs the vectors of all users and items")
-        user, item = tables
+        # An item without interactions is no negative: it may be new.
+        there = self._there(lambda: present(edge_index, tables), edge_index, *map(len, tables))
+        user, item = (x * mask for x, mask in zip(tables, there))
+        num_users, num_items = (mask.sum().clamp(min=1) for mask in there)
         observed = (1 - (rows.user * rows.pos).sum(dim=-1)).square()
         observed = observed.mean() if observed.numel() > 0 else observed.sum()
-        share = self.unobserved / (user.size(0) * item.size(0))
+        share = self.unobserved / (num_users * num_items)
         out = {
             'observed': observed,
             'all': share * ((user.t() @ user) * (item.t() @ item)).sum(),
         }
         if self.reg_weight > 0:
-            norm = user.square().sum() / user.size(0) + item.square().sum() / item.size(0)
+            norm = user.square().sum() / num_users + item.square().sum() / num_items
             norm = mean_square_norm(rows.user, rows.pos) + self.unobserved * norm
             out['norms'] = self.reg_weight * norm
         return out
@@ -336,6 +342,18 @@ def mean_square_norm(*tensors: Tensor) -> Tensor:
         - **output:** a scalar
     """
     return torch.stack([x.square().sum() / max(x.size(0), 1) for x in tensors]).sum()
+
+
+def present(edge_index: Tensor, tables: Embeddings) -> tuple[Tensor, Tensor]:
+    r"""Which users and which items have an interaction, as ones and zeros.
+
+    Shapes:
+        - **output:** :math:`(M, 1)` and :math:`(N, 1)`
+    """
+    user, item = (
+        x.new_zeros(x.size(0), 1).index_fill_(0, index, 1) for x, index in zip(tables, edge_index)
+    )
+    return user, item
 
 
 def uniformity(x: Tensor) -> Tensor:

@@ -119,6 +119,11 @@ def tokenizer_fingerprint(tokenizer: OPQTokenizer) -> str:
     return fingerprint({m: q.state_dict() for m, q in tokenizer.quantizers.items()})
 
 
+#: Arguments of backbones that came later, with the value that changes nothing: runs of before
+#: have them, too.
+LATER = (('similarity_weight', 0.0),)
+
+
 def run_fingerprint(config: RunConfig | Config, data: str) -> str:
     r"""Hash of the data, given by their own, and of every option that changes
     a result.
@@ -128,8 +133,9 @@ def run_fingerprint(config: RunConfig | Config, data: str) -> str:
     if config['loss']['name'] == 'published':  # As before there was a choice.
         config = {key: value for key, value in config.items() if key != 'loss'}
     trainer = {k: v for k, v in config['trainer'].items() if k not in ('epochs', 'progress')}
+    model = {k: v for k, v in config['model'].items() if (k, v) not in LATER}
     parts = {k: v for k, v in config.items() if k not in ('data', *UNHASHED)}
-    return fingerprint(data, {**parts, 'trainer': trainer})
+    return fingerprint(data, {**parts, 'model': model, 'trainer': trainer})
 
 
 def build_device(name: str) -> torch.device:

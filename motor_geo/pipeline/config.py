@@ -31,6 +31,7 @@ from motor_geo.nn.token_cross import MODES
 from motor_geo.pipeline.flags import (
     CHOICES,
     GENERAL,
+    PRESETS,
     SECTIONS,
     SHORT,
     Config,
@@ -66,7 +67,18 @@ __all__ = [
     'write_yaml',
 ]
 
+
+class Recommended(TokenCrossEncoder):
+    r"""The average of eight tokens per modality, behavior among them (see
+    docs/tokens).
+    """
+
+    def __init__(self, num_tokens: Mapping[str, int], codebook_size: int, out_channels: int):
+        super().__init__(num_tokens, codebook_size, out_channels, mode='mean')
+
+
 ITEMS: dict[str, type] = {
+    'recommended': Recommended,
     'id': IDEmbedding,
     **{mode: TokenCrossEncoder for mode in MODES},
     'features': FeatureProjection,
@@ -164,7 +176,7 @@ class RunConfig(General):
         """
         if isinstance(config, RunConfig):
             return config
-        config = expand(config)
+        config = with_preset(expand(config))
         known = [*CHOICES, *FIXED, *GENERAL]
         for key in config:
             if key not in known:
@@ -222,6 +234,15 @@ class RunConfig(General):
     @classmethod
     def _load(cls, config: Config) -> RunConfig:
         return cls(**config)
+
+
+def with_preset(config: Config) -> Config:
+    r"""The options that go with an item encoder, below those that are given."""
+    model = config.get('model', {}).get('name', CHOICES['model'])
+    if not takes_items(find_class('model', str(model))):
+        return config
+    name = config.get('items', {}).get('name', CHOICES['items'])
+    return merge(PRESETS.get(str(name), {}), config)
 
 
 def is_folder(section: str, name: str) -> bool:

@@ -60,6 +60,13 @@ GENERAL = {field.name: field.default for field in fields(General)}
 assert MISSING not in GENERAL.values()
 #: General options that change no result: they are in no hash.
 UNHASHED = ('out', 'device', 'threads', 'tensorboard', 'logger', 'report')
+#: Item encoders that stand for more than a class, and the options that go with them.
+PRESETS: dict[str, Config] = {
+    'recommended': {
+        'behavior': True,
+        'tokenizer': {'num_tokens': 8, 'center': True, 'normalize': True},
+    },
+}
 #: Flags that take several values.
 LISTS = ('logger', 'seeds')
 

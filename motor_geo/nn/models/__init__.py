@@ -6,6 +6,7 @@ from .alignrec import AlignRec
 from .bm3 import BM3
 from .bpr import BPR
 from .cohesion import COHESION
+from .content_knn import ContentKNN
 from .deepstyle import DeepStyle
 from .dragon import DRAGON
 from .dualgnn import DualGNN
@@ -71,7 +72,8 @@ MODELS: dict[str, type[Recommender]] = {
 }
 #: Models that are fitted in closed form or by a solver of their own.
 FITTED: dict[str, type[FittedRecommender]] = {
-    model.__name__: model for model in (Popularity, ItemKNN, RP3beta, EASE, IALS, TokenALS)
+    model.__name__: model
+    for model in (Popularity, ItemKNN, ContentKNN, RP3beta, EASE, IALS, TokenALS)
 }
 
 __all__ = [

@@ -12,7 +12,7 @@ from motor_geo.nn.models.bm3 import normalize
 from motor_geo.nn.models.item_features import ItemFeatures
 from motor_geo.nn.models.item_graph import ItemGraph
 from motor_geo.nn.models.side_views import SideViews
-from motor_geo.nn.models.similarity import cosine_distance, feature_cosine, similarity_loss
+from motor_geo.nn.models.similarity import cosine_distance, feature_similarity_loss
 from motor_geo.typing import RATES, Batch
 from motor_geo.utils.lazy import Lazy
 
@@ -143,8 +143,8 @@ class AlignRec(SideViews):
         views = self.batch_views(data, batch)
         losses = self.view_losses(data, batch, views)
         if self.similarity_weight > 0:
-            cosine = feature_cosine(data, self.features, views.items.node, self.lin.weight.dtype)
-            value = similarity_loss(views.side.item, cosine, views.items.times)
+            side, items = views.side.item, views.items
+            value = feature_similarity_loss(data, self.features, side, items)
             losses['similarity'] = self.similarity_weight * value
         if self.cosine_weight > 0:
             user, pos, _ = (normalize(x, eps=1e-8) for x in views.rows)

@@ -8,11 +8,13 @@ from torch_geometric.data import HeteroData
 from torch_geometric.typing import EdgeType
 
 from motor_geo.nn.conv import LightPropagation, Propagate
+from motor_geo.nn.functional.distinct import distinct
 from motor_geo.nn.graph import BipartiteGraph
 from motor_geo.nn.loss import bpr_loss, frobenius_reg
 from motor_geo.nn.models.item_features import ItemFeatures
 from motor_geo.nn.models.item_graph import ItemGraph, modality_weights
 from motor_geo.nn.models.pruned import PrunedRecommender
+from motor_geo.nn.models.similarity import feature_similarity_loss
 from motor_geo.typing import RATES, Batch, Embeddings, Rows
 from motor_geo.utils.lazy import Lazy
 
@@ -49,6 +51,9 @@ class FREEDOM(PrunedRecommender):
         norm_weight: Weight of the unsquared Frobenius norms of the rows of
             user embeddings and :math:`\mathbf{Q}` in the batch, as in
             :class:`LightGCN`. The paper has none, but tokens need one.
+        similarity_weight: Weight of the similarity term of :class:`AlignRec`,
+            which keeps inner products of :math:`\mathbf{S}^{L_{ii}} \mathbf{Q}`
+            near the cosine similarities of features. The paper has none.
         train_features: If set to :obj:`True`, raw features are trained, as in
             the reference implementation (not ID-free).
         edge_type: Edge type of training interactions, from users to items.
@@ -75,6 +80,7 @@ class FREEDOM(PrunedRecommender):
         rho: float = 0.8,
         reg_weight: float = 1e-3,
         norm_weight: float = 0.0,
+        similarity_weight: float = 0.0,
         train_features: bool = False,
         edge_type: EdgeType = RATES,
     ):
@@ -82,6 +88,7 @@ class FREEDOM(PrunedRecommender):
         self.num_item_layers = num_item_layers
         self.reg_weight = reg_weight
         self.norm_weight = norm_weight
+        self.similarity_weight = similarity_weight
         self.propagation = LightPropagation(num_layers)
         self.conv = Propagate()
         self.features = ItemFeatures(
@@ -141,4 +148,9 @@ class FREEDOM(PrunedRecommender):
                 losses[f'bpr_{modality}'] = self.reg_weight * bpr
         if self.norm_weight > 0:
             losses['reg'] = self.norm_weight * frobenius_reg(*own)
+        if self.similarity_weight > 0:
+            pos = distinct(batch.pos)
+            z = self.smooth(data, table, pos.node)
+            value = feature_similarity_loss(data, self.features, z, pos)
+            losses['similarity'] = self.similarity_weight * value
         return losses

@@ -14,6 +14,7 @@ from motor_geo.nn.loss import info_nce, l2_reg
 from motor_geo.nn.models.item_features import ItemFeatures
 from motor_geo.nn.models.item_graph import ItemGraph
 from motor_geo.nn.models.recommender import Recommender, check_choice
+from motor_geo.nn.models.similarity import feature_similarity_loss
 from motor_geo.nn.name_dict import NameDict
 from motor_geo.typing import RATES, Batch, Embeddings, Rows
 from motor_geo.utils.lazy import Lazy
@@ -68,6 +69,9 @@ class MGCN(Recommender):
             does not change.
         cl_weight: Weight of contrasting modal with content vectors.
         temperature: Temperature of that contrast.
+        similarity_weight: Weight of the similarity term of :class:`AlignRec`,
+            which keeps inner products of what modalities add to positive items
+            near the cosine similarities of features. The paper has none.
         fusion: :obj:`"reference"` divides the shared part together with the
             others by :math:`n + 1`; :obj:`"paper"` adds it whole to the mean
             of the others.
@@ -98,6 +102,7 @@ class MGCN(Recommender):
         batch_size: int = 2048,
         cl_weight: float = 0.01,
         temperature: float = 0.2,
+        similarity_weight: float = 0.0,
         fusion: str = 'reference',
         train_features: bool = False,
         edge_type: EdgeType = RATES,
@@ -111,6 +116,7 @@ class MGCN(Recommender):
         self.batch_size = batch_size
         self.cl_weight = cl_weight
         self.temperature = temperature
+        self.similarity_weight = similarity_weight
         self.fusion = fusion
         self.propagation = LightPropagation(num_layers)
         self.conv = Propagate()
@@ -204,4 +210,7 @@ class MGCN(Recommender):
             cl_user = info_nce(user_side, user, self.temperature, (users, users))
             losses['cl_item'] = self.cl_weight * cl_item
             losses['cl_user'] = self.cl_weight * cl_user
+        if self.similarity_weight > 0:
+            value = feature_similarity_loss(data, self.features, pos_side, items)
+            losses['similarity'] = self.similarity_weight * value
         return losses

@@ -6,6 +6,7 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from motor_geo.nn.functional.autocast import full_precision
+from motor_geo.nn.functional.distinct import Distinct
 from motor_geo.nn.models.item_features import ItemFeatures
 
 
@@ -52,6 +53,20 @@ def similarity_loss(z: Tensor, cosine: Tensor, times: Tensor) -> Tensor:
     return torch.linalg.vector_norm(difference) / times.sum().clamp(min=1)
 
 
+def feature_similarity_loss(
+    data: HeteroData, features: ItemFeatures, z: Tensor, items: Distinct
+) -> Tensor:
+    r"""The :func:`similarity_loss` of the items of a batch and the cosine
+    similarities of their features.
+
+    Shapes:
+        - **input:** vectors :math:`(D, d)` of the distinct items
+        - **output:** a scalar
+    """
+    dtype = torch.promote_types(z.dtype, torch.float)
+    return similarity_loss(z, feature_cosine(data, features, items.node, dtype), items.times)
+
+
 @full_precision
 def cosine_distance(x: Tensor, y: Tensor) -> Tensor:
     r"""One minus the mean inner product of rows of unit length, zero without
@@ -63,3 +78,16 @@ def cosine_distance(x: Tensor, y: Tensor) -> Tensor:
     """
     cosine = (x * y).sum(dim=-1)
     return 1 - cosine.mean() if cosine.numel() > 0 else cosine.sum()
+
+
+@full_precision
+def moment_distance(x: Tensor) -> Tensor:
+    r"""The differences between views in the mean and in the variance of all
+    their entries, in size and summed over pairs of views.
+
+    Shapes:
+        - **input:** views :math:`(B, n, d)`
+        - **output:** a scalar
+    """
+    moments = torch.stack(torch.var_mean(x, dim=(0, 2)))
+    return (moments.unsqueeze(1) - moments.unsqueeze(2)).abs().sum() / 2

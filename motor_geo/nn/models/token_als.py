@@ -35,7 +35,8 @@ class TokenALS(FittedRecommender):
         \| \mathbf{i}_i \|^2, \qquad \mathbf{I} = \mathbf{A} \mathbf{T} ,
 
     where :math:`\mathbf{A}` averages the tokens of an item, and
-    :math:`\alpha = c E / (M N)`. It is what
+    :math:`\alpha = c E / (M N)`. Users and items without training interactions are
+    left out: they are unknown, not disliked. It is what
     :class:`~motor_geo.nn.objective.WholeDataLoss` is for a model without
     propagation. Users and tables are solved in turns by a few steps of the
     conjugate gradient method, from where they were; a step costs
@@ -111,29 +112,34 @@ class TokenALS(FittedRecommender):
         graph = self._graphs(
             lambda: BipartiteGraph.from_edges(edge_index, *size, ones), edge_index, *size
         )
-        alpha = self.unobserved * edge_index.size(1) / (size[0] * size[1])
-        # Of users and of items, each with the number of nodes on the other side.
+        # An item without interactions is no negative: it may be new.
+        degrees = [degree(edges).view(-1, 1) for edges in (graph.to_user, graph.to_item)]
+        there = [(count > 0).to(ones.dtype) for count in degrees]
+        num_users, num_items = (float(x.sum()) for x in there)
+        alpha = self.unobserved * edge_index.size(1) / max(num_users * num_items, 1)
         weights = [
-            self.reg_weight * (degree(edges) + alpha * other).to(ones.dtype).view(-1, 1)
-            for edges, other in ((graph.to_user, size[1]), (graph.to_item, size[0]))
+            self.reg_weight * (count + alpha * other)
+            for count, other in zip(degrees, (num_items, num_users))
         ]
         while True:
             with torch.no_grad():
                 item = self._items(data)
-            user = Side(graph.to_user, item, alpha, weights[0])
+            user = Side(graph.to_user, item * there[1], alpha, weights[0], there[0])
+            diagonal = torch.where(user.there > 0, user.diagonal, 1)
             x = conjugate_gradient(
-                user.matmul, user.target, self.user_embedding, user.diagonal, self.num_steps, 1
+                user.matmul, user.target, self.user_embedding, diagonal, self.num_steps, 1
             )
             with torch.no_grad():
                 self.user_embedding.copy_(x)
-            side = Side(graph.to_item, self.user_embedding, alpha, weights[1])
+            side = Side(graph.to_item, self.user_embedding, alpha, weights[1], there[1])
             self._solve_items(data, side)
             yield {'objective': self._objective(user, self._items(data), side)}
 
     def _solve_items(self, data: HeteroData, side: Side) -> None:
         if isinstance(self.item_encoder, IDEmbedding):  # A system of equations for each item.
             table = self.item_encoder.weight
-            args = side.target, table, side.diagonal, self.num_steps, 1
+            diagonal = torch.where(side.there > 0, side.diagonal, 1)
+            args = side.target, table, diagonal, self.num_steps, 1
             with torch.no_grad():
                 table.copy_(conjugate_gradient(side.matmul, *args))
             return
@@ -167,7 +173,7 @@ class TokenALS(FittedRecommender):
     def _objective(self, user: Side, item: Tensor, side: Side) -> float:
         x = self.user_embedding
         score = edge_dot(x, item, side.edge_index)
-        total = (1 - score).square().sum() + ((item @ side.gram) * item).sum()
+        total = (1 - score).square().sum() + (side.there * (item @ side.gram) * item).sum()
         total = total + (user.weight * x * x).sum() + (side.weight * item * item).sum()
         return float(total) / score.numel()
 
@@ -182,22 +188,27 @@ class Side:
     r"""The normal equations of one side of the graph, with the other fixed: a
     system for each node, whose matrix is
     :math:`\sum_{j \in \mathcal{N}(v)} \mathbf{y}_j \mathbf{y}_j^{\top} +
-    \alpha \mathbf{Y}^{\top} \mathbf{Y} + \lambda_v \mathbf{I}`.
+    \alpha \mathbf{Y}^{\top} \mathbf{Y} + \lambda_v \mathbf{I}`, and zero for nodes
+    without edges.
     """
 
-    def __init__(self, edge_index: EdgeIndex, other: Tensor, alpha: float, weight: Tensor):
+    def __init__(
+        self, edge_index: EdgeIndex, other: Tensor, alpha: float, weight: Tensor, there: Tensor
+    ):
         self.edge_index = edge_index
         self.other = other.detach()
-        self.weight = weight
+        self.there = there
+        self.weight = weight * there
         self.gram = alpha * (self.other.t() @ self.other)
         self.target = propagate(self.other, edge_index, None)
         self.diagonal = propagate(self.other.square(), edge_index, None)
-        self.diagonal += self.gram.diagonal() + weight
+        self.diagonal += there * self.gram.diagonal() + self.weight
 
     def matmul(self, x: Tensor) -> Tensor:
         r"""The product of all matrices, each with its row."""
         score = edge_dot(self.other, x, self.edge_index)
-        return propagate(self.other, self.edge_index, score) + x @ self.gram + self.weight * x
+        observed = propagate(self.other, self.edge_index, score)
+        return observed + self.there * (x @ self.gram) + self.weight * x
 
 
 @torch.no_grad()

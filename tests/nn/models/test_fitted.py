@@ -106,7 +106,7 @@ def test_sizes(data):
     pairs = NUM_ITEMS * NUM_ITEMS
     sizes = {name: build(name, data).num_parameters() for name in FITTED}
     assert sizes['EASE'] == {'weight': pairs}
-    assert sizes['ItemKNN'] == sizes['RP3beta'] == sizes['Popularity'] == {}
+    assert sizes['ItemKNN'] == sizes['ContentKNN'] == sizes['RP3beta'] == sizes['Popularity'] == {}
     assert sum(sizes['IALS'].values()) == 64 * (NUM_USERS + NUM_ITEMS)
     assert build('EASE', data).item_parameters(NUM_ITEMS) == ['weight']
     assert build('IALS', data).item_parameters(NUM_ITEMS) == ['item_embedding']

@@ -113,6 +113,29 @@ def test_freedom_computes_the_rows_of_the_batch(num_item_layers):
     torch.testing.assert_close(gradients, torch.autograd.grad(sum(expected.values()), leaves))
 
 
+def naive_similarity_loss(z, pos, tables):
+    r"""The term of AlignRec, pair by pair."""
+    total = 0
+    for a in pos.tolist():
+        for b in pos.tolist():
+            cosines = [torch.cosine_similarity(x[a], x[b], dim=0) for x in tables]
+            total = total + (z[a] @ z[b] - sum(cosines) / len(cosines)) ** 2
+    return total**0.5 / len(pos)
+
+
+def test_freedom_similarity_term():
+    case = GoldenCase('freedom')
+    model, data, _ = build(case, similarity_weight=0.3)
+    value = model.loss(data, case.batch)['similarity']
+    z = model.smooth(data, model.item_encoder.weight)
+    tables = [data['item'][f'x_{m}'] for m in case.modalities]
+    expected = 0.3 * naive_similarity_loss(z, case.batch.pos, tables)
+    torch.testing.assert_close(value, expected)
+    table = model.item_encoder.weight
+    gradients = [torch.autograd.grad(x, table)[0] for x in (value, expected)]
+    torch.testing.assert_close(*gradients)
+
+
 def test_freedom_pruning_belongs_to_the_epoch():
     case = GoldenCase('freedom')
     model, data, _ = build(case)

@@ -8,6 +8,7 @@ from motor_geo.nn import FeatureProjection, TokenCrossEncoder
 from motor_geo.nn.models.mgcn import MGCN
 from motor_geo.typing import RATES, similar
 from tests.golden_case import GoldenCase
+from tests.nn.models.test_freedom import naive_similarity_loss
 
 
 def build(case, data=None, **kwargs):
@@ -176,6 +177,20 @@ def test_mgcn_weights_of_zero_drop_terms():
     data = case.data('cosine')
     model = build(case, data, reg_weight=0.0, cl_weight=0.0)
     assert set(model.loss(data, case.batch)) == {'bpr'}
+
+
+def test_mgcn_similarity_term():
+    case, model, parameters = golden(similarity_weight=0.3)
+    data = case.data('cosine')
+    value = model.loss(data, case.batch)['similarity']
+    content, modal = model.views(data)
+    z = model.side(content.item, modal.item)
+    tables = [data['item'][f'x_{m}'] for m in case.modalities]
+    expected = 0.3 * naive_similarity_loss(z, case.batch.pos, tables)
+    torch.testing.assert_close(value, expected)
+    weight = parameters['item_embedding']
+    gradients = [torch.autograd.grad(x, weight)[0] for x in (value, expected)]
+    torch.testing.assert_close(*gradients)
 
 
 def test_mgcn_is_id_free():

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch_geometric.data import HeteroData
+from torch_geometric.typing import EdgeType
+
+from motor_geo.nn.memo import Memo
+from motor_geo.nn.models.fitted import FittedRecommender
+from motor_geo.typing import RATES, Scores, feature_table, find_edges, modalities, num_nodes
+from motor_geo.utils.topk import topk
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+
+class ContentKNN(FittedRecommender):
+    r"""Neighbors of items by content, as in `"Are We Really Making Much
+    Progress? A Worrying Analysis of Recent Neural Recommendation Approaches"
+    <https://arxiv.org/abs/1907.06902>`_,
+
+    .. math::
+        s(u, i) = \sum_{j \in \mathcal{N}_u} s_{ji}, \qquad
+        s_{ji} = \frac{\mathbf{x}_j^{\top} \mathbf{x}_i}{\| \mathbf{x}_j \|
+        \, \| \mathbf{x}_i \| + h}
+
+    with :math:`\mathbf{x}` the concatenation of raw features, and
+    :math:`s_{ji}` zero unless :math:`i` is one of the :math:`k` items most
+    similar to :math:`j`, itself included: an item collects from the items of a
+    user that have *it* among their nearest. Features are used as they are, so
+    that a modality with long rows decides.
+
+    Nothing is fitted: items without training interactions are scored, too.
+
+    Args:
+        data: The user-item graph with features :obj:`x_<modality>`.
+        k: Number of neighbors of every item, including itself.
+        shrink: What is added to the divisor, :math:`h`.
+        edge_type: Edge type of training interactions, from users to items.
+
+    Shapes:
+        - **output:** a function from users :math:`(B)` to scores
+          :math:`(B, N)`
+
+    Raises:
+        ValueError: If the graph has no item features, or an argument is out of
+            range.
+    """
+
+    min_modalities = 1
+
+    def __init__(
+        self,
+        data: HeteroData,
+        k: int = 10,
+        shrink: float = 10.0,
+        edge_type: EdgeType = RATES,
+    ):
+        super().__init__(data, edge_type)
+        if k < 1:
+            raise ValueError(f"'k' must be at least 1 (got {k})")
+        if shrink < 0:
+            raise ValueError(f"'shrink' must not be negative (got {shrink})")
+        self.k = k
+        self.shrink = shrink
+        self.names = modalities(data, 'ContentKNN', self.min_modalities, self.item_type)
+        self._similarity = Memo()
+
+    def forward(self, data: HeteroData) -> Scores:
+        r"""A function from users **[B]** to their scores of all items
+        **[B, N]**.
+        """
+        from scipy.sparse import csr_matrix
+
+        tables = [feature_table(data, m, self.item_type) for m in self.names]
+        similarity = self._similarity(lambda: self.similarity(tables), tables)
+        size = num_nodes(data, self.user_type), num_nodes(data, self.item_type)
+        user, item = find_edges(data, self.edge_type).cpu().numpy()
+        train = csr_matrix((np.ones(user.size, similarity.dtype), (user, item)), shape=size)
+        train.data[:] = 1
+
+        def score(user: Tensor) -> Tensor:
+            return torch.from_numpy((train[user.cpu().numpy()] @ similarity).toarray()).to(
+                user.device
+            )
+
+        return Scores(score, *size)
+
+    def similarity(self, tables: list[Tensor], entries: int = 2**25) -> csr_matrix:
+        r"""The similarities :math:`s_{ji}`, **[N, N]**, in blocks of about
+        :obj:`entries` pairs.
+        """
+        from scipy.sparse import csr_matrix
+
+        num_items = tables[0].size(0)
+        dtype = torch.promote_types(tables[0].dtype, torch.float)
+        norm = torch.stack([x.to(dtype).square().sum(dim=1) for x in tables]).sum(dim=0).sqrt()
+        k, step = min(self.k, num_items), max(1, entries // max(num_items, 1))
+        values, columns = [], []
+        for start in range(0, num_items, step):
+            block = sum(x[start : start + step].to(dtype) @ x.to(dtype).t() for x in tables)
+            block = block / (norm[start : start + step].view(-1, 1) * norm + self.shrink)
+            value, column = topk(block, k)
+            values.append(value.cpu())
+            columns.append(column.cpu())
+        ptr = np.arange(0, num_items * k + 1, k)
+        data = (torch.cat(values).flatten().numpy(), torch.cat(columns).flatten().numpy(), ptr)
+        return csr_matrix(data, shape=(num_items, num_items))
