@@ -126,7 +126,7 @@ def test_ids_are_dense_ials():
     data = graph()
     model, dense = build('id', data, num_steps=4 * D), Dense(data)
     item = model(data).item.detach().numpy().copy()
-    for value in fit(model, data, 4):
+    for _ in fit(model, data, 4):
         pass
     for _ in range(4):
         user = dense.users(item)
@@ -221,7 +221,7 @@ def test_ids_do_not_score_new_items():
 @pytest.mark.parametrize(
     ('make', 'message'),
     [
-        (lambda d: build('specific', d), r"linear in their parameters.*\(got \w+ specific\)"),
+        (lambda d: build('specific', d), r'linear in their parameters.*\(got \w+ specific\)'),
         (lambda d: build('linear', d), r'linear in their parameters.*\(got \w+ linear\)'),
         (lambda d: TokenALS(d, torch.nn.Embedding(N, 64)), r'\(got Embedding\)'),
         (lambda d: TokenALS(d, IDEmbedding(N, 8), 4), "vectors of size 8, but 'channels' is 4"),
