@@ -126,7 +126,7 @@ def test_ids_are_dense_ials():
     data = graph()
     model, dense = build('id', data, num_steps=4 * D), Dense(data)
     item = model(data).item.detach().numpy().copy()
-    for _ in fit(model, data, 4):
+    for value in fit(model, data, 4):  # noqa: B007
         pass
     for _ in range(4):
         user = dense.users(item)
