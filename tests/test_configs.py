@@ -56,7 +56,7 @@ def test_settings_of_reproductions_exist(model):
     settings = settings_of(model)
     path = FOLDER / 'sweep' / f'{model}.yaml'
     keys = list(yaml.safe_load(path.read_text())['reproduce'])
-    assert [list(setting) for setting in settings] == [keys] * len(settings)
+    assert keys and [list(setting) for setting in settings] == [keys] * len(settings)
     for setting in settings:  # Numbers that YAML reads as strings would be told apart here.
         config = flatten(resolve(override({}, {'model': model, **setting})))
         for key in keys:

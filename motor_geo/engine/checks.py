@@ -79,6 +79,29 @@ def checked_forward(model: Recommender, data: HeteroData, edge_type: EdgeType) -
         handle.remove()
 
 
+@contextmanager
+def checked_objective(model: Recommender) -> Iterator[None]:
+    r"""Raises a :class:`ValueError` if a backbone has another loss in the place
+    of its own, but does not ask for it.
+    """
+    calls: list[nn.Module] = []
+    objective = model.objective
+    handle = None
+    if objective is not None:
+        handle = objective.register_forward_hook(lambda module, *_: calls.append(module))
+    try:
+        yield
+    finally:
+        if handle is not None:
+            handle.remove()
+    if objective is not None and not calls:
+        raise ValueError(
+            f"{type(model).__name__}.loss does not call 'ranking', so that "
+            f"'{type(objective).__name__}' cannot take the place of its loss; expected "
+            'self.ranking(data, batch, rows) among its terms'
+        )
+
+
 def _kind(value: object) -> str:
     if isinstance(value, Tensor):
         return f'a tensor of shape {list(value.shape)}'

@@ -27,6 +27,7 @@ from motor_geo.engine.checks import (
     check_losses,
     check_methods,
     checked_forward,
+    checked_objective,
 )
 from motor_geo.engine.evaluator import Evaluator
 from motor_geo.engine.loggers import Logger
@@ -231,6 +232,7 @@ class Trainer:
             with (
                 torch.autocast(self._device().type, torch.bfloat16, enabled=self.bf16),
                 checked_forward(self.model, data, self.edge_type) if first else nullcontext(),
+                checked_objective(self.model) if first else nullcontext(),
             ):
                 losses = self.model.loss(data, batch)
             if first:

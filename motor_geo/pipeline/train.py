@@ -23,6 +23,7 @@ from motor_geo.engine.loggers import Logger
 from motor_geo.engine.trainer import FitResult, Trainer
 from motor_geo.nn.models import FittedRecommender
 from motor_geo.pipeline.assemble import (
+    LATER,
     Assembly,
     assemble,
     build_dataset,
@@ -294,6 +295,9 @@ def check_folder(config: RunConfig, out: str) -> None:
     if osp.exists(path):
         old, new = flatten(read_yaml(path)), flatten(yaml.safe_load(dump(config)))
         old.setdefault('loss.name', 'published')  # As before there was a choice.
+        for argument, value in LATER:
+            old.setdefault(f'model.{argument}', value)
+            new.setdefault(f'model.{argument}', value)
         free = {*UNHASHED, 'trainer.epochs', 'trainer.progress'}
         free |= {f'data.{key}' for key in PLACES}  # `check_data` compares what is in there.
         if osp.isabs(str(old.get('data.name'))) and osp.isabs(new['data.name']):

@@ -2,7 +2,9 @@ import pytest
 import torch
 
 from motor_geo.engine import Evaluator, Trainer
+from motor_geo.nn.loss import bpr_loss
 from motor_geo.nn.models import BPR, Recommender
+from motor_geo.nn.objective import SoftmaxLoss
 from motor_geo.testing.graphs import NUM_ITEMS, NUM_USERS, small_graph
 from motor_geo.typing import RATES, Embeddings, EvalTargets
 
@@ -87,3 +89,19 @@ def test_methods():
         trainer(NoLoss)
     with pytest.raises(ValueError, match=r"^NoForward has no method 'forward'; expected forward\("):
         trainer(NoForward)
+
+
+def test_a_loss_that_does_not_ask_for_another_one():
+    class Mine(BPR):
+        def loss(self, data, batch):
+            return {'bpr': bpr_loss(*batch.scores(self(data)))}
+
+    mine = trainer(Mine)
+    mine.model.set_objective(SoftmaxLoss())
+    with pytest.raises(ValueError, match="^Mine.loss does not call 'ranking', so that 'Softm"):
+        mine.fit()
+    assert not mine.model.objective._forward_hooks
+    asking = trainer(BPR)
+    asking.model.set_objective(SoftmaxLoss())
+    assert list(asking.fit().history[0]['losses'])[0] == 'softmax'
+    assert not asking.model.objective._forward_hooks

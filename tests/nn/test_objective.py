@@ -1,4 +1,6 @@
+import copy
 import math
+import pickle
 
 import pytest
 import torch
@@ -228,3 +230,53 @@ def test_published_bpr_is_bpr_without_norms():
     assert torch.equal(
         model.ranking(data, batch, rows, form='eps')['bpr'], bpr_loss(*rows.scores(), 'eps')
     )
+
+
+@pytest.mark.parametrize('copies', [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_copies_keep_their_objective(copies):
+    data = small_graph()
+    model = LightGCN(data, channels=8)
+    plain = model(data)
+    model.set_objective(SoftmaxLoss(0.3))
+    other = copies(model)
+    assert isinstance(other.objective, SoftmaxLoss) and other.objective.temperature == 0.3
+    assert torch.equal(other(data).item, model(data).item)
+    other.set_objective(None)  # Of the copy alone.
+    assert torch.equal(other(data).item, plain.item)
+    assert not torch.allclose(model(data).item, plain.item)
+
+
+def test_an_objective_is_set_once_however_often():
+    data = small_graph()
+    model = LightGCN(data, channels=8)
+    needs = model.needs_negatives
+    for loss in (SoftmaxLoss(), DirectAULoss(), SoftmaxLoss(shared=True), WholeDataLoss()):
+        model.set_objective(loss)
+    assert len(model._forward_hooks) == 0 and model.needs_tables
+    model.set_objective(None)
+    assert model.needs_negatives is needs and not model.needs_tables
+
+
+def test_lists_are_by_cosine_too():
+    data = small_graph()
+    model = LightGCN(data, channels=8)
+    emb = model(data)
+    model.set_objective(SoftmaxLoss())
+    score, item = model.recommend(data, torch.arange(4), k=5)
+    for user in range(4):
+        for value, i in zip(score[user], item[user]):
+            expected = cosine(emb.user[user], emb.item[i])
+            assert float(value) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize('loss', [SoftmaxLoss(shared=True), DirectAULoss(), WholeDataLoss()])
+def test_losses_are_computed_in_full_precision(case, loss):
+    emb, batch, edge_index, _ = case
+    half = Embeddings(*(x.detach().bfloat16() for x in emb))
+    full = Embeddings(*(x.float() for x in half))
+    with torch.autocast('cpu', torch.bfloat16):
+        terms = loss(batch.rows(half), batch, edge_index, half)
+    expected = loss(batch.rows(full), batch, edge_index, full)
+    for key, value in expected.items():
+        assert terms[key].dtype == torch.float32
+        torch.testing.assert_close(terms[key], value)

@@ -19,11 +19,13 @@ from motor_geo.pipeline.assemble import (
     check_features,
     check_splits,
     encode_items,
+    run_fingerprint,
 )
 from motor_geo.pipeline.config import RunConfig
-from motor_geo.pipeline.flags import parse_flags
+from motor_geo.pipeline.flags import UNHASHED, parse_flags
 from motor_geo.testing.graphs import prepare
 from motor_geo.typing import ITEM, RATES, similar
+from motor_geo.utils.cache import fingerprint
 from motor_geo.utils.errors import ConfigError
 from tests.pipeline.shop import make_shop
 
@@ -361,3 +363,47 @@ def test_splits_that_are_needed(tmp_path, capsys):
     assert reproduce.main(['backbones', *flags]) == 2
     assert capsys.readouterr().err.count("error: 'shop' has no interactions for validation") == 2
     assert not (tmp_path / 'out').exists()
+
+
+def test_hashes_of_runs_are_those_from_before_there_was_a_loss():
+    def of(**more):
+        return run_fingerprint(RunConfig.of({'model': 'FREEDOM', **more}), 'data')
+
+    config = RunConfig.of({'model': 'FREEDOM'}).to_dict()
+    before = {key: value for key, value in config.items() if key not in ('data', 'loss', *UNHASHED)}
+    before['trainer'] = {
+        k: v for k, v in config['trainer'].items() if k not in ('epochs', 'progress')
+    }
+    del before['model']['similarity_weight']
+    assert of() == of(loss='published') == fingerprint('data', before)
+    hashes = [of(), *(of(loss={'name': 'bpr', 'reg_weight': w}) for w in (0.0, 0.1))]
+    assert len({*hashes, of(loss='softmax'), of(model={'similarity_weight': 0.1})}) == 5
+
+
+@pytest.mark.parametrize('model', ['TokenALS', 'EASE'])
+def test_models_without_a_loss_take_none(model):
+    config = configure(model=model, loss='softmax', behavior=False)
+    if model == 'TokenALS':
+        config = configure(model=model, loss='softmax', items='recommended')
+    with pytest.raises(ConfigError, match=f'^--loss: {model} is fitted without a loss$'):
+        assemble(config)
+
+
+def test_items_that_are_not_linear_are_refused_before_tokens_are_fitted(monkeypatch):
+    monkeypatch.setattr(OPQTokenizer, 'forward', None)
+    with pytest.raises(ConfigError, match=r"^model: 'TokenALS' needs items that are linear"):
+        assemble(configure(model='TokenALS'))
+    assembly = assemble(configure(model='TokenALS', items='recommended'))
+    assert assembly.model.item_encoder.mode == 'mean'
+
+
+@pytest.mark.parametrize(
+    ('loss', 'message'),
+    [
+        ({'name': 'softmax', 'temperature': 0}, "^loss: 'temperature' must be positive"),
+        ({'name': 'whole', 'unobserved': -1}, "^loss: 'unobserved' must be at least 0"),
+    ],
+)
+def test_arguments_of_losses_are_checked(loss, message):
+    with pytest.raises(ConfigError, match=message):
+        assemble(configure(loss=loss))

@@ -10,6 +10,7 @@ import yaml
 
 from motor_geo.data import DATASETS, SyntheticClusters, TableDataset
 from motor_geo.nn.models import FREEDOM, MODELS, Recommender
+from motor_geo.nn.objective import LOSSES, BPRLoss
 from motor_geo.nn.token_cross import MODES
 from motor_geo.pipeline.assemble import run_fingerprint
 from motor_geo.pipeline.config import (
@@ -362,3 +363,68 @@ def test_warnings_are_a_line(capsys):
         assert warnings.showwarning is not before
     assert warnings.showwarning is before
     assert capsys.readouterr().err == 'warning: two lines\n'
+
+
+class MyLoss(BPRLoss):
+    r"""A loss of one's own."""
+
+    def __init__(self, weight: float = 2.0):
+        super().__init__()
+        self.weight = weight
+
+
+def test_losses_are_named_like_models(tmp_path):
+    plain = RunConfig.of({})
+    assert plain.to_dict()['loss'] == {'name': 'published'}
+    config = RunConfig.of(parse_flags(['--loss', 'softmax', '--loss.temperature', '0.1']))
+    assert config.to_dict()['loss'] == {
+        'name': 'softmax',
+        'temperature': 0.1,
+        'correction': 0.0,
+        'shared': False,
+        'cosine': True,
+    }
+    path = str(tmp_path / 'config.yaml')
+    write_yaml(config, path)
+    assert resolve(read_yaml(path)) == config.to_dict()
+    # Another loss drops the options of the first.
+    other = merge(read_yaml(path), parse_flags(['--loss', 'whole']))
+    assert resolve(other)['loss'] == {'name': 'whole', 'unobserved': 1.0, 'reg_weight': 0.05}
+
+    own = RunConfig.of({'loss': {'name': f'{__name__}.MyLoss', 'weight': 3}})
+    assert own.target('loss') is MyLoss and own.options('loss') == {'weight': 3.0}
+
+
+@pytest.mark.parametrize(
+    ('loss', 'message'),
+    [
+        ('softmx', "^--loss: unknown loss 'softmx', did you mean 'softmax'"),
+        ({'name': 'softmax', 'temprature': 1}, "^Unknown option 'loss.temprature' of softmax"),
+        ({'name': 'published', 'reg_weight': 1}, "^Unknown option 'loss.reg_weight' of published"),
+        ({'name': 'bpr', 'reg_weight': 'much'}, "^loss.reg_weight: expected float, got 'much'"),
+        ('torch.nn.Linear', r"^--loss: 'torch.nn.Linear' .*RankingLoss"),
+    ],
+)
+def test_losses_that_do_not_exist(loss, message):
+    with pytest.raises(ConfigError, match=message):
+        RunConfig.of({'loss': loss})
+
+
+def test_help_on_losses():
+    names = describe('loss')
+    assert all(f'\n  {name} ' in names for name in LOSSES)
+    assert 'derived from RankingLoss' in names
+    assert '--loss.temperature' in describe('loss', 'softmax')
+    assert 'no options' in describe('loss', 'published')
+
+
+def test_recommended_items_bring_their_tokens():
+    config = RunConfig.of({'items': 'recommended'})
+    assert config.behavior and config.tokenizer['num_tokens'] == 8
+    assert config.tokenizer['center'] and config.tokenizer['normalize']
+    # What is given counts, and what is written down reads back.
+    own = RunConfig.of({'items': 'recommended', 'behavior': False, 'tokenizer': {'num_tokens': 4}})
+    assert not own.behavior and own.tokenizer['num_tokens'] == 4 and own.tokenizer['center']
+    for entry in (config, own):
+        assert RunConfig.of(entry.to_dict()) == entry
+    assert not RunConfig.of({'items': 'mean'}).behavior

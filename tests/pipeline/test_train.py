@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from motor_geo.pipeline.assemble import assemble
 from motor_geo.pipeline.folder import load_run, read_config
@@ -302,3 +303,56 @@ def test_closed_forms_need_no_validation(tmp_path):
     assert result['val'] == {} and result['test']['recall@20'] > 0
     with pytest.raises(ConfigError, match='has no interactions for validation, so that nothing'):
         run({**config, 'model': 'IALS', 'out': str(tmp_path / 'b')}, progress=False)
+
+
+@pytest.mark.parametrize('loss', ['softmax', 'whole'])
+def test_a_run_with_another_loss_goes_on_bit_by_bit(tmp_path, loss):
+    data = make_shop(tmp_path / 'shop')
+    options = {'items': 'mean', 'loss': {'name': loss}}
+    expected = start(data, tmp_path / 'whole', trainer={'epochs': 3}, **options)
+    start(data, tmp_path / 'out', trainer={'epochs': 1}, **options)
+    result = start(data, tmp_path / 'out', trainer={'epochs': 3}, **options)
+    assert result['loss'] == loss and result['epochs'] == 3
+    assert (result['val'], result['test']) == (expected['val'], expected['test'])
+    found, weights = (
+        torch.load(tmp_path / name / 'last.pt', weights_only=True)['model']
+        for name in ('out', 'whole')
+    )
+    assert found.keys() == weights.keys()
+    assert all(torch.equal(found[key], weights[key]) for key in weights)
+
+
+def test_what_was_trained_by_cosine_ranks_by_cosine(tmp_path):
+    data, out = make_shop(tmp_path / 'shop'), tmp_path / 'out'
+    result = start(data, out, items='mean', loss={'name': 'softmax'})
+    assembly = load_run(str(out))
+    emb = assembly.model(assembly.data)
+    for x in emb:
+        norm = x[x.abs().sum(dim=1) > 0].norm(dim=1)
+        torch.testing.assert_close(norm, torch.ones_like(norm))
+    assert build_evaluator(assembly, 'test').evaluate(emb).metrics == result['test']
+    score, _ = assembly.model.recommend(assembly.data, k=3)
+    assert float(score.max()) <= 1 + 1e-5
+    # Where lengths count, lists are others.
+    assembly.model.set_objective(None)
+    plain, _ = assembly.model.recommend(assembly.data, k=3)
+    assert not torch.allclose(plain, score)
+
+
+def test_runs_from_before_there_was_a_loss_go_on(tmp_path):
+    data, out = make_shop(tmp_path / 'shop'), tmp_path / 'out'
+    model = {**SMALL['model'], 'name': 'FREEDOM'}
+    first = start(data, out, model=model, items='mean')
+    config = yaml.safe_load((out / 'config.yaml').read_text())
+    assert config.pop('loss') == {'name': 'published'}
+    assert config['model'].pop('similarity_weight') == 0  # An argument that came later.
+    (out / 'config.yaml').write_text(yaml.safe_dump(config, sort_keys=False))
+    assert start(data, out, model=model, items='mean') == first
+    again = start(data, out, model=model, items='mean', trainer={'epochs': 3})
+    assert again['epochs'] == 3 and again['hashes'] == first['hashes']
+    for more, key in [
+        ({'model': model, 'loss': {'name': 'softmax'}}, r'loss\.name is published there'),
+        ({'model': {**model, 'similarity_weight': 0.1}}, r'model\.similarity_weight is'),
+    ]:
+        with pytest.raises(ConfigError, match=f'holds another run .{key}'):
+            start(data, out, items='mean', **more)

@@ -24,7 +24,7 @@ def autocasts(x: Tensor) -> bool:
 def full_precision(function: Callable[..., T]) -> Callable[..., T]:
     r"""Decorates a function to be left alone by :class:`torch.autocast`, as
     PyTorch does with sums and norms: tensors of half precision among its
-    arguments are converted, and it computes in float32.
+    arguments, and in named tuples of them, are converted, and it computes in float32.
     """
 
     @functools.wraps(function)
@@ -40,6 +40,8 @@ def full_precision(function: Callable[..., T]) -> Callable[..., T]:
 
 
 def _widen(x: Any) -> Any:
+    if isinstance(x, tuple) and hasattr(x, '_fields'):
+        return type(x)(*map(_widen, x))
     return x.float() if isinstance(x, Tensor) and x.dtype in HALF else x
 
 

@@ -40,14 +40,17 @@ def conjugate_gradient(
         return (a * b).sum() if dim is None else (a * b).sum(dim, keepdim=True)
 
     def ratio(a: Tensor, b: Tensor) -> Tensor:
-        return torch.where(b > 0, a / b, 0)  # Nothing is left to do.
+        return torch.where(b > 0, a / b, 0)
 
+    # What is solved up to rounding stays: further steps would divide noise by noise.
+    number = torch.finfo(target.dtype)
+    least = (number.eps**2 * dot(target, target / diagonal)).clamp(min=number.tiny)
     residual = target - matmul(x)
     scaled = residual / diagonal
     step, product = scaled, dot(residual, scaled)
     for _ in range(num_steps):
         image = matmul(step)
-        length = ratio(product, dot(step, image))
+        length = torch.where(product > least, ratio(product, dot(step, image)), 0)
         x = x + length * step
         residual = residual - length * image
         scaled = residual / diagonal

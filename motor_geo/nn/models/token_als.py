@@ -120,7 +120,7 @@ class TokenALS(FittedRecommender):
             *(edge_index, *size, ones.dtype),
         )
         # An item without interactions is no negative: it may be new.
-        degrees = [degree(edges).view(-1, 1) for edges in (graph.to_user, graph.to_item)]
+        degrees = [degree(edges).to(ones).view(-1, 1) for edges in (graph.to_user, graph.to_item)]
         there = [(count > 0).to(ones.dtype) for count in degrees]
         num_users, num_items = (float(x.sum()) for x in there)
         alpha = self.unobserved * edge_index.size(1) / max(num_users * num_items, 1)

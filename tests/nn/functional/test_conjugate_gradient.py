@@ -78,6 +78,21 @@ def test_solved_systems_stay_as_they_are(dim):
     torch.testing.assert_close(x, torch.linalg.solve(matrix, target), rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.parametrize('dtype', [torch.float, torch.double])
+def test_steps_after_the_solution_do_no_harm(dtype):
+    matrix, target = (x.to(dtype) for x in systems(64, 3))
+    diagonal = matrix.diagonal(dim1=1, dim2=2)
+
+    def matmul(x):
+        return torch.einsum('bij,bj->bi', matrix, x)
+
+    def error(steps):
+        x = conjugate_gradient(matmul, target, torch.zeros_like(target), diagonal, steps, 1)
+        return float((matmul(x) - target).norm())
+
+    assert max(error(steps) for steps in (50, 300, 1000)) <= 10 * error(12)
+
+
 def test_no_gradient_is_kept():
     x = conjugate_gradient(
         lambda x: 2 * x, torch.ones(2, requires_grad=True), torch.zeros(2), torch.ones(2), 3
