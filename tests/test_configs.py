@@ -52,11 +52,12 @@ def test_sweeps_search_options_that_exist(path):
 def test_settings_of_reproductions_exist(model):
     settings = settings_of(model)
     path = FOLDER / 'sweep' / f'{model}.yaml'
-    (key,) = yaml.safe_load(path.read_text())['reproduce']
-    assert [list(setting) for setting in settings] == [[key]] * len(settings)
+    keys = list(yaml.safe_load(path.read_text())['reproduce'])
+    assert [list(setting) for setting in settings] == [keys] * len(settings)
     for setting in settings:  # Numbers that YAML reads as strings would be told apart here.
         config = flatten(resolve(override({}, {'model': model, **setting})))
-        assert config[key] == setting[key] and type(config[key]) is type(setting[key])
+        for key in keys:
+            assert config[key] == setting[key] and type(config[key]) is type(setting[key])
 
 
 def test_recommended_items_are_what_was_tried():
