@@ -1,7 +1,6 @@
-r"""Writes the table of the README from the reports of :obj:`recommended`, which
-train all variants with the same settings:
+r"""Writes the table of the README from the reports:
 
-    python -m benchmarks.readme
+python -m benchmarks.readme
 """
 
 from __future__ import annotations
@@ -19,52 +18,75 @@ from motor_geo.utils.files import atomic_write
 
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
 START, END = '<!-- results:start -->\n', '<!-- results:end -->'
-#: Variants in the order of columns, and their names there.
-COLUMNS = {
-    'id': '`id`',
-    'features': '`features`',
-    'specific': '`specific`',
-    'mean': '`mean`',
-    'mean + behavior': '`mean`, behavior',
-    'recommended': 'recommended',
-}
+#: Data sets in the order of columns.
+DATA = ('lastfm', 'tiktok', 'baby', 'sports', 'ml1m')
+#: Methods in the order of rows: the reports they are in, their label there without the data set,
+#: and how they are called.
+ROWS = (
+    ('recipe', ('Popularity',), 'popularity', 'none'),
+    ('recipe', ('ItemKNN',), '`ItemKNN`', '`id`'),
+    ('recipe', ('RP3beta',), '`RP3beta`', '`id`'),
+    ('recipe', ('EASE',), '`EASE`', '`id`'),
+    ('recipe', ('IALS',), '`IALS`', '`id`'),
+    ('recommended', ('LightGCN', 'id'), '`LightGCN`', '`id`'),
+    ('recommended', ('LightGCN', 'features'), '`LightGCN`', '`features`'),
+    ('recommended', ('LightGCN', 'specific'), '`LightGCN`', '`specific`'),
+    ('recommended', ('LightGCN', 'recommended'), '`LightGCN`', '`two-orders`'),
+    ('whole', ('LightGCN', 'id'), '`LightGCN`, `--loss whole`', '`id`'),
+    ('whole', ('LightGCN', 'recommended'), '`LightGCN`, `--loss whole`', '`recommended`'),
+    ('recipe', ('id',), '`TokenALS`', '`id`'),
+    ('recipe', ('features',), '`TokenALS`', '`features`'),
+    ('recipe', ('recommended',), '`TokenALS`', '`recommended`'),
+)
 
 
-def read(folder: str) -> list[dict[str, Any]]:
-    r"""What the reports in a folder measured, a row per run. A report on one
-    data set (:obj:`recommended-DATA.jsonl`) takes the place of what one on
-    several says of it.
+def read(folder: str, name: str) -> list[dict[str, Any]]:
+    r"""What the reports of an experiment measured, a row per run. A report on
+    one data set (:obj:`NAME-DATA.jsonl`) takes the place of what one on several
+    says of it.
     """
     found: dict[str, list[dict[str, Any]]] = {}
-    paths = glob.glob(osp.join(folder, 'recommended*.jsonl'))
+    paths = glob.glob(osp.join(folder, f'{name}.jsonl'))
+    paths += glob.glob(osp.join(folder, f'{name}-*.jsonl'))
     for path in sorted(paths, key=lambda path: osp.splitext(path)[0]):
         found.update(group(read_runs(path), lambda row: row['label'][0]))
     return [row for rows in found.values() for row in rows]
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
+def table(reports: dict[str, Sequence[dict[str, Any]]]) -> str:
     r"""Recall@20 on test, the best mean of a data set in bold."""
-    lines = []
-    for data, mine in group(rows, lambda row: row['label'][0]).items():
-        values = group(mine, lambda row: row['label'][2])
-        recall = {name: [run['test']['recall@20'] for run in runs] for name, runs in values.items()}
-        best = max(recall, key=lambda name: float(np.mean(recall[name])))
-        cells = {name: spread(runs) for name, runs in recall.items()}
-        cells[best] = f'**{cells[best]}**'
-        lines.append(
-            [data, max(map(len, recall.values())), *(cells.get(name, '') for name in COLUMNS)]
+    cells: dict[tuple[int, str], list[float]] = {}
+    for position, (report, label, *_) in enumerate(ROWS):
+        for row in reports.get(report, ()):
+            if tuple(row['label'][1:]) == label:
+                key = position, row['label'][0]
+                cells.setdefault(key, []).append(row['test']['recall@20'])
+    best = {
+        data: max(
+            (key for key in cells if key[1] == data), key=lambda key: float(np.mean(cells[key]))
         )
-    return markdown(['data', 'seeds', *COLUMNS.values()], lines)
+        for data in {data for _, data in cells}
+    }
+    lines = []
+    for position, (*_, model, items) in enumerate(ROWS):
+        line = []
+        for data in DATA:
+            key = position, data
+            text = spread(cells[key]) if key in cells else ''
+            line.append(f'**{text}**' if best.get(data) == key else text)
+        if any(line):
+            lines.append([model, items, *line])
+    return markdown(['model', 'items', *DATA], lines)
 
 
 def main() -> None:
     path = osp.join(ROOT, 'README.md')
     with open(path) as file:
         before, rest = file.read().split(START)
-    after = rest.split(END)[1]
-    found = table(read(osp.join(ROOT, 'docs', 'reproduction')))
+    folder = osp.join(ROOT, 'docs', 'reproduction')
+    reports = {name: read(folder, name) for name in {name for name, *_ in ROWS}}
     with atomic_write(path) as temporary, open(temporary, 'w') as file:
-        file.write(f'{before}{START}{found}{END}{after}')
+        file.write(f'{before}{START}{table(reports)}{END}{rest.split(END)[1]}')
 
 
 if __name__ == '__main__':

@@ -29,6 +29,7 @@ NN = [
     {'item_encoder', 'loss'},
     {'objective'},
     {'token_cross', 'conv'},
+    {'token_interaction'},
     {'models'},
 ]
 FILES = sorted((ROOT / 'motor_geo').rglob('*.py'))

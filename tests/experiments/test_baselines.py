@@ -6,7 +6,7 @@ from motor_geo.pipeline.config import resolve
 
 
 def test_baselines_are_the_models_without_an_item_encoder():
-    assert set(BASELINES) == {'Popularity', 'ItemKNN', 'RP3beta', 'EASE', 'IALS'}
+    assert set(BASELINES) == {'Popularity', 'ItemKNN', 'ContentKNN', 'RP3beta', 'EASE', 'IALS'}
     assert all(BASELINES[name] is FITTED[name] for name in BASELINES)
 
 
@@ -35,6 +35,7 @@ def test_options_that_a_baseline_has():
     own = {
         'Popularity': {},
         'ItemKNN': {},
+        'ContentKNN': {},
         'RP3beta': {},
         'EASE': {'model.reg_weight': 7.0},
         'IALS': {'model.channels': 32, 'model.reg_weight': 7.0},

@@ -2,12 +2,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from motor_geo.nn.conv.light_gcn import LightPropagation
 from motor_geo.nn.conv.propagate import Propagate
-from motor_geo.nn.functional.rows import normalize_rows
+from motor_geo.nn.functional.dropout import perturb_rows
 from motor_geo.nn.graph import BipartiteGraph
 from motor_geo.typing import Embeddings
 
@@ -94,18 +93,14 @@ class NoisyPropagation(nn.Module):
         found: Embeddings | None = None
         for hop in range(1, self.num_layers + 1):
             user, item = (
-                self.perturb(self.conv(item, graph.to_user, graph.to_user_weight)),
-                self.perturb(self.conv(user, graph.to_item, graph.to_item_weight)),
+                perturb_rows(self.conv(item, graph.to_user, graph.to_user_weight), self.noise),
+                perturb_rows(self.conv(user, graph.to_item, graph.to_item_weight), self.noise),
             )
             own = Embeddings(user.index_select(0, rows.user), item.index_select(0, rows.item))
             found = own if hop == layer else found
             total = own if total is None else Embeddings(*(a + b for a, b in zip(total, own)))
         assert total is not None
         return NoisyLayers(Embeddings(*(x / self.num_layers for x in total)), found)
-
-    def perturb(self, x: Tensor) -> Tensor:
-        r"""Adds noise to all vectors, **[*, F]**."""
-        return x + self.noise * x.sign() * normalize_rows(torch.rand_like(x))
 
     def __repr__(self) -> str:
         return f'{self.__class__.__name__}({self.num_layers}, noise={self.noise})'

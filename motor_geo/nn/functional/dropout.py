@@ -1,8 +1,12 @@
+r"""Noise in features."""
+
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from motor_geo.nn.functional.rows import normalize_rows
 
 
 def drop_entries(x: Tensor, p: float) -> Tensor:
@@ -17,3 +21,18 @@ def drop_entries(x: Tensor, p: float) -> Tensor:
         return F.dropout(x, p)
     # Uniform numbers are drawn several times faster than Bernoulli's.
     return x * (torch.rand_like(x) >= p) / (1 - p)
+
+
+def perturb_rows(x: Tensor, length: float) -> Tensor:
+    r"""Adds noise of a given length to every row, in the orthant of that row,
+
+    .. math::
+        \mathbf{x} + \epsilon \, \textrm{sign}(\mathbf{x}) \odot
+        \frac{\boldsymbol{\omega}}{\| \boldsymbol{\omega} \|}, \qquad
+        \omega_k \sim \mathcal{U}[0, 1) .
+
+    Shapes:
+        - **input:** features :math:`(*, F)`
+        - **output:** features :math:`(*, F)`
+    """
+    return x + length * x.sign() * normalize_rows(torch.rand_like(x))

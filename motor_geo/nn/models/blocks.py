@@ -54,11 +54,18 @@ class BlockRecommender(PrunedRecommender):
         super().reset_parameters()
         self._reset_users()
 
-    @torch.no_grad()
     def _reset_users(self) -> None:
-        for block in self.user_embedding.split(self.channels, dim=1):
-            xavier_(block, self.init)
+        xavier_blocks_(self.user_embedding, self.channels, self.init)
 
     def blocks(self, x: Tensor) -> Tensor:
         r"""Vectors **[B, bd]** by block, **[B, b, d]**."""
         return x.view(-1, self.num_blocks, self.channels)
+
+
+@torch.no_grad()
+def xavier_blocks_(table: Tensor, channels: int, form: str) -> None:
+    r"""Xavier initialization of a table in place, every :obj:`channels` columns
+    as a table of their own.
+    """
+    for block in table.split(channels, dim=1):
+        xavier_(block, form)

@@ -6,9 +6,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch_geometric import EdgeIndex
+from torch_geometric.data import HeteroData
 from torch_geometric.utils import degree
 
 from motor_geo.nn.graph import sorted_edge_index
+from motor_geo.nn.memo import Memo
+from motor_geo.typing import ITEM, similar
 
 
 class EnlargedGraph(NamedTuple):
@@ -73,3 +76,30 @@ def enlarged_graph(
         to_user,
         to_user_weight if user_perm is None else to_user_weight[user_perm],
     )
+
+
+class EnlargedGraphs:
+    r"""The :func:`enlarged_graph` of a :obj:`HeteroData`, kept for as long as
+    the same edges come in.
+
+    Args:
+        modalities: The modalities whose item graphs are read.
+        node_type: Node type of items.
+    """
+
+    def __init__(self, modalities: Sequence[str], node_type: str = ITEM):
+        self.modalities = list(modalities)
+        self.node_type = node_type
+        self._graphs = Memo()
+
+    def __call__(
+        self,
+        data: HeteroData,
+        edge_index: Tensor,
+        num_users: int,
+        num_items: int,
+        dtype: torch.dtype,
+    ) -> EnlargedGraph:
+        neighbors = [data[similar(m, self.node_type)].edge_index for m in self.modalities]
+        args = edge_index, neighbors, num_users, num_items, dtype
+        return self._graphs(lambda: enlarged_graph(*args), *args)

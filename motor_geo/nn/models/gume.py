@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 from typing import NamedTuple
 
 import torch
@@ -9,15 +8,14 @@ from torch_geometric.data import HeteroData
 from torch_geometric.typing import EdgeType
 
 from motor_geo.nn.conv import Hops
-from motor_geo.nn.functional.autocast import full_precision
 from motor_geo.nn.functional.distinct import distinct
-from motor_geo.nn.functional.rows import normalize_rows
-from motor_geo.nn.item_encoder import xavier_
+from motor_geo.nn.functional.dropout import perturb_rows
 from motor_geo.nn.loss import info_nce, l2_reg
-from motor_geo.nn.memo import Memo
-from motor_geo.nn.models.enlarged_graph import EnlargedGraph, enlarged_graph
+from motor_geo.nn.models.blocks import xavier_blocks_
+from motor_geo.nn.models.enlarged_graph import EnlargedGraphs
 from motor_geo.nn.models.mgcn import MGCN
-from motor_geo.typing import RATES, Batch, Embeddings, Rows, similar
+from motor_geo.nn.models.similarity import moment_distance
+from motor_geo.typing import RATES, Batch, Embeddings, Rows
 
 
 class GUMEViews(NamedTuple):
@@ -26,7 +24,7 @@ class GUMEViews(NamedTuple):
     content: Tensor  # [B, d]
     explicit: Tensor  # [B, n, d]
     extended: Tensor  # [B, d]
-    statistics: tuple[Tensor, Tensor]  # [n]: of explicit vectors of all nodes
+    alignment: Tensor  # How far the moments of explicit vectors are apart.
 
 
 class GUME(MGCN):
@@ -71,10 +69,8 @@ class GUME(MGCN):
         reg_weight: Weight of half the squared entries of final vectors in the
             batch, divided by :obj:`batch_size`.
         extended_reg_weight: The same for extended vectors of positive items.
-        batch_size: The divisor of the regularizers, which a short last batch
-            does not change.
-        behavior_weight: Weight of contrasting :math:`\mathbf{F}` with
-            :math:`\mathbf{C}`.
+        batch_size: The divisor of the regularizers, also of a short last batch.
+        behavior_weight: Weight of contrasting :math:`\mathbf{F}` with :math:`\mathbf{C}`.
         behavior_temperature: Temperature of that contrast.
         user_weight: Weight of the contrasts of users.
         user_temperature: Temperature of these contrasts.
@@ -131,35 +127,23 @@ class GUME(MGCN):
         self.noise = noise
         self.align_weight = align_weight
         self.light = Hops(num_layers, readout='mean')
+        self.enlarged = EnlargedGraphs(self.features.names, self.item_type)
         size = self.user_embedding.size(0), len(self.features) * channels
         self.modal_user_embedding = nn.Parameter(torch.empty(size))
-        self._enlarged = Memo()
-        self._reset_users()
+        xavier_blocks_(self.modal_user_embedding, channels, self.init)
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
-        self._reset_users()
-
-    @torch.no_grad()
-    def _reset_users(self) -> None:
-        for block in self.modal_user_embedding.split(self.channels, dim=1):
-            xavier_(block, self.init)
-
-    def enlarged(self, data: HeteroData) -> EnlargedGraph:
-        r"""The graph :math:`\mathbf{G}`."""
-        edge_index, num_users, num_items, dtype = self.graph_args(data)
-        neighbors = [data[similar(m, self.item_type)].edge_index for m in self.features.names]
-        args = edge_index, neighbors, num_users, num_items, dtype
-        return self._enlarged(lambda: enlarged_graph(*args), *args)
+        xavier_blocks_(self.modal_user_embedding, self.channels, self.init)
 
     def nodes(self, data: HeteroData, index: Tensor | None = None) -> GUMEViews:
         r"""The views of all nodes, or of some, where items follow users."""
-        item, graph = self.encode_items(data), self.enlarged(data)
+        item, graph = self.encode_items(data), self.enlarged(data, *self.graph_args(data))
         modal_item = torch.stack([self.modal_item(data, m, item) for m in self.gates], dim=1)
         z = modal_item.flatten(1)
         explicit = torch.cat([self.conv(z, graph.to_user, graph.to_user_weight), z])
         explicit = explicit.view(-1, *modal_item.shape[1:])
-        statistics = moments(explicit)
+        alignment = moment_distance(explicit)
 
         # All tables are propagated at once, side by side.
         user = torch.cat([self.user_embedding, self.modal_user_embedding], dim=1)
@@ -168,7 +152,7 @@ class GUME(MGCN):
         content, extended = out.view(-1, len(self.gates) + 1, self.channels).tensor_split([1], 1)
         if index is not None:
             explicit = explicit.index_select(0, index)
-        return GUMEViews(content.squeeze(1), explicit, extended.mean(dim=1), statistics)
+        return GUMEViews(content.squeeze(1), explicit, extended.mean(dim=1), alignment)
 
     def forward(self, data: HeteroData) -> Embeddings:
         content, explicit, _, _ = self.nodes(data)
@@ -181,7 +165,7 @@ class GUME(MGCN):
         parts = users.node, items.node, batch.neg
         size, offset = [part.numel() for part in parts], self.user_embedding.size(0)
         index = torch.cat([parts[0], parts[1] + offset, parts[2] + offset])
-        content, explicit, extended, statistics = self.nodes(data, index)
+        content, explicit, extended, alignment = self.nodes(data, index)
         side = self.side(content, explicit)
         user, pos, neg = (content + side).split(size)
         rows = Rows(user.index_select(0, users.inverse), pos.index_select(0, items.inverse), neg)
@@ -193,8 +177,7 @@ class GUME(MGCN):
             reg = l2_reg(x_pos.index_select(0, items.inverse)) / self.batch_size
             losses['reg_extended'] = self.extended_reg_weight * reg
         if self.align_weight > 0 and len(self.gates) > 1:
-            pairs = [pair for x in statistics for pair in itertools.combinations(x, 2)]
-            losses['align'] = self.align_weight * sum((a - b).abs() for a, b in pairs)
+            losses['align'] = self.align_weight * alignment
 
         (f_user, f_pos, _), (c_user, c_pos, _) = side.split(size), content.split(size)
         weight, temperature = self.behavior
@@ -211,13 +194,5 @@ class GUME(MGCN):
         return losses
 
     def perturb(self, x: Tensor, view: str, node: Tensor) -> Tensor:
-        r"""A noisy copy of users: :obj:`"integration1"`, :obj:`"integration2"`,
-        :obj:`"extended1"` or :obj:`"extended2"`, **[B, d]**.
-        """
-        return x + self.noise * x.sign() * normalize_rows(torch.rand_like(x))
-
-
-@full_precision
-def moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Variance and mean of all entries of a modality, from **[*, n, d]**."""
-    return torch.var_mean(x, dim=(0, 2))
+        r"""A noisy copy of users, such as :obj:`"integration1"`, **[B, d]**."""
+        return perturb_rows(x, self.noise)

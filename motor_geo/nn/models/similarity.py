@@ -78,3 +78,16 @@ def cosine_distance(x: Tensor, y: Tensor) -> Tensor:
     """
     cosine = (x * y).sum(dim=-1)
     return 1 - cosine.mean() if cosine.numel() > 0 else cosine.sum()
+
+
+@full_precision
+def moment_distance(x: Tensor) -> Tensor:
+    r"""The differences between views in the mean and in the variance of all
+    their entries, in size and summed over pairs of views.
+
+    Shapes:
+        - **input:** views :math:`(B, n, d)`
+        - **output:** a scalar
+    """
+    moments = torch.stack(torch.var_mean(x, dim=(0, 2)))
+    return (moments.unsqueeze(1) - moments.unsqueeze(2)).abs().sum() / 2

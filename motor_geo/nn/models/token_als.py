@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 from torch_geometric import EdgeIndex
@@ -17,7 +18,7 @@ from motor_geo.nn.item_encoder import FeatureProjection, IDEmbedding, encode_ite
 from motor_geo.nn.memo import Memo
 from motor_geo.nn.models.fitted import FittedRecommender
 from motor_geo.nn.token_cross import TokenCrossEncoder
-from motor_geo.typing import RATES, Embeddings, find_edges, node_store, num_nodes
+from motor_geo.typing import RATES, Embeddings, feature_key, find_edges, node_store, num_nodes
 
 
 class TokenALS(FittedRecommender):
@@ -81,6 +82,11 @@ class TokenALS(FittedRecommender):
             raise ValueError(f"'num_steps' must be positive (got {num_steps})")
         if item_encoder is None:
             item_encoder = IDEmbedding(self.num_items, channels)
+        size = getattr(item_encoder, 'out_channels', channels)
+        if size != channels:
+            raise ValueError(
+                f"The item encoder yields vectors of size {size}, but 'channels' is {channels}"
+            )
         mean = isinstance(item_encoder, TokenCrossEncoder) and item_encoder.mode == 'mean'
         if not (mean or isinstance(item_encoder, (IDEmbedding, FeatureProjection))):
             raise ValueError(
@@ -110,7 +116,8 @@ class TokenALS(FittedRecommender):
         size = self.num_users, num_nodes(data, self.item_type)
         ones = self.user_embedding.new_ones(edge_index.size(1))
         graph = self._graphs(
-            lambda: BipartiteGraph.from_edges(edge_index, *size, ones), edge_index, *size
+            lambda: BipartiteGraph.from_edges(edge_index, *size, ones),
+            *(edge_index, *size, ones.dtype),
         )
         # An item without interactions is no negative: it may be new.
         degrees = [degree(edges).view(-1, 1) for edges in (graph.to_user, graph.to_item)]
@@ -162,12 +169,27 @@ class TokenALS(FittedRecommender):
             item, transpose = encode(vector)
             return transpose(side.matmul(item))
 
-        diagonal = encode(start)[1](side.diagonal).abs()
-        target = encode(start)[1](side.target)
+        with torch.enable_grad():
+            squares = self._squares(data)
+        grads = torch.autograd.grad(squares, parameters, side.diagonal)
+        diagonal = torch.cat([grad.flatten() for grad in grads])
         # A token without an item has neither a diagonal nor a target.
-        diagonal.clamp_(min=torch.finfo(diagonal.dtype).tiny).masked_fill_(target == 0, 1.0)
+        diagonal = torch.where(diagonal > 0, diagonal, 1)
+        target = encode(start)[1](side.target)
         x = conjugate_gradient(matmul, target, start, diagonal, self.num_steps)
         assign(x, parameters)
+
+    def _squares(self, data: HeteroData) -> Tensor:
+        r"""Items from parameters by a map with squared entries, up to a factor."""
+        encoder = self.item_encoder
+        if not isinstance(encoder, FeatureProjection):
+            return self._items(data)  # Entries are one over the number of tokens, or zero.
+        store, out = node_store(data, self.item_type), encoder.bias
+        for modality, lin in encoder.lin.items():
+            x = store[feature_key(store, modality)].to(out.dtype)
+            x = F.normalize(x, dim=-1) if encoder.normalize else x
+            out = out + lin(x.square())
+        return out
 
     @torch.no_grad()
     def _objective(self, user: Side, item: Tensor, side: Side) -> float:

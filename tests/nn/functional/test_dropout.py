@@ -1,6 +1,6 @@
 import torch
 
-from motor_geo.nn.functional.dropout import drop_entries
+from motor_geo.nn.functional.dropout import drop_entries, perturb_rows
 
 
 def test_drop_entries():
@@ -13,3 +13,13 @@ def test_drop_entries():
     assert torch.equal(x.grad, out.detach())
     assert torch.equal(drop_entries(x, 0.0), x)
     assert not torch.equal(drop_entries(x, 0.2), out)
+
+
+def test_perturb_rows():
+    torch.manual_seed(0)
+    x = torch.randn(50, 16, dtype=torch.float64, requires_grad=True)
+    noise = perturb_rows(x, 0.3) - x
+    torch.testing.assert_close(noise.norm(dim=1), torch.full((50,), 0.3, dtype=torch.float64))
+    assert (noise * x >= 0).all()
+    perturb_rows(x, 0.3).sum().backward()
+    assert torch.equal(x.grad, torch.ones_like(x))

@@ -23,13 +23,13 @@ def test_content_knn_equals_the_published(dtype, entries):
 def test_content_knn_scores_items_that_were_not_there():
     case = GoldenCase('itemknncbf')
     data = case.data()
-    model = ContentKNN(data, k=30)
+    model = ContentKNN(data, k=case.hyper['N'])
     before = model(data)(torch.arange(3))
     for m in case.modalities:
         x = data[ITEM][f'x_{m}']
         data[ITEM][f'x_{m}'] = torch.cat([x, x[4:5]])
     data[ITEM].num_nodes += 1
-    model.k = 31
+    model.k += 1
     after = model(data)(torch.arange(3))
     torch.testing.assert_close(after[:, :-1], before)
     torch.testing.assert_close(after[:, -1], before[:, 4])
