@@ -24,7 +24,7 @@ from motor_geo.pipeline.assemble import (
 )
 from motor_geo.pipeline.config import Config, RunConfig, merge
 from motor_geo.pipeline.flags import expand, flatten
-from motor_geo.pipeline.folder import check_data, check_sources
+from motor_geo.pipeline.folder import begun_tokenizer, check_data, check_sources
 from motor_geo.pipeline.loggers import build_loggers, closing_all
 from motor_geo.pipeline.settings import Options, settings_of, settings_of_loss
 from motor_geo.pipeline.train import (
@@ -123,7 +123,7 @@ def tune(options: Config, progress: bool = True) -> dict[str, Any]:
         result = check_out(out, trials, dataset)  # Another process may have been faster.
         if result is not None:
             return result
-        first.add_tokens()
+        first.add_tokens(begun_tokenizer(str(trials[0].config.out), first.tokenizer))
         tuner = Tuner(dataset, first.tokenizer, progress)
         del first
         ranked = halve(trials, tuner.train, base.trainer['epochs'], tuner.report)
