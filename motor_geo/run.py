@@ -80,10 +80,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         flags = parse_flags(arguments)
         printed, seeds = flags.pop('print_config', None), flags.pop('seeds', None)
+        tuned = flags.pop('tune', None)
         text = help_text(flags)
         if text is not None:
             print(text)
             return 0
+        if tuned not in (None, 'true'):
+            raise ConfigError(f"--tune: expected no value, got '{tuned}'")
+        if None not in (tuned, seeds):
+            raise ConfigError('expected --tune or --seeds, got both')
         options = read_config(flags)
         from motor_geo.pipeline.config import RunConfig, dump
         from motor_geo.pipeline.train import default_folder, run
@@ -99,10 +104,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise ConfigError('expected --seed or --seeds, got both')
             print(f'\n{seeds_table(run_seeds(config, read_seeds(seeds)))}')
             return 0
-        result = run(config)
+        if tuned is None:
+            result, out = run(config), config.out or default_folder(config)
+        else:
+            from motor_geo.pipeline.tune import sentence, tune, tuned_folder
+
+            result, out = tune(options), config.out or tuned_folder(config)
         print()
         print(table(result))
-        out = config.out or default_folder(config)
+        if tuned is not None:
+            print(sentence(result['tuned']))
         print(f"written to '{out}'")
         if config.report:
             from motor_geo.pipeline.page import write_last

@@ -256,6 +256,7 @@ def usage() -> str:
         '',
         entry('--config', 'A file with options, or the name of one that comes with the package'),
         entry('--seeds', 'Several seeds, one run after the other: --seeds 0 1 2'),
+        entry('--tune', 'Choose among a few settings of the model on validation'),
         entry('--print_config', 'Print every option with its value, and end'),
         *(entry(f'--{key}', text, CHOICES[key]) for key, text in heads.items()),
         *(entry(f'--{a.dest}', a.help or '', a.default) for a in parser._actions),

@@ -122,9 +122,15 @@ def hold_folder(stack: ExitStack, out: str) -> None:
 
 
 def train(
-    assembly: Assembly, trainer: Trainer | Fitter, test: Evaluator | None, out: str
+    assembly: Assembly,
+    trainer: Trainer | Fitter,
+    test: Evaluator | None,
+    out: str,
+    more: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    r"""Trains, evaluates the best weights, and writes the result."""
+    r"""Trains, evaluates the best weights, and writes the result with whatever
+    :obj:`more` it is to have.
+    """
     claim_folder(assembly, out)
     fit = trainer.fit()
     load_weights(assembly, out, fit.best_epoch)
@@ -134,7 +140,7 @@ def train(
             measured = test.evaluate(assembly.model(assembly.data))
             popularity = test.evaluate(popularity_of(assembly))
         write_per_user(assembly, measured, out)
-    result = summarize(assembly, fit, measured, popularity)
+    result = {**summarize(assembly, fit, measured, popularity), **(more or {})}
     write_json(result, osp.join(out, 'result.json'))
     return result
 
