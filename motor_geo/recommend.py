@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from motor_geo.utils.errors import run_command
+from motor_geo.utils.files import check_file
 from motor_geo.utils.memory import tune_process
 
 if TYPE_CHECKING:
@@ -87,12 +88,16 @@ def read_users(path: str) -> dict[str, int]:
     """
     users: dict[str, int] = {}
     try:
+        if osp.lexists(path):
+            check_file(path, 'user ids, one per line')
         with open(path, encoding='utf-8-sig') as file:
             for line, text in enumerate(file, start=1):
                 if text.strip():
                     users.setdefault(text.strip(), line)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, 'strerror', None) or 'it is not UTF-8 text'
+        if isinstance(error, OSError) and error.strerror is None:
+            raise ValueError(f'--users: {error}') from error
         raise ValueError(f"--users: '{path}' cannot be read: {reason}") from error
     if not users:
         raise ValueError(f"--users: '{path}' is empty; expected one user id per line")

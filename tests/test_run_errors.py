@@ -198,6 +198,7 @@ def test_warnings_are_one_line(data, out, capsys):
         (['--model', 'FREEDOM', '--graph.k', '50'], 'graph: k=50 exceeds the number of items (20)'),
         (['--device', 'foo'], "--device: unknown device 'foo'; use auto, cpu or cuda"),
         (['--threads', '0'], 'threads: expected at least 1, got 0'),
+        (['--threads', '100000'], 'threads: expected at most 1024, got 100000'),
         (['--seed', '-1'], 'seed: expected 0 or more'),
         (['--config', 'none.yaml'], "'none.yaml' cannot be read: No such file"),
         (['--config'], '--config: expected a value, got none'),

@@ -2,7 +2,6 @@ r"""Checkpoints that say what they belong to."""
 
 from __future__ import annotations
 
-import os.path as osp
 from collections import OrderedDict
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from motor_geo.utils.files import atomic_write
+from motor_geo.utils.saved import load, save
 
 FORMAT = 'motor_geo'
 VERSION = 1
@@ -39,9 +38,8 @@ def save_checkpoint(path: str, state: dict[str, Any], model: str, fingerprint: s
         'state': state,
     }
     try:
-        with atomic_write(path) as temporary:
-            torch.save(content, temporary)
-    except (OSError, RuntimeError) as error:  # PyTorch reports a full disk as the latter.
+        save(content, path)
+    except (OSError, RuntimeError) as error:  # PyTorch reports some as the latter.
         reason = getattr(error, 'strerror', None) or str(error).splitlines()[0]
         raise OSError(f"cannot write '{path}': {reason}") from error
 
@@ -64,26 +62,20 @@ def load_checkpoint(
 
     Raises:
         FileNotFoundError: If the file is missing.
-        ValueError: If it is truncated, no checkpoint of this package, or
-            belongs to another model or to other data.
+        ValueError: If it is truncated or damaged, no checkpoint of this
+            package, or belongs to another model or to other data.
     """
-    if not osp.isfile(path):
-        raise FileNotFoundError(f"'{path}' does not exist (expected a checkpoint)")
-    try:
-        content = torch.load(path, map_location=map_location, weights_only=True)
-    except PermissionError:
-        raise
-    except Exception as error:
-        raise ValueError(
-            f"'{path}' cannot be read as a checkpoint: it is truncated or another kind of file"
-        ) from error
+    content = load(path, 'a checkpoint', map_location)
     if not isinstance(content, dict) or content.get('format') != FORMAT:
         raise ValueError(f"'{path}' is a PyTorch file, but not a checkpoint of motor_geo")
-    if content['version'] != VERSION:
+    if content.get('version') != VERSION:
         raise ValueError(
-            f"'{path}' has checkpoint version {content['version']}, but this version of "
+            f"'{path}' has checkpoint version {content.get('version')}, but this version of "
             f'motor_geo reads version {VERSION}'
         )
+    for key, kind in (('model', str), ('fingerprint', str), ('state', dict)):
+        if not isinstance(content.get(key), kind):
+            raise ValueError(f"'{path}' is damaged: the checkpoint has no '{key}'")
     for name, noun, expected in [
         ('model', 'the model', model),
         ('fingerprint', 'data with the fingerprint', fingerprint),

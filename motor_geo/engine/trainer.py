@@ -33,6 +33,8 @@ from motor_geo.engine.loggers import Logger
 from motor_geo.engine.metrics import LIST_METRICS
 from motor_geo.nn.models import Recommender
 from motor_geo.typing import ITEM, RATES, find_edges, num_nodes
+from motor_geo.utils.cache import fingerprint
+from motor_geo.utils.errors import one_line
 from motor_geo.utils.files import atomic_write
 
 logger = logging.getLogger(__name__)
@@ -167,6 +169,7 @@ class Trainer:
             fused=True,
         )
         self.history: list[dict[str, Any]] = []
+        self._inputs: dict[str, str] = {}
 
     def fit(self) -> FitResult:
         r"""Trains, from the last finished epoch if :obj:`out` holds one.
@@ -174,6 +177,7 @@ class Trainer:
         With :obj:`out` given, the weights of the best epoch are in
         :obj:`best.pt` afterwards, and the model holds those of the last.
         """
+        self._inputs = _inputs(self.data)
         self._resume()
         start = len(self.history)
         data = half_features(self.data, self.edge_type[2]) if self.bf16 else self.data
@@ -245,6 +249,12 @@ class Trainer:
                 f'The loss is not finite in epoch {epoch + 1} ({means}); try a lower learning '
                 'rate, or scale the features'
             )
+        for name, weight in self.model.named_parameters():
+            if not bool(weight.isfinite().all()):
+                raise FloatingPointError(
+                    f"The weights '{name}' are not finite after epoch {epoch + 1}: a gradient was "
+                    'not; try a lower learning rate, or scale the features'
+                )
         trained = time.perf_counter()
         self.model.eval()
         metrics: dict[str, float] = {}
@@ -298,9 +308,20 @@ class Trainer:
             fingerprint=self.fingerprint,
             map_location=self._device(),
         )
-        self.model.load_state_dict(state['model'])
-        self.optimizer.load_state_dict(state['optimizer'])
-        self.history = json.loads(state['history'])
+        known = state.get('inputs')  # Versions of before kept none.
+        for name, value in self._inputs.items():
+            if isinstance(known, dict) and known.get(name, value) != value:
+                raise ValueError(
+                    f"'{path}' was trained with other {name} than those that the data have now; "
+                    'go on with the versions of before, or delete the folder'
+                )
+        try:
+            self.model.load_state_dict(state['model'])
+            self.optimizer.load_state_dict(state['optimizer'])
+            self.history = json.loads(state['history'])
+            self._best(), [entry['epoch'] + entry['seconds'] for entry in self.history]
+        except Exception as error:
+            raise ValueError(f"'{path}' does not fit the model: {one_line(error)[:200]}") from error
         # Lines of an epoch whose checkpoint was not written are taken back.
         with atomic_write(self._metrics_path()) as temporary, open(temporary, 'w') as file:
             file.writelines(json.dumps(entry) + '\n' for entry in self.history)
@@ -319,6 +340,7 @@ class Trainer:
             'model': weights,
             'optimizer': self.optimizer.state_dict(),
             'history': json.dumps(self.history),
+            'inputs': self._inputs,
         }
         save_checkpoint(osp.join(self.out, 'last.pt'), state, **meta)
         path = self._metrics_path()
@@ -347,6 +369,14 @@ class Trainer:
         else:
             bar.set_postfix_str(line)
             bar.update()
+
+
+def _inputs(data: HeteroData) -> dict[str, str]:
+    r"""Hashes of the tokens and of the graphs that a model is trained with."""
+    stores = [data[edge_type] for edge_type in data.edge_types]
+    graphs = [[store.get(key) for key in ('edge_index', 'edge_weight')] for store in stores]
+    tokens = [data[node_type].get('token_id') for node_type in data.node_types]
+    return {'tokens': fingerprint(tokens), 'graphs': fingerprint(graphs)}
 
 
 def _check_metric(metric: str, evaluator: Evaluator) -> None:

@@ -26,6 +26,7 @@ from motor_geo.experiments.variants import (
     sensitivity,
     sparsity,
     token_counts,
+    whole,
 )
 
 
@@ -185,6 +186,13 @@ _ALL = [
         (1, 'recommended'),
         head=('data', 'method'),
         note='Run with --effort 9: every method but popularity has nine settings.',
+    ),
+    Experiment(
+        'whole',
+        'Graph backbones under least squares over all pairs',
+        whole,
+        'comparison',
+        AGAINST_IDS,
     ),
     Experiment(
         'sparsity',

@@ -25,6 +25,9 @@ from motor_geo.experiments.user_values import compare, reference_of, user_means
 from motor_geo.pipeline.assemble import build_dataset
 from motor_geo.report.document import Value
 from motor_geo.typing import RATES, EvalTargets
+from motor_geo.utils.arrays import load_npz
+from motor_geo.utils.errors import ConfigError
+from motor_geo.utils.files import check_file
 
 Label = tuple[str, ...]
 
@@ -61,16 +64,22 @@ class VariantResults(NamedTuple):
         r"""Values of users and ranks of held-out items, by seed."""
         out = []
         for job in self.jobs:
-            with np.load(osp.join(job.folder, 'per_user.npz'), allow_pickle=False) as file:
-                out.append(dict(file))
+            out.append(load_npz(osp.join(job.folder, 'per_user.npz'), 'the metrics of every user'))
         return out
 
     def epochs(self, metric: str) -> list[list[float]]:
         r"""A metric on validation after every epoch, by seed."""
         out = []
         for job in self.jobs:
-            with open(osp.join(job.folder, 'metrics.jsonl')) as file:
-                out.append([json.loads(line)['val'][metric] for line in file])
+            path = osp.join(job.folder, 'metrics.jsonl')
+            check_file(path, 'the metrics of every epoch')
+            with open(path) as file:
+                try:
+                    out.append([float(json.loads(line)['val'][metric]) for line in file])
+                except (ValueError, KeyError, TypeError, RecursionError) as error:
+                    raise ConfigError(
+                        f"'{path}' is damaged: expected '{metric}' of every epoch"
+                    ) from error
         return out
 
 

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 
 from motor_geo.pipeline.config import (
     CHOICES,
@@ -24,6 +23,7 @@ from motor_geo.pipeline.config import (
 )
 from motor_geo.pipeline.flags import UNHASHED
 from motor_geo.utils.errors import ConfigError
+from motor_geo.utils.safe_yaml import load_yaml
 
 
 class Range(NamedTuple):
@@ -220,11 +220,7 @@ def _range(key: str, values: list[Any], log: Any) -> Range:
 
 
 def _read(path: str) -> tuple[Config, Config]:
-    try:
-        with open(path, encoding='utf-8') as file:
-            content = yaml.safe_load(file)
-    except (OSError, ValueError, yaml.YAMLError):
-        content = None
+    content = load_yaml(path)
     if not isinstance(content, dict) or 'search' not in content:
         return read_yaml(path), {}
     search = content.pop('search')

@@ -24,7 +24,7 @@ from motor_geo.pipeline.assemble import build_dataset, check_splits
 from motor_geo.pipeline.config import Config, write_yaml
 from motor_geo.utils.cache import fingerprint
 from motor_geo.utils.errors import ConfigError
-from motor_geo.utils.files import atomic_write, locked, writing
+from motor_geo.utils.files import atomic_write, locked, read_json, writing
 
 NEEDS = 'A search with ranges needs Optuna: pip install "motor-geo[sweep]"'
 
@@ -58,7 +58,7 @@ class Sweep:
         if self.grid is None:
             try:
                 import optuna  # noqa: F401
-            except ImportError as error:
+            except ModuleNotFoundError as error:
                 raise ImportError(NEEDS) from error
 
         self.queue = RunQueue(out)
@@ -87,8 +87,7 @@ class Sweep:
         if not osp.exists(path):
             return default
         try:
-            with open(path) as file:
-                content = json.load(file)
+            content = read_json(path)
             return {key: content[key] for key in default}
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"'{path}' is damaged; delete it and start anew") from error

@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
 from motor_geo.experiments.significance import Paired, paired_tests
+from motor_geo.utils.arrays import load_npz
 from motor_geo.utils.files import atomic_write
 
 Label = tuple[str, ...]
@@ -117,17 +117,17 @@ def load_user_values(
         ValueError: If the file holds something else; the message names it.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            head: dict[str, Any] = json.loads(str(file['head']))
-            values = {
-                tuple(method['label']): {
-                    'user': file[f'user-{method["user"]}'],
-                    **{key: file[f'{i}-{key}'] for key in method['metrics']},
-                }
-                for i, method in enumerate(head['methods'])
+        file = load_npz(path)
+        head: dict[str, Any] = json.loads(str(file['head']))
+        values = {
+            tuple(method['label']): {
+                'user': file[f'user-{method["user"]}'],
+                **{key: file[f'{i}-{key}'] for key in method['metrics']},
             }
-            index, value = head['reference']
-    except (KeyError, TypeError, ValueError, BadZipFile) as error:
+            for i, method in enumerate(head['methods'])
+        }
+        index, value = head['reference']
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"'{path}': expected values of users beside a report") from error
     return values, (index, value)
 

@@ -42,6 +42,7 @@ from motor_geo.pipeline.flags import (
     merge,
     parse_flags,
     read_yaml,
+    shown,
 )
 from motor_geo.utils.errors import ConfigError, one_line, suggest
 from motor_geo.utils.files import atomic_write
@@ -119,6 +120,8 @@ DERIVED = {
     },
     'evaluator': {'targets', 'train_edge_index', 'num_items', 'exclude', 'seed'},
 }
+#: More end in a segmentation fault of OpenMP.
+MOST_THREADS = 1024
 #: The same for item encoders that have a name, which settles them.
 NAMED = {'id': {'xavier'}, **dict.fromkeys(MODES, {'mode'})}
 
@@ -397,6 +400,8 @@ def _check_general(options: Config) -> Config:
         raise ConfigError(f'seed: expected 0 or more, below 2^63, got {out["seed"]}')
     if out['threads'] is not None and out['threads'] < 1:
         raise ConfigError(f'threads: expected at least 1, got {out["threads"]}')
+    if out['threads'] is not None and out['threads'] > MOST_THREADS:
+        raise ConfigError(f'threads: expected at most {MOST_THREADS}, got {out["threads"]}')
     return out
 
 
@@ -409,7 +414,7 @@ def _convert(key: str, kind: Any, value: Any) -> Any:
     try:
         return parser.parse_object({'value': value}).value
     except Exception as error:
-        raise ConfigError(f'{key}: expected {spell(kind)}, got {value!r}') from error
+        raise ConfigError(f'{key}: expected {spell(kind)}, got {shown(value)}') from error
 
 
 def spell(kind: Any) -> str:

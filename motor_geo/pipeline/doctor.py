@@ -55,8 +55,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def command(clear: bool) -> int:
     r"""Clears the cache, or prints what there is."""
     if clear:
+        from motor_geo.utils.files import remove_temporary
+
         paths = cache_entries()
         size = sum(map(osp.getsize, paths))
+        with suppress(FileNotFoundError):
+            remove_temporary(cache_folder())
         for path in paths:
             with suppress(FileNotFoundError):  # Another process clears it, too.
                 os.remove(path)

@@ -2,14 +2,15 @@ r"""What finished runs leave behind, to set them side by side."""
 
 from __future__ import annotations
 
-import json
 import os.path as osp
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from motor_geo.pipeline.flags import Config, flatten, read_yaml
+from motor_geo.utils.arrays import load_npz
 from motor_geo.utils.errors import ConfigError
+from motor_geo.utils.files import read_json
 
 
 class FinishedRun(NamedTuple):
@@ -36,12 +37,11 @@ def read_result(folder: str) -> dict[str, Any] | None:
         ConfigError: If the file is damaged.
     """
     path = osp.join(folder, 'result.json')
-    try:
-        with open(path) as file:
-            result = json.load(file)
-        result['val'], result['test'], result['seconds']
-    except FileNotFoundError:
+    if not osp.lexists(path):
         return None
+    try:
+        result = read_json(path)
+        result['val'], result['test'], result['seconds']
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"'{path}' is damaged: expected the result of a run; delete it to evaluate anew"
@@ -62,8 +62,7 @@ def read_finished(folder: str) -> FinishedRun:
     path = osp.join(folder, 'per_user.npz')
     try:
         if osp.exists(path):
-            with np.load(path, allow_pickle=False) as file:
-                values = dict(file)
+            values = load_npz(path, 'the metrics of every user')
             values['user'], values['ptr'], values['item']
         result['hashes']['data'], result['data'], result['seed'], result['model']
     except Exception as error:

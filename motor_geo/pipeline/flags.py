@@ -13,9 +13,8 @@ from glob import glob
 from itertools import takewhile
 from typing import Any
 
-import yaml
-
-from motor_geo.utils.errors import ConfigError, one_line, suggest
+from motor_geo.utils.errors import ConfigError, suggest
+from motor_geo.utils.safe_yaml import load_yaml
 
 #: Sections with a choice of classes, and what is chosen by default.
 CHOICES = {'data': 'synthetic', 'model': 'LightGCN', 'items': 'recommended', 'loss': 'published'}
@@ -132,21 +131,15 @@ def read_yaml(path: str) -> Config:
     Raises:
         ConfigError: If the file is missing or not a mapping of options.
     """
-    try:
-        with open(path, encoding='utf-8') as file:
-            content = yaml.safe_load(file)
-    except OSError as error:
-        raise ConfigError(f"'{path}' cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, 'problem_mark', None)
-        place = '' if mark is None else f', line {mark.line + 1}, column {mark.column + 1}'
-        problem = getattr(error, 'problem', None) or one_line(error)
-        raise ConfigError(f"'{path}'{place}: not valid YAML ({problem})") from error
+    content = load_yaml(path)
     if not isinstance(content, dict):
-        raise ConfigError(
-            f"'{path}': expected a mapping of options, got {textwrap.shorten(repr(content), 60)}"
-        )
+        raise ConfigError(f"'{path}': expected a mapping of options, got {shown(content)}")
     return expand(content, f"'{path}'")
+
+
+def shown(value: Any) -> str:
+    r"""A value in a message."""
+    return textwrap.shorten(repr(value), 60)
 
 
 def expand(content: Mapping[str, Any], where: str = 'configuration') -> Config:
@@ -167,7 +160,7 @@ def expand(content: Mapping[str, Any], where: str = 'configuration') -> Config:
             options = {str(option): entry for option, entry in value.items()}
             config.setdefault(key, {}).update(options)
         elif key in SECTIONS:
-            raise ConfigError(f"{where}: '{key}' must be a mapping of options (got {value!r})")
+            raise ConfigError(f"{where}: '{key}' must be a mapping of options (got {shown(value)})")
         else:
             _insert(config, SHORT.get(str(key), str(key)).split('.'), value, where)
     return config

@@ -2,12 +2,12 @@ r"""What the folder of a run holds."""
 
 from __future__ import annotations
 
-import json
 import os.path as osp
 import sys
 import warnings
 from typing import Any, NamedTuple
 
+from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from motor_geo.data import OPQTokenizer, RecommendationDataset
@@ -24,6 +24,7 @@ from motor_geo.pipeline.config import RunConfig
 from motor_geo.pipeline.flags import CHOICES, read_yaml
 from motor_geo.utils.cache import fingerprint
 from motor_geo.utils.errors import ConfigError
+from motor_geo.utils.files import read_json
 
 #: What a run was trained on, in short.
 DATA = 'data.json'
@@ -213,22 +214,47 @@ def _spell(widths: dict[str, int]) -> str:
 def _read_json(path: str) -> dict[str, Any] | None:
     r"""The content of a file, if there is one that is not damaged."""
     try:
-        with open(path) as file:
-            content = json.load(file)
+        content = read_json(path)
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None
 
 
-def load_weights(assembly: Assembly, folder: str) -> None:
-    r"""Puts the best weights of a run into its model."""
+def load_weights(assembly: Assembly, folder: str, epoch: int | None = None) -> None:
+    r"""Puts the best weights of a run into its model.
+
+    Args:
+        assembly: The objects of the run.
+        folder: Its folder.
+        epoch: The epoch that they should be of. By default, that of the
+            result, if there is one, and a warning tells if they are not.
+
+    Raises:
+        ValueError: If the weights are damaged, or of another model or epoch.
+    """
     state = load_checkpoint(
         osp.join(folder, 'best.pt'),
         model=type(assembly.model).__name__,
         fingerprint=assembly.hashes['run'],
         map_location=assembly.device,
     )
-    weights, expected = state['model'], assembly.model.state_dict()
+    path = osp.join(folder, 'best.pt')
+    weights, expected = state.get('model'), assembly.model.state_dict()
+    if not isinstance(weights, dict) or not all(isinstance(w, Tensor) for w in weights.values()):
+        raise ValueError(f"'{path}' is damaged: expected the weights of a model")
+    found_epoch = state.get('epoch')
+    if epoch is not None and found_epoch != epoch:
+        raise ConfigError(
+            f"'{path}' holds the weights of epoch {found_epoch}, but the best finished epoch is "
+            f'{epoch}: training was interrupted there; train for at least {found_epoch} epochs'
+        )
+    result = (None if epoch is not None else _read_json(osp.join(folder, 'result.json'))) or {}
+    if result.get('best_epoch', found_epoch) != found_epoch:
+        warnings.warn(
+            f"'{path}' holds the weights of epoch {found_epoch}, and 'result.json' the metrics of "
+            f'epoch {result["best_epoch"]}: training has gone on since',
+            stacklevel=3,
+        )
     found = [
         *(f'missing {key}' for key in expected if key not in weights),
         *(f'unknown {key}' for key in weights if key not in expected),
@@ -246,6 +272,16 @@ def load_weights(assembly: Assembly, folder: str) -> None:
         )
     assembly.model.load_state_dict(weights)
     assembly.model.eval()
+
+
+def begun_tokenizer(folder: str, expected: OPQTokenizer | None) -> OPQTokenizer | None:
+    r"""The tokenizer that a run which was interrupted began with, if there is
+    one.
+    """
+    names = ('last.pt', 'tokenizer.pt')
+    if expected is None or not all(osp.lexists(osp.join(folder, name)) for name in names):
+        return None
+    return load_tokenizer(folder, expected)
 
 
 def load_tokenizer(folder: str, expected: OPQTokenizer) -> OPQTokenizer:

@@ -35,6 +35,7 @@ from motor_geo.pipeline.flags import UNHASHED, flatten, read_yaml
 from motor_geo.pipeline.folder import (
     DATA,
     PLACES,
+    begun_tokenizer,
     check_data,
     check_sources,
     describe_data,
@@ -44,7 +45,14 @@ from motor_geo.pipeline.folder import (
 from motor_geo.pipeline.loggers import build_loggers, closing_all
 from motor_geo.typing import ITEM, RATES, Embeddings, EvalTargets
 from motor_geo.utils.errors import ConfigError
-from motor_geo.utils.files import atomic_write, check_writable, locked, remove_temporary, writing
+from motor_geo.utils.files import (
+    atomic_write,
+    check_writable,
+    locked,
+    read_json,
+    remove_temporary,
+    writing,
+)
 
 LOG = logging.getLogger(__name__)
 #: Test metrics of every user, and those of unseen items.
@@ -102,7 +110,7 @@ def run(
     with ExitStack() as stack, closing_all(loggers):
         if osp.isdir(out):
             hold_folder(stack, out)
-        assembly.add_tokens()
+        assembly.add_tokens(begun_tokenizer(out, assembly.tokenizer))
         trainer.data = assembly.data
         hold_folder(stack, out)
         check_folder(config, out)  # Another process may have been faster.
@@ -126,7 +134,7 @@ def train(
     r"""Trains, evaluates the best weights, and writes the result."""
     claim_folder(assembly, out)
     fit = trainer.fit()
-    load_weights(assembly, out)
+    load_weights(assembly, out, fit.best_epoch)
     measured = popularity = None
     if test is not None:
         with torch.no_grad():
@@ -352,11 +360,10 @@ def claim_folder(assembly: Assembly, out: str) -> None:
 def read_result(out: str, run: str, config: RunConfig) -> dict[str, Any] | None:
     r"""The result of a finished run, unless more epochs are wanted now."""
     path = osp.join(out, 'result.json')
-    if not osp.exists(path):
+    if not osp.lexists(path):
         return None
     try:
-        with open(path) as file:
-            result = json.load(file)
+        result = read_json(path)
         found, epochs, best_epoch = result['hashes']['run'], result['epochs'], result['best_epoch']
         stopped = epochs - best_epoch > config.trainer['patience']
     except (ValueError, KeyError, TypeError) as error:

@@ -183,7 +183,7 @@ def read_rows(path: str) -> Iterator[dict[str, Any]]:
         for i, line in enumerate(file, start=1):
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise ValueError(f"'{path}', line {i}: expected JSON ({error})") from error
             if not isinstance(row, dict):
                 raise ValueError(f"'{path}', line {i}: expected an object, got {line.strip()}")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import os.path as osp
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
-import torch
 import torch_geometric
 from torch import Tensor
 
-from motor_geo.utils.files import atomic_write
+from motor_geo.utils.saved import load, save
 
 
 def fingerprint(*parts: Any) -> str:
@@ -53,26 +53,31 @@ def cache_dir() -> str:
     return osp.join(torch_geometric.get_home_dir(), 'motor_geo')
 
 
-def cached(kind: str, key: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+def cached(
+    kind: str,
+    key: str,
+    compute: Callable[[], dict[str, Tensor]],
+    fits: Callable[[dict[str, Tensor]], bool] = lambda state: True,
+) -> dict[str, Tensor]:
     r"""Returns the tensors stored under :obj:`key`, or computes and stores
-    them. An unreadable entry is computed anew; a folder that cannot be
-    written to disables the cache.
+    them. An entry that is damaged, or that belongs to another key, is computed
+    anew; a folder that cannot be written to disables the cache.
 
     Args:
         kind: Readable prefix of the file name.
         key: :meth:`fingerprint` of everything the result depends on.
         compute: Called without arguments on a miss.
+        fits: Whether what is stored has the form of a result; an error says no.
     """
-    path = osp.join(cache_dir(), f'{kind}-{key}.pt')
+    name = f'{kind}-{key}'
+    path = osp.join(cache_dir(), f'{name}.pt')
     if osp.exists(path):
-        try:
-            return torch.load(path, weights_only=True)
-        except Exception:  # Truncated or foreign: replaced below.
-            pass
+        with suppress(Exception):  # Damaged or foreign: replaced below.
+            content = load(path, 'an entry of the cache')
+            if content['name'] == name and fits(content['tensors']):
+                return content['tensors']
     result = compute()
-    try:
-        with atomic_write(path) as temporary:
-            torch.save(result, temporary)
-    except (OSError, RuntimeError):  # PyTorch reports a full disk as the latter.
-        pass
+    # PyTorch reports some errors of files as the latter.
+    with suppress(OSError, RuntimeError):
+        save({'name': name, 'tensors': result}, path)
     return result

@@ -6,6 +6,7 @@ import difflib
 import io
 import logging
 import os
+import re
 import select
 import sys
 import warnings
@@ -118,9 +119,29 @@ def run_command(command: Callable[[], int], interrupted: str = 'interrupted') ->
         except (ValueError, OSError, FloatingPointError, ImportError) as error:
             print(f'error: {one_line(error)}', file=sys.stderr)
             return 2
+        except (MemoryError, RuntimeError) as error:
+            text = out_of_memory(error)
+            if text is None:
+                raise
+            print(f'error: {text}', file=sys.stderr)
+            return 2
         except KeyboardInterrupt:
             print(f'\n{interrupted}')
             return 130
+
+
+def out_of_memory(error: BaseException) -> str | None:
+    r"""The sentence about an error, if it says that there is not enough memory."""
+    text = one_line(error)
+    if isinstance(error, MemoryError):
+        return f'out of memory: {text}' if text else 'out of memory'
+    if not ('allocate memory' in text or 'out of memory' in text or 'bad_alloc' in text):
+        return None
+    found = re.search(r'tried to allocate (\d+) bytes|[Tt]ried to allocate ([\d.]+ [KMGT]iB)', text)
+    if found is None:
+        return 'out of memory'
+    size = found[2] or f'{int(found[1]) / 1e9:.1f} GB'
+    return f'out of memory: {size} were asked for at once'
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

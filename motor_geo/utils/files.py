@@ -1,36 +1,117 @@
-r"""Writing without leaving halves behind, locks of folders, and checked
-matrices.
+r"""Reading files that may be anything, writing without leaving halves behind,
+and locks of folders.
 """
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import os.path as osp
+import platform
+import shutil
+import stat
 import tempfile
+import time
 import warnings
+import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
 
-import numpy as np
 from filelock import FileLock, Timeout
 
 from motor_geo.utils.errors import ConfigError, one_line
 
+
+def _processes() -> str:
+    r"""Names what numbers processes here, if anything does."""
+    try:
+        return os.readlink('/proc/self/ns/pid')
+    except OSError:
+        return ''
+
+
 TEMPORARY = '.tmp-'
 #: What systems without locks say, such as some network file systems.
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+#: Tells where the number of a process means that process: this machine, or this container.
+HOST = f'{zlib.crc32((platform.node() + _processes()).encode()):08x}'
+DAY = 86_400
+_OWN: set[str] = set()  # Temporary files that this process is writing.
+_SWEPT: set[str] = set()  # Folders that it has looked for left ones.
+
+
+def check_file(path: str, expected: str) -> None:
+    r"""Checks that a file can be read to its end: that it is there, and neither
+    a folder nor a pipe that nobody may ever write to.
+
+    Args:
+        path: The file.
+        expected: What it should be, for the message.
+
+    Raises:
+        OSError: If not.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        if osp.islink(path):
+            raise FileNotFoundError(
+                f"'{path}' is a link to '{os.readlink(path)}', which does not exist; expected "
+                f'{expected}'
+            ) from None
+        raise FileNotFoundError(f"'{path}' does not exist (expected {expected})") from None
+    except OSError as error:
+        raise OSError(f"'{path}' cannot be read: {error.strerror}") from error
+    if not stat.S_ISREG(mode):
+        kind = 'a folder' if stat.S_ISDIR(mode) else 'a pipe or a device'
+        raise FileNotFoundError(f"'{path}' is {kind}; expected {expected}")
+
+
+def read_json(path: str) -> Any:
+    r"""The content of a file of JSON.
+
+    Raises:
+        OSError: If it is missing, or no file that can be read.
+        ValueError: If it is no JSON.
+    """
+    check_file(path, 'a file of JSON')
+    with open(path, encoding='utf-8') as file:
+        try:
+            return json.load(file)
+        except RecursionError as error:
+            raise ValueError('it is nested too deep') from error
+
+
+def temporary_prefix() -> str:
+    r"""How names of temporary files of this process begin."""
+    return f'{TEMPORARY}{os.getpid()}-{HOST}-'
 
 
 def remove_temporary(folder: str) -> None:
     r"""Removes what an :meth:`atomic_write` that was killed left in a folder.
-    Files that another process is writing stay.
+    What another process is writing stays, and so does for a day what a process
+    of another machine wrote, of which nothing is known.
     """
     for name in os.listdir(folder):
-        if name.startswith(TEMPORARY):
-            process = name.removeprefix(TEMPORARY).partition('-')[0]
-            if not (process.isdecimal() and _is_alive(int(process))):
-                os.remove(osp.join(folder, name))
+        if not name.startswith(TEMPORARY):
+            continue
+        path = osp.join(folder, name)
+        process, _, rest = name.removeprefix(TEMPORARY).partition('-')
+        host, found, _ = rest.partition('-')
+        with suppress(OSError):  # Another process removes it, too.
+            if path in _OWN:
+                continue
+            if found and len(host) == 8 and host != HOST:
+                if time.time() - os.stat(path).st_mtime < DAY:
+                    continue
+            elif process.isdecimal() and _is_alive(int(process)):
+                continue
+            if osp.isdir(path) and not osp.islink(path):
+                shutil.rmtree(path)
+            else:
+                os.remove(path)
 
 
 def _is_alive(process: int) -> bool:
@@ -50,27 +131,68 @@ def _is_alive(process: int) -> bool:
 def atomic_write(path: str) -> Iterator[str]:
     r"""Yields a temporary path in the folder of :obj:`path` and renames it to
     :obj:`path` when the block ends without an exception; otherwise removes
-    it.
+    it. The content is on the disk before the name is, so that a loss of power
+    leaves the old file or the new one. What killed processes left in the
+    folder is removed.
 
     Raises:
         OSError: If the folder cannot be written to, or the disk is full.
     """
     folder = osp.dirname(osp.abspath(path))
     os.makedirs(folder, exist_ok=True)
+    if folder not in _SWEPT:
+        _SWEPT.add(folder)
+        with suppress(OSError):
+            remove_temporary(folder)
     suffix = osp.splitext(path)[1]  # `np.save` appends one that is missing.
-    prefix = f'{TEMPORARY}{os.getpid()}-'
-    handle, temporary = tempfile.mkstemp(suffix=suffix, prefix=prefix, dir=folder)
+    handle, temporary = tempfile.mkstemp(suffix=suffix, prefix=temporary_prefix(), dir=folder)
     os.close(handle)
+    _OWN.add(temporary)
     try:
         yield temporary
         mask = os.umask(0)
         os.umask(mask)
         os.chmod(temporary, 0o666 & ~mask)  # `mkstemp` makes private files.
+        _flush(temporary, os.O_RDWR)
         os.replace(temporary, path)
+        _flush(folder, os.O_RDONLY)
     except BaseException:
         if osp.exists(temporary):
             os.remove(temporary)
         raise
+    finally:
+        _OWN.discard(temporary)
+
+
+def _flush(path: str, flags: int) -> None:
+    r"""Waits until a file or a folder is on the disk."""
+    if os.name != 'posix':  # Folders cannot be opened elsewhere.
+        return
+    handle = os.open(path, flags)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, *NO_LOCKS):  # A file system that cannot.
+            raise
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def temporary_folder(folder: str) -> Iterator[str]:
+    r"""Yields a new folder in a folder, which is removed in the end unless it
+    was renamed.
+    """
+    os.makedirs(folder, exist_ok=True)
+    with suppress(OSError):
+        remove_temporary(folder)
+    path = tempfile.mkdtemp(prefix=temporary_prefix(), dir=folder)
+    _OWN.add(path)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        _OWN.discard(path)
 
 
 @contextmanager
@@ -92,69 +214,16 @@ def locked(folder: str, wait: bool = False) -> Iterator[bool]:
             stack.enter_context(lock.acquire(blocking=wait))
         except Timeout:
             held = False
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
+        except (OSError, NotImplementedError) as error:  # The latter before filelock 3.20.
+            if isinstance(error, OSError) and error.errno not in NO_LOCKS:
                 raise
+            reason = getattr(error, 'strerror', None) or 'flock is missing'
             warnings.warn(
-                f"The file system of '{folder}' has no locks ({error.strerror}): let one process "
-                'at a time work there',
+                f"The file system of '{folder}' has no locks ({reason}): let one process at a time "
+                'work there',
                 stacklevel=2,
             )
         yield held
-
-
-def load_array(
-    path: str, num_rows: int | None = None, mmap: bool = False, finite: bool = True
-) -> np.ndarray:
-    r"""Loads a feature matrix from a :obj:`.npy` file and checks it.
-
-    Args:
-        path: The file.
-        num_rows: Expected number of rows, if known.
-        mmap: If set to :obj:`True`, the file stays on disk.
-        finite: If set to :obj:`False`, NaN and infinite values are let through.
-
-    Raises:
-        FileNotFoundError: If the file is missing.
-        ValueError: If it is not a two-dimensional numeric :obj:`.npy`, has
-            another number of rows, or holds NaN or infinite values; the
-            message names the file and the first bad row.
-    """
-    if not osp.isfile(path):
-        raise FileNotFoundError(f"'{path}' does not exist (expected a .npy feature matrix)")
-    try:
-        array = np.load(path, allow_pickle=False, mmap_mode='r' if mmap else None)
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(
-            f"'{path}' cannot be read as a numeric .npy file without pickled objects: {error}"
-        ) from error
-    if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind not in 'fiu':
-        found = (
-            f'{array.ndim} dimensions of {array.dtype}'
-            if isinstance(array, np.ndarray)
-            else 'an archive'
-        )
-        raise ValueError(f"'{path}': expected a numeric matrix [items, width], got {found}")
-    if num_rows is not None and array.shape[0] != num_rows:
-        raise ValueError(f"'{path}': expected {num_rows} rows (one per item), got {array.shape[0]}")
-    if array.shape[1] == 0:
-        raise ValueError(f"'{path}': expected at least one column, got none")
-    if finite:
-        check_finite(array, f"'{path}'")
-    return array
-
-
-def check_finite(array: np.ndarray, name: str, block: int = 65_536) -> None:
-    r"""Raises a :class:`ValueError` that names the first row of
-    :obj:`array` with a NaN or infinite value.
-    """
-    for start in range(0, array.shape[0], block):
-        bad = ~np.isfinite(array[start : start + block]).all(axis=1)
-        if bad.any():
-            row = start + int(bad.argmax())
-            raise ValueError(
-                f'{name}: row {row} holds NaN or infinite values; expected finite numbers'
-            )
 
 
 def check_writable(folder: str) -> None:

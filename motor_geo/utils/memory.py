@@ -34,6 +34,14 @@ def keep_freed_memory() -> bool:
     return all(mallopt(option, value) == 1 for option, value in options)
 
 
+def physical_memory() -> int:
+    r"""Bytes of memory of this machine, or a terabyte where it does not tell."""
+    try:
+        return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    except (AttributeError, ValueError, OSError):
+        return 2**40
+
+
 def tune_process() -> None:
     r"""What a command does before it imports PyTorch: large tensors get huge
     pages, which are twice as fast where rows are read in random order (PyTorch

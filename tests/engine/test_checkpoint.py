@@ -126,8 +126,7 @@ def test_checkpoint_interrupted_keeps_the_old_file(tmp_path, monkeypatch):
     save_checkpoint(path, {'epoch': 1}, model='BPR', fingerprint='abc')
 
     def interrupted(content, file):
-        with open(file, 'wb') as handle:
-            handle.write(b'half')
+        file.write(b'half')
         raise KeyboardInterrupt
 
     monkeypatch.setattr(torch, 'save', interrupted)

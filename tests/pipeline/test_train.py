@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from motor_geo.pipeline.assemble import assemble
 from motor_geo.pipeline.folder import load_run, read_config
-from motor_geo.pipeline.train import run
+from motor_geo.pipeline.train import build_evaluator, run
 from motor_geo.run import table
 from motor_geo.utils.errors import ConfigError
+from motor_geo.utils.files import HOST
 from tests.pipeline.shop import NUM_ITEMS, NUM_USERS, SMALL, make_shop
+from tests.utils.test_saved import flip
 
 ROOT = osp.dirname(osp.dirname(osp.dirname(__file__)))
 
@@ -39,9 +42,10 @@ def test_two_processes_do_not_share_a_folder(tmp_path):
         while not (out / 'metrics.jsonl').exists():
             assert first.poll() is None
             time.sleep(0.01)
-        mine = out / f'.tmp-{first.pid}-abc.pt'
+        mine = out / f'.tmp-{first.pid}-{HOST}-abc.pt'
         mine.write_bytes(b'of the first')
-        second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        # Without a lock, it would train for hours.
+        second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
         assert (second.returncode, second.stderr) == (
             2,
             f"error: '{out}' is in use by another process\n",
@@ -159,6 +163,84 @@ def test_home_folder(tmp_path, monkeypatch):
     start('~/shop', '~/runs/a')
     assert (tmp_path / 'runs' / 'a' / 'result.json').exists() and '~' not in os.listdir(tmp_path)
     assert load_run('~/runs/a', data='~/shop').config.out == str(tmp_path / 'runs' / 'a')
+
+
+def edit(path, **changes):
+    r"""Changes the state of a checkpoint."""
+    content = torch.load(path, weights_only=True)
+    content['state'].update(changes)
+    torch.save(content, path)
+
+
+def test_what_is_tested_are_the_weights_of_the_best_epoch(tmp_path):
+    shop, out = make_shop(tmp_path / 'shop'), tmp_path / 'out'
+    trainer = {'epochs': 8, 'batch_size': 8, 'lr': 0.3, 'metric': 'recall@5'}
+    result = start(shop, out, trainer=trainer, evaluator={'ks': [2, 5, 10]})
+    assert result['best_epoch'] < result['epochs']
+    loaded = load_run(str(out))
+    test = build_evaluator(assemble(loaded.config, loaded.dataset), 'test')
+    found = {}
+    for name in ('best.pt', 'last.pt'):
+        state = torch.load(out / name, weights_only=True)['state']
+        loaded.model.load_state_dict(state['model'])
+        with torch.no_grad():
+            found[name] = test.evaluate(loaded.model(loaded.data)).metrics
+    assert found['best.pt'] == result['test'] != found['last.pt']
+
+
+def test_weights_of_another_epoch_are_refused(tmp_path):
+    shop, out = make_shop(tmp_path / 'shop'), tmp_path / 'out'
+    result = start(shop, out)
+    edit(out / 'best.pt', epoch=result['best_epoch'] + 1)
+    with pytest.warns(UserWarning, match=r'best.pt. holds the weights of epoch .* has gone on'):
+        load_run(str(out))
+    (out / 'result.json').unlink()
+    with pytest.raises(ConfigError, match=r'best.pt. holds the weights of epoch \d, but the best'):
+        start(shop, out)
+
+
+def test_a_run_goes_on_with_the_tokens_that_it_began_with(tmp_path):
+    shop, out, whole = make_shop(tmp_path / 'shop'), tmp_path / 'out', tmp_path / 'whole'
+    start(shop, out, trainer={'epochs': 2})
+    expected = start(shop, whole, trainer={'epochs': 4})
+    (out / 'result.json').unlink()
+
+    # The codebooks of before are taken, whatever would be fitted today.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('motor_geo.data.transforms.opq_tokenizer.fit_quantizer', None)
+        result = start(shop, out, trainer={'epochs': 4})
+    assert (result['hashes'], result['test']) == (expected['hashes'], expected['test'])
+
+    # Others are refused.
+    (out / 'result.json').unlink()
+    other = start(shop, tmp_path / 'other', tokenizer={'seed': 1})
+    assert other['hashes']['tokens'] != result['hashes']['tokens']
+    (tmp_path / 'other' / 'tokenizer.pt').rename(out / 'tokenizer.pt')
+    with pytest.raises(ValueError, match=r"last.pt' was trained with other tokens than those"):
+        start(shop, out, trainer={'epochs': 6})
+
+
+def test_other_item_graphs_are_refused(tmp_path):
+    shop, out = make_shop(tmp_path / 'shop'), tmp_path / 'out'
+    freedom = {'model': {'name': 'FREEDOM', 'channels': 8}, 'items': {'name': 'id'}}
+    start(shop, out, **freedom)
+    (out / 'result.json').unlink()
+    state = torch.load(out / 'last.pt', weights_only=True)['state']
+    edit(out / 'last.pt', inputs={**state['inputs'], 'graphs': 'of before'})
+    with pytest.raises(ValueError, match=r"last.pt' was trained with other graphs than those"):
+        start(shop, out, **freedom, trainer={'epochs': 3})
+    content = torch.load(out / 'last.pt', weights_only=True)
+    del content['state']['inputs']  # As versions of before left it.
+    torch.save(content, out / 'last.pt')
+    assert start(shop, out, **freedom, trainer={'epochs': 3})['epochs'] == 3
+
+
+def test_rotten_weights_are_refused(tmp_path):
+    shop, out = make_shop(tmp_path / 'shop'), tmp_path / 'out'
+    start(shop, out)
+    flip(out / 'best.pt')
+    with pytest.raises(ValueError, match=r"best.pt' cannot be read as a checkpoint: .* damaged"):
+        load_run(str(out))
 
 
 FITTED = {'threads': 1, 'device': 'cpu', 'trainer': {'epochs': 4, 'progress': False}}

@@ -114,3 +114,36 @@ def test_cached_failure_is_not_stored(home):
 def test_hash_is_sha256():
     digest = hashlib.sha256(b'list1int:1;').hexdigest()[:16]
     assert fingerprint(1) == digest  # Caches survive an upgrade.
+
+
+def test_rotten_and_foreign_entries_are_computed_anew(home):
+    def entry(name):
+        return os.path.join(cache_dir(), f'token-{name}.pt')
+
+    for name, value in (('abc', 1.0), ('def', 2.0)):
+        cached('token', name, lambda value=value: {'x': torch.full((1000,), value)})
+    with open(entry('abc'), 'rb') as file:
+        whole = file.read()
+    at = whole.index(torch.full((1000,), 1.0).numpy().tobytes()) + 1000
+    rotten = whole[:at] + bytes([whole[at] ^ 64]) + whole[at + 1 :]
+    with open(entry('def'), 'rb') as file:
+        other = file.read()
+    for content in (rotten, other):  # A bit has flipped, files have changed names.
+        with open(entry('abc'), 'wb') as file:
+            file.write(content)
+        assert cached('token', 'abc', lambda: {'x': torch.zeros(1)})['x'].tolist() == [0]
+        os.remove(entry('abc'))
+    torch.save({'x': torch.ones(3)}, entry('abc'))  # As versions of before left it.
+    assert cached('token', 'abc', lambda: {'x': torch.zeros(1)})['x'].tolist() == [0]
+
+
+@pytest.mark.parametrize('answer', [False, KeyError('x')])
+def test_entries_that_do_not_fit_are_computed_anew(home, answer):
+    def fits(state):
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    cached('token', 'abc', lambda: {'x': torch.ones(1)})
+    assert cached('token', 'abc', lambda: {'x': torch.zeros(1)}, fits)['x'].tolist() == [0]
+    assert cached('token', 'abc', dict, lambda state: len(state['x']) == 1)['x'].tolist() == [0]

@@ -86,3 +86,41 @@ def test_another_pipe_that_breaks_is_an_error(capsys):
 def test_suggestions_are_near():
     assert suggest('pacience', ['patience', 'epochs']) == "; did you mean 'patience'?"
     assert suggest('x', ['b', 'a']) == '; known are a, b'
+
+
+@pytest.mark.parametrize(
+    ('error', 'text'),
+    [
+        (MemoryError(), 'out of memory'),
+        (
+            MemoryError("'x.npy' does not fit into memory (9.0 GB)"),
+            "out of memory: 'x.npy' does not fit into memory (9.0 GB)",
+        ),
+        (
+            RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate "
+                'memory: you tried to allocate 800000000000 bytes. Error code 12'
+            ),
+            'out of memory: 800.0 GB were asked for at once',
+        ),
+        (
+            RuntimeError('CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has'),
+            'out of memory: 2.00 GiB were asked for at once',
+        ),
+        (RuntimeError('std::bad_alloc'), 'out of memory'),
+    ],
+)
+def test_no_memory_is_one_sentence(capsys, error, text):
+    def command():
+        raise error
+
+    assert run_command(command) == 2
+    assert capsys.readouterr().err == f'error: {text}\n'
+
+
+def test_other_errors_of_pytorch_are_not_swallowed():
+    def command():
+        raise RuntimeError('mat1 and mat2 shapes cannot be multiplied')
+
+    with pytest.raises(RuntimeError, match='mat1'):
+        run_command(command)

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
-from motor_geo.utils.files import atomic_write, check_finite, load_array, locked, remove_temporary
+from motor_geo.utils.arrays import check_finite, load_array
+from motor_geo.utils.files import (
+    HOST,
+    atomic_write,
+    locked,
+    read_json,
+    remove_temporary,
+    temporary_folder,
+)
 
 
 def test_atomic_write(tmp_path):
@@ -107,7 +115,7 @@ def test_load_array_errors(tmp_path):
             load_array(str(path))
     with open(path, 'wb') as file:
         np.savez(file, x=np.ones((2, 2)))
-    with pytest.raises(ValueError, match='got an archive'):
+    with pytest.raises(ValueError, match='it is an archive'):
         load_array(str(path))
 
 
@@ -157,11 +165,79 @@ def test_a_lock_has_one_holder_and_ends_with_it(tmp_path):
     assert other('') == ('True', 0)
 
 
-@pytest.mark.parametrize('code', [errno.EOPNOTSUPP, errno.ENOLCK])
+@pytest.mark.parametrize('code', [errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS, None])
 def test_file_systems_without_locks(tmp_path, monkeypatch, code):
     def acquire(*args, **kwargs):
-        raise OSError(code, os.strerror(code))
+        raise NotImplementedError if code is None else OSError(code, os.strerror(code))
 
     monkeypatch.setattr(FileLock, 'acquire', acquire)
     with pytest.warns(UserWarning, match='has no locks'), locked(str(tmp_path)) as held:
         assert held
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='processes of POSIX')
+def test_what_killed_processes_left_is_removed_by_the_next_writing(tmp_path):
+    other = f'{(int(HOST, 16) + 1) % 2**32:08x}'
+    with subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE) as process:
+        live = f'.tmp-{process.pid}-{HOST}-a.pt'
+        left = [f'.tmp-{pid}-{HOST}-a.pt' for pid in (os.getpid(), 2**40)]
+        # A process of another machine may live, unless it has been silent for long.
+        far, old = f'.tmp-7-{other}-a.pt', f'.tmp-7-{other}-b.pt'
+        for name in (live, *left, far, old):
+            (tmp_path / name).write_text('')
+        (tmp_path / f'.tmp-{2**40}-{HOST}-folder').mkdir()
+        (tmp_path / f'.tmp-{2**40}-{HOST}-folder' / 'x').write_text('')
+        os.utime(tmp_path / old, (0, 0))
+        with atomic_write(str(tmp_path / 'a')) as first, atomic_write(str(tmp_path / 'b')) as own:
+            assert sorted(os.listdir(tmp_path)) == sorted(
+                [live, far, os.path.basename(first), os.path.basename(own)]
+            )
+            remove_temporary(str(tmp_path))  # Of this process, too.
+            assert os.path.exists(first) and os.path.exists(own)
+        process.communicate(b'\n')
+    remove_temporary(str(tmp_path))
+    assert sorted(os.listdir(tmp_path)) == sorted(['a', 'b', far])
+
+
+def test_a_temporary_folder(tmp_path):
+    with temporary_folder(str(tmp_path / 'new')) as path:
+        (tmp_path / 'new' / os.path.basename(path) / 'x').write_text('')
+        remove_temporary(str(tmp_path / 'new'))
+        assert os.listdir(path) == ['x']
+    assert os.listdir(tmp_path / 'new') == []
+    with temporary_folder(str(tmp_path / 'new')) as path:
+        os.rename(path, tmp_path / 'new' / 'kept')
+    assert os.listdir(tmp_path / 'new') == ['kept']
+
+
+def test_content_is_on_the_disk_before_its_name(tmp_path, monkeypatch):
+    events = []
+    fsync, replace = os.fsync, os.replace
+
+    def flushed(handle):
+        events.append('folder' if stat.S_ISDIR(os.fstat(handle).st_mode) else 'file')
+        fsync(handle)
+
+    def named(*args):
+        events.append('name')
+        replace(*args)
+
+    monkeypatch.setattr(os, 'fsync', flushed)
+    monkeypatch.setattr(os, 'replace', named)
+    with atomic_write(str(tmp_path / 'a')) as path, open(path, 'w') as file:
+        file.write('x')
+    assert events == ['file', 'name', 'folder']
+
+
+def test_read_json(tmp_path):
+    path = tmp_path / 'a.json'
+    path.write_text('{"a": [1]}')
+    assert read_json(str(path)) == {'a': [1]}
+    for content in (b'', b'{', b'\xff', b'[' * 100_000, b'9' * 5000):
+        path.write_bytes(content)
+        with pytest.raises(ValueError):
+            read_json(str(path))
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(OSError, match='is a pipe'):
+        read_json(str(path))

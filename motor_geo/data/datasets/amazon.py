@@ -8,13 +8,12 @@ import os
 import os.path as osp
 import re
 import shutil
-import tempfile
 import warnings
 from collections.abc import Callable
 from http.client import HTTPException
 
 import numpy as np
-from torch_geometric.data import HeteroData, download_url
+from torch_geometric.data import HeteroData
 
 from motor_geo.data.datasets.amazon_raw import (
     clean,
@@ -30,8 +29,10 @@ from motor_geo.data.datasets.pre_transform import apply_once
 from motor_geo.data.datasets.split import SPLITS
 from motor_geo.data.datasets.subsample import core_mask
 from motor_geo.data.datasets.table import TableDataset
+from motor_geo.utils.arrays import load_array
 from motor_geo.utils.cache import fingerprint
-from motor_geo.utils.files import load_array
+from motor_geo.utils.download import download
+from motor_geo.utils.files import temporary_folder
 
 CATEGORIES = (
     'Amazon_Instant_Video Apps_for_Android Automotive Baby Beauty Books CDs_and_Vinyl '
@@ -167,7 +168,7 @@ class AmazonReviews(TableDataset):
             malformed, or no interaction is left.
     """
 
-    url = 'http://snap.stanford.edu/data/amazon/productGraph'
+    url = 'https://snap.stanford.edu/data/amazon/productGraph'
 
     def __init__(
         self,
@@ -271,22 +272,19 @@ class AmazonReviews(TableDataset):
     def _download(self, name: str) -> None:
         kind = 'image_features/categoryFiles' if name.endswith('.b') else 'categoryFiles'
         url = f'{self.url}/{kind}/{name}'
-        os.makedirs(self.raw_dir, exist_ok=True)
-        # A download that breaks off leaves nothing under the final name.
-        with tempfile.TemporaryDirectory(prefix='.tmp-', dir=self.raw_dir) as temporary:
-            try:
-                os.replace(download_url(url, temporary), osp.join(self.raw_dir, name))
-            except (OSError, HTTPException) as error:
-                missing = [
-                    ' or '.join(f"'{name}'" for name in names)
-                    for names in self._raw_files()
-                    if not any(osp.isfile(osp.join(self.raw_dir, name)) for name in names)
-                ]
-                raise FileNotFoundError(
-                    f"Downloading '{url}' failed ({error}); expected these files in the folder "
-                    f"'{self.raw_dir}': {', '.join(missing)}"
-                    f'{" (image=False does without images)" if self.image else ""}.'
-                ) from error
+        try:
+            download(url, osp.join(self.raw_dir, name))
+        except (OSError, HTTPException) as error:
+            missing = [
+                ' or '.join(f"'{name}'" for name in names)
+                for names in self._raw_files()
+                if not any(osp.isfile(osp.join(self.raw_dir, name)) for name in names)
+            ]
+            raise FileNotFoundError(
+                f"Downloading '{url}' failed ({error}); expected these files in the folder "
+                f"'{self.raw_dir}': {', '.join(missing)}"
+                f'{" (image=False does without images)" if self.image else ""}.'
+            ) from error
 
     def _process(self, folder: str, encode: Encoder | None, replace: bool) -> None:
         name = f'{self.category}_{self.core}core'
@@ -326,9 +324,7 @@ class AmazonReviews(TableDataset):
         if isinstance(encode, _Given):
             encode.check(len(asins))
 
-        os.makedirs(self.processed_dir, exist_ok=True)
-        temporary = tempfile.mkdtemp(prefix='.tmp-', dir=self.processed_dir)
-        try:
+        with temporary_folder(self.processed_dir) as temporary:
             rows = np.lexsort((time, user_ids[user]))
             with open(osp.join(temporary, f'{name}.inter'), 'w', encoding='utf-8') as file:
                 file.write('userID\titemID\ttimestamp\n')
@@ -346,8 +342,6 @@ class AmazonReviews(TableDataset):
                 x = np.asarray(encode(texts), np.float32)
                 np.save(osp.join(temporary, 'text_feat.npy'), x)
             _publish(temporary, folder, replace)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 class _Given:

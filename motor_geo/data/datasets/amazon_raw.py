@@ -12,10 +12,14 @@ import re
 import zlib
 from array import array
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
+
+from motor_geo.data.datasets.messages import clipped
+from motor_geo.utils.files import check_file
 
 #: User, product and time of a review, in the releases of 2014 and 2018, and of 2023.
 KEYS = (('reviewerID', 'asin', 'unixReviewTime'), ('user_id', 'parent_asin', 'timestamp'))
@@ -23,11 +27,13 @@ PATTERNS = {
     key: re.compile(rb"""['"]%s['"]\s*:\s*(['"])(.*?)\1""" % key.encode())
     for key in ('asin', 'parent_asin')
 }
+MOST_BYTES = 2**26  # Of a line.
 IMAGE = np.dtype([('asin', 'S10'), ('x', '<f4', (4096,))])
 
 
 def _read_lines(path: str) -> Iterator[tuple[int, bytes]]:
     r"""Numbered lines (from 1) of a text or gzip file, with a progress bar."""
+    check_file(path, 'reviews or products')
     with (
         open(path, 'rb') as raw,
         tqdm(total=osp.getsize(path), unit='B', unit_scale=True, desc=osp.basename(path)) as bar,
@@ -35,7 +41,12 @@ def _read_lines(path: str) -> Iterator[tuple[int, bytes]]:
         file: Any = gzip.GzipFile(fileobj=raw) if path.endswith('.gz') else raw
         number = 0
         try:
-            for number, line in enumerate(file, start=1):
+            for number, line in enumerate(iter(lambda: file.readline(MOST_BYTES), b''), start=1):
+                if len(line) == MOST_BYTES:
+                    raise ValueError(
+                        f"'{path}', line {number}: longer than {MOST_BYTES >> 20} MB; expected a "
+                        'review or a product in each line'
+                    )
                 if number % 10_000 == 0:
                     bar.update(raw.tell() - bar.n)
                 if not line.isspace():
@@ -53,11 +64,9 @@ def _parse(path: str, number: int, line: bytes, keys: tuple[str, ...]) -> dict[s
     entry = None
     try:
         entry = json.loads(line)
-    except ValueError:
-        try:
+    except (ValueError, RecursionError):
+        with suppress(Exception):  # What is no literal ends in many ways.
             entry = ast.literal_eval(line.decode().strip())
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            pass
     missing = [key for key in keys if not isinstance(entry, dict) or key not in entry]
     if missing:
         shown = line.decode(errors='replace').strip()[:60]
@@ -86,8 +95,11 @@ def _rows(path: str) -> Iterator[tuple[str, str, int]]:
                 user, item, time = (entry[key] for key in keys)
             if not user or not item or user.split() != [user] or item.split() != [item]:
                 raise ValueError
-            yield user, item, int(time)
-        except (ValueError, TypeError, AttributeError) as error:
+            when = int(time)
+            if not -(2**63) <= when < 2**63:
+                raise ValueError
+            yield user, item, when
+        except (ValueError, TypeError, AttributeError, OverflowError) as error:
             if str(error).startswith(f"'{path}'"):
                 raise
             shown = line.decode(errors='replace').strip()[:60]
@@ -139,6 +151,10 @@ def read_metadata(path: str, asins: np.ndarray) -> dict[str, dict[str, Any]]:
         if match and match[2].decode(errors='replace') not in wanted:
             continue
         entry = _parse(path, number, line, (key,))
+        if not isinstance(entry[key], str):
+            raise ValueError(
+                f"'{path}', line {number}: expected text as '{key}', got '{clipped(entry[key])}'."
+            )
         if entry[key] in wanted:
             found.setdefault(entry[key], entry)
     return found
@@ -177,6 +193,7 @@ def write_images(path: str, asins: np.ndarray, folder: str, block: int = 256) ->
         ValueError: If the file is truncated, holds NaN or infinite values, or
             has none of the products.
     """
+    check_file(path, 'vectors of images')
     size = osp.getsize(path)
     if size == 0 or size % IMAGE.itemsize:
         raise ValueError(

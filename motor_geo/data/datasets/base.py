@@ -16,8 +16,8 @@ from torch_geometric.data import HeteroData
 
 from motor_geo.data.datasets.split import NEEDS
 from motor_geo.typing import ITEM, RATED_BY, RATES, USER, EvalTargets
+from motor_geo.utils.arrays import check_finite
 from motor_geo.utils.cache import fingerprint
-from motor_geo.utils.files import check_finite
 
 Transform = Callable[[HeteroData], HeteroData]
 SPLIT_NAMES = ('train', 'val', 'test')

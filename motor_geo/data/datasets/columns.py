@@ -15,6 +15,7 @@ from torch import Tensor
 from motor_geo.data.datasets.messages import clipped
 
 MINUS, ZERO = 45, 48
+MOST_BYTES = 1000  # Of an id.
 MAX_DIGITS = 18  # Fits into 64 bits.
 
 
@@ -160,6 +161,13 @@ def as_ids(table: Columns, name: str, column: Column) -> Ids:
         empty = column.length == 0
         row = int((empty if column.rows is None else empty[column.rows]).argmax())
         raise ValueError(f"{table.locate(row)}: expected an id in column '{name}', found nothing")
+    long = column.length > MOST_BYTES  # All texts take the memory of the longest.
+    if long.any():
+        row = int((long if column.rows is None else long[column.rows]).argmax())
+        raise ValueError(
+            f"{table.locate(row)}: expected at most {MOST_BYTES} bytes in column '{name}', "
+            f'found an id of {int(column.length.max())}'
+        )
     if column.rows is not None:
         values, codes = as_ids(table, name, column._replace(rows=None))
         return Ids(values, codes[column.rows])

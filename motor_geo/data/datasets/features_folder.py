@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from motor_geo.data.datasets.messages import listed
-from motor_geo.utils.files import check_finite, load_array
+from motor_geo.utils.arrays import check_finite, load_array, load_npy, load_npz
+from motor_geo.utils.saved import load
 
 READ = ('.npy', '.npz', '.pt')
 #: Endings of files that hold arrays, or may.
@@ -86,24 +87,14 @@ def load_matrix(path: str, mmap: bool = False) -> np.ndarray:
         return load_array(path, mmap=mmap, finite=False)
     array: np.ndarray
     if path.endswith('.npz'):
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                names = archive.files
-                array = archive[names[0]] if len(names) == 1 else np.empty(0)
-        except Exception as error:
-            raise ValueError(f"'{path}' cannot be read as an archive of arrays: {error}") from error
-        if len(names) != 1:
-            raise ValueError(f"'{path}': expected one array, found {listed(names)}")
+        arrays = load_npz(path, 'an archive of arrays')
+        if len(arrays) != 1:
+            raise ValueError(f"'{path}': expected one array, found {listed(list(arrays))}")
+        (array,) = arrays.values()
     else:
         import torch
 
-        try:
-            content = torch.load(path, map_location='cpu', weights_only=True)
-        except Exception as error:
-            reason = str(error).split('\n')[0][:100]
-            raise ValueError(
-                f"'{path}' cannot be read as a tensor without pickled objects: {reason}"
-            ) from error
+        content = load(path, 'a tensor without pickled objects', old=True)
         if not isinstance(content, torch.Tensor) or content.layout != torch.strided:
             raise ValueError(
                 f"'{path}': expected one dense tensor, found {type(content).__name__} (save the "
@@ -125,12 +116,9 @@ def load_mask(path: str, rows: int | None = None) -> np.ndarray | None:
     Raises:
         ValueError: If the file holds something else.
     """
-    if not osp.exists(path):
+    if not osp.lexists(path):
         return None
-    try:
-        mask = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"'{path}' cannot be read as booleans: {error}") from error
+    mask = load_npy(path, 'booleans')
     if mask.dtype != bool or mask.ndim != 1 or rows not in (None, len(mask)):
         number = '' if rows is None else f'{rows} '
         raise ValueError(

@@ -38,6 +38,8 @@ class Options(NamedTuple):
             raise ValueError(
                 f"Unknown split '{self.split}'; expected 'column' or {sorted(SPLITS)}."
             )
+        if self.seed < 0:
+            raise ValueError(f"'seed' must be at least 0, got {self.seed}.")
         if self.core is not None and self.core < 1:
             raise ValueError(f"'core' must be at least 1, got {self.core}.")
 

@@ -68,7 +68,7 @@ def _is_integer(text: str) -> bool:
 
 def find_items(folder: str) -> str | None:
     found = [osp.join(folder, f'items.{kind}') for kind in ('tsv', 'csv', 'parquet')]
-    found = [path for path in found if osp.isfile(path)]
+    found = [path for path in found if osp.lexists(path)]
     if len(found) > 1:
         raise ValueError(f"'{folder}': expected one file of items, found {found}.")
     return found[0] if found else None

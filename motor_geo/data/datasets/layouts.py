@@ -197,7 +197,9 @@ def read_lists(path: str) -> Columns:
     r"""Lists of items by user, :obj:`{"0": [3, 7], ...}`, as a table."""
     try:
         content = json.loads(read_bytes(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
+        if str(error).startswith(f"'{path}'"):
+            raise
         raise ValueError(f"'{path}' cannot be read as JSON: {clipped(error, 200)}") from error
     if not isinstance(content, dict):
         raise ValueError(
@@ -231,7 +233,7 @@ def raw_ids(folder: str, role: str, numbers: np.ndarray) -> np.ndarray:
         ValueError: If the file has other columns or a number or an id twice.
     """
     path, column = osp.join(folder, MAPPINGS[role]), STANDARD[role]
-    if numbers.dtype.kind != 'i' or not osp.isfile(path):
+    if numbers.dtype.kind != 'i' or not osp.lexists(path):
         return numbers
     header = read_header(path)
     if len(header) != 2 or column not in header or len(set(header)) < 2:

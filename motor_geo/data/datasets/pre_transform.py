@@ -7,14 +7,13 @@ import os.path as osp
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
 from motor_geo.data.datasets.base import Transform
 from motor_geo.utils.cache import fingerprint
-from motor_geo.utils.files import atomic_write
+from motor_geo.utils.saved import load, save
 
 PLAIN = (bool, int, float, str, type(None))
 
@@ -36,15 +35,14 @@ def apply_once(data: HeteroData, transform: Transform, folder: str, key: str) ->
     path = osp.join(folder, f'pre_transformed_{fingerprint(key, before)}.pt')
     if before is not None and osp.isfile(path):
         try:
-            return HeteroData.from_dict(torch.load(path, weights_only=True))
+            return HeteroData.from_dict(load(path, 'a graph'))
         except Exception:  # Damaged: made anew.
             pass
     out = transform(copy.copy(data))
     content = out.to_dict()
     same = before is not None and fingerprint(before) == fingerprint(_describe(transform))
     if same and _is_plain(content):
-        with atomic_write(path) as temporary:
-            torch.save(content, temporary)
+        save(content, path)
     return out
 
 

@@ -11,7 +11,8 @@ import gzip
 import io
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,9 @@ from motor_geo.data.datasets.columns import (
 )
 from motor_geo.data.datasets.messages import clipped, listed
 from motor_geo.utils.cache import cached, fingerprint
+from motor_geo.utils.errors import one_line
+from motor_geo.utils.files import check_file
+from motor_geo.utils.memory import physical_memory
 
 NEWLINE, RETURN = 10, 13
 CACHED_SIZE = 2**22  # Text files of fewer bytes are read in no time.
@@ -63,6 +67,7 @@ def read_table(
         ValueError: If the file is empty or malformed; the message names the
             file, the line and what was expected.
     """
+    check_file(path, 'a table')
     table = Columns(path)
     kinds = {name: 'integer' for name in integers} | {name: 'number' for name in numbers}
     kinds |= {name: 'time' for name in times}
@@ -77,10 +82,16 @@ def read_table(
             convert(table, _read_text(table, ids, list(kinds), optional), ids, kinds)
             return table.state_dict()
 
+        def fits(state: dict[str, Tensor]) -> bool:
+            known = Columns(path)
+            known.load_state_dict(state)
+            given = [name for name in (*ids, *kinds) if name not in optional]
+            return all(name in known.ids or name in known.numbers for name in given)
+
         content = np.fromfile(path, np.uint8)
         parts = ['read_table.1', content, ids, integers, numbers, optional]
         key = fingerprint(*parts, *([times] if times else []))
-        table.load_state_dict(cached('table', key, compute))
+        table.load_state_dict(cached('table', key, compute, fits))
     for name in table.ids:
         question_numbers(table, name)
     return table
@@ -102,39 +113,62 @@ def read_header(path: str) -> list[str]:
     r"""Names of the columns of a file; none if it has none, as
     :meth:`read_table` will say.
     """
+    check_file(path, 'a table')
     if path.endswith('.parquet'):
-        with _open_parquet(path) as file:
+        with _parquet_errors(path), _open_parquet(path) as file:
             return file.schema_arrow.names
     start = read_bytes(path, 2**16)
     if b'\n' not in start and len(start) == 2**16:
         start = read_bytes(path, 2**24)
     line = start.removeprefix(b'\xef\xbb\xbf').split(b'\n')[0]
     broken = b'\0' in line or b'\r' in line.rstrip(b'\r') or line[:1] in (b'{', b'[')
-    return [] if broken or not line.strip() else _split_header(line)[0]
+    return [] if broken or not line.strip() else _split_header(path, line)[0]
 
 
-def _split_header(raw: bytes) -> tuple[list[str], str]:
+def _split_header(path: str, raw: bytes) -> tuple[list[str], str]:
     line = raw.decode(errors='replace').rstrip('\r')
     delimiter = '\t' if '\t' in line else ','
     quoted = delimiter == ',' and '"' in line
-    return next(csv.reader([line])) if quoted else line.split(delimiter), delimiter
+    if not quoted:
+        return line.split(delimiter), delimiter
+    try:
+        return next(csv.reader([line])), delimiter
+    except (csv.Error, StopIteration) as error:
+        raise ValueError(f"'{path}', line 1: {one_line(error)}; expected a header") from error
 
 
 def read_bytes(path: str, size: int = -1) -> bytes:
     r"""The content of a file, or its first bytes, unpacked.
 
     Raises:
+        OSError: If it is no file that can be read.
         ValueError: If a packed file is damaged.
+        MemoryError: If it does not fit into memory; the message names it.
     """
+    check_file(path, 'a table or lists')
     try:
         with _open(path) as file:
-            return file.read() if size < 0 else file.read(size)
+            return _read_all(file) if size < 0 and path.endswith(PACKED) else file.read(size)
+    except MemoryError:
+        raise MemoryError(f"'{path}' does not fit into memory") from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"'{path}' is truncated or damaged: {error}") from error
     except OSError as error:
         if path.endswith('.zst') and error.errno is None:
             raise ValueError(f"'{path}' is truncated or damaged: {error}") from error
         raise
+
+
+def _read_all(file: Any) -> bytes:
+    r"""The content of a packed file, which may be far larger than it looks."""
+    left = physical_memory()
+    blocks = []
+    while block := file.read(min(left, 2**26)):
+        blocks.append(block)
+        left -= 2 * len(block)  # Once more when they are put together.
+        if left <= 0:
+            raise MemoryError
+    return blocks[0] if len(blocks) == 1 else b''.join(blocks)
 
 
 def _open(path: str) -> Any:
@@ -144,7 +178,7 @@ def _open(path: str) -> Any:
         return open(path, 'rb')
     try:
         import pyarrow
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise ImportError(f"'{path}' needs pyarrow to be read: pip install pyarrow") from error
     return pyarrow.input_stream(path, compression='zstd')
 
@@ -183,7 +217,7 @@ def _read_text(
         )
     raw += b'\n'
     end = raw.index(b'\n')
-    header, delimiter = _split_header(raw[:end])
+    header, delimiter = _split_header(path, raw[:end])
     columns = _select(path, header, names, optional)
     if end + 1 == len(raw):
         raise ValueError(f"'{path}' holds a header only; expected at least one row below it")
@@ -247,20 +281,34 @@ def _split_quoted(
 
 def _open_parquet(path: str) -> Any:
     try:
-        import pyarrow as pa
         import pyarrow.parquet as pq
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise ImportError(f"'{path}' needs pyarrow to be read: pip install pyarrow") from error
+    return pq.ParquetFile(path, page_checksum_verification=True)
+
+
+@contextmanager
+def _parquet_errors(path: str) -> Iterator[None]:
+    r"""Gives errors of Arrow the name of the file."""
     try:
-        return pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"'{path}' cannot be read as Parquet: {error}") from error
+        yield
+    except (ImportError, PermissionError):
+        raise
+    except MemoryError as error:
+        raise MemoryError(f"'{path}' does not fit into memory") from error
+    except Exception as error:
+        reason = one_line(error)[:200]
+        if reason.startswith(f"'{path}'"):
+            raise
+        raise ValueError(f"'{path}' cannot be read as Parquet: {reason}") from error
 
 
 def _read_parquet(table: Columns, names: list[str], optional: Sequence[str]) -> dict[str, Column]:
-    with _open_parquet(table.path) as file:
+    with _parquet_errors(table.path), _open_parquet(table.path) as file:
         selected = _select(table.path, file.schema_arrow.names, names, optional)
-        return arrow_columns(table, file.read(columns=list(selected)), list(selected))
+        content = file.read(columns=list(selected))
+    with _parquet_errors(table.path):
+        return arrow_columns(table, content, list(selected))
 
 
 def arrow_columns(table: Columns, content: Any, names: Sequence[str]) -> dict[str, Column]:

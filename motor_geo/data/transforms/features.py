@@ -17,7 +17,7 @@ from torch_geometric.data import HeteroData
 from torch_geometric.typing import EdgeType
 
 from motor_geo.typing import ITEM, feature_key, feature_modalities, node_store
-from motor_geo.utils.files import check_finite
+from motor_geo.utils.arrays import check_finite
 
 #: Feature matrices, one row per item.
 Matrix = Tensor | np.ndarray | Sequence[Sequence[float]]

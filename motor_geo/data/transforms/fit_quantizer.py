@@ -15,10 +15,13 @@ from torch import Tensor
 from motor_geo.data.transforms.features import as_array, as_block, unique_rows
 from motor_geo.data.transforms.quantizer import Quantizer, nearest, prepare
 from motor_geo.utils.plugin import import_class
+from motor_geo.utils.threads import one_thread
 
 METHODS = ('opq', 'pq', 'rq')
 INITS = ('pca', 'random')
 EXACT_WIDTH = 2048  # Beyond it, a few principal axes are found by iteration.
+LARGE = 2.0**32  # Squares of numbers from 1 / LARGE to LARGE are far from the ends of float32.
+OUTLIER = 2.0**24  # Beside it, single precision cannot tell ordinary rows apart.
 
 
 def check_sizes(
@@ -105,7 +108,8 @@ def fit_quantizer(
     name: str = 'features',
 ) -> Quantizer:
     r"""Fits a :class:`~motor_geo.data.transforms.quantizer.Quantizer` to the
-    rows of :obj:`x`; duplicate rows count as often as they occur. The
+    rows of :obj:`x`; duplicate rows count as often as they occur. It is the
+    same whatever the number of threads and the scale of the features. The
     arguments are those of :class:`~motor_geo.data.OPQTokenizer`; :obj:`name`
     appears in errors.
 
@@ -124,17 +128,52 @@ def fit_quantizer(
             stacklevel=2,
         )
 
+    with _faiss() as faiss:
+        return _fit(
+            faiss,
+            array,
+            num_tokens,
+            codebook_size,
+            method,
+            init,
+            center,
+            normalize,
+            whiten,
+            num_iters,
+            max_dim,
+            seed,
+            name,
+        )
+
+
+def _fit(
+    faiss: Any,
+    array: np.ndarray,
+    num_tokens: int,
+    codebook_size: int,
+    method: str,
+    init: str,
+    center: bool,
+    normalize: bool,
+    whiten: bool,
+    num_iters: int,
+    max_dim: int | None,
+    seed: int,
+    name: str,
+) -> Quantizer:
+    num_rows, width = array.shape
     step = max(1, 2**22 // width)
     total = torch.zeros(width, dtype=torch.double)
     for start in range(0, num_rows, step):
         total += as_block(array, start, start + step, torch.double).sum(dim=0)
     mean = (total / num_rows).float()
+    unit = _unit(array, step, name)
     residual = method == 'rq'
 
     def blocks() -> Iterator[Tensor]:
         for start in range(0, num_rows, step):
             block = as_block(array, start, start + step, torch.double)
-            yield prepare(block, mean, center, normalize)
+            yield prepare(block, mean, center, normalize, unit)
 
     projection, scale, kept_variance = None, None, 1.0
     num_axes = width if max_dim is None else min(width, max_dim)
@@ -150,24 +189,51 @@ def fit_quantizer(
         z = torch.cat([block.float() for block in blocks()]).numpy()
 
     rotation = None
-    with _faiss() as faiss:
-        if residual:
-            centroids = _train_residual(faiss, z, num_tokens, codebook_size, seed)
-        else:
-            columns = z.shape[1]
-            if columns % num_tokens:
-                z = np.pad(z, ((0, 0), (0, -columns % num_tokens)))
-            if method == 'opq':
-                matrix = _train_rotation(faiss, z, num_tokens, codebook_size, init, num_iters, seed)
-                z = np.ascontiguousarray(z @ matrix.T)
-                rotation = torch.from_numpy(matrix[:, :columns].copy())
-            pq = _product_quantizer(faiss, z.shape[1], num_tokens, codebook_size, seed)
-            pq.train(z)
-            flat = torch.from_numpy(faiss.vector_to_array(pq.centroids).copy())
-            centroids = flat.view(num_tokens, codebook_size, -1)
+    if residual:
+        centroids = _train_residual(faiss, z, num_tokens, codebook_size, seed)
+    else:
+        columns = z.shape[1]
+        if columns % num_tokens:
+            z = np.pad(z, ((0, 0), (0, -columns % num_tokens)))
+        if method == 'opq':
+            matrix = _train_rotation(faiss, z, num_tokens, codebook_size, init, num_iters, seed)
+            z = np.ascontiguousarray(z @ matrix.T)
+            rotation = torch.from_numpy(matrix[:, :columns].copy())
+        pq = _product_quantizer(faiss, z.shape[1], num_tokens, codebook_size, seed)
+        pq.train(z)
+        flat = torch.from_numpy(faiss.vector_to_array(pq.centroids).copy())
+        centroids = flat.view(num_tokens, codebook_size, -1)
     return Quantizer(
-        mean, centroids, projection, rotation, scale, kept_variance, center, normalize, residual
+        mean,
+        centroids,
+        projection,
+        rotation,
+        scale,
+        kept_variance,
+        center,
+        normalize,
+        residual,
+        unit,
     )
+
+
+def _unit(x: np.ndarray, step: int, name: str) -> float:
+    r"""The power of two that brings the largest magnitude next to one where its
+    square does not fit into single precision, and one elsewhere.
+    """
+    peak = np.concatenate(
+        [np.abs(x[i : i + step].astype(np.float64)).max(axis=1) for i in range(0, len(x), step)]
+    )
+    largest, usual = float(peak.max()), float(np.median(peak[peak > 0])) if peak.any() else 0.0
+    if largest > OUTLIER * usual:
+        warnings.warn(
+            f"The modality '{name}': a row holds the value {largest:.3g}, and half of the rows "
+            f'none above {usual:.3g}, which single precision can hardly tell apart beside it.',
+            stacklevel=3,
+        )
+    if largest == 0 or 1 / LARGE <= largest <= LARGE:
+        return 1.0
+    return 2.0 ** -int(np.frexp(largest)[1])
 
 
 def _principal_axes(blocks: Iterator[Tensor], num_axes: int) -> tuple[Tensor, Tensor, float]:
@@ -231,26 +297,36 @@ def import_faiss() -> Any:
 
 @contextmanager
 def _faiss() -> Iterator[Any]:
-    r"""The module, with as many threads as :obj:`torch` uses: two full OpenMP
-    pools side by side slow each other down by an order of magnitude.
+    r"""The module, and one thread for everything: more of them sum k-means in
+    another order, and meet after each of its many short steps.
     """
     try:
         faiss = import_faiss()
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise ImportError(
             "Fitting tokens needs faiss: 'pip install faiss-cpu' (encoding does not)."
         ) from error
+    except ImportError as error:
+        raise ImportError(f'Fitting tokens needs faiss, which cannot be loaded: {error}') from error
     num_threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(torch.get_num_threads())
-    try:
-        yield faiss
-    finally:
-        faiss.omp_set_num_threads(num_threads)
+    with one_thread():
+        faiss.omp_set_num_threads(1)
+        try:
+            yield faiss
+        finally:
+            faiss.omp_set_num_threads(num_threads)
+
+
+def _short(seed: int) -> int:
+    r"""A seed of 32 bits."""
+    if -(2**31) <= seed < 2**31:
+        return seed
+    return int(np.random.SeedSequence(seed % 2**64).generate_state(1)[0] >> 1)
 
 
 def _product_quantizer(faiss: Any, width: int, num_tokens: int, size: int, seed: int) -> Any:
     pq = faiss.ProductQuantizer(width, num_tokens, size.bit_length() - 1)
-    pq.cp.seed = seed
+    pq.cp.seed = _short(seed)
     pq.cp.min_points_per_centroid = 1  # Below 39, faiss warns at every iteration.
     return pq
 
@@ -296,7 +372,9 @@ def _train_residual(faiss: Any, z: np.ndarray, num_tokens: int, size: int, seed:
     residual = torch.from_numpy(z.copy())
     centroids = []
     for _ in range(num_tokens):
-        means = faiss.Kmeans(z.shape[1], size, niter=25, seed=seed, min_points_per_centroid=1)
+        means = faiss.Kmeans(
+            z.shape[1], size, niter=25, seed=_short(seed), min_points_per_centroid=1
+        )
         means.train(residual.numpy())
         centroids.append(torch.from_numpy(means.centroids.copy()))
         step = max(1, 2**22 // size)

@@ -26,7 +26,9 @@ from motor_geo.data.transforms.features import (
 from motor_geo.data.transforms.knn import attach
 from motor_geo.typing import RATES, feature_modalities, find_edges, node_store, num_nodes
 from motor_geo.utils.cache import cached, fingerprint
+from motor_geo.utils.threads import one_thread
 
+CACHE = 'InteractionSVD.2'  # Changes with what is computed from the same interactions.
 COLD = ('neighbors', 'zero')
 ROUNDING = 1e-6  # Relative to the largest: what is smaller may be rounding.
 
@@ -236,9 +238,14 @@ class InteractionSVD(BaseTransform):
             value, vector = self._svd(user.numpy(), item.numpy(), size)
             return {'value': torch.from_numpy(value), 'vector': torch.from_numpy(vector)}
 
+        def fits(state: dict[str, Tensor]) -> bool:
+            shapes = [tuple(state[key].shape) for key in ('value', 'vector')]
+            return shapes == [(self.channels,), (size[1], self.channels)]
+
         if self.cache:
             settings = (self.channels, self.smoothing, self.seed)
-            state = cached('svd', fingerprint('InteractionSVD.1', user, item, settings), compute)
+            key = fingerprint(CACHE, user, item, settings)
+            state = cached('svd', key, compute, fits)
         else:
             state = compute()
         value, vector = state['value'], state['vector']
@@ -263,7 +270,8 @@ class InteractionSVD(BaseTransform):
         scale = [1 / np.sqrt(d + self.smoothing * d.mean()) for d in degree]
         matrix = csr_array((scale[0][user] * scale[1][item], (user, item)), shape=size)
         start = np.random.default_rng(self.seed).standard_normal(min(size))
-        _, value, vector = svds(matrix, self.channels, v0=start, return_singular_vectors='vh')
+        with one_thread():
+            _, value, vector = svds(matrix, self.channels, v0=start, return_singular_vectors='vh')
         order = np.argsort(-value, kind='stable')
         value, vector = value[order], vector[order]
         # Of entries that are equal up to rounding, the first one decides.

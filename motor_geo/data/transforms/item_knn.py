@@ -139,7 +139,12 @@ class ItemKNN(BaseTransform):
 
         if not self.cache:
             return knn_graph_cosine(x, self.k, self.block_size)
-        result = cached('knn', fingerprint('knn_graph_cosine.1', x, self.k), compute)
+
+        def fits(state: dict[str, Tensor]) -> bool:
+            index = state['index']
+            return index.shape == state['similarity'].shape == (len(x), self.k)
+
+        result = cached('knn', fingerprint('knn_graph_cosine.2', x, self.k), compute, fits)
         return result['index'], result['similarity']
 
     def __repr__(self) -> str:

@@ -14,6 +14,8 @@ WEIGHTINGS = ('binary', 'cosine')
 
 
 MAX_VALUES = 2**26  # Of rows that stay in memory in single precision.
+#: Products of fewer entries are summed up by several threads together, and rounded otherwise.
+SMALL = 2**20
 
 
 def knn_graph_cosine(
@@ -177,7 +179,7 @@ def _nearest(
             # What lies left of the diagonal has come from the transposed block.
             first = max(left, start // wide * wide) if own else left
             for begin in range(first, left + unit.size(0), wide):
-                block = x @ unit[begin - left : begin - left + wide].t()
+                block = _product(x, unit[begin - left : begin - left + wide])
                 columns = slice(begin, begin + block.size(1))
                 # Outside of [-1, 1]: decides the order and is replaced below.
                 block[:, zero[columns]] = -2
@@ -190,6 +192,18 @@ def _nearest(
                     merge(columns, block.t().contiguous(), start)
     value = value.masked_fill(value == -2, 0.0).masked_fill(value == 2, 1.0)
     return index, value
+
+
+def _product(x: Tensor, y: Tensor) -> Tensor:
+    r"""All inner products of rows, to the same bits with any number of threads."""
+    if x.size(0) * y.size(0) >= SMALL:
+        return x @ y.t()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return x @ y.t()
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _top(value: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,6 @@ r"""Item features to item tokens."""
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -50,11 +49,12 @@ from motor_geo.typing import (
     listing,
     node_store,
 )
+from motor_geo.utils.arrays import check_single
 from motor_geo.utils.cache import cached, fingerprint
-from motor_geo.utils.files import atomic_write
+from motor_geo.utils.saved import load, save
 
 FORMAT = 'motor_geo.OPQTokenizer.1'
-CACHE = 'motor_geo.OPQTokenizer.2'  # Changes with what is fitted to the same features.
+CACHE = 'motor_geo.OPQTokenizer.3'  # Changes with what is fitted to the same features.
 
 
 class OPQTokenizer(BaseTransform):
@@ -280,6 +280,7 @@ class OPQTokenizer(BaseTransform):
             fill = None if fitted is None else fitted.mean
             features[m] = item_features(data, m, self.node_type, fill)
             self._check_width(m, features[m], f"data['{self.node_type}'].x_{m}")
+            check_single(features[m], f"data['{self.node_type}'].x_{m}")
         return features
 
     def _check_width(self, modality: str, x: np.ndarray | Tensor, name: str) -> None:
@@ -335,9 +336,14 @@ class OPQTokenizer(BaseTransform):
         def compute() -> dict[str, Tensor]:
             return fit_quantizer(x, **settings, name=modality).state_dict()
 
+        def fits(state: dict[str, Tensor]) -> bool:
+            found = self._quantizer(state)
+            sizes = found.num_tokens, found.codebook_size, found.width
+            return sizes == (settings['num_tokens'], self.codebook_size, x.shape[1])
+
         if self.cache:
             key = fingerprint(CACHE, x, settings, _faiss_version())
-            state = cached('tokens', key, compute)
+            state = cached('tokens', key, compute, fits)
         else:
             state = compute()
         return self._quantizer(state)
@@ -359,10 +365,16 @@ class OPQTokenizer(BaseTransform):
         def compute() -> dict[str, Tensor]:
             return {'token_id': self._encode(features)}
 
+        def fits(state: dict[str, Tensor]) -> bool:
+            found = state['token_id']
+            size = len(next(iter(features.values()))), sum(self.num_tokens_dict.values())
+            return found.shape == size and found.dtype == self.dtype
+
         if self.cache and self.method in METHODS:
             states = {m: quantizer.state_dict() for m, quantizer in self.quantizers.items()}
             settings = [self.center, self.normalize, self.method]
-            token_id = cached('codes', fingerprint(CACHE, features, states, settings), compute)
+            key = fingerprint(CACHE, features, states, settings)
+            token_id = cached('codes', key, compute, fits)
         else:
             token_id = compute()
         store.token_id = token_id['token_id'].to(device)
@@ -434,6 +446,7 @@ class OPQTokenizer(BaseTransform):
                 rows[~present] = mean
             x = rows
         array = check_matrix(x, name)
+        check_single(array, name)
         self._check_width(m, array, name)
         return array
 
@@ -458,8 +471,7 @@ class OPQTokenizer(BaseTransform):
             },
             'state': {m: quantizer.state_dict() for m, quantizer in self.quantizers.items()},
         }
-        with atomic_write(path) as temporary:
-            torch.save(content, temporary)
+        save(content, path)
 
     @classmethod
     def load(cls, path: str) -> OPQTokenizer:
@@ -469,10 +481,8 @@ class OPQTokenizer(BaseTransform):
             FileNotFoundError: If there is no such file.
             ValueError: If the file is truncated or something else.
         """
-        if not os.path.isfile(path):
-            raise FileNotFoundError(f"'{path}' does not exist (expected a saved tokenizer)")
+        content = load(path, 'a saved tokenizer')
         try:
-            content = torch.load(path, map_location='cpu', weights_only=True)
             if not isinstance(content, dict) or content['format'] != FORMAT:
                 raise KeyError('format')
             tokenizer = cls(**content['settings'])

@@ -38,6 +38,9 @@ class Quantizer:
         center: If set to :obj:`True`, subtracts :obj:`mean`.
         normalize: If set to :obj:`True`, scales rows to unit length.
         residual: If set to :obj:`True`, quantizes residuals level by level.
+        unit: A power of two that rows are multiplied by first. It is not one
+            where features are so large or so small that their squares would
+            not fit into single precision.
     """
 
     mean: Tensor
@@ -49,6 +52,7 @@ class Quantizer:
     center: bool = False
     normalize: bool = False
     residual: bool = False
+    unit: float = 1.0
 
     @property
     def width(self) -> int:
@@ -64,7 +68,7 @@ class Quantizer:
 
     def prepare(self, x: Tensor) -> Tensor:
         r"""Centers and normalizes rows (zero rows stay zero)."""
-        return prepare(x, self.mean, self.center, self.normalize)
+        return prepare(x, self.mean, self.center, self.normalize, self.unit)
 
     def transform(self, x: Tensor) -> Tensor:
         r"""Projects and rotates prepared rows, **[n, d]** to **[n, p]**."""
@@ -131,28 +135,34 @@ class Quantizer:
             state['rotation'] = self.rotation
         if self.scale is not None:
             state['scale'] = self.scale
+        if self.unit != 1:
+            state['unit'] = torch.tensor(self.unit, dtype=torch.double)
         return state
 
     @classmethod
     def from_state_dict(
         cls, state: dict[str, Tensor], center: bool, normalize: bool, residual: bool
     ) -> Quantizer:
-        kept_variance = float(state['kept_variance'])
-        tensors = {key: value for key, value in state.items() if key != 'kept_variance'}
+        kept_variance, unit = float(state['kept_variance']), float(state.get('unit', 1.0))
+        numbers = ('kept_variance', 'unit')
+        tensors = {key: value for key, value in state.items() if key not in numbers}
         return cls(
             **tensors,
             kept_variance=kept_variance,
             center=center,
             normalize=normalize,
             residual=residual,
+            unit=unit,
         )
 
 
-def prepare(x: Tensor, mean: Tensor, center: bool, normalize: bool) -> Tensor:
+def prepare(x: Tensor, mean: Tensor, center: bool, normalize: bool, unit: float = 1.0) -> Tensor:
     r"""Centers rows and scales them to unit length, if wanted, **[n, d]**."""
-    x = x.double()
+    x, mean = x.double(), mean.double()
+    if unit != 1:
+        x, mean = x * unit, mean * unit
     if center:
-        x = x - mean.double()
+        x = x - mean
     return F.normalize(x, dim=-1) if normalize else x
 
 

@@ -54,4 +54,9 @@ class Function(torch.autograd.Function):
 
     @classmethod
     def apply(cls, *args: Any) -> Any:
-        return full_precision(super().apply)(*args)
+        # Spelled out: Dynamo of PyTorch 2.14 takes no `apply` through a decorator.
+        tensors = [x for x in args if isinstance(x, Tensor)]
+        if not any(map(autocasts, tensors[:1])):
+            return super().apply(*args)
+        with torch.autocast(tensors[0].device.type, enabled=False):
+            return super().apply(*map(_widen, args))

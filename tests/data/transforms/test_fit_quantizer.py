@@ -2,17 +2,20 @@ import inspect
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import motor_geo.data.transforms.fit_quantizer as fit_module
 from motor_geo.data.transforms.fit_quantizer import _leading_axes, fit_quantizer, import_faiss
 from motor_geo.data.transforms.opq_tokenizer import OPQTokenizer
 from motor_geo.data.transforms.quantizer import Quantizer
 from tests.data.token_cases import CASES, features, make_data, tokenizer
 
 faiss = pytest.importorskip('faiss')
+ROOT = Path(__file__).parents[3]
 
 
 def test_equals_faiss_factory():
@@ -203,3 +206,100 @@ def test_duplicates():
     assert report['modalities']['text']['duplicates'] == 90
     assert report['modalities']['text']['error'] < 1e-3
     assert max(report['modalities']['text']['used']) <= 10
+
+
+THREADS = """
+import sys
+import numpy as np, torch
+from motor_geo.data.transforms.fit_quantizer import fit_quantizer
+from motor_geo.data.transforms.interaction_svd import InteractionSVD
+from motor_geo.data.transforms.knn import knn_graph_cosine
+from motor_geo.utils.cache import fingerprint
+from tests.data.transforms.test_interaction_svd import random_data
+
+torch.set_num_threads(int(sys.argv[1]))
+rng = np.random.default_rng(0)
+kinds = rng.standard_normal((30, 64))[rng.integers(30, size=9000)]
+x = (kinds + rng.random((9000, 64))).astype('f4')
+for kind in ({}, {'method': 'rq'}, {'whiten': True, 'max_dim': 16}):
+    rows = x if not kind else x[:2000]
+    print(fingerprint(fit_quantizer(rows, 4, 64, num_iters=2, **kind).state_dict()))
+data = random_data(500, 400)[0]
+print(fingerprint(InteractionSVD(20, cache=False)(data)['item'].x_behavior))
+for rows, width in ((200, 2048), (20, 2048), (1025, 128)):
+    print(fingerprint(knn_graph_cosine(rng.standard_normal((rows, width)).astype('f4'), 5)))
+"""
+
+
+def test_threads_change_nothing():
+    found = []
+    for threads in ('1', '3'):
+        names = ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS')
+        env = {**os.environ, **dict.fromkeys(names, threads)}
+        command = [sys.executable, '-c', THREADS, threads]
+        out = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, check=True)
+        found.append(out.stdout.split())
+    assert found[0] == found[1] and len(set(found[0])) == 7
+
+
+@pytest.mark.parametrize('method', ['opq', 'pq', 'rq'])
+@pytest.mark.parametrize('options', [{}, {'normalize': True, 'center': True}, {'whiten': True}])
+def test_tokens_are_free_of_scale(method, options):
+    x = np.random.default_rng(0).standard_normal((80, 12))
+    fitted = fit_quantizer(x.astype(np.float32), 3, 8, method=method, **options)
+    assert fitted.unit == 1 and 'unit' not in fitted.state_dict()
+    expected = fitted.encode(x.astype(np.float32))
+    for exponent in (-100, -60, 40, 60, 120):
+        scaled = (x.astype(np.float32) * np.float64(2.0) ** exponent).astype(np.float32)
+        other = fit_quantizer(scaled, 3, 8, method=method, **options)
+        assert torch.equal(other.encode(scaled), expected), exponent
+        state = other.state_dict()
+        assert all(value.isfinite().all() for value in state.values())
+        again = Quantizer.from_state_dict(state, other.center, other.normalize, other.residual)
+        assert again.unit == other.unit and torch.equal(again.encode(scaled), expected)
+
+
+def test_denormal_features():
+    x = np.random.default_rng(0).standard_normal((80, 12))
+    tiny = (x * 1e-39).astype(np.float32)
+    codes = fit_quantizer(tiny, 3, 8).encode(tiny)
+    assert len(codes.unique(dim=0)) > 40
+
+
+def test_a_huge_row_is_named_and_ends_nothing():
+    x = np.random.default_rng(0).standard_normal((80, 12)).astype(np.float32)
+    x[7] = 1e30
+    with pytest.warns(UserWarning, match=r"'text': a row holds the value 1e\+30, and half of the"):
+        codes = fit_quantizer(x, 3, 8, name='text').encode(x)
+    assert codes.shape == (80, 3)
+    zero = np.zeros((80, 12), np.float32)
+    with pytest.warns(UserWarning, match='distinct rows'):
+        assert fit_quantizer(zero, 3, 8).unit == 1
+
+
+def test_seeds_of_any_size():
+    x = np.random.default_rng(0).standard_normal((80, 12)).astype(np.float32)
+    seeds = (0, 2**31 - 1, 2**31, 2**40, 2**63 - 1, -1)
+    states = [fit_quantizer(x, 3, 8, 'pq', seed=seed).centroids for seed in seeds]
+    for i, one in enumerate(states):
+        assert not any(torch.equal(one, other) for other in states[:i])
+    assert torch.equal(states[3], fit_quantizer(x, 3, 8, 'pq', seed=2**40).centroids)
+
+
+def test_why_faiss_cannot_be_loaded(monkeypatch):
+    def fail():
+        raise ImportError('libgomp.so.1: cannot open shared object file')
+
+    monkeypatch.setattr(fit_module, 'import_faiss', fail)
+    with pytest.raises(ImportError, match='cannot be loaded: libgomp.so.1: cannot open'):
+        fit_quantizer(np.eye(8, dtype=np.float32), 2, 8)
+
+
+def test_values_beyond_single_precision_are_named():
+    x = np.random.default_rng(0).standard_normal((80, 12))
+    fitted = tokenizer(2, codebook_size=8).fit(x)
+    x[7, 3] = 1e39
+    with pytest.raises(ValueError, match=r'row 7 holds values beyond 3.4e\+38'):
+        tokenizer(2, codebook_size=8).fit(x)
+    with pytest.raises(ValueError, match='row 7 holds values beyond'):
+        fitted.encode(x)

@@ -138,7 +138,7 @@ def test_load_errors(tmp_path):
     for broken in [b'', b'not a tokenizer', content[: len(content) // 2]]:
         with open(path, 'wb') as f:
             f.write(broken)
-        with pytest.raises(ValueError, match=r'tokens.pt. is not a saved tokenizer'):
+        with pytest.raises(ValueError, match=r'tokens.pt. cannot be read as a saved tokenizer'):
             OPQTokenizer.load(path)
     for foreign in [{'weight': torch.zeros(2)}, torch.zeros(3), [1]]:
         torch.save(foreign, path)

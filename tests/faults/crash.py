@@ -1,0 +1,279 @@
+r"""Kills a command at its k-th change of the disk, gives the same command again, and compares
+what is there with what an undisturbed command leaves.
+
+    python -m tests.faults.crash run sweep reproduce [--points N] [--seed S]
+
+A process imports the package once and forks; the fork kills itself, as ``kill -9`` would, before
+it opens a file for writing, renames, removes or makes one. With ``torn``, half of what was written
+is lost, too, as after a loss of power.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+SMALL = [
+    *('--tokenizer.num_tokens', '2', '--tokenizer.codebook_size', '8', '--graph.k', '4'),
+    *('--model.channels', '8', '--svd.channels', '6', '--threads', '1', '--device', 'cpu'),
+]
+SWEEP = """
+model: {name: LightGCN, channels: 8}
+items: id
+trainer: {epochs: 1, batch_size: 128}
+threads: 1
+search: {model.num_layers: [1, 2]}
+"""
+SCENARIOS = {
+    'run': [
+        *('--model', 'FREEDOM', '--items', 'specific', '--behavior', 'true', '--batch_size', '128'),
+        *('--epochs', '2', *SMALL, '--out', 'out'),
+    ],
+    'sweep': ['--config', '../sweep.yaml', '--out', 'out'],
+    'reproduce': [
+        *('table3', '--models', 'LightGCN', '--seeds', '0', '--effort', '1', '--out', 'out'),
+        *('--trainer.epochs', '1', *SMALL),
+    ],
+}
+#: What differs between two undisturbed commands.
+TIMES = ('seconds', 'train_seconds', 'seconds_per_epoch')
+PAGES = ('.md', '.html', '.tex', '.svg')
+WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_APPEND
+
+
+def make_shop(folder):
+    os.makedirs(folder)
+    rng = np.random.default_rng(0)
+    kind = rng.integers(0, 4, 40)
+    for name, width in (('text', 8), ('image', 10)):
+        x = rng.standard_normal((4, width))[kind] + rng.standard_normal((40, width)) / 4
+        np.save(f'{folder}/{name}_feat.npy', x.astype(np.float32))
+    rows = ['userID\titemID\tx_label']
+    for user in range(60):
+        items = rng.choice(40, 8, False)
+        rows += [f'{user}\t{item}\t{max(0, j - 5)}' for j, item in enumerate(items)]
+    with open(f'{folder}/shop.inter', 'w') as file:
+        file.write('\n'.join(rows) + '\n')
+
+
+def main_of(scenario):
+    import motor_geo.reproduce
+    import motor_geo.run
+    import motor_geo.sweep
+
+    return getattr(motor_geo, scenario).main
+
+
+class Events:
+    r"""Counts changes of the disk below a folder, and ends the process at one of them."""
+
+    def __init__(self, folder, last=-1, torn=False):
+        self.folder, self.last, self.torn = os.path.realpath(folder), last, torn
+        self.names, self.pid = [], os.getpid()
+
+    def __call__(self, event, args):
+        if event == 'open':
+            path, _, flags = args
+            if isinstance(path, int) or not isinstance(flags, int) or not flags & WRITES:
+                return
+            name = 'append' if flags & os.O_APPEND else 'open'
+        elif event in ('os.rename', 'os.remove', 'os.mkdir', 'os.chmod'):
+            path, name = args[0], event[3:]
+        else:
+            return
+        path = os.path.realpath(os.fsdecode(path))
+        if os.getpid() != self.pid or not path.startswith(self.folder):
+            return
+        if len(self.names) == self.last:
+            if self.torn and name == 'rename' and os.path.isfile(path):
+                os.truncate(path, os.path.getsize(path) // 2)
+            if self.torn and name == 'append':
+                handle = os.open(path, 0o2001 | os.O_CREAT)  # Not noticed: this is the last event.
+                os.write(handle, b'{"epoch": 1, "lo')
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.names.append(f'{name} {os.path.basename(path)[:24]}')
+
+
+def start(scenario, folder, shop, last=-1, torn=False, timeout=120.0):
+    r"""Runs a command in a fork; returns its exit status (or 'hangs'), what it printed, and its
+    changes of the disk.
+    """
+    import torch_geometric
+
+    log, found = f'{folder}.log', f'{folder}.events'
+    pid = os.fork()
+    if pid == 0:
+        status = 70
+        try:
+            handle = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
+            os.dup2(handle, 1)
+            os.dup2(handle, 2)
+            os.chdir(folder)
+            torch_geometric.set_home_dir(os.path.join(folder, 'home'))
+            os.environ['PYG_HOME'] = os.path.join(folder, 'home')
+            arguments = list(SCENARIOS[scenario])
+            if scenario != 'sweep':
+                arguments += ['--data', shop]
+            main = main_of(scenario)
+            events = Events(folder, last, torn)
+            sys.addaudithook(events)
+            status = main(arguments)
+            events.folder = '/nowhere'
+            with open(found, 'w') as file:
+                json.dump(events.names, file)
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            os._exit(status or 0)
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            code = os.waitstatus_to_exitcode(status)
+            break
+        time.sleep(0.005)
+    else:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        code = 'hangs'
+    with open(log, errors='replace') as file:
+        text = file.read()
+    names = []
+    if os.path.exists(found):
+        with open(found) as file:
+            names = json.load(file)
+        os.remove(found)
+    return code, text, names
+
+
+def without_times(value):
+    if isinstance(value, dict):
+        return {k: without_times(v) for k, v in value.items() if k not in TIMES}
+    return [without_times(v) for v in value] if isinstance(value, list) else value
+
+
+def content_of(path):
+    r"""What a file says, whatever it took to compute it."""
+    import torch
+
+    def plain(value):
+        if isinstance(value, torch.Tensor):
+            return str(value.dtype), tuple(value.shape), value.contiguous().numpy().tobytes()
+        if isinstance(value, dict):
+            return {
+                k: without_times(json.loads(v)) if k == 'history' else plain(v)
+                for k, v in value.items()
+            }
+        return [plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+    if path.endswith(PAGES):
+        return 'a page'
+    if path.endswith('.pt'):
+        return plain(torch.load(path, weights_only=True))
+    if path.endswith('.npz'):
+        with np.load(path) as file:
+            return {key: (file[key].dtype.str, file[key].tobytes()) for key in file}
+    with open(path, 'rb') as file:
+        content = file.read()
+    if path.endswith('.jsonl'):
+        return [without_times(json.loads(line)) for line in content.splitlines()]
+    return without_times(json.loads(content)) if path.endswith('.json') else content
+
+
+def snapshot(folder):
+    out = {}
+    for place, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(place, name)
+            if name != '.lock':
+                try:
+                    out[os.path.relpath(path, folder)] = content_of(path)
+                except Exception as error:
+                    out[os.path.relpath(path, folder)] = f'unreadable: {error}'
+    return out
+
+
+def differences(old, new):
+    out = [f'{name} is missing' for name in old if name not in new]
+    out += [f'{name} is left' for name in new if name not in old]
+    return out + [f'{name} differs' for name in old if name in new and old[name] != new[name]]
+
+
+def explore(scenario, folder, points=None, seed=0):
+    r"""Crash points of a command, at random, or all of them; yields what went wrong where."""
+    shop = os.path.join(folder, 'shop')
+    if not os.path.isdir(shop):
+        make_shop(shop)
+        with open(os.path.join(folder, 'sweep.yaml'), 'w') as file:
+            file.write(f'data: {shop}\n{SWEEP}')
+    undisturbed = os.path.join(folder, f'{scenario}-undisturbed')
+    os.makedirs(undisturbed)
+    code, text, names = start(scenario, undisturbed, shop)
+    assert code == 0, text
+    expected = snapshot(undisturbed)
+    every = [(k, torn) for k in range(len(names)) for torn in (False, True)]
+    every = [(k, t) for k, t in every if not t or names[k].startswith(('rename', 'append'))]
+    chosen = every if points is None else random.Random(seed).sample(every, min(points, len(every)))
+    bad = []
+    for k, torn in chosen:
+        place = os.path.join(folder, f'{scenario}-{k}-{torn}')
+        os.makedirs(place)
+        first, text, _ = start(scenario, place, shop, k, torn)
+        second, more, _ = start(scenario, place, shop)
+        wrong = differences(expected, snapshot(place))
+        if first != -signal.SIGKILL:
+            wrong.insert(0, f'ended with {first} in place of being killed: {text[-200:]}')
+        if second != 0:
+            wrong.insert(0, f'the same command ends with {second}: {more[-200:]}')
+        if wrong:
+            bad.append({'point': k, 'event': names[k], 'torn': torn, 'wrong': wrong})
+        shutil.rmtree(place, ignore_errors=True)
+    return {'events': len(names), 'points': len(chosen), 'bad': bad}
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument('scenarios', nargs='+', choices=SCENARIOS)
+    parser.add_argument('--points', type=int, help='so many at random (default: all)')
+    parser.add_argument('--seed', type=int, default=0)
+    options = parser.parse_args()
+    import torch
+
+    torch.set_num_threads(1)
+    for name in options.scenarios:
+        main_of(name)
+    warm()
+    with tempfile.TemporaryDirectory() as folder:
+        for name in options.scenarios:
+            begin = time.monotonic()
+            out = explore(name, folder, options.points, options.seed)
+            out['seconds'] = round(time.monotonic() - begin, 1)
+            print(json.dumps({'scenario': name, **out}), flush=True)
+
+
+def warm():
+    r"""Imports what commands import late, so that forks need not."""
+    import faiss  # noqa: F401
+    import matplotlib.figure  # noqa: F401
+    import scipy.sparse.linalg  # noqa: F401
+    import scipy.stats  # noqa: F401
+
+    import motor_geo.experiments.runner
+    import motor_geo.experiments.sweep
+    import motor_geo.experiments.views
+    import motor_geo.pipeline.seeds
+    import motor_geo.report.plot  # noqa: F401
+
+
+if __name__ == '__main__':
+    main()
