@@ -12,8 +12,8 @@ from motor_geo.experiments.options import (
     Variant,
     backbone,
     in_words,
-    product,
 )
+from motor_geo.pipeline.settings import product
 
 MOTOR = ('BPR', 'LightGCN', 'LayerGCN', 'VBPR', 'GRCN', 'SLMRec', 'BM3', 'FREEDOM', 'MGCN')
 LIRDREC = ('BPR', 'LightGCN', 'VBPR', 'GRCN', 'LATTICE', 'SLMRec', 'MICRO', 'BM3', 'FREEDOM') + (

@@ -325,7 +325,7 @@ class Tuner:
         config = dataclasses.replace(best.config, out=out)
         assembly = self.assemble(config)
         loggers = build_loggers(config, out)
-        test = build_evaluator(assembly, 'test', exclude='val' if config.mask_validation else None)
+        test = build_evaluator(assembly, 'test')
         trainer = build_trainer(assembly, out, progress=False)
         with suppress(FileNotFoundError):  # Of fewer epochs.
             os.remove(osp.join(out, 'result.json'))
