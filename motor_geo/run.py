@@ -3,6 +3,7 @@ r"""Trains a recommender and evaluates it: :obj:`python -m motor_geo.run`."""
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from motor_geo.utils.memory import tune_process
 
 if TYPE_CHECKING:
     from motor_geo.pipeline.config import RunConfig
+    from motor_geo.pipeline.controls import Comparison
 
 
 def table(result: dict[str, Any]) -> str:
@@ -57,6 +59,44 @@ def load_config(arguments: Sequence[str]) -> RunConfig:
     return RunConfig.of(read_config(parse_flags(arguments)))
 
 
+#: What is run without any option.
+MAIN_JOB = ('--config', 'quickstart', '--control', 'id', 'features')
+NEXT = """Next:
+  python -m motor_geo.recommend {out} --k 10
+  python -m motor_geo.run --data FOLDER --config recommended --control id   # your own data
+  python -m motor_geo.run --model FREEDOM                                   # another backbone
+  python -m motor_geo.run --help"""
+
+
+def show(found: Comparison) -> None:
+    r"""The small table of a run and its controls, and what it means."""
+    from motor_geo.pipeline.controls import conclusion
+    from motor_geo.report.terminal import print_table
+
+    has_new = found.chance is not None
+    rows = [['popularity', found.popularity, found.chance]]
+    rows += [
+        [score.name, score.all.mean(), score.new.mean() if has_new else None]
+        for score in found.scores
+    ]
+    columns = [f'test {found.metric}', 'all items', *(['new items'] if has_new else [])]
+    cells = [[str(row[0]), *(f'{x:.4f}' for x in row[1:] if x is not None)] for row in rows]
+    print()
+    print_table(columns, cells)
+    print(f'\n{textwrap.fill(conclusion(found), 96)}')
+
+
+def show_users(folder: str, device: str) -> None:
+    r"""What a few users had and would get."""
+    from motor_geo.pipeline.examples import examples
+
+    print('\nThree users, drawn at random (* what they took later):')
+    for user in examples(folder, device):
+        print(user.user)
+        for name, titles in (('had', user.had), ('would get', user.gets), ('of the new', user.new)):
+            print(f'  {name:12s}{"; ".join(titles)}')
+
+
 def help_text(flags: Config) -> str | None:
     r"""What is asked for by :obj:`--model.help`, :obj:`--model.help FREEDOM` or
     :obj:`--model FREEDOM --model.help`.
@@ -78,12 +118,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if '-h' in arguments or '--help' in arguments:
             print(usage())
             return 0
-        flags = parse_flags(arguments)
+        flags = parse_flags(arguments or MAIN_JOB)
+        controls = flags.pop('control', None)
         printed, seeds = flags.pop('print_config', None), flags.pop('seeds', None)
+        tuned = flags.pop('tune', None)
         text = help_text(flags)
         if text is not None:
             print(text)
             return 0
+        if tuned not in (None, 'true'):
+            raise ConfigError(f"--tune: expected no value, got '{tuned}'")
+        if None not in (tuned, seeds):
+            raise ConfigError('expected --tune or --seeds, got both')
         options = read_config(flags)
         from motor_geo.pipeline.config import RunConfig, dump
         from motor_geo.pipeline.train import default_folder, run
@@ -97,19 +143,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             if 'seed' in flags:
                 raise ConfigError('expected --seed or --seeds, got both')
+            if controls is not None:
+                raise ConfigError('expected --control or --seeds, got both')
             print(f'\n{seeds_table(run_seeds(config, read_seeds(seeds)))}')
             return 0
-        result = run(config)
-        print()
-        print(table(result))
         out = config.out or default_folder(config)
-        print(f"written to '{out}'")
+        if tuned is not None:
+            if controls is not None:
+                raise ConfigError('expected --control or --tune, got both')
+            from motor_geo.pipeline.tune import sentence, tune, tuned_folder
+
+            result, out = tune(options), config.out or tuned_folder(config)
+            print(f'\n{table(result)}')
+            print(sentence(result['tuned']))
+            print(f"written to '{out}'")
+        elif controls is None:
+            print(f'\n{table(run(config))}')
+            print(f"written to '{out}'")
+        else:
+            from motor_geo.pipeline.controls import control_configs, read_controls, run_controls
+
+            found = run_controls(control_configs(options, read_controls(controls)))
+            show(found)
+            if not arguments:
+                show_users(out, config.device)
+            print(f'\nwritten to {", ".join(map(repr, found.folders))}')
         if config.report:
             from motor_geo.pipeline.page import write_last
 
             path = write_last(out, config.device)
             if path is not None:
                 print(f"page: '{path}'")
+        if not arguments:
+            print(f'\n{NEXT.format(out=out)}')
         return 0
 
     return run_command(

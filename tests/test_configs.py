@@ -1,5 +1,7 @@
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -8,6 +10,7 @@ from motor_geo.experiments.search import override, read_space
 from motor_geo.experiments.variants import RECOMMENDED
 from motor_geo.nn.models import FITTED, MODELS
 from motor_geo.pipeline.config import flatten, merge, parse_flags, read_yaml, resolve
+from motor_geo.report.write import read_runs
 
 FOLDER = Path(__file__).parents[1] / 'configs'
 FILES = sorted(FOLDER.rglob('*.yaml'))
@@ -60,11 +63,34 @@ def test_settings_of_reproductions_exist(model):
             assert config[key] == setting[key] and type(config[key]) is type(setting[key])
 
 
-def test_recommended_items_are_what_was_tried():
+def test_two_orders_are_what_was_tried():
     options = {**BASE, **RECOMMENDED, 'items': 'specific', 'tokenizer.num_tokens': 4}
-    written = read_yaml(str(FOLDER / 'items' / 'recommended.yaml'))
+    written = read_yaml(str(FOLDER / 'items' / 'two-orders.yaml'))
     strong = {**options, 'model.reg_weight': 0.5}
     assert resolve(written) == resolve(override({}, strong))
     # Another backbone keeps its own regularizer.
     other = merge(written, parse_flags(['--model', 'FREEDOM']))
     assert resolve(other) == resolve(override({}, {**options, 'model': 'FREEDOM'}))
+
+
+@pytest.mark.parametrize('path', sorted((FOLDER / 'experiment').glob('*.yaml')), ids=name)
+def test_experiments_name_their_result_and_their_control(path):
+    if path.stem == 'quickstart':
+        return
+    text = ' '.join(line.lstrip('# ') for line in path.read_text().splitlines())
+    number = r'(0\.\d{4} ± 0\.\d{4})'
+    found = re.search(
+        rf'Recall@20: {number} \((\d) seeds\), with IDs {number} \(docs/reproduction/(\S+)\)', text
+    )
+    assert found, 'expected the result, its seeds, that of IDs, and the report'
+    runs = read_runs(str(FOLDER.parent / 'docs' / 'reproduction' / found[4]))
+    config = flatten(read_yaml(str(path)))
+    for label, claimed in (('recommended', found[1]), ('id', found[3])):
+        mine = [run for run in runs if run['label'][1] == label]
+        assert len(mine) == int(found[2])
+        values = [run['test']['recall@20'] for run in mine]
+        assert f'{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}' == claimed
+        if label == 'recommended':  # The file has the setting that validation chose.
+            tried = mine[0]['tried']
+            chosen = max(tried, key=lambda entry: entry[1])[0]
+            assert {key: config[key] for key in chosen} == chosen

@@ -4,28 +4,17 @@ for each of them on validation. PyTorch is imported when it is needed.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import yaml
-
-from motor_geo.pipeline.flags import find_config
-from motor_geo.utils.errors import ConfigError
+from motor_geo.pipeline import settings as pipeline_settings
+from motor_geo.pipeline.settings import Options
 
 if TYPE_CHECKING:
     from motor_geo.nn.models import FittedRecommender, Recommender
 
-#: Options of runs by dotted name.
-Options = dict[str, Any]
 #: What runs have in common unless the call says otherwise.
 BASE: Options = {'tokenizer.center': True, 'tokenizer.normalize': True}
-
-
-def product(choices: Mapping[str, Sequence[Any]]) -> list[Options]:
-    r"""All combinations of options."""
-    return [dict(zip(choices, values)) for values in itertools.product(*choices.values())]
 
 
 def in_words(setting: Mapping[str, Any]) -> str:
@@ -70,26 +59,13 @@ def short(name: str) -> str:
     return name.rpartition('.')[2]
 
 
-@lru_cache
-def _settings(name: str) -> list[Options]:
-    try:
-        path = find_config(f'sweep/{name}', first='sweep')
-    except ConfigError:
-        return [{}]
-    with open(path, encoding='utf-8') as file:
-        return product(yaml.safe_load(file).get('reproduce', {}))
-
-
 def settings_of(model: str) -> list[Options]:
     r"""The settings that are tried for a backbone, whatever its items, or for a
     baseline: :obj:`reproduce` in :obj:`configs/sweep/NAME.yaml`. The first one
     holds where nothing is tried; a model without such a file has its
     defaults.
     """
-    target = backbone(model)
-    name = target.__name__
-    known = {**all_backbones(), **all_fitted()}
-    return list(_settings(name)) if known.get(name) is target else [{}]
+    return pipeline_settings.settings_of(backbone(model))
 
 
 class Variant(NamedTuple):

@@ -53,7 +53,7 @@ class Reproduction:
 
     Raises:
         ConfigError: If an option is wrong, or the folder cannot be written to.
-        ImportError: If SciPy or Matplotlib is not installed.
+        ImportError: If Matplotlib is not installed.
     """
 
     def __init__(
@@ -283,6 +283,5 @@ def check_packages() -> None:
     r"""Raises an :class:`ImportError` if the report could not be written."""
     try:
         import matplotlib  # noqa: F401
-        import scipy  # noqa: F401
     except ImportError as error:
         raise ImportError(NEEDS) from error

@@ -51,12 +51,8 @@ def paired_tests(pairs: Mapping[K, tuple[np.ndarray, np.ndarray]]) -> dict[K, Pa
     Raises:
         ValueError: If the arrays of a pair have different lengths, no users,
             or NaN or infinite values; the message names the key.
-        ImportError: If SciPy is not installed.
     """
-    try:
-        from scipy.stats import false_discovery_control
-    except ImportError as error:
-        raise ImportError('Tests need SciPy: pip install "motor-geo[reproduce]"') from error
+    from scipy.stats import false_discovery_control
 
     if not pairs:
         return {}

@@ -12,8 +12,8 @@ from motor_geo.experiments.options import (
     Variant,
     backbone,
     in_words,
-    product,
 )
+from motor_geo.pipeline.settings import product
 
 MOTOR = ('BPR', 'LightGCN', 'LayerGCN', 'VBPR', 'GRCN', 'SLMRec', 'BM3', 'FREEDOM', 'MGCN')
 LIRDREC = ('BPR', 'LightGCN', 'VBPR', 'GRCN', 'LATTICE', 'SLMRec', 'MICRO', 'BM3', 'FREEDOM') + (
@@ -310,13 +310,13 @@ def recipe(on: ExperimentOptions) -> list[Variant]:
             ('id', 'id', {}),
             ('recommended', 'recommended', {}),
         ]
-        if on.modalities[data]:
-            forms.append(('features', 'features', {}))
+        settings = on.settings('TokenALS')
         for name, items, options in forms:
-            settings = on.settings('TokenALS')
             out.append(on.variant((data, name), 'TokenALS', items, options, settings))
         for name in on.baselines(tuple(BASELINE_SETTINGS)):
             out.append(on.variant((data, name), name, NO_ITEMS, {}, BASELINE_SETTINGS[name]))
+        if on.modalities[data]:
+            out.append(on.variant((data, 'features'), 'TokenALS', 'features', {}, settings))
     return out
 
 

@@ -17,7 +17,7 @@ from motor_geo.utils.errors import ConfigError, suggest
 from motor_geo.utils.safe_yaml import load_yaml
 
 #: Sections with a choice of classes, and what is chosen by default.
-CHOICES = {'data': 'synthetic', 'model': 'LightGCN', 'items': 'specific', 'loss': 'published'}
+CHOICES = {'data': 'synthetic', 'model': 'LightGCN', 'items': 'recommended', 'loss': 'published'}
 #: Sections with one class.
 SECTIONS = ('tokenizer', 'svd', 'graph', 'trainer', 'evaluator')
 #: Flags without a dot that stand for an option of a section.
@@ -68,7 +68,7 @@ PRESETS: dict[str, Config] = {
     },
 }
 #: Flags that take several values.
-LISTS = ('logger', 'seeds')
+LISTS = ('logger', 'seeds', 'control')
 
 
 def parse_flags(arguments: Sequence[str]) -> Config:
@@ -99,6 +99,10 @@ def parse_flags(arguments: Sequence[str]) -> Config:
         if key in LISTS:
             more += takewhile(lambda word: not word.startswith('--'), arguments[position:])
         position += len(more)
+        if key == 'control':  # It may be given several times.
+            more += config.get(key, [])
+            config[key] = [value, *more]
+            continue
         _insert(config, SHORT.get(key, key).split('.'), [value, *more] if more else value, flag)
     return config
 
@@ -256,6 +260,8 @@ def usage() -> str:
         '',
         entry('--config', 'A file with options, or the name of one that comes with the package'),
         entry('--seeds', 'Several seeds, one run after the other: --seeds 0 1 2'),
+        entry('--tune', 'Choose among a few settings of the model on validation'),
+        entry('--control', 'Other items to train beside: --control id features'),
         entry('--print_config', 'Print every option with its value, and end'),
         *(entry(f'--{key}', text, CHOICES[key]) for key, text in heads.items()),
         *(entry(f'--{a.dest}', a.help or '', a.default) for a in parser._actions),

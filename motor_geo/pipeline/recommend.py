@@ -137,12 +137,12 @@ def with_new_items(run: LoadedRun, folder: str) -> tuple[HeteroData, np.ndarray]
     if run.config.items['name'] == NO_ITEMS:
         raise ValueError(
             f'{run.config.model["name"]} has no vector for an item that was not there in training; '
-            'train a model with token-based items (--items specific) or --items features'
+            'train a model with token-based items (--items recommended) or --items features'
         )
     if run.config.reads('num_items'):
         raise ValueError(
             'A model with ID embeddings has no vector for an item that was not there in training; '
-            'train with token-based items (--items specific) or --items features'
+            'train with token-based items (--items recommended) or --items features'
         )
     folder = osp.expanduser(folder)
     expected = run.dataset.modalities

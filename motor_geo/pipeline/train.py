@@ -9,7 +9,7 @@ import logging
 import os
 import os.path as osp
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -44,7 +44,7 @@ from motor_geo.pipeline.folder import (
     sources,
 )
 from motor_geo.pipeline.loggers import build_loggers, closing_all
-from motor_geo.typing import ITEM, RATES, Embeddings
+from motor_geo.typing import ITEM, RATES, Embeddings, EvalTargets
 from motor_geo.utils.errors import ConfigError
 from motor_geo.utils.files import (
     atomic_write,
@@ -56,9 +56,15 @@ from motor_geo.utils.files import (
 )
 
 LOG = logging.getLogger(__name__)
+#: Test metrics of every user, and those of unseen items.
+PER_USER, UNSEEN = 'per_user.npz', 'unseen.npz'
+#: What is called with the entry of every epoch.
+Callback = Logger | Callable[[dict[str, Any]], None]
 
 
-def run(config: RunConfig | Config, progress: bool = True) -> dict[str, Any]:
+def run(
+    config: RunConfig | Config, progress: bool = True, callbacks: Sequence[Callback] = ()
+) -> dict[str, Any]:
     r"""Trains and evaluates as a configuration says, and writes
     :obj:`config.yaml`, :obj:`metrics.jsonl`, :obj:`best.pt`, :obj:`last.pt`
     and :obj:`result.json` into the folder of the run. A run that was
@@ -67,6 +73,8 @@ def run(config: RunConfig | Config, progress: bool = True) -> dict[str, Any]:
     Args:
         config: The configuration.
         progress: Whether progress is shown.
+        callbacks: Called with the entry of every epoch, beside the loggers of
+            the configuration.
 
     Raises:
         ConfigError: If a setting is wrong, or the folder holds another run.
@@ -98,8 +106,8 @@ def run(config: RunConfig | Config, progress: bool = True) -> dict[str, Any]:
     # Every setting is checked before tokens are fitted and anything is written.
     assembly = assemble(config, dataset)
     loggers = build_loggers(config, out)
-    trainer = build_trainer(assembly, out, progress, loggers)
-    test = build_evaluator(assembly, 'test', exclude='val' if config.mask_validation else None)
+    trainer = build_trainer(assembly, out, progress, [*loggers, *callbacks])
+    test = build_evaluator(assembly, 'test')
     with ExitStack() as stack, closing_all(loggers):
         if osp.isdir(out):
             hold_folder(stack, out)
@@ -122,9 +130,15 @@ def hold_folder(stack: ExitStack, out: str) -> None:
 
 
 def train(
-    assembly: Assembly, trainer: Trainer | Fitter, test: Evaluator | None, out: str
+    assembly: Assembly,
+    trainer: Trainer | Fitter,
+    test: Evaluator | None,
+    out: str,
+    more: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    r"""Trains, evaluates the best weights, and writes the result."""
+    r"""Trains, evaluates the best weights, and writes the result with whatever
+    :obj:`more` it is to have.
+    """
     claim_folder(assembly, out)
     fit = trainer.fit()
     load_weights(assembly, out, fit.best_epoch)
@@ -133,8 +147,12 @@ def train(
         with torch.no_grad():
             measured = test.evaluate(assembly.model(assembly.data))
             popularity = test.evaluate(popularity_of(assembly))
-        write_per_user(assembly, measured, out)
-    result = summarize(assembly, fit, measured, popularity)
+        write_per_user(assembly.dataset.targets('test'), measured, osp.join(out, PER_USER))
+    result = {
+        **summarize(assembly, fit, measured, popularity),
+        'unseen': unseen(assembly, out),
+        **(more or {}),
+    }
     write_json(result, osp.join(out, 'result.json'))
     return result
 
@@ -145,23 +163,52 @@ def write_json(content: dict[str, Any], path: str) -> None:
         json.dump(content, stream, indent=1)
 
 
-def build_evaluator(assembly: Assembly, split: str, exclude: str | None = None) -> Evaluator | None:
-    r"""Ranks the held-out items of a split; :obj:`None` if there are none."""
+def build_evaluator(assembly: Assembly, split: str, unseen: bool = False) -> Evaluator | None:
+    r"""Ranks the held-out items of a split; :obj:`None` if there are none.
+
+    Args:
+        assembly: Data and options.
+        split: The split.
+        unseen: Whether only items without a training interaction are ranked.
+    """
     dataset, data, device = assembly.dataset, assembly.data, assembly.device
-    if len(dataset.targets(split)) == 0:
+    targets = dataset.unseen_targets(split) if unseen else dataset.targets(split)
+    if len(targets) == 0:
         return None
+    masked = split == 'test' and assembly.config.mask_validation
     with named('evaluator'):
         return Evaluator(
-            dataset.targets(split).to(device),
+            targets.to(device),
             data[RATES].edge_index,
             int(data[ITEM].num_nodes),
-            exclude=None if exclude is None else dataset.targets(exclude).to(device),
+            exclude=dataset.targets('val').to(device) if masked else None,
             **assembly.config.options('evaluator'),
         )
 
 
+@torch.no_grad()
+def unseen(assembly: Assembly, out: str) -> dict[str, Any]:
+    r"""Test metrics of the items without a training interaction, ranked among
+    themselves, and those of popularity: an order at random. It is empty if
+    nothing of them is held out.
+    """
+    test = build_evaluator(assembly, 'test', unseen=True)
+    if test is None:
+        return {}
+    measured = test.evaluate(assembly.model(assembly.data))
+    popularity = test.evaluate(popularity_of(assembly))
+    targets = assembly.dataset.unseen_targets('test')
+    write_per_user(targets, measured, osp.join(out, UNSEEN))
+    assert targets.candidates is not None
+    return {
+        'items': targets.candidates.numel(),
+        'test': measured.metrics,
+        'popularity': popularity.metrics,
+    }
+
+
 def build_trainer(
-    assembly: Assembly, out: str, progress: bool, loggers: Sequence[Logger] = ()
+    assembly: Assembly, out: str, progress: bool, loggers: Sequence[Callback] = ()
 ) -> Trainer | Fitter:
     r"""Trains the model of an assembly in a folder, or fits it.
 
@@ -223,15 +270,14 @@ def popularity_of(assembly: Assembly) -> Embeddings:
     return popularity_embeddings(edge_index, dataset.num_users, dataset.num_items)
 
 
-def write_per_user(assembly: Assembly, measured: EvalResult, out: str) -> None:
+def write_per_user(targets: EvalTargets, measured: EvalResult, path: str) -> None:
     r"""Writes the test metrics of every user, with the ranks of held-out
     items, so that any group of items can be told apart later.
     """
     values = {key: value.cpu().numpy() for key, value in measured.per_user.items()}
-    targets = assembly.dataset.targets('test')
     values |= {key: getattr(targets, key).numpy() for key in ('user', 'ptr', 'item')}
     values['rank'] = measured.rank.cpu().numpy()
-    with writing(osp.join(out, 'per_user.npz')) as file, atomic_write(file) as temporary:
+    with writing(path) as file, atomic_write(file) as temporary:
         np.savez_compressed(temporary, **values)  # type: ignore[arg-type]
 
 

@@ -12,7 +12,9 @@ def test_settings_of_backbones():
     assert settings_of('MMGCN') == [{'trainer.lr': lr} for lr in (1e-3, 1e-2, 1e-4)]
     assert all(len(settings_of(name)) == 3 for name in MODELS)
     assert settings_of('Popularity') == [{}]
-    assert all(len(settings_of(name)) == 3 for name in set(FITTED) - {'Popularity'})
+    fitted = set(FITTED) - {'Popularity', 'TokenALS'}
+    assert all(len(settings_of(name)) == 3 for name in fitted)
+    assert len(settings_of('TokenALS')) == 9
     with pytest.raises(ConfigError, match="unknown model 'Pop'"):
         settings_of('Pop')
 

@@ -260,11 +260,8 @@ class InteractionSVD(BaseTransform):
     def _svd(
         self, user: np.ndarray, item: np.ndarray, size: tuple[int, int]
     ) -> tuple[np.ndarray, np.ndarray]:
-        try:
-            from scipy.sparse import csr_array
-            from scipy.sparse.linalg import svds
-        except ImportError as error:
-            raise ImportError(f"{type(self).__name__} needs scipy: 'pip install scipy'") from error
+        from scipy.sparse import csr_array
+        from scipy.sparse.linalg import svds
 
         degree = [np.bincount(index).astype(np.float64) for index in (user, item)]
         scale = [1 / np.sqrt(d + self.smoothing * d.mean()) for d in degree]

@@ -322,7 +322,7 @@ def test_arrow_reads_the_same(tmp_path_factory, rows, delimiter, end):
     def read(size):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(reader, 'CACHED_SIZE', size)
-            patch.setattr(reader, 'cached', lambda kind, key, compute: compute())
+            patch.setattr(reader, 'cached', lambda kind, key, compute, fits: compute())
             try:
                 return read_table(path, ['id'], numbers=['n'])
             except ValueError as error:
