@@ -27,7 +27,8 @@ def test_variants(tmp_path, name):
             config = resolve(override({}, {**variant.options, **setting}))
             assert config['trainer']['epochs'] == 7
         if not NAMES[data] and variant.options['model'] not in BASELINES:
-            assert variant.options['items'] == 'id' or variant.options['behavior']
+            config = resolve(override({}, variant.options))  # Of items that stand for more.
+            assert config['items']['name'] == 'id' or config['behavior']
         if experiment.reference is not None and (name, data) != ('lirdrec-table2', 'bare'):
             index, value = experiment.reference
             compared.add((*variant.label[:index], value, *variant.label[index + 1 :]))
