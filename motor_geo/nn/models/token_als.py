@@ -197,7 +197,7 @@ class TokenALS(FittedRecommender):
         score = edge_dot(x, item, side.edge_index)
         total = (1 - score).square().sum() + (side.there * (item @ side.gram) * item).sum()
         total = total + (user.weight * x * x).sum() + (side.weight * item * item).sum()
-        return float(total) / score.numel()
+        return float(total) / max(score.numel(), 1)
 
     def __repr__(self) -> str:
         return (

@@ -248,7 +248,8 @@ def test_many_steps_on_features_of_any_scale_stay_finite():
     encoder = FeatureProjection({'image': 5, 'text': 5}, D, normalize=False)
     model = TokenALS(data, encoder, D, num_steps=100).double()
     values = fit(model, data, 5)
-    assert values == sorted(values, reverse=True) and np.isfinite(parameters(model)).all()
+    assert all(after <= before + 1e-12 for before, after in zip(values, values[1:]))
+    assert np.isfinite(parameters(model)).all()
 
 
 @pytest.mark.parametrize('items', ITEMS)
