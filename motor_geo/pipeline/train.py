@@ -348,7 +348,8 @@ def check_folder(config: RunConfig, out: str) -> None:
         free |= {f'data.{key}' for key in PLACES}  # `check_data` compares what is in there.
         if osp.isabs(str(old.get('data.name'))) and osp.isabs(new['data.name']):
             free.add('data.name')
-        for key in sorted(set(old) | set(new)):
+        # Of another class, the name says more than its options.
+        for key in sorted(set(old) | set(new), key=lambda key: (not key.endswith('.name'), key)):
             if key not in free and old.get(key) != new.get(key):
                 raise ConfigError(
                     f"'{out}' holds another run ({key} is {old.get(key)} there, "

@@ -315,7 +315,7 @@ def test_a_run_with_another_loss_goes_on_bit_by_bit(tmp_path, loss):
     assert result['loss'] == loss and result['epochs'] == 3
     assert (result['val'], result['test']) == (expected['val'], expected['test'])
     found, weights = (
-        torch.load(tmp_path / name / 'last.pt', weights_only=True)['model']
+        torch.load(tmp_path / name / 'last.pt', weights_only=True)['state']['model']
         for name in ('out', 'whole')
     )
     assert found.keys() == weights.keys()
@@ -325,17 +325,19 @@ def test_a_run_with_another_loss_goes_on_bit_by_bit(tmp_path, loss):
 def test_what_was_trained_by_cosine_ranks_by_cosine(tmp_path):
     data, out = make_shop(tmp_path / 'shop'), tmp_path / 'out'
     result = start(data, out, items={'name': 'mean'}, loss={'name': 'softmax'})
-    assembly = load_run(str(out))
-    emb = assembly.model(assembly.data)
+    loaded = load_run(str(out), 'cpu')
+    with torch.no_grad():
+        emb = loaded.model(loaded.data)
     for x in emb:
         norm = x[x.abs().sum(dim=1) > 0].norm(dim=1)
         torch.testing.assert_close(norm, torch.ones_like(norm))
-    assert build_evaluator(assembly, 'test').evaluate(emb).metrics == result['test']
-    score, _ = assembly.model.recommend(assembly.data, k=3)
+    test = build_evaluator(assemble(loaded.config, loaded.dataset), 'test')
+    assert test.evaluate(emb).metrics == result['test']
+    score, _ = loaded.model.recommend(loaded.data, k=3)
     assert float(score.max()) <= 1 + 1e-5
     # Where lengths count, lists are others.
-    assembly.model.set_objective(None)
-    plain, _ = assembly.model.recommend(assembly.data, k=3)
+    loaded.model.set_objective(None)
+    plain, _ = loaded.model.recommend(loaded.data, k=3)
     assert not torch.allclose(plain, score)
 
 
