@@ -117,8 +117,7 @@ def tune(options: Config, progress: bool = True) -> dict[str, Any]:
     # The settings are checked before tokens are fitted and anything is written.
     first = assemble(trials[0].config, dataset)
     build_trainer(first, out, progress=False)
-    build_loggers(base, out)
-    with ExitStack() as stack:
+    with closing_all(build_loggers(base, out)), ExitStack() as stack:
         hold_folder(stack, out)
         result = check_out(out, trials, dataset)  # Another process may have been faster.
         if result is not None:
