@@ -23,7 +23,7 @@ from motor_geo.pipeline.assemble import (
     run_fingerprint,
 )
 from motor_geo.pipeline.config import Config, RunConfig, merge
-from motor_geo.pipeline.flags import expand, flatten
+from motor_geo.pipeline.flags import expand, flatten, read_yaml
 from motor_geo.pipeline.folder import begun_tokenizer, check_data, check_sources
 from motor_geo.pipeline.loggers import build_loggers, closing_all
 from motor_geo.pipeline.settings import Options, settings_of, settings_of_loss
@@ -117,8 +117,7 @@ def tune(options: Config, progress: bool = True) -> dict[str, Any]:
     # The settings are checked before tokens are fitted and anything is written.
     first = assemble(trials[0].config, dataset)
     build_trainer(first, out, progress=False)
-    build_loggers(base, out)
-    with ExitStack() as stack:
+    with closing_all(build_loggers(base, out)), ExitStack() as stack:
         hold_folder(stack, out)
         result = check_out(out, trials, dataset)  # Another process may have been faster.
         if result is not None:
@@ -190,17 +189,13 @@ def check_out(
     Raises:
         ConfigError: If the folder holds anything else.
     """
-    if not osp.exists(osp.join(out, 'config.yaml')):
-        check_folder(trials[0].config, out)
+    path = osp.join(out, 'config.yaml')
+    old = flatten(read_yaml(path)) if osp.exists(path) else {}
+    same = (trial for trial in trials if trial.options.items() <= old.items())
+    trial = next(same, trials[0])
+    check_run(out, trial.config, dataset)
+    if not old:
         return None
-    for trial in trials:
-        try:
-            check_run(out, trial.config, dataset)
-            break
-        except ConfigError as error:
-            problem = error
-    else:
-        raise problem
     fingerprint = run_fingerprint(trial.config, dataset.fingerprint)
     path, result = osp.join(out, 'result.json'), read_result(out, fingerprint, trial.config)
     if result is None and osp.isdir(osp.join(out, 'tune')):

@@ -118,9 +118,9 @@ def test_the_winner_is_that_of_an_exhaustive_comparison(tmp_path, monkeypatch):
     assert tune(options(tmp_path / 'tuned'), progress=False) == result and calls['test'] == 2
 
 
-@pytest.mark.parametrize('stop', [1, 11, 20])
+@pytest.mark.parametrize('stop', [1, 11, 21])
 def test_an_interrupted_command_goes_on(tmp_path, monkeypatch, stop):
-    r"""`stop` evaluations in: within the first trial, the sixth, and the last one."""
+    r"""After `stop` evaluations: in the first trial, in the second, and before testing."""
     more = {'trainer.epochs': 7, 'model.unobserved': 1.0}
     expected = tune(options(tmp_path / 'whole', **more), progress=False)
     evaluate, left = Evaluator.evaluate, [stop]
