@@ -22,8 +22,8 @@ from motor_geo.nn.models import FittedRecommender, Recommender
 from motor_geo.nn.objective import PublishedLoss
 from motor_geo.nn.token_cross import MODES
 from motor_geo.pipeline.config import NO_ITEMS, Config, RunConfig, arguments_of, takes_items
-from motor_geo.pipeline.flags import UNHASHED
-from motor_geo.typing import ITEM, modalities
+from motor_geo.pipeline.flags import PRESETS, UNHASHED
+from motor_geo.typing import ITEM, RATES, find_edges, modalities
 from motor_geo.utils.cache import fingerprint
 from motor_geo.utils.errors import ConfigError
 from motor_geo.utils.lazy import check_graph, declared_transforms
@@ -225,8 +225,12 @@ def build_behavior(config: RunConfig, data: HeteroData) -> InteractionSVD:
     Raises:
         ConfigError: If the data have a modality of its name.
     """
+    options = config.options('svd')
+    if config.items['name'] in PRESETS:  # Small data have fewer vectors than the preset asks for.
+        limit = min(find_edges(data, RATES)[side].unique().numel() for side in (0, 1)) - 1
+        options['channels'] = max(1, min(options['channels'], limit))
     with named('svd'):
-        transform = InteractionSVD(**config.options('svd'))
+        transform = InteractionSVD(**options)
     if f'x_{transform.modality}' in data[ITEM]:
         raise ConfigError(f"--behavior: the data have a modality '{transform.modality}' already")
     return transform

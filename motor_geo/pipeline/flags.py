@@ -17,7 +17,7 @@ from motor_geo.utils.errors import ConfigError, suggest
 from motor_geo.utils.safe_yaml import load_yaml
 
 #: Sections with a choice of classes, and what is chosen by default.
-CHOICES = {'data': 'synthetic', 'model': 'LightGCN', 'items': 'recommended', 'loss': 'published'}
+CHOICES = {'data': 'synthetic', 'model': 'LightGCN', 'items': 'specific', 'loss': 'published'}
 #: Sections with one class.
 SECTIONS = ('tokenizer', 'svd', 'graph', 'trainer', 'evaluator')
 #: Flags without a dot that stand for an option of a section.

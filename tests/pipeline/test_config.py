@@ -124,7 +124,7 @@ def test_strings_become_values():
         ),
         (
             {'model': {'name': 'Xyz'}},
-            r"unknown model 'Xyz'; known are BM3, .*, or an import path such as my_package\.Xyz$",
+            r"unknown model 'Xyz'; known are AlignRec, BM3, .*, or an import path such as my_package\.Xyz$",
         ),
         ({'model': {'name': 'freedom'}}, "did you mean 'FREEDOM'"),
         ({'items': {'name': 'specfic'}}, "item encoder 'specfic'; did you mean 'specific'"),
@@ -196,7 +196,10 @@ def test_derived_arguments_exist():
 
 def test_what_an_item_encoder_reads():
     reads = {name: RunConfig.of({'items': {'name': name}}) for name in ITEMS}
-    assert [name for name, config in reads.items() if config.reads_tokens] == [*MODES]
+    assert [name for name, config in reads.items() if config.reads_tokens] == [
+        'recommended',
+        *MODES,
+    ]
     assert [name for name, config in reads.items() if config.reads('num_items')] == ['id']
     assert [name for name, config in reads.items() if config.reads('in_channels')] == ['features']
 
