@@ -311,11 +311,12 @@ def recipe(on: ExperimentOptions) -> list[Variant]:
             ('recommended', 'recommended', {}),
         ]
         settings = on.settings('TokenALS')
-        for name, items, options in forms:
+        solved = on.models is None or 'TokenALS' in on.models
+        for name, items, options in forms if solved else ():
             out.append(on.variant((data, name), 'TokenALS', items, options, settings))
         for name in on.baselines(tuple(BASELINE_SETTINGS)):
             out.append(on.variant((data, name), name, NO_ITEMS, {}, BASELINE_SETTINGS[name]))
-        if on.modalities[data]:
+        if solved and on.modalities[data]:
             out.append(on.variant((data, 'features'), 'TokenALS', 'features', {}, settings))
     return out
 
