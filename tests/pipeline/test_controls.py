@@ -17,6 +17,7 @@ from motor_geo.pipeline.flags import parse_flags
 from motor_geo.utils.errors import ConfigError
 
 FLAGS = [
+    *('--items', 'recommended'),
     *('--data.num_users', '100', '--data.num_items', '80', '--data.num_interactions', '700'),
     *('--model', 'TokenALS', '--model.channels', '8', '--svd.channels', '8', '--threads', '1'),
     *('--tokenizer.num_tokens', '2', '--tokenizer.codebook_size', '8', '--epochs', '2'),
