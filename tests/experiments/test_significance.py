@@ -1,4 +1,3 @@
-import sys
 import warnings
 
 import numpy as np
@@ -117,9 +116,3 @@ def test_errors_name_the_key(first, second, message):
     pairs = {'good': (np.ones(3), np.zeros(3)), 'bad': (first, second)}
     with pytest.raises(ValueError, match=f"The pair 'bad' .*{message}"):
         paired_tests(pairs)
-
-
-def test_without_scipy(monkeypatch):
-    monkeypatch.setitem(sys.modules, 'scipy.stats', None)
-    with pytest.raises(ImportError, match=r'pip install "motor-geo\[reproduce\]"'):
-        paired_tests({})
