@@ -17,6 +17,7 @@ from motor_geo.typing import ITEM
 NUM_USERS, NUM_ITEMS, NUM_COLD, K = 25, 40, 4, 7
 SMALL = [
     *('--tokenizer.num_tokens', '2', '--tokenizer.codebook_size', '16', '--graph.k', '4'),
+    *('--svd.channels', '8'),
     *(
         '--model.channels',
         '16',

@@ -19,6 +19,7 @@ from motor_geo.utils.errors import ConfigError
 SMALL = [
     *('--data.num_users', '120', '--data.num_items', '80', '--data.num_interactions', '700'),
     *('--tokenizer.num_tokens', '2', '--tokenizer.codebook_size', '16', '--graph.k', '4'),
+    *('--svd.channels', '8'),
     *('--model.channels', '16', '--batch_size', '128', '--threads', '1'),
 ]
 
