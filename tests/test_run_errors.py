@@ -62,7 +62,7 @@ def fails(tmp_path, out, capsys, monkeypatch):
         before = files()
         capsys.readouterr()
         with monkeypatch.context() as context:
-            context.setattr(Trainer, '_run_epoch', None)  # Nothing may be trained.
+            context.setattr(Trainer, 'run_epoch', None)  # Nothing may be trained.
             assert main([str(argument) for argument in arguments]) == 2
         error = capsys.readouterr().err
         assert error.startswith('error: ') and error.count('\n') == 1

@@ -20,8 +20,14 @@ from torch_geometric.transforms import BaseTransform
 from motor_geo.data import InteractionSVD, ItemKNN, OPQTokenizer, RecommendationDataset
 from motor_geo.nn.models import FittedRecommender, Recommender
 from motor_geo.nn.objective import PublishedLoss
-from motor_geo.nn.token_cross import MODES
-from motor_geo.pipeline.config import NO_ITEMS, Config, RunConfig, arguments_of, takes_items
+from motor_geo.pipeline.config import (
+    MODE_OF,
+    NO_ITEMS,
+    Config,
+    RunConfig,
+    arguments_of,
+    takes_items,
+)
 from motor_geo.pipeline.flags import PRESETS, UNHASHED
 from motor_geo.typing import ITEM, RATES, find_edges, modalities
 from motor_geo.utils.cache import fingerprint
@@ -283,8 +289,8 @@ def build_item_encoder(
     if tokenizer is not None:
         given['num_tokens'] = tokenizer.num_tokens_dict
         given['codebook_size'] = tokenizer.codebook_size
-    if name in MODES:
-        given['mode'] = name
+    if name in MODE_OF:
+        given['mode'] = MODE_OF[name]
     arguments = arguments_of(target)
     given = {key: value for key, value in given.items() if key in arguments}
     return target(**given, **config.options('items'))

@@ -68,19 +68,11 @@ __all__ = [
 ]
 
 
-class Recommended(TokenCrossEncoder):
-    r"""The average of eight tokens per modality, behavior among them (see
-    docs/tokens).
-    """
-
-    def __init__(self, num_tokens: Mapping[str, int], codebook_size: int, out_channels: int):
-        super().__init__(num_tokens, codebook_size, out_channels, mode='mean')
-
-
+#: Modes of the token network by the name of items.
+MODE_OF = {'recommended': 'mean', **{mode: mode for mode in MODES}}
 ITEMS: dict[str, type] = {
-    'recommended': Recommended,
     'id': IDEmbedding,
-    **{mode: TokenCrossEncoder for mode in MODES},
+    **dict.fromkeys(MODE_OF, TokenCrossEncoder),
     'features': FeatureProjection,
 }
 #: Stands for the item encoder of a model that takes none.
@@ -123,7 +115,7 @@ DERIVED = {
 #: More end in a segmentation fault of OpenMP.
 MOST_THREADS = 1024
 #: The same for item encoders that have a name, which settles them.
-NAMED = {'id': {'xavier'}, **dict.fromkeys(MODES, {'mode'})}
+NAMED = {'id': {'xavier'}, **dict.fromkeys(MODE_OF, {'mode'})}
 
 Section = Mapping[str, Any]
 

@@ -17,10 +17,11 @@ import numpy as np
 import torch
 import yaml
 
+from motor_geo.engine.epoch_loop import FitResult
 from motor_geo.engine.evaluator import EvalResult, Evaluator, popularity_embeddings
 from motor_geo.engine.fitter import Fitter
 from motor_geo.engine.loggers import Logger
-from motor_geo.engine.trainer import FitResult, Trainer
+from motor_geo.engine.trainer import Trainer
 from motor_geo.nn.models import FittedRecommender
 from motor_geo.pipeline.assemble import (
     LATER,

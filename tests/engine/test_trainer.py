@@ -319,3 +319,18 @@ def test_callbacks_are_functions_or_loggers(dataset):
     kept, seen = Kept(), []
     result = make(dataset, BPR, epochs=3, callbacks=[kept, seen.append]).fit()
     assert kept.entries == seen == result.history
+
+
+class Broken(BPR):
+    r"""The loss is finite, and its gradient is not."""
+
+    def loss(self, data, batch):
+        x = self(data).user[:1, :1].sum()
+        return {'loss': (x - x.detach()).abs().sqrt()}
+
+
+def test_gradients_that_are_not_finite_end_the_epoch(dataset, tmp_path):
+    trainer = make(dataset, Broken, out=tmp_path, batch_size=10_000)
+    with pytest.raises(FloatingPointError, match=r"weights '.*' are not finite after epoch 1"):
+        trainer.fit()
+    assert list(tmp_path.iterdir()) == []

@@ -1,10 +1,14 @@
-r"""What going on with a training rests on."""
+r"""What going on rests on, in training and in fitting."""
+
+import copy
 
 import pytest
 import torch
 
-import motor_geo.engine.trainer as module
+import motor_geo.engine.epoch_loop as module
 from motor_geo.nn.models import BPR
+from tests.engine.test_fitter import dataset as small  # noqa: F401
+from tests.engine.test_fitter import make as make_fitter
 from tests.engine.test_trainer import dataset, make, scripted  # noqa: F401
 
 
@@ -54,21 +58,6 @@ def test_the_best_weights_are_written_before_the_epoch_counts(
     assert written == ['best.pt', 'last.pt', 'best.pt', 'last.pt']
 
 
-class Broken(BPR):
-    r"""The loss is finite, and its gradient is not."""
-
-    def loss(self, data, batch):
-        x = self(data).user[:1, :1].sum()
-        return {'loss': (x - x.detach()).abs().sqrt()}
-
-
-def test_gradients_that_are_not_finite_end_the_epoch(dataset, tmp_path):  # noqa: F811
-    trainer = make(dataset, Broken, out=tmp_path, batch_size=10_000)
-    with pytest.raises(FloatingPointError, match=r"weights '.*' are not finite after epoch 1"):
-        trainer.fit()
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize('key', ['model', 'optimizer', 'history'])
 def test_states_of_another_kind_are_one_sentence(dataset, tmp_path, key):  # noqa: F811
     make(dataset, BPR, epochs=1, out=tmp_path).fit()
@@ -82,3 +71,31 @@ def test_states_of_another_kind_are_one_sentence(dataset, tmp_path, key):  # noq
     torch.save(content, tmp_path / 'last.pt')
     with pytest.raises(ValueError, match=r"last.pt' does not fit the model"):
         make(dataset, BPR, epochs=2, out=tmp_path).fit()
+
+
+@pytest.mark.parametrize('key', ['model', 'history'])
+def test_states_of_a_solver_of_another_kind_are_one_sentence(small, tmp_path, key):  # noqa: F811
+    make_fitter(small, epochs=1, out=tmp_path).fit()
+    content = torch.load(tmp_path / 'last.pt', weights_only=True)
+    del content['state'][key]
+    torch.save(content, tmp_path / 'last.pt')
+    with pytest.raises(ValueError, match=r"last.pt' does not fit the model"):
+        make_fitter(small, epochs=2, out=tmp_path).fit()
+
+
+@pytest.mark.parametrize('kind', ['trainer', 'fitter'])
+def test_other_tokens_are_refused(dataset, small, tmp_path, kind):  # noqa: F811
+    def start(epochs, token):
+        if kind == 'trainer':
+            loop = make(dataset, BPR, epochs=epochs, out=tmp_path)
+        else:
+            loop = make_fitter(small, epochs=epochs, out=tmp_path)
+        loop.data = copy.copy(loop.data)
+        num_items = loop.data['item'].num_nodes
+        loop.data['item'].token_id = torch.full((num_items, 4), token, dtype=torch.uint8)
+        return loop
+
+    start(1, 0).fit()
+    with pytest.raises(ValueError, match=r"last.pt' was trained with other tokens"):
+        start(2, 1).fit()
+    start(2, 0).fit()

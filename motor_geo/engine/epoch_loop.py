@@ -1,0 +1,249 @@
+r"""What training and fitting have in common: epochs that are validated, saved and
+gone on with, until one is the last.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import os.path as osp
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+from torch_geometric.data import HeteroData
+from torch_geometric.typing import EdgeType
+from tqdm import tqdm
+
+from motor_geo.engine.checkpoint import load_checkpoint, save_checkpoint
+from motor_geo.engine.evaluator import Evaluator
+from motor_geo.engine.loggers import Logger
+from motor_geo.engine.metrics import LIST_METRICS
+from motor_geo.typing import find_edges
+from motor_geo.utils.cache import fingerprint
+from motor_geo.utils.errors import one_line
+from motor_geo.utils.files import atomic_write
+
+logger = logging.getLogger(__name__)
+
+
+class FitResult(NamedTuple):
+    r"""The result of a training."""
+
+    epochs: int  # finished epochs
+    best_epoch: int  # counted from 1; the last one without an evaluator
+    best: dict[str, float]  # validation metrics at the best epoch
+    history: list[dict[str, Any]]  # one entry per epoch, as in metrics.jsonl
+    seconds: float  # training and validation, interruptions apart
+
+
+class EpochLoop:
+    r"""The base of :class:`Trainer` and :class:`Fitter`, which implement
+    :meth:`run_epoch`.
+    """
+
+    #: What an epoch is called.
+    word = 'epoch'
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: HeteroData,
+        evaluator: Evaluator | None,
+        epochs: int,
+        patience: int,
+        metric: str,
+        seed: int,
+        out: str | None,
+        fingerprint: str,
+        progress: bool,
+        callbacks: Sequence[Callable[[dict[str, Any]], None] | Logger],
+        edge_type: EdgeType,
+    ):
+        if epochs < 1:
+            raise ValueError(f"'epochs' must be positive (got {epochs})")
+        if patience < 0:
+            raise ValueError(f"'patience' must not be negative (got {patience})")
+        if evaluator is not None:
+            _check_metric(metric, evaluator)
+        self.data = data
+        self.evaluator = evaluator
+        self.epochs = epochs
+        self.patience = patience
+        self.metric = metric
+        self.seed = seed
+        self.out = out
+        self.fingerprint = fingerprint
+        self.progress = progress
+        self.callbacks = callbacks
+        self.edge_type = edge_type
+        self.history: list[dict[str, Any]] = []
+        #: What is saved and restored, by name in the checkpoint.
+        self.parts: dict[str, Any] = {'model': model}
+        self._inputs: dict[str, str] = {}
+
+    def begin(self) -> None:
+        r"""Called once, after what was saved is restored."""
+
+    def run_epoch(self, epoch: int, first: bool) -> dict[str, Any]:
+        r"""Trains and validates an epoch.
+
+        Args:
+            epoch: Its number, from 0.
+            first: Whether it is the first one of this process.
+
+        Returns:
+            Its entry in :obj:`metrics.jsonl`.
+        """
+        raise NotImplementedError
+
+    def fit(self) -> FitResult:
+        r"""Goes on from the last finished epoch if :obj:`out` holds one, to the
+        end.
+
+        With :obj:`out` given, the weights of the best epoch are in
+        :obj:`best.pt` afterwards, and the model holds those of the last.
+        """
+        self._inputs = _inputs(self.data)
+        self._resume()
+        self.begin()
+        start = len(self.history)
+        bar = tqdm(
+            total=self.epochs,
+            initial=start,
+            desc=f'{self.word}s',
+            unit=self.word,
+            disable=not self.progress or not sys.stderr.isatty(),
+        )
+        device = self.device
+        cuda = [device.index or 0] if device.type == 'cuda' else []
+        with bar, torch.random.fork_rng(devices=cuda):
+            for epoch in range(start, self.epochs):
+                if self._failures() > self.patience:
+                    break
+                entry = self.run_epoch(epoch, epoch == start)
+                self.history.append(entry)
+                self._save(entry)
+                self._show(bar, entry)
+                for callback in self.callbacks:
+                    (callback.log if isinstance(callback, Logger) else callback)(entry)
+        best = self._best()
+        return FitResult(
+            epochs=len(self.history),
+            best_epoch=best + 1,
+            best=self.history[best]['val'],
+            history=self.history,
+            seconds=sum(entry['seconds'] for entry in self.history),
+        )
+
+    @property
+    def device(self) -> torch.device:
+        r"""Where the graph is."""
+        return find_edges(self.data, self.edge_type).device
+
+    def seed_epoch(self, epoch: int) -> torch.Generator:
+        r"""Seeds the global random state for an epoch; returns a generator of
+        its own.
+        """
+        state = np.random.SeedSequence((self.seed, epoch)).generate_state(2, np.uint64)
+        torch.manual_seed(int(state[0]) >> 1)
+        return torch.Generator(self.device).manual_seed(int(state[1]) >> 1)
+
+    def _best(self) -> int:
+        if self.evaluator is None:
+            return len(self.history) - 1
+        values = [round(entry['val'][self.metric], 4) for entry in self.history]
+        return values.index(max(values))  # The first: a tie is no improvement.
+
+    def _failures(self) -> int:
+        return len(self.history) - 1 - self._best() if self.history else 0
+
+    def _resume(self) -> None:
+        path = None if self.out is None else osp.join(self.out, 'last.pt')
+        if path is None or not osp.exists(path):
+            return
+        state = load_checkpoint(
+            path,
+            model=type(self.parts['model']).__name__,
+            fingerprint=self.fingerprint,
+            map_location=self.device,
+        )
+        known = state.get('inputs')  # Versions of before kept none.
+        for name, value in self._inputs.items():
+            if isinstance(known, dict) and known.get(name, value) != value:
+                raise ValueError(
+                    f"'{path}' was trained with other {name} than those that the data have now; "
+                    'go on with the versions of before, or delete the folder'
+                )
+        try:
+            for name, part in self.parts.items():
+                part.load_state_dict(state[name])
+            self.history = json.loads(state['history'])
+            self._best(), [entry['epoch'] + entry['seconds'] for entry in self.history]
+        except Exception as error:
+            raise ValueError(f"'{path}' does not fit the model: {one_line(error)[:200]}") from error
+        # Lines of an epoch whose checkpoint was not written are taken back.
+        with atomic_write(self._metrics_path()) as temporary, open(temporary, 'w') as file:
+            file.writelines(json.dumps(entry) + '\n' for entry in self.history)
+
+    def _save(self, entry: dict[str, Any]) -> None:
+        if self.out is None:
+            return
+        os.makedirs(self.out, exist_ok=True)
+        meta = {'model': type(self.parts['model']).__name__, 'fingerprint': self.fingerprint}
+        parts = {name: part.state_dict() for name, part in self.parts.items()}
+        # The order matters: a kill in between repeats the epoch.
+        if self._failures() == 0:
+            best = {'epoch': entry['epoch'], 'model': parts['model']}
+            save_checkpoint(osp.join(self.out, 'best.pt'), best, **meta)
+        state = {**parts, 'history': json.dumps(self.history), 'inputs': self._inputs}
+        save_checkpoint(osp.join(self.out, 'last.pt'), state, **meta)
+        path = self._metrics_path()
+        try:
+            with open(path, 'a') as file:
+                file.write(json.dumps(entry) + '\n')
+        except OSError as error:
+            raise OSError(f"cannot write '{path}': {error.strerror}") from error
+
+    def _metrics_path(self) -> str:
+        assert self.out is not None
+        return osp.join(self.out, 'metrics.jsonl')
+
+    def _show(self, bar: tqdm, entry: dict[str, Any]) -> None:
+        if not self.progress:
+            return
+        words = [f'loss {entry["loss"]:.4f}'] if entry['losses'] else []
+        if self.evaluator is not None:
+            best = self._best()
+            words += [
+                f'{self.metric} {entry["val"][self.metric]:.4f}',
+                f'best {self.history[best]["val"][self.metric]:.4f} at {best + 1}',
+            ]
+        line = '  '.join(words)
+        if bar.disable:
+            logger.info('%s %4d  %s  %.2f s', self.word, entry['epoch'], line, entry['seconds'])
+        else:
+            bar.set_postfix_str(line)
+            bar.update()
+
+
+def _inputs(data: HeteroData) -> dict[str, str]:
+    r"""Hashes of the tokens and of the graphs that a model is trained with."""
+    stores = [data[edge_type] for edge_type in data.edge_types]
+    graphs = [[store.get(key) for key in ('edge_index', 'edge_weight')] for store in stores]
+    tokens = [data[node_type].get('token_id') for node_type in data.node_types]
+    return {'tokens': fingerprint(tokens), 'graphs': fingerprint(graphs)}
+
+
+def _check_metric(metric: str, evaluator: Evaluator) -> None:
+    names = (*evaluator.metrics, *LIST_METRICS)
+    if metric not in {f'{name}@{k}' for name in names for k in evaluator.ks}:
+        raise ValueError(
+            f"'metric' must be one of {', '.join(names)} at one of the cut-offs "
+            f"{', '.join(map(str, evaluator.ks))}, such as '{names[0]}@{evaluator.ks[-1]}' "
+            f"(got '{metric}')"
+        )
