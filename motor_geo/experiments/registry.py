@@ -185,7 +185,7 @@ _ALL = [
         'comparison',
         (1, 'recommended'),
         head=('data', 'method'),
-        note='Run with --effort 9: every method but popularity has nine settings.',
+        note='Run with --effort 12: every method but popularity has twelve settings.',
     ),
     Experiment(
         'whole',

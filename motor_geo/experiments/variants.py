@@ -281,26 +281,13 @@ def recommended(on: ExperimentOptions) -> list[Variant]:
 
 
 #: The same number of settings for each baseline as TokenALS has for IDs, features and tokens.
-BASELINE_SETTINGS: dict[str, list[Options]] = {
-    'Popularity': [{}],
-    'ItemKNN': [{'model.k': k} for k in (5, 10, 20, 50, 100, 200, 300, 500, 1000)],
-    'RP3beta': product({'model.alpha': (0.6, 1.0, 1.4), 'model.beta': (0.3, 0.5, 0.7)}),
-    'EASE': [
-        {'model.reg_weight': weight} for weight in (1e1, 3e1, 1e2, 2e2, 3e2, 5e2, 1e3, 3e3, 1e4)
-    ],
-    'IALS': [
-        {'model.alpha': alpha, 'model.reg_weight': weight}
-        for alpha, weight in (
-            *((10.0, 100.0), (30.0, 100.0), (30.0, 300.0), (100.0, 100.0), (100.0, 300.0)),
-            *((100.0, 1000.0), (300.0, 300.0), (1000.0, 300.0), (1000.0, 1000.0)),
-        )
-    ],
-}
+#: The baselines of :func:`recipe`.
+BASELINES = ('Popularity', 'ItemKNN', 'RP3beta', 'EASE', 'IALS')
 
 
 def recipe(on: ExperimentOptions) -> list[Variant]:
-    r"""Tokens, features and IDs in closed form, and the baselines: nine settings
-    for everyone.
+    r"""Tokens, features and IDs in closed form, and the baselines, over the same
+    number of settings.
     """
     from motor_geo.pipeline.config import NO_ITEMS
 
@@ -314,8 +301,8 @@ def recipe(on: ExperimentOptions) -> list[Variant]:
         solved = on.models is None or 'TokenALS' in on.models
         for name, items, options in forms if solved else ():
             out.append(on.variant((data, name), 'TokenALS', items, options, settings))
-        for name in on.baselines(tuple(BASELINE_SETTINGS)):
-            out.append(on.variant((data, name), name, NO_ITEMS, {}, BASELINE_SETTINGS[name]))
+        for name in on.baselines(BASELINES):
+            out.append(on.variant((data, name), name, NO_ITEMS, {}, on.settings(name)))
         if solved and on.modalities[data]:
             out.append(on.variant((data, 'features'), 'TokenALS', 'features', {}, settings))
     return out

@@ -1,5 +1,6 @@
 r"""The settings that are tried for a model on validation: :obj:`reproduce` in
-:obj:`configs/sweep/NAME.yaml`. PyTorch is imported when it is needed.
+:obj:`configs/sweep/NAME.yaml`, as values of options, of which all
+combinations are tried, or as a list of settings. PyTorch is imported when it is needed.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ def _read(name: str) -> list[Options]:
     except ConfigError:
         return [{}]
     with open(path, encoding='utf-8') as file:
-        return product(yaml.safe_load(file).get('reproduce', {}))
+        found = yaml.safe_load(file).get('reproduce', {})
+    return product(found) if isinstance(found, dict) else found
 
 
 def settings_of(target: type) -> list[Options]:

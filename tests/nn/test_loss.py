@@ -16,6 +16,8 @@ def test_bpr_loss_by_hand():
     for form in ('log', 'eps', 'raw'):
         assert float(bpr_loss(pos, neg, form)) == pytest.approx(sum(terms) / 2, rel=1e-6)
     assert float(bpr_loss(pos, neg, 'sum')) == pytest.approx(sum(terms), rel=1e-6)
+    base_two = sum(terms) / len(terms) / math.log(2)
+    assert float(bpr_loss(pos, neg, 'log2')) == pytest.approx(base_two, rel=1e-6)
     far = torch.tensor([-200.0])
     assert float(bpr_loss(far, -far, 'log')) == pytest.approx(400.0)
     assert float(bpr_loss(far, -far, 'eps')) == pytest.approx(-math.log(1e-10), rel=1e-5)

@@ -22,16 +22,18 @@ class ItemKNN(ItemSimilarity):
     .. math::
         s(u, i) = \sum_{j \in \mathcal{N}_u} s_{ji}, \qquad
         s_{ji} = \frac{| \mathcal{N}_i \cap \mathcal{N}_j |}
-        {\sqrt{| \mathcal{N}_i | \, | \mathcal{N}_j |}}
+        {\sqrt{| \mathcal{N}_i | \, | \mathcal{N}_j |} + h}
 
     where :math:`\mathcal{N}_i` are the users of item :math:`i` in training, and
     :math:`s_{ji}` is zero unless :math:`i` is one of the :math:`k` items most
     similar to :math:`j`. Of equally similar items, a draw at construction
-    decides.
+    decides. The term :math:`h` holds back what two rare items share by chance:
+    where items have few users, it decides whether the model is any good.
 
     Args:
         data: The user-item graph.
         k: Number of neighbors of every item.
+        shrink: The term :math:`h`.
         on: What items are compared by: :obj:`"interactions"`.
         edge_type: Edge type of training interactions, from users to items.
 
@@ -49,6 +51,7 @@ class ItemKNN(ItemSimilarity):
         self,
         data: HeteroData,
         k: int = 50,
+        shrink: float = 0.0,
         on: str = 'interactions',
         edge_type: EdgeType = RATES,
     ):
@@ -57,10 +60,14 @@ class ItemKNN(ItemSimilarity):
             raise ValueError(f"'on' must be 'interactions' (got '{on}')")
         if k < 1:
             raise ValueError(f"'k' must be at least 1 (got {k})")
+        if not 0 <= shrink < float('inf'):
+            raise ValueError(f"'shrink' must be finite and not negative (got {shrink})")
         self.k = k
+        self.shrink = shrink
         self.on = on
         self.register_buffer('order', torch.randperm(self.num_items))
 
     def similarity(self, train: csr_matrix) -> csr_matrix:
         norm = np.sqrt(np.maximum(train.getnnz(axis=0), 1)).astype(np.float32)
-        return neighbors(train.T.tocsr(), train, norm, norm, self.k, self.order.cpu())
+        order = self.order.cpu()
+        return neighbors(train.T.tocsr(), train, norm, norm, self.k, order, shrink=self.shrink)

@@ -67,12 +67,13 @@ def neighbors(
     k: int,
     order: Tensor,
     block_size: int = 1024,
+    shrink: float = 0.0,
 ) -> csr_matrix:
     r"""The :obj:`k` largest similarities of every item to other ones, and zero
     for all others,
 
     .. math::
-        S_{ji} = \frac{(\mathbf{L} \mathbf{R})_{ji}}{a_i b_j}, \qquad S_{jj} = 0 .
+        S_{ji} = \frac{(\mathbf{L} \mathbf{R})_{ji}}{a_i b_j + h}, \qquad S_{jj} = 0 .
 
     Args:
         left: The factor :math:`\mathbf{L}`, **[N, M]**.
@@ -83,6 +84,7 @@ def neighbors(
         order: The place of every item among equally similar ones, a
             permutation: the order in a file may tell of popularity, **[N]**.
         block_size: Rows that are computed at once, at the most.
+        shrink: The term :math:`h`.
     """
     from scipy.sparse import csr_matrix, vstack
 
@@ -94,8 +96,11 @@ def neighbors(
     for start in range(0, num_items, block_size):
         score = torch.from_numpy((left[start : start + block_size] @ right).toarray())
         row = torch.arange(score.size(0))
-        score /= columns
-        score /= rows[start : start + row.numel()]
+        if shrink > 0:
+            score /= rows[start : start + row.numel()] * columns + shrink
+        else:
+            score /= columns
+            score /= rows[start : start + row.numel()]
         score[row, row + start] = 0  # Nobody's own neighbor.
         value, index = score.topk(min(k, num_items))
         row = row.repeat_interleave(value.size(1))

@@ -66,8 +66,20 @@ def test_every_item_has_its_neighbors():
     np.testing.assert_allclose(-np.sort(-some)[:, :5], -np.sort(-every)[:, :5], atol=1e-7)
 
 
+def test_shrinkage_holds_back_rare_items():
+    # Users of the items: {0, 1, 2}, {0, 1, 3}, {4}, {4}.
+    edges = torch.tensor([[0, 1, 2, 0, 1, 3, 4, 4], [0, 0, 0, 1, 1, 1, 2, 3]])
+    data = with_edges(small_graph(), edges)
+    similarity = ItemKNN(data, shrink=2.0).similarity(ItemKNN(data).interactions(data)).toarray()
+    assert similarity[0, 1] == pytest.approx(2 / (3 + 2)) and similarity[0, 1] == similarity[1, 0]
+    assert similarity[2, 3] == pytest.approx(1 / (1 + 2))
+    assert ItemKNN(data).similarity(ItemKNN(data).interactions(data))[2, 3] == 1
+
+
 def test_arguments():
     with pytest.raises(ValueError, match=r"^'k' must be at least 1 \(got 0\)$"):
         ItemKNN(small_graph(), k=0)
+    with pytest.raises(ValueError, match=r"^'shrink' must be finite and not negative \(got -1.0\)$"):
+        ItemKNN(small_graph(), shrink=-1.0)
     with pytest.raises(ValueError, match=r"^'on' must be 'interactions' \(got 'text'\)$"):
         ItemKNN(small_graph(), on='text')
