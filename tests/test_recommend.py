@@ -31,9 +31,9 @@ SMALL = [
     *('--tokenizer.cache', 'false', '--graph.cache', 'false', '--threads', '1'),
 ]
 RUNS = {
-    'BPR': ('--model', 'BPR'),
+    'BPR': ('--model', 'BPR', '--items', 'specific'),
     'LightGCN': ('--model', 'LightGCN', '--items', 'agnostic'),
-    'FREEDOM': ('--model', 'FREEDOM'),
+    'FREEDOM': ('--model', 'FREEDOM', '--items', 'specific'),
     'features': ('--model', 'LightGCN', '--items', 'features'),
     'behavior': ('--model', 'LightGCN', '--behavior', 'true', '--svd.channels', '4'),
     'id': ('--model', 'BPR', '--items', 'id'),

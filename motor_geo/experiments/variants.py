@@ -292,14 +292,12 @@ def recipe(on: ExperimentOptions) -> list[Variant]:
 
     out = []
     for data in on.data:
-        forms: list[tuple[str, str, Options]] = [
-            ('id', 'id', {}),
-            ('recommended', 'recommended', {}),
-        ]
         settings = on.settings('TokenALS')
         solved = on.models is None or 'TokenALS' in on.models
-        for name, items, options in forms if solved else ():
-            out.append(on.variant((data, name), 'TokenALS', items, options, settings))
+        for name in ('id', 'recommended') if solved else ():
+            out.append(on.variant((data, name), 'TokenALS', name, {}, settings))
+            usual = [{'model.unobserved': 3.0, 'model.reg_weight': None}]
+            out.append(on.variant((data, f'{name}, untuned'), 'TokenALS', name, {}, usual))
         for name in on.baselines(BASELINES):
             out.append(on.variant((data, name), name, NO_ITEMS, {}, on.settings(name)))
         if solved and on.modalities[data]:

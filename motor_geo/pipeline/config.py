@@ -229,12 +229,27 @@ class RunConfig(General):
 
 
 def with_preset(config: Config) -> Config:
-    r"""The options that go with an item encoder, below those that are given."""
-    model = config.get('model', {}).get('name', CHOICES['model'])
-    if not takes_items(find_class('model', str(model))):
+    r"""The options that go with the items and with the loss, below those that
+    are given. Where tokens are recommended and no loss is named, it is the one
+    that the backbone has been found to be best with.
+    """
+
+    def name(section: str) -> str:
+        return str(config.get(section, {}).get('name', CHOICES[section]))
+
+    model = find_class('model', name('model'))
+    if not takes_items(model):
         return config
-    name = config.get('items', {}).get('name', CHOICES['items'])
-    return merge(PRESETS.get(str(name), {}), config)
+    if name('items') == 'recommended' and 'name' not in config.get('loss', {}):
+        loss = getattr(model, 'recommended_loss', CHOICES['loss'])
+        config = merge({'loss': {'name': loss}}, config)
+    for section in PRESETS:
+        preset = PRESETS[section].get(name(section), {})
+        if 'behavior' in preset and not _convert('behavior', bool, config.get('behavior', True)):
+            tokens = preset['tokenizer']['num_tokens']['*']  # Nobody is there to have others.
+            preset = merge(preset, {'tokenizer': {'num_tokens': tokens}})
+        config = merge(preset, config)
+    return config
 
 
 def is_folder(section: str, name: str) -> bool:

@@ -17,7 +17,7 @@ from motor_geo.utils.errors import ConfigError, suggest
 from motor_geo.utils.safe_yaml import load_yaml
 
 #: Sections with a choice of classes, and what is chosen by default.
-CHOICES = {'data': 'synthetic', 'model': 'LightGCN', 'items': 'specific', 'loss': 'published'}
+CHOICES = {'data': 'synthetic', 'model': 'LightGCN', 'items': 'recommended', 'loss': 'published'}
 #: Sections with one class.
 SECTIONS = ('tokenizer', 'svd', 'graph', 'trainer', 'evaluator')
 #: Flags without a dot that stand for an option of a section.
@@ -60,12 +60,15 @@ GENERAL = {field.name: field.default for field in fields(General)}
 assert MISSING not in GENERAL.values()
 #: General options that change no result: they are in no hash.
 UNHASHED = ('out', 'device', 'threads', 'tensorboard', 'logger', 'report')
-#: Item encoders that stand for more than a class, and the options that go with them.
-PRESETS: dict[str, Config] = {
-    'recommended': {
-        'behavior': True,
-        'tokenizer': {'num_tokens': 8, 'center': True, 'normalize': True},
+#: Options that go with the items or the loss of a name, unless others are given.
+PRESETS: dict[str, dict[str, Config]] = {
+    'items': {
+        'recommended': {
+            'behavior': True,
+            'tokenizer': {'num_tokens': {'*': 8, 'behavior': 16}, 'center': True, 'normalize': True},
+        },
     },
+    'loss': {'whole': {'trainer': {'lr': 0.01, 'batch_size': 8192}}},
 }
 #: Flags that take several values.
 LISTS = ('logger', 'seeds', 'control')

@@ -34,8 +34,8 @@ SMALL = {'num_tokens': 2, 'codebook_size': 8, 'cache': False}
 
 
 def configure(**more):
-    config = {'data': DATA, 'tokenizer': SMALL, 'svd': {'channels': 6}, 'behavior': True}
-    return RunConfig.of({**config, **more})
+    config = {'data': DATA, 'items': 'specific', 'tokenizer': SMALL, 'svd': {'channels': 6}}
+    return RunConfig.of({**config, 'behavior': True, **more})
 
 
 def test_tokens_of_behavior():
@@ -133,7 +133,8 @@ def build(dataset, *flags):
 def test_assembly(dataset):
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    out = build(dataset, '--model', 'FREEDOM', '--seed', '3')
+    flags = ['--model', 'FREEDOM', '--items', 'specific', '--seed']
+    out = build(dataset, *flags, '3')
     assert torch.equal(torch.get_rng_state(), before)
     assert type(out.model) is FREEDOM and out.dataset is dataset and out.config.seed == 3
     assert not out.tokenizer.is_fitted and 'token_id' not in out.data[ITEM]
@@ -145,12 +146,12 @@ def test_assembly(dataset):
     assert out.tokenizer.is_fitted and out.data[ITEM].token_id.shape == (24, 4)
     assert 'token_id' not in dataset.data[ITEM]
     assert set(out.hashes) == {'data', 'run', 'graphs', 'tokens', 'tokenizer'}
-    again = build(dataset, '--model', 'FREEDOM', '--seed', '3')
+    again = build(dataset, *flags, '3')
     again.add_tokens(out.tokenizer)
     assert again.hashes == out.hashes and again.tokenizer is out.tokenizer
     other = again.model.state_dict()
     assert all(torch.equal(value, other[key]) for key, value in out.model.state_dict().items())
-    seeded = build(dataset, '--model', 'FREEDOM', '--seed', '4').model
+    seeded = build(dataset, *flags, '4').model
     assert not torch.equal(seeded.user_embedding, out.model.user_embedding)
 
 
@@ -293,7 +294,7 @@ def test_the_item_encoder_is_part_of_the_model(dataset):
         r'hand item_encoder to super\(\).__init__$'
     )
     with pytest.raises(ConfigError, match=message):
-        build(dataset, '--model', f'{__name__}.Forgets')
+        build(dataset, '--model', f'{__name__}.Forgets', '--items', 'specific')
     assert build(dataset, '--model', f'{__name__}.Forgets', '--items', 'id')
 
 
@@ -385,9 +386,8 @@ def test_hashes_of_runs_are_those_from_before_there_was_a_loss():
 
 @pytest.mark.parametrize('model', ['TokenALS', 'EASE'])
 def test_models_without_a_loss_take_none(model):
-    config = configure(model=model, loss='softmax', behavior=False)
-    if model == 'TokenALS':
-        config = configure(model=model, loss='softmax', items='recommended')
+    items = 'recommended' if model == 'TokenALS' else 'none'
+    config = configure(model=model, loss='softmax', items=items, behavior=False)
     with pytest.raises(ConfigError, match=f'^--loss: {model} is fitted without a loss$'):
         assemble(config)
 

@@ -56,6 +56,9 @@ from motor_geo.utils.saved import load, save
 FORMAT = 'motor_geo.OPQTokenizer.1'
 CACHE = 'motor_geo.OPQTokenizer.3'  # Changes with what is fitted to the same features.
 
+#: Stands for the modalities that a mapping does not name.
+OTHERS = '*'
+
 
 class OPQTokenizer(BaseTransform):
     r"""Turns the features of items into discrete tokens by optimized product
@@ -82,7 +85,8 @@ class OPQTokenizer(BaseTransform):
     identical tokens. Fitting requires :obj:`faiss`, encoding does not.
 
     Args:
-        num_tokens: Tokens :math:`D` per modality, or one number for each.
+        num_tokens: Tokens :math:`D` per modality, or one number for each, where
+            :obj:`"*"` stands for all others.
         codebook_size: Centroids :math:`K` per token, a power of two between
             2 and 65536.
         method: :obj:`"opq"`, :obj:`"pq"` (no rotation), or :obj:`"rq"`
@@ -194,16 +198,23 @@ class OPQTokenizer(BaseTransform):
     @property
     def num_tokens_dict(self) -> dict[str, int]:
         r"""Tokens per modality, in the order of the columns."""
-        modalities = self.modalities or sorted(self.quantizers)
-        if not modalities and isinstance(self.num_tokens, dict):
-            modalities = sorted(self.num_tokens)
+        modalities = self.modalities or sorted(self.quantizers) or self._named
         if not modalities:
             raise RuntimeError('The modalities are not known before the tokenizer is fitted.')
         return {m: self._num_tokens_of(m) for m in modalities}
 
+    @property
+    def _named(self) -> list[str] | None:
+        r"""The modalities that :obj:`num_tokens` names, if these are all."""
+        if isinstance(self.num_tokens, int) or OTHERS in self.num_tokens:
+            return None
+        return sorted(self.num_tokens)
+
     def _num_tokens_of(self, modality: str) -> int:
         if isinstance(self.num_tokens, int):
             return self.num_tokens
+        if modality not in self.num_tokens and OTHERS in self.num_tokens:
+            return self.num_tokens[OTHERS]
         if modality not in self.num_tokens:
             raise ValueError(
                 f"num_tokens has no entry for the modality '{modality}' (given: "
@@ -246,8 +257,9 @@ class OPQTokenizer(BaseTransform):
             )
         modalities = needed_modalities(data, self.modalities, self.node_type)
         features = self._features(data, modalities)
-        if isinstance(self.num_tokens, dict) and set(self.num_tokens) - set(modalities):
-            unknown = sorted(set(self.num_tokens) - set(modalities))
+        named = self.num_tokens if isinstance(self.num_tokens, dict) else {}
+        unknown = sorted(named.keys() - {OTHERS, *modalities})
+        if unknown:
             raise ValueError(f'num_tokens names {unknown}, expected only {sorted(modalities)}.')
         rows = {m: self._rows(data, m, features[m].shape[0]) for m in sorted(modalities)}
         for m in rows:
@@ -261,9 +273,7 @@ class OPQTokenizer(BaseTransform):
     ) -> HeteroData:
         r"""A graph of nothing but features."""
         if not isinstance(features, Mapping):
-            names = self.modalities
-            if names is None and isinstance(self.num_tokens, dict):
-                names = sorted(self.num_tokens)
+            names = self.modalities or self._named
             if names is not None and len(names) != 1:
                 raise ValueError(f'Got a single matrix, expected one for each of {names}.')
             features = {'x' if names is None else names[0]: features}

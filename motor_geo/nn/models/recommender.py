@@ -48,6 +48,8 @@ class Recommender(nn.Module):
     needs_negatives: bool = True
     #: Form of the Xavier initialization of ID tables.
     init: ClassVar[str] = 'uniform'
+    #: The loss, by name, that goes with :obj:`--items recommended`.
+    recommended_loss: ClassVar[str] = 'published'
     #: Learning rate and weight decay of Adam, and ``(a, b)`` of the
     #: learning-rate factor ``a ** (epoch / b)``, as published.
     lr: ClassVar[float] = 1e-3
