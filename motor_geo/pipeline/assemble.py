@@ -232,7 +232,7 @@ def build_behavior(config: RunConfig, data: HeteroData) -> InteractionSVD:
         ConfigError: If the data have a modality of its name.
     """
     options = config.options('svd')
-    if config.items['name'] in PRESETS['items']:  # Small data have fewer vectors than the preset asks for.
+    if config.items['name'] in PRESETS['items']:  # Small data have fewer vectors than is usual.
         limit = min(find_edges(data, RATES)[side].unique().numel() for side in (0, 1)) - 1
         options['channels'] = max(1, min(options['channels'], limit))
     with named('svd'):

@@ -65,7 +65,11 @@ PRESETS: dict[str, dict[str, Config]] = {
     'items': {
         'recommended': {
             'behavior': True,
-            'tokenizer': {'num_tokens': {'*': 8, 'behavior': 16}, 'center': True, 'normalize': True},
+            'tokenizer': {
+                'num_tokens': {'*': 8, 'behavior': 16},
+                'center': True,
+                'normalize': True,
+            },
         },
     },
     'loss': {'whole': {'trainer': {'lr': 0.01, 'batch_size': 8192}}},
