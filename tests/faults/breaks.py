@@ -8,6 +8,7 @@ The tests of a break are those beside the broken file; the suite as a whole may 
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -251,6 +252,11 @@ def mend(name, tree):
     shutil.copy(os.path.join(ROOT, path), os.path.join(tree, path))
 
 
+def interruptible():
+    r"""Some tests send SIGINT, which is ignored below what a shell runs in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def run_tests(tests, tree, folder):
     r"""The exit status of some tests, and the last lines that they print."""
     command = [sys.executable, '-m', 'pytest', '-x', '-q', '-p', 'no:cacheprovider', '--tb=line']
@@ -260,7 +266,13 @@ def run_tests(tests, tree, folder):
     env |= {'PYG_HOME': os.path.join(folder, 'home')}
     try:
         out = subprocess.run(
-            command, cwd=tree, env=env, capture_output=True, text=True, timeout=900
+            command,
+            cwd=tree,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=900,
+            preexec_fn=interruptible,
         )
     except subprocess.TimeoutExpired:
         return 1, ['longer than 900 seconds']

@@ -54,7 +54,10 @@ def test_two_processes_do_not_share_a_folder(tmp_path):
         assert first.poll() is None and mine.read_bytes() == b'of the first'
     finally:
         first.send_signal(signal.SIGINT)
-        first.wait()
+        try:
+            first.wait(timeout=60)
+        finally:
+            first.kill()
     assert first.returncode == 130
     lines = (out / 'metrics.jsonl').read_text().splitlines()
     epochs = [json.loads(line)['epoch'] for line in lines]
