@@ -361,3 +361,17 @@ def test_runs_from_before_there_was_a_loss_go_on(tmp_path):
     ]:
         with pytest.raises(ConfigError, match=f'holds another run .{key}'):
             start(data, out, items={'name': 'mean'}, **more)
+
+
+@pytest.mark.parametrize('mask', [True, False])
+def test_validation_is_masked_when_testing_alone(tmp_path, mask):
+    config = {**SMALL, 'data': make_shop(tmp_path / 'shop'), 'items': 'id', 'mask_validation': mask}
+    assembly = assemble(config)
+    val = assembly.dataset.targets('val')
+    assert val.user.tolist() == assembly.dataset.targets('test').user.tolist()
+    # Whoever likes nothing but the items of validation:
+    scores = torch.zeros(NUM_USERS, NUM_ITEMS)
+    scores[val.user[val.index[0]], val.index[1]] = 1
+    for split, first in (('val', True), ('test', not mask)):
+        pred = build_evaluator(assembly, split).evaluate(scores.__getitem__, return_pred=True).pred
+        assert (pred[:, :1] == val.item.view(-1, 1)).all() == first
