@@ -229,6 +229,26 @@ def test_declared_transforms(dataset):
         assemble({'model': {'name': f'{__name__}.Fails'}}, dataset)
 
 
+class Draws(LightGCN):
+    class Noise(BaseTransform):
+        def forward(self, data):
+            data[ITEM].noise = torch.rand(24)
+            return data
+
+    transforms = (Noise(),)
+
+
+def test_weights_do_not_depend_on_what_transforms_draw(dataset):
+    config = {'model': {'name': f'{__name__}.Draws'}, 'items': 'id', 'seed': 5}
+    drawn, other = (
+        assemble({**config, 'model': m}, dataset) for m in (config['model'], 'LightGCN')
+    )
+    weights = other.model.state_dict()
+    assert all(torch.equal(x, weights[key]) for key, x in drawn.model.state_dict().items())
+    again = assemble(config, dataset)
+    assert torch.equal(again.data[ITEM].noise, drawn.data[ITEM].noise)  # Seeded, too.
+
+
 class Returns(LightGCN):
     class Nothing(BaseTransform):
         def forward(self, data):
