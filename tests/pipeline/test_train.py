@@ -375,3 +375,17 @@ def test_validation_is_masked_when_testing_alone(tmp_path, mask):
     for split, first in (('val', True), ('test', not mask)):
         pred = build_evaluator(assembly, split).evaluate(scores.__getitem__, return_pred=True).pred
         assert (pred[:, :1] == val.item.view(-1, 1)).all() == first
+
+
+@pytest.mark.parametrize('left', ['lines', 'pipe'])
+def test_a_training_that_is_lost_leaves_no_lines(tmp_path, left):
+    data, out = make_shop(tmp_path / 'shop'), tmp_path / 'out'
+    first = start(data, out, items={'name': 'id'})
+    before = [json.loads(line)['loss'] for line in open(out / 'metrics.jsonl')]
+    os.remove(out / 'last.pt')
+    os.remove(out / 'result.json')
+    if left == 'pipe':  # Nobody reads it.
+        os.remove(out / 'metrics.jsonl')
+        os.mkfifo(out / 'metrics.jsonl')
+    assert start(data, out, items={'name': 'id'})['test'] == first['test']
+    assert [json.loads(line)['loss'] for line in open(out / 'metrics.jsonl')] == before
