@@ -10,11 +10,12 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from typing import NamedTuple
+
+import pytest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -36,8 +37,10 @@ RANKING, SPLIT = 'motor_geo/utils/ranking.py', 'motor_geo/data/datasets/split.py
 EVALUATOR, SAMPLER = 'motor_geo/engine/evaluator.py', 'motor_geo/data/sampler.py'
 CROSS, FREEDOM = 'motor_geo/nn/token_cross.py', 'motor_geo/nn/models/freedom.py'
 BASE, SWEEP = 'motor_geo/data/datasets/base.py', 'motor_geo/experiments/sweep.py'
-OF_TRAIN, OF_LOOP = 'pipeline/test_train.py', 'engine/test_trainer.py engine/test_epoch_loop.py'
+OF_TRAIN, OF_LOOP = 'pipeline/test_train.py', 'engine/test_epoch_loop.py engine/test_trainer.py'
 OF_ASSEMBLE, OF_TUNE = 'pipeline/test_assemble.py', 'pipeline/test_tune.py'
+#: Seconds that tests of a break may take: some breaks end in a loop.
+LONGEST = 900
 #: Takes half a minute, and looks at locks alone.
 SLOW = 'test_two_processes_do_not_share_a_folder'
 #: Writes the second checkpoint before the first.
@@ -253,24 +256,40 @@ def mend(name, tree):
     shutil.copy(os.path.join(ROOT, path), os.path.join(tree, path))
 
 
-def interruptible():
-    r"""Some tests send SIGINT, which is ignored below what a shell runs in the background."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 def run_tests(tests, tree, folder):
-    r"""The exit status of some tests, and the first one that fails."""
-    command = [sys.executable, '-m', 'pytest', '-x', '-q', '-p', 'no:cacheprovider', '--tb=line']
-    command += ['--basetemp', os.path.join(folder, 'tmp'), '-k', f'not {SLOW}', *tests]
-    env = {**os.environ, 'PYTHONPATH': tree, 'PYTHONDONTWRITEBYTECODE': '1'}
-    env |= {'PYG_HOME': os.path.join(folder, 'home'), 'COLUMNS': '500'}
-    options = {'cwd': tree, 'env': env, 'preexec_fn': interruptible, 'timeout': 900}
-    try:
-        out = subprocess.run(command, capture_output=True, text=True, **options)
-    except subprocess.TimeoutExpired:
+    r"""The exit status of some tests in a fork, and the first one that fails."""
+    log = os.path.join(folder, 'log')
+    pid = os.fork()
+    if pid == 0:
+        code = 3
+        try:
+            handle = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
+            os.dup2(handle, 1)
+            os.dup2(handle, 2)
+            # Some tests send SIGINT, which is ignored below what a shell runs in the background.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            os.chdir(tree)
+            sys.path[:] = [tree, *(path for path in sys.path if path not in ('', ROOT))]
+            for name in list(sys.modules):
+                if name.partition('.')[0] in ('tests', 'motor_geo'):
+                    del sys.modules[name]
+            os.environ |= {'PYTHONPATH': tree, 'PYTHONDONTWRITEBYTECODE': '1', 'COLUMNS': '500'}
+            os.environ |= {'PYG_HOME': os.path.join(folder, 'home')}
+            options = ['-x', '-q', '-p', 'no:cacheprovider', '--tb=line', '-k', f'not {SLOW}']
+            code = pytest.main([*options, '--basetemp', os.path.join(folder, 'tmp'), *tests])
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+    end = time.monotonic() + LONGEST
+    while not (done := os.waitpid(pid, os.WNOHANG))[0] and time.monotonic() < end:
+        time.sleep(0.05)
+    if not done[0]:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
         return 1, None
-    found = re.search(r'^(?:FAILED|ERROR) (\S+)', out.stdout, re.MULTILINE)
-    return out.returncode, found and found[1]
+    with open(log, errors='replace') as file:
+        found = re.search(r'^(?:FAILED|ERROR) (\S+)', file.read(), re.MULTILINE)
+    return os.waitstatus_to_exitcode(done[1]), found and found[1]
 
 
 def notice(name, tree, folder):
@@ -286,10 +305,24 @@ def notice(name, tree, folder):
     return test or 'it hangs'
 
 
+def warm():
+    r"""Imports what is not of this repository, so that forks need not."""
+    import faiss  # noqa: F401
+    import hypothesis  # noqa: F401
+    import jsonargparse  # noqa: F401
+    import scipy.sparse.linalg  # noqa: F401
+    import scipy.stats  # noqa: F401
+    import torch
+    import torch_geometric.transforms  # noqa: F401
+
+    torch.set_num_threads(1)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument('names', nargs='*', help='(default: all)')
     options = parser.parse_args()
+    warm()
     names, missed = options.names or list(BREAKS), []
     with tempfile.TemporaryDirectory() as folder:
         tree = os.path.join(folder, 'tree')

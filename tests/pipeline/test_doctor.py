@@ -1,4 +1,5 @@
 import sys
+from importlib.metadata import version
 
 import torch
 
@@ -13,7 +14,7 @@ def test_what_is_shown(monkeypatch, tmp_path, capsys):
     assert doctor.main([]) == 0
     lines = capsys.readouterr().out.splitlines()
     rows = {line[2:26].strip(): line[26:] for line in lines if line.startswith('  ')}
-    assert rows['torch'] == torch.__version__ and rows['python'] in sys.version
+    assert rows['torch'] == version('torch') and rows['python'] in sys.version
     assert rows['no-such-package'].split() == ['missing', 'nothing']
     assert rows['threads'].startswith(f'{torch.get_num_threads()} of ')
     assert {'oneDNN', 'MKL', 'SparseTensor', 'device of auto'} <= set(rows)

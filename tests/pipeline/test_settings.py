@@ -15,7 +15,7 @@ def test_products_change_the_last_option_first():
 
 def test_settings_of_classes():
     found = settings_of(TokenALS)
-    assert len(found) == 9 and found[0] == {'model.unobserved': 1.0, 'model.reg_weight': 0.03}
+    assert len(found) == 12 and found[0] == {'model.unobserved': 1.0, 'model.reg_weight': 0.03}
     assert len(settings_of(MODELS['LightGCN'])) == 3 and settings_of(LightGCN) == [{}]
 
 
