@@ -11,10 +11,12 @@ import pytest
 import torch
 import yaml
 
+from motor_geo.data.sampler import BPRSampler
 from motor_geo.pipeline.assemble import assemble
 from motor_geo.pipeline.folder import load_run, read_config
-from motor_geo.pipeline.train import build_evaluator, run
+from motor_geo.pipeline.train import build_evaluator, build_trainer, run
 from motor_geo.run import table
+from motor_geo.typing import RATES
 from motor_geo.utils.errors import ConfigError
 from motor_geo.utils.files import HOST
 from tests.pipeline.shop import NUM_ITEMS, NUM_USERS, SMALL, make_shop
@@ -389,3 +391,14 @@ def test_a_training_that_is_lost_leaves_no_lines(tmp_path, left):
         os.mkfifo(out / 'metrics.jsonl')
     assert start(data, out, items={'name': 'id'})['test'] == first['test']
     assert [json.loads(line)['loss'] for line in open(out / 'metrics.jsonl')] == before
+
+
+def test_the_seed_is_that_of_the_model_and_of_the_training(tmp_path):
+    data = make_shop(tmp_path / 'shop')
+    config = {**SMALL, 'data': data, 'items': {'name': 'id'}, 'seed': 5}
+    assembly = assemble(config)
+    trainer = build_trainer(assembly, str(tmp_path / 'out'), progress=False)
+    drawn = [batch.neg for batch in trainer.sampler.epoch(0)]
+    expected = BPRSampler(assembly.data[RATES].edge_index, NUM_USERS, NUM_ITEMS, 32, seed=5)
+    assert all(map(torch.equal, drawn, [batch.neg for batch in expected.epoch(0)]))
+    assert trainer.seed == 5
