@@ -95,7 +95,7 @@ BREAKS = {
         'pipeline/test_config.py ' + OF_ASSEMBLE,
     ),
     'epoch of the weights': Break(
-        FOLDER, 'epoch is not None and found_epoch != epoch', 'False', 'pipeline/test_folder.py'
+        FOLDER, 'epoch is not None and found_epoch != epoch', 'False', OF_TRAIN
     ),
     'tokenizer of the run': Break(
         FOLDER, 'return load_tokenizer(folder, expected)\n\n', 'return None\n\n', OF_TRAIN

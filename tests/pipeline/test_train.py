@@ -402,3 +402,19 @@ def test_the_seed_is_that_of_the_model_and_of_the_training(tmp_path):
     expected = BPRSampler(assembly.data[RATES].edge_index, NUM_USERS, NUM_ITEMS, 32, seed=5)
     assert all(map(torch.equal, drawn, [batch.neg for batch in expected.epoch(0)]))
     assert trainer.seed == 5
+
+
+def test_metrics_of_users_and_ranks_of_items_are_those_of_the_best_weights(tmp_path):
+    out = tmp_path / 'out'
+    result = start(make_shop(tmp_path / 'shop'), out, items={'name': 'id'})
+    loaded = load_run(str(out), 'cpu')
+    test = build_evaluator(assemble(loaded.config, loaded.dataset), 'test')
+    with torch.no_grad():
+        expected = test.evaluate(loaded.model(loaded.data))
+    targets = loaded.dataset.targets('test')
+    values = np.load(out / 'per_user.npz')
+    assert values['rank'].tolist() == expected.rank.tolist()
+    assert values['item'].tolist() == targets.item.tolist()
+    for key, per_user in expected.per_user.items():
+        np.testing.assert_array_equal(values[key], per_user.numpy())
+        assert result['test'][key] == pytest.approx(values[key].mean())
