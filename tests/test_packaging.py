@@ -206,3 +206,26 @@ def test_readme_links_exist():
 def test_readme_has_a_place_for_results():
     text = (ROOT / 'README.md').read_text()
     assert re.search(r'<!-- results:start -->\n.*<!-- results:end -->', text, re.S)
+
+
+def pins(name):
+    lines = (ROOT / '.ci' / f'{name}.txt').read_text().splitlines()
+    return dict(line.split('==') for line in lines if not line.startswith('#'))
+
+
+def test_the_oldest_versions_are_tested():
+    extras = [PROJECT['optional-dependencies'][name] for name in ('als', 'parquet', 'plot')]
+    extras += [PROJECT['optional-dependencies'][name] for name in ('sweep', 'testing')]
+    bounds = {}
+    for requirement in [*PROJECT['dependencies'], *sum(extras, []), 'hypothesis>=6.100']:
+        name, bound = re.fullmatch(r'([\w-]+)(?:\[\w+\])?>=([\d.]+)(?:,.*)?', requirement).groups()
+        bounds[name] = bound
+    oldest, newest = pins('oldest'), pins('newest')
+    assert oldest.keys() == newest.keys() == bounds.keys()
+    for name, bound in bounds.items():
+        assert f'{oldest[name]}.'.startswith(f'{bound}.'), name
+    script = (ROOT / '.ci' / 'versions').read_text()
+    assert (
+        min(re.findall(r'number=3\.(\d+)', script), key=int)
+        == re.search(r'>=3\.(\d+)', PROJECT['requires-python'])[1]
+    )

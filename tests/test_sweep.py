@@ -271,6 +271,8 @@ def test_folders_of_before_and_damaged_ones_are_refused(tmp_path, capsys):
     assert [path.name for path in (tmp_path / 'out').iterdir()] == ['study.log']
 
     search = {'lr': [0.01]}
+    (tmp_path / 'new').mkdir()
+    (tmp_path / 'new' / 'study.log').write_text('')  # Killed before anything was written.
     assert start(tmp_path, search, out='new') == 0
     for name in ('sweep.json', 'trials/*/trial.json', 'trials/*/result.json'):
         (path,) = (tmp_path / 'new').glob(name)

@@ -164,7 +164,11 @@ class EpochLoop:
 
     def _resume(self) -> None:
         path = None if self.out is None else osp.join(self.out, 'last.pt')
-        if path is None or not osp.exists(path):
+        if path is None:
+            return
+        if not osp.exists(path):
+            if osp.lexists(self._metrics_path()):  # Of a training that is lost.
+                os.remove(self._metrics_path())
             return
         state = load_checkpoint(
             path,

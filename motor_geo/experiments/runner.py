@@ -17,6 +17,7 @@ import os.path as osp
 import time
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 from tqdm import tqdm
@@ -182,6 +183,9 @@ class Reproduction:
                 bar.total, bar.n = total, total - left
                 bar.set_postfix_str(self.remaining(ready, left, jobs))
                 if left == 0:
+                    for job in self._jobs.values():  # Another process may have been killed there.
+                        if self.queue.result(job.folder) is not None:
+                            self.tidy(job)
                     return True
                 parent = multiprocessing.parent_process()
                 if time.monotonic() > end or (parent is not None and not parent.is_alive()):
@@ -199,10 +203,14 @@ class Reproduction:
         result = self.queue.run_job(job.config)
         if isinstance(result, str):
             return f'{job.name} failed: {result}'
-        for file in ('last.pt', 'tokenizer.pt'):
-            if osp.exists(path := osp.join(job.folder, file)):
-                os.remove(path)
+        self.tidy(job)
         return f'{job.name}: {self.metric} {result["val"][self.metric]:.4f} on validation'
+
+    def tidy(self, job: Job) -> None:
+        r"""Removes what a run that is finished needs no more."""
+        for file in ('last.pt', 'tokenizer.pt'):
+            with suppress(FileNotFoundError):
+                os.remove(osp.join(job.folder, file))
 
     def remaining(self, ready: Sequence[Job], left: int, jobs: int) -> str:
         r"""How long it will take, from the runs of the same backbone on the

@@ -62,7 +62,8 @@ class Sweep:
                 raise ImportError(NEEDS) from error
 
         self.queue = RunQueue(out)
-        if osp.exists(osp.join(out, 'study.log')):
+        journal = osp.join(out, 'study.log')
+        if osp.exists(journal) and osp.getsize(journal) > 0:  # An empty one tells of no trial.
             raise ConfigError(
                 f"'{out}' holds a sweep of an earlier version of motor_geo (study.log); give "
                 'another --out or delete it'

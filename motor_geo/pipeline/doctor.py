@@ -55,16 +55,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def command(clear: bool) -> int:
     r"""Clears the cache, or prints what there is."""
     if clear:
+        from motor_geo.utils import cache as entries
         from motor_geo.utils.files import remove_temporary
 
-        paths = cache_entries()
+        paths = entries.cache_entries()
         size = sum(map(osp.getsize, paths))
         with suppress(FileNotFoundError):
-            remove_temporary(cache_folder())
+            remove_temporary(entries.cache_dir())
         for path in paths:
             with suppress(FileNotFoundError):  # Another process clears it, too.
                 os.remove(path)
-        print(f"entries deleted: {len(paths)} ({megabytes(size)}), from '{cache_folder()}'")
+        print(f"entries deleted: {len(paths)} ({megabytes(size)}), from '{entries.cache_dir()}'")
         return 0
     titles = {'Versions': versions(), 'Optional packages': optional(), 'Machine': machine()}
     for title, rows in {**titles, 'Cache': cache()}.items():
@@ -122,24 +123,13 @@ def machine() -> dict[str, str]:
 
 
 def cache() -> dict[str, str]:
-    r"""Folder and content of the cache."""
-    paths = cache_entries()
+    r"""Folder, content and limit of the cache."""
+    from motor_geo.utils import cache
+
+    paths = cache.cache_entries()
     size = megabytes(sum(map(osp.getsize, paths)))
-    return {'folder': cache_folder(), 'entries': f'{len(paths)} ({size})'}
-
-
-def cache_folder() -> str:
-    r"""The folder of the cache."""
-    from motor_geo.utils.cache import cache_dir
-
-    return cache_dir()
-
-
-def cache_entries() -> list[str]:
-    r"""The files of the cache."""
-    folder = cache_folder()
-    names = sorted(os.listdir(folder)) if osp.isdir(folder) else []
-    return [osp.join(folder, name) for name in names if name.endswith('.pt')]
+    limit = f'{cache.cache_limit() / 1e9:g} GB ({cache.LIMIT})'
+    return {'folder': cache.cache_dir(), 'entries': f'{len(paths)} ({size})', 'limit': limit}
 
 
 def megabytes(size: int) -> str:

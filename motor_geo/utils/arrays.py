@@ -13,6 +13,8 @@ from motor_geo.utils.errors import one_line
 from motor_geo.utils.files import check_file
 
 MAGIC, PACKED = b'\x93NUMPY', b'PK'
+#: How the last record of an archive begins, and its greatest length.
+END, LONGEST_END = b'PK\x05\x06', 2**16 + 22
 #: Bytes that a byte of a deflated file stands for at the most.
 MOST_DEFLATED = 1032
 
@@ -60,6 +62,7 @@ def load_npz(path: str, expected: str = 'a .npz archive') -> dict[str, np.ndarra
     total = 0
     try:
         with zipfile.ZipFile(path) as archive:
+            _check_count(path, len(archive.infolist()))
             for entry in archive.infolist():
                 factor = 1 if entry.compress_type == zipfile.ZIP_STORED else MOST_DEFLATED
                 if entry.file_size > entry.compress_size * factor + 1024:
@@ -74,6 +77,20 @@ def load_npz(path: str, expected: str = 'a .npz archive') -> dict[str, np.ndarra
         raise PermissionError(f"'{path}' cannot be read: {error.strerror}") from error
     except Exception as error:
         raise ValueError(f"'{path}' cannot be read as {expected}: {_reason(error)}") from error
+
+
+def _check_count(path: str, found: int) -> None:
+    r"""Compares the number of entries with that in the last record of an
+    archive, which :mod:`zipfile` overlooks.
+    """
+    with open(path, 'rb') as file:
+        file.seek(max(0, os.path.getsize(path) - LONGEST_END))
+        record = file.read().rpartition(END)[2]
+    count = int.from_bytes(record[6:8], 'little')
+    if found == 0:
+        raise ValueError('it lists no array')
+    if count not in (found, 2**16 - 1):  # The latter: it is told elsewhere.
+        raise ValueError(f'it says that it holds {count} arrays, and lists {found}')
 
 
 def _check_header(file: Any, size: int) -> int:

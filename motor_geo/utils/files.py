@@ -226,6 +226,20 @@ def locked(folder: str, wait: bool = False) -> Iterator[bool]:
         yield held
 
 
+def lock_file(handle: int, shared: bool) -> bool:
+    r"""Locks an open file until it is closed, for this process or, if shared,
+    for all that only read; returns whether that was possible at once. Systems
+    without such locks say no.
+    """
+    try:
+        import fcntl
+
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except (ImportError, OSError):
+        return False
+    return True
+
+
 def check_writable(folder: str) -> None:
     r"""Checks that a folder can be written to or made, without making it.
 

@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,19 @@ def test_no_run_is_taken_twice(tmp_path, folders):
 
 
 @pytest.mark.skipif(sys.platform == 'win32', reason='POSIX signals')
+def test_a_run_that_ends_before_its_lock_is_had_is_not_taken(tmp_path, folders, monkeypatch):
+    @contextmanager
+    def slow(folder):
+        with locked(folder) as held:
+            if folder == folders[0]:  # Another process was faster, and holds it no more.
+                finish(folder)
+            yield held
+
+    monkeypatch.setattr('motor_geo.experiments.queue.locked', slow)
+    with RunQueue(str(tmp_path)).claim(folders) as folder:
+        assert folder == folders[1]
+
+
 def test_what_a_killed_process_held_is_open(tmp_path, folders):
     code = (
         'import os, signal, sys; from motor_geo.experiments.queue import RunQueue\n'

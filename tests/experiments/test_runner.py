@@ -91,6 +91,17 @@ def test_shorter_runs_do_not_stand_for_longer_ones(shop, tmp_path):
     assert len(results(tmp_path)) == 6
 
 
+def test_what_a_killed_process_left_of_a_finished_run_goes(shop, tmp_path):
+    flags = ('table3', '--models', 'LightGCN', '--seeds', '0', '--effort', '1')
+    assert start(shop, tmp_path, *flags) == 0
+    before = sorted(path for path in tmp_path.rglob('*') if path.is_file())
+    folder = next((tmp_path / 'runs').iterdir())
+    for name in ('last.pt', 'tokenizer.pt'):
+        (folder / name).write_bytes(b'killed before this was removed')
+    assert start(shop, tmp_path, *flags) == 0
+    assert sorted(path for path in tmp_path.rglob('*') if path.is_file()) == before
+
+
 def test_groups_of_items(shop, tmp_path):
     r"""Groups add up to what is measured over all items."""
     flags = ('--seeds', '0', '--effort', '1', '--models', 'LightGCN')

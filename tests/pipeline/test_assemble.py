@@ -6,10 +6,13 @@ from torch_geometric.transforms import BaseTransform
 
 from motor_geo import reproduce, sweep
 from motor_geo.data import InteractionSVD, ItemKNN, OPQTokenizer, SyntheticClusters
+from motor_geo.nn import TokenCrossEncoder
 from motor_geo.nn.models import FREEDOM, MODELS, LightGCN
+from motor_geo.nn.objective import LOSSES
 from motor_geo.pipeline.assemble import (
     add_tokens,
     assemble,
+    build_behavior,
     build_dataset,
     build_device,
     build_item_encoder,
@@ -227,6 +230,26 @@ def test_declared_transforms(dataset):
         assemble({'model': {'name': f'{__name__}.Fails'}}, dataset)
 
 
+class Draws(LightGCN):
+    class Noise(BaseTransform):
+        def forward(self, data):
+            data[ITEM].noise = torch.rand(24)
+            return data
+
+    transforms = (Noise(),)
+
+
+def test_weights_do_not_depend_on_what_transforms_draw(dataset):
+    config = {'model': {'name': f'{__name__}.Draws'}, 'items': 'id', 'seed': 5}
+    drawn, other = (
+        assemble({**config, 'model': m}, dataset) for m in (config['model'], 'LightGCN')
+    )
+    weights = other.model.state_dict()
+    assert all(torch.equal(x, weights[key]) for key, x in drawn.model.state_dict().items())
+    again = assemble(config, dataset)
+    assert torch.equal(again.data[ITEM].noise, drawn.data[ITEM].noise)  # Seeded, too.
+
+
 class Returns(LightGCN):
     class Nothing(BaseTransform):
         def forward(self, data):
@@ -308,7 +331,8 @@ def test_a_table_of_items_in_a_backbone_of_another_package(dataset, recwarn):
     build(dataset, '--items', f'{__name__}.Sizes', '--model', f'{__name__}.Declares')
     # A published option of this package documents its table.
     out = build(dataset, '--model', 'FREEDOM', '--model.train_features', 'true')
-    assert out.model.item_parameters(24) and len(recwarn) == 0
+    own = [entry for entry in recwarn if issubclass(entry.category, UserWarning)]
+    assert out.model.item_parameters(24) and own == []
 
 
 def test_a_parameter_of_an_item_encoder_is_none_of_the_backbone(recwarn):
@@ -410,3 +434,28 @@ def test_items_that_are_not_linear_are_refused_before_tokens_are_fitted(monkeypa
 def test_arguments_of_losses_are_checked(loss, message):
     with pytest.raises(ConfigError, match=message):
         assemble(configure(loss=loss))
+
+
+def test_the_loss_of_a_configuration_ranks():
+    model = assemble(configure(loss={'name': 'softmax', 'temperature': 0.3})).model
+    assert type(model.objective) is LOSSES['softmax'] and model.objective.temperature == 0.3
+    assert assemble(configure()).model.objective is None
+
+
+def test_presets_take_what_small_data_have():
+    options = {'items': {'name': 'recommended'}, 'svd': {}}
+    config = configure(**options)
+    data = build_dataset(config).data
+    most = min(data[RATES].edge_index[side].unique().numel() for side in (0, 1)) - 1
+    assert config.svd['channels'] > most  # As the preset says.
+    assert build_behavior(config, data).channels == most
+    # What has no preset says what is wrong with it.
+    own = configure(items={'name': 'mean'}, svd={'channels': most + 5})
+    assert build_behavior(own, data).channels == most + 5
+
+
+def test_names_of_items_are_modes_of_the_token_network():
+    modes = {'recommended': 'mean', **{mode: mode for mode in ('specific', 'agnostic', 'mean')}}
+    for items, mode in {**modes, 'linear': 'linear'}.items():
+        encoder = assemble(configure(items=items)).model.item_encoder
+        assert type(encoder) is TokenCrossEncoder and encoder.mode == mode

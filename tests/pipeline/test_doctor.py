@@ -1,4 +1,5 @@
 import sys
+from importlib.metadata import version
 
 import torch
 
@@ -9,14 +10,16 @@ from motor_geo.utils import cache
 def test_what_is_shown(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(cache, 'cache_dir', lambda: str(tmp_path / 'none'))
     monkeypatch.setitem(doctor.OPTIONAL, 'no-such-package', ('no_such_package', 'nothing'))
+    monkeypatch.setenv('MOTOR_GEO_CACHE_GB', '2')
     assert doctor.main([]) == 0
     lines = capsys.readouterr().out.splitlines()
     rows = {line[2:26].strip(): line[26:] for line in lines if line.startswith('  ')}
-    assert rows['torch'] == torch.__version__ and rows['python'] in sys.version
+    assert rows['torch'] == version('torch') and rows['python'] in sys.version
     assert rows['no-such-package'].split() == ['missing', 'nothing']
     assert rows['threads'].startswith(f'{torch.get_num_threads()} of ')
     assert {'oneDNN', 'MKL', 'SparseTensor', 'device of auto'} <= set(rows)
     assert rows['folder'].endswith('none') and rows['entries'] == '0 (0.0 MB)'
+    assert rows['limit'] == '2 GB (MOTOR_GEO_CACHE_GB)'
 
 
 def test_the_cache_is_cleared(monkeypatch, tmp_path, capsys):

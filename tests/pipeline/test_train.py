@@ -11,10 +11,12 @@ import pytest
 import torch
 import yaml
 
+from motor_geo.data.sampler import BPRSampler
 from motor_geo.pipeline.assemble import assemble
 from motor_geo.pipeline.folder import load_run, read_config
-from motor_geo.pipeline.train import build_evaluator, run
+from motor_geo.pipeline.train import build_evaluator, build_trainer, run
 from motor_geo.run import table
+from motor_geo.typing import RATES
 from motor_geo.utils.errors import ConfigError
 from motor_geo.utils.files import HOST
 from tests.pipeline.shop import NUM_ITEMS, NUM_USERS, SMALL, make_shop
@@ -54,7 +56,10 @@ def test_two_processes_do_not_share_a_folder(tmp_path):
         assert first.poll() is None and mine.read_bytes() == b'of the first'
     finally:
         first.send_signal(signal.SIGINT)
-        first.wait()
+        try:
+            first.wait(timeout=60)
+        finally:
+            first.kill()
     assert first.returncode == 130
     lines = (out / 'metrics.jsonl').read_text().splitlines()
     epochs = [json.loads(line)['epoch'] for line in lines]
@@ -358,3 +363,58 @@ def test_runs_from_before_there_was_a_loss_go_on(tmp_path):
     ]:
         with pytest.raises(ConfigError, match=f'holds another run .{key}'):
             start(data, out, items={'name': 'mean'}, **more)
+
+
+@pytest.mark.parametrize('mask', [True, False])
+def test_validation_is_masked_when_testing_alone(tmp_path, mask):
+    config = {**SMALL, 'data': make_shop(tmp_path / 'shop'), 'items': 'id', 'mask_validation': mask}
+    assembly = assemble(config)
+    val = assembly.dataset.targets('val')
+    assert val.user.tolist() == assembly.dataset.targets('test').user.tolist()
+    # Whoever likes nothing but the items of validation:
+    scores = torch.zeros(NUM_USERS, NUM_ITEMS)
+    scores[val.user[val.index[0]], val.index[1]] = 1
+    for split, first in (('val', True), ('test', not mask)):
+        pred = build_evaluator(assembly, split).evaluate(scores.__getitem__, return_pred=True).pred
+        assert (pred[:, :1] == val.item.view(-1, 1)).all() == first
+
+
+@pytest.mark.parametrize('left', ['lines', 'pipe'])
+def test_a_training_that_is_lost_leaves_no_lines(tmp_path, left):
+    data, out = make_shop(tmp_path / 'shop'), tmp_path / 'out'
+    first = start(data, out, items={'name': 'id'})
+    before = [json.loads(line)['loss'] for line in open(out / 'metrics.jsonl')]
+    os.remove(out / 'last.pt')
+    os.remove(out / 'result.json')
+    if left == 'pipe':  # Nobody reads it.
+        os.remove(out / 'metrics.jsonl')
+        os.mkfifo(out / 'metrics.jsonl')
+    assert start(data, out, items={'name': 'id'})['test'] == first['test']
+    assert [json.loads(line)['loss'] for line in open(out / 'metrics.jsonl')] == before
+
+
+def test_the_seed_is_that_of_the_model_and_of_the_training(tmp_path):
+    data = make_shop(tmp_path / 'shop')
+    config = {**SMALL, 'data': data, 'items': {'name': 'id'}, 'seed': 5}
+    assembly = assemble(config)
+    trainer = build_trainer(assembly, str(tmp_path / 'out'), progress=False)
+    drawn = [batch.neg for batch in trainer.sampler.epoch(0)]
+    expected = BPRSampler(assembly.data[RATES].edge_index, NUM_USERS, NUM_ITEMS, 32, seed=5)
+    assert all(map(torch.equal, drawn, [batch.neg for batch in expected.epoch(0)]))
+    assert trainer.seed == 5
+
+
+def test_metrics_of_users_and_ranks_of_items_are_those_of_the_best_weights(tmp_path):
+    out = tmp_path / 'out'
+    result = start(make_shop(tmp_path / 'shop'), out, items={'name': 'id'})
+    loaded = load_run(str(out), 'cpu')
+    test = build_evaluator(assemble(loaded.config, loaded.dataset), 'test')
+    with torch.no_grad():
+        expected = test.evaluate(loaded.model(loaded.data))
+    targets = loaded.dataset.targets('test')
+    values = np.load(out / 'per_user.npz')
+    assert values['rank'].tolist() == expected.rank.tolist()
+    assert values['item'].tolist() == targets.item.tolist()
+    for key, per_user in expected.per_user.items():
+        np.testing.assert_array_equal(values[key], per_user.numpy())
+        assert result['test'][key] == pytest.approx(values[key].mean())

@@ -84,6 +84,19 @@ def test_archives(tmp_path):
         path.write_bytes(content)
         with pytest.raises(ValueError, match='cannot be read'):
             load_npz(str(path))
+    np.savez(path, **arrays)
+    content = path.read_bytes()
+    end = content.index(b'PK\5\6')
+    for lost in (12, 8):  # The list of what is in it has no bytes, as if there were nothing.
+        path.write_bytes(content[: end + lost] + bytes(20 - lost) + content[end + 20 :])
+        with pytest.raises(ValueError, match='it lists no array'):
+            load_npz(str(path))
+    size = int.from_bytes(content[end + 12 : end + 16], 'little')
+    start = content.index(b'PK\1\2', content.index(b'PK\1\2') + 4)
+    short = (start - end + size).to_bytes(4, 'little')  # As if the first were all.
+    path.write_bytes(content[:start] + content[end : end + 12] + short + content[end + 16 :])
+    with pytest.raises(ValueError, match='says that it holds 2 arrays, and lists 1'):
+        load_npz(str(path))
 
 
 def test_archives_that_claim_too_much(tmp_path):

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from motor_geo.utils import cache
-from motor_geo.utils.cache import cache_dir, cached, fingerprint
+from motor_geo.utils.cache import cache_dir, cache_entries, cache_limit, cached, fingerprint
+from motor_geo.utils.errors import ConfigError
 
 
 def test_fingerprint_is_of_contents():
@@ -82,6 +83,7 @@ def test_cached(home):
         assert cached('token', 'abc', compute)['x'].tolist() == [0, 1, 2]
     assert len(calls) == 1
     assert os.listdir(cache_dir()) == ['token-abc.pt']
+    assert cache_entries() == [os.path.join(cache_dir(), 'token-abc.pt')]
     cached('token', 'def', compute)
     cached('graph', 'abc', compute)
     assert len(calls) == 3
@@ -147,3 +149,96 @@ def test_entries_that_do_not_fit_are_computed_anew(home, answer):
     cached('token', 'abc', lambda: {'x': torch.ones(1)})
     assert cached('token', 'abc', lambda: {'x': torch.zeros(1)}, fits)['x'].tolist() == [0]
     assert cached('token', 'abc', dict, lambda state: len(state['x']) == 1)['x'].tolist() == [0]
+
+
+USES = (
+    'import os, sys, torch, torch_geometric; torch_geometric.set_home_dir(sys.argv[1]);'
+    'from motor_geo.utils.cache import cached;'
+    "[cached('token', name, lambda: {'x': torch.zeros(1000)}) for name in sys.argv[2:]];"
+    "print('used', flush=True); sys.stdin.read()"
+)
+
+
+def filled(*names):
+    r"""Entries as a process that has ended left them, used one after the other."""
+    for k, name in enumerate(names):
+        path = os.path.join(cache_dir(), f'token-{name}.pt')
+        cached('token', name, lambda: {'x': torch.zeros(1000)})
+        os.utime(path, (0, 10**9 + k))
+    cache.release()
+
+
+def names_of_entries():
+    return [os.path.basename(path)[len('token-') : -len('.pt')] for path in cache_entries()]
+
+
+@pytest.fixture
+def limited(home, monkeypatch):
+    r"""A cache of four entries."""
+    filled('size')
+    size = os.path.getsize(cache_entries()[0])
+    os.remove(cache_entries()[0])
+    monkeypatch.setenv('MOTOR_GEO_CACHE_GB', str(4.5 * size / 1e9))
+    yield home
+    cache.release()
+
+
+def test_what_was_not_used_for_longest_goes_first(limited):
+    filled('c', 'a', 'd', 'b')
+    cached('token', 'c', dict)  # Used again.
+    cached('token', 'e', lambda: {'x': torch.zeros(1000)})
+    assert names_of_entries() == ['b', 'c', 'd', 'e']
+    cached('token', 'f', lambda: {'x': torch.zeros(1000)})
+    assert names_of_entries() == ['b', 'c', 'e', 'f']
+    temporary = os.path.join(cache_dir(), '.tmp-1-x.pt')  # Another one is writing it.
+    with open(temporary, 'wb') as file:
+        file.write(bytes(10**6))
+    cached('token', 'g', lambda: {'x': torch.zeros(1000)})
+    assert os.path.exists(temporary) and names_of_entries() == ['c', 'e', 'f', 'g']
+
+
+def test_what_a_process_uses_stays_until_it_ends(limited):
+    pytest.importorskip('fcntl')
+    filled('a', 'b', 'c')
+    process = subprocess.Popen(
+        [sys.executable, '-c', USES, str(limited), 'a', 'x'],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert process.stdout.readline() == b'used\n'
+        for k, name in enumerate(('a', 'x', 'b', 'c')):
+            os.utime(os.path.join(cache_dir(), f'token-{name}.pt'), (0, 10**9 + k))
+        cached('token', 'd', lambda: {'x': torch.zeros(1000)})
+        assert names_of_entries() == ['a', 'c', 'd', 'x']
+        cached('token', 'e', lambda: {'x': torch.zeros(1000)})
+        cached('token', 'f', lambda: {'x': torch.zeros(1000)})  # This process uses three.
+        assert names_of_entries() == ['a', 'd', 'e', 'f', 'x']
+        assert cached('token', 'a', dict)['x'].tolist() == [0] * 1000
+    finally:
+        process.kill()
+        process.communicate()
+    cache.release()
+    cached('token', 'g', lambda: {'x': torch.zeros(1000)})
+    assert 'x' not in names_of_entries() and len(names_of_entries()) == 4
+
+
+def test_few_entries_are_held_open(limited, monkeypatch):
+    monkeypatch.setattr(cache, 'MOST', 2)
+    monkeypatch.setenv('MOTOR_GEO_CACHE_GB', 'inf')
+    for name in 'abcab':
+        cached('token', name, lambda: {'x': torch.zeros(1000)})
+    monkeypatch.setenv('MOTOR_GEO_CACHE_GB', '0')
+    cached('token', 'd', lambda: {'x': torch.zeros(1000)})
+    assert names_of_entries() == ['b', 'd']
+
+
+def test_limit(monkeypatch):
+    monkeypatch.delenv('MOTOR_GEO_CACHE_GB', raising=False)
+    assert cache_limit() == 10e9
+    monkeypatch.setenv('MOTOR_GEO_CACHE_GB', '0.5')
+    assert cache_limit() == 5e8
+    for text in ('-1', 'much', 'nan'):
+        monkeypatch.setenv('MOTOR_GEO_CACHE_GB', text)
+        with pytest.raises(ConfigError, match=f"MOTOR_GEO_CACHE_GB.*got '{text}'"):
+            cached('token', 'abc', lambda: pytest.fail('computed before'))

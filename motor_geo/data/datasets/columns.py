@@ -2,6 +2,7 @@ r"""From the bytes of a column to ids, numbers and times."""
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from motor_geo.data.datasets.messages import clipped
 
 MINUS, ZERO = 45, 48
 MOST_BYTES = 1000  # Of an id.
+FRACTION = re.compile(r'\.(\d+)')  # Of a second.
 MAX_DIGITS = 18  # Fits into 64 bits.
 
 
@@ -309,6 +311,8 @@ def _dates(column: Fields) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _as_date(text: str) -> int | None:
+    # Python 3.10 reads three or six digits of a second, and no others.
+    text = FRACTION.sub(lambda found: f'.{found[1][:6]:0<6}', text)
     try:
         date = datetime.fromisoformat(f'{text[:-1]}+00:00' if text.endswith('Z') else text)
     except ValueError:

@@ -29,14 +29,25 @@ def full_precision(function: Callable[..., T]) -> Callable[..., T]:
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> T:
-        tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
-        if not any(map(autocasts, tensors[:1])):
+        first = _first_tensor(args, kwargs)
+        if first is None or not autocasts(first):
             return function(*args, **kwargs)
-        with torch.autocast(tensors[0].device.type, enabled=False):
+        with torch.autocast(first.device.type, enabled=False):
             kwargs = {key: _widen(value) for key, value in kwargs.items()}
             return function(*map(_widen, args), **kwargs)
 
     return wrapper
+
+
+def _first_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+    # A loop: Dynamo of PyTorch 2.11 on Python 3.10 takes no comprehension here.
+    for x in args:
+        if isinstance(x, Tensor):
+            return x
+    for x in kwargs.values():
+        if isinstance(x, Tensor):
+            return x
+    return None
 
 
 def _widen(x: Any) -> Any:
@@ -57,8 +68,8 @@ class Function(torch.autograd.Function):
     @classmethod
     def apply(cls, *args: Any) -> Any:
         # Spelled out: Dynamo of PyTorch 2.14 takes no `apply` through a decorator.
-        tensors = [x for x in args if isinstance(x, Tensor)]
-        if not any(map(autocasts, tensors[:1])):
+        first = _first_tensor(args, {})
+        if first is None or not autocasts(first):
             return super().apply(*args)
-        with torch.autocast(tensors[0].device.type, enabled=False):
+        with torch.autocast(first.device.type, enabled=False):
             return super().apply(*map(_widen, args))

@@ -20,7 +20,17 @@ def drop_entries(x: Tensor, p: float) -> Tensor:
     if p == 0 or x.is_cuda:
         return F.dropout(x, p)
     # Uniform numbers are drawn several times faster than Bernoulli's.
-    return x * (torch.rand_like(x) >= p) / (1 - p)
+    return x * (uniform_like(x) >= p) / (1 - p)
+
+
+def uniform_like(x: Tensor) -> Tensor:
+    r"""Uniform numbers, the same ones for half and for single precision.
+
+    Shapes:
+        - **input:** numbers of any shape
+        - **output:** numbers of the same shape
+    """
+    return torch.rand_like(x, dtype=torch.promote_types(x.dtype, torch.float))
 
 
 def perturb_rows(x: Tensor, length: float) -> Tensor:

@@ -245,7 +245,8 @@ def weighted_sum(
         - **output:** user features :math:`(M, F)`, item features
           :math:`(N, F)`
     """
-    graph = graph._replace(to_user_weight=to_user_weight, to_item_weight=to_item_weight)
+    # Dynamo of PyTorch 2.11 takes no `_replace`.
+    graph = BipartiteGraph(graph.to_user, to_user_weight, graph.to_item, to_item_weight)
     return light_sum.reference(user, item, graph, num_layers)
 
 

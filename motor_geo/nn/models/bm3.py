@@ -8,6 +8,7 @@ from torch_geometric.typing import EdgeType
 
 from motor_geo.nn.conv import LightPropagation
 from motor_geo.nn.functional.autocast import full_precision
+from motor_geo.nn.functional.dropout import uniform_like
 from motor_geo.nn.functional.rows import row_norm
 from motor_geo.nn.models.item_features import ItemFeatures
 from motor_geo.nn.models.recommender import Recommender
@@ -165,4 +166,4 @@ class BM3(Recommender):
         if x.is_cuda:
             return F.dropout(x, self.dropout)
         # Uniform numbers are drawn several times faster than Bernoulli's.
-        return x * (torch.rand_like(x) >= self.dropout) / (1 - self.dropout)
+        return x * (uniform_like(x) >= self.dropout) / (1 - self.dropout)

@@ -80,6 +80,7 @@ class ContentKNN(FittedRecommender):
         size = num_nodes(data, self.user_type), num_nodes(data, self.item_type)
         user, item = find_edges(data, self.edge_type).cpu().numpy()
         train = csr_matrix((np.ones(user.size, similarity.dtype), (user, item)), shape=size)
+        train.sum_duplicates()  # SciPy 1.13.0 does not do so itself.
         train.data[:] = 1
 
         def score(user: Tensor) -> Tensor:

@@ -135,12 +135,16 @@ class FREEDOM(PrunedRecommender):
     def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
         items, table = torch.cat([batch.pos, batch.neg]), self.encode_items(data)
         x, graph = (self.user_embedding, table), self.training_graph(data)
-        (user, *item), own, tables = self.propagation.batch(*x, graph, batch, self.needs_tables)
-        if tables is not None:
-            tables = Embeddings(tables.user, tables.item + self.smooth(data, table))
+        tables = None
+        if self.needs_tables:
+            out = self.propagation(*x, graph)
+            user, own = batch.rows(out).user, batch.rows(Embeddings(*x))
+            tables = Embeddings(out.user, out.item + self.smooth(data, table))
             rows = batch.rows(tables)
-        else:
-            rows = Rows(user, *(torch.cat(item) + self.smooth(data, table, items)).chunk(2))
+        else:  # Positive and negative items together: splitting them first takes two copies more.
+            (user, item), (own_user, own_item) = self.propagation.rows(*x, graph, batch.user, items)
+            rows = Rows(user, *(item + self.smooth(data, table, items)).chunk(2))
+            own = Rows(own_user, *own_item.chunk(2))
         losses = self.ranking(data, batch, rows, tables)
         if self.reg_weight > 0:  # Features are projected for the batch only.
             for modality, z in self.features(data, items).items():

@@ -166,6 +166,6 @@ def test_errors():
 def test_no_loop_per_user():
     rng = np.random.default_rng(0)
     user, item = rng.integers(0, 50_000, 300_000), rng.integers(0, 20_000, 300_000)
-    start = time.perf_counter()
+    start = time.process_time()
     split_interactions(user, item, 'random')
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2

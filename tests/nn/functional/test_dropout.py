@@ -15,6 +15,15 @@ def test_drop_entries():
     assert not torch.equal(drop_entries(x, 0.2), out)
 
 
+def test_which_entries_does_not_depend_on_the_precision():
+    def kept(dtype):
+        torch.manual_seed(0)
+        return drop_entries(torch.ones(200, 50, dtype=dtype), 0.3) != 0
+
+    assert torch.equal(kept(torch.bfloat16), kept(torch.float32))
+    assert not torch.equal(kept(torch.float64), kept(torch.float32))
+
+
 def test_perturb_rows():
     torch.manual_seed(0)
     x = torch.randn(50, 16, dtype=torch.float64, requires_grad=True)
