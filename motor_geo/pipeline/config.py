@@ -101,7 +101,10 @@ KINDS: dict[str, tuple[Mapping[str, type], tuple[type, ...], str, str]] = {
 #: Arguments that are no options, since the assembly fills them in.
 DERIVED = {
     'model': {'data', 'item_encoder', 'edge_type'},
-    'items': {'num_tokens', 'codebook_size', 'out_channels', 'num_items', 'in_channels'},
+    'items': {
+        *('num_tokens', 'codebook_size', 'num_near'),
+        *('out_channels', 'num_items', 'in_channels'),
+    },
     'data': {'transform', 'pre_transform'},
     'tokenizer': {'verbose', 'node_type', 'edge_type'},
     'svd': {'modality', 'modalities', 'cache', 'edge_type'},
