@@ -136,9 +136,9 @@ class OPQTokenizer(BaseTransform):
         edge_type: Edge type of interactions, at one end of which are items.
         balance: If given, the last iterations of k-means assign about equally
             many rows to each centroid, and every row, new ones too, is encoded
-            as they do: as entropic optimal transport, with this share of half
-            the range of squared distances as weight of the entropy (0.003 to
-            0.05, small ones are the most even).
+            as they do: as entropic optimal transport, with this share of the
+            mean squared distance as weight of the entropy (0.003 to 0.05, small
+            ones are the most even).
         num_near: With more than one, the transform also adds the
             :obj:`num_near` nearest codes of every token,
             :obj:`data['item'].token_near`, and how far they are,

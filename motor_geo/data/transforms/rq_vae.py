@@ -245,8 +245,8 @@ class _Network:
         balanced = range((first + own.num_steps) // 2, own.num_steps, max(1, own.num_steps // 10))
         options = {'lr': own.lr, 'weight_decay': own.weight_decay}
         optimizer = torch.optim.AdamW([*self.encoder, *self.decoder], **options)
-        bar = tqdm(range(own.num_steps), f"RQ-VAE of '{self.name}'", leave=False)
-        bar.disable = not verbose
+        title = f"RQ-VAE of '{self.name}'"
+        bar = tqdm(range(own.num_steps), title, leave=False, disable=not verbose)
         order = torch.empty(0, dtype=torch.long)
         for step in bar:
             if step == first:
@@ -261,13 +261,13 @@ class _Network:
             if not bool(loss.isfinite()):
                 raise ValueError(
                     f"The modality '{self.name}': training diverged at step {step + 1} (loss "
-                    f'{float(loss)}); try a lower lr in method_kwargs than {own.lr}.'
+                    f'{loss.item()}); try a lower lr in method_kwargs than {own.lr}.'
                 )
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             if verbose and step % 50 == 0:
-                bar.set_postfix_str(f'loss {float(loss):.4f}')
+                bar.set_postfix_str(f'loss {loss.item():.4f}')
         if self.balance is not None:
             self._rebalance()
 

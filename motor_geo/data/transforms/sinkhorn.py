@@ -7,8 +7,8 @@ from torch import Tensor
 
 from motor_geo.data.transforms.quantizer import nearest
 
-#: A smaller share of the range of distances would leave double precision.
-SMALLEST = 3e-3
+#: Factors of a transport plan lie between this and its inverse.
+TINY = 1e-150
 #: Entries of a transport plan; of more rows, evenly spaced ones are taken.
 ENTRIES = 2**23
 
@@ -41,12 +41,11 @@ def sinkhorn(
     column = kernel.min(dim=0).values
     # Every row and every column has an entry of one, so that no sum is zero.
     kernel = ((column - kernel) / epsilon).exp_()
-    tiny = torch.finfo(kernel.dtype).tiny
     left, right = kernel.new_ones(num_rows), kernel.new_ones(num_columns)
     total = kernel @ right
     for _ in range(num_iters):
-        left = 1 / (num_rows * total).clamp(min=tiny)
-        right = 1 / (num_columns * (left @ kernel)).clamp(min=tiny)
+        left = 1 / (num_rows * total).clamp(TINY, 1 / TINY)
+        right = 1 / (num_columns * (left @ kernel)).clamp(TINY, 1 / TINY)
         total = kernel @ right
         if float((left * total - 1 / num_rows).abs().sum()) < tolerance:
             break
@@ -63,7 +62,7 @@ def balancing_offset(z: Tensor, centroid: Tensor, balance: float) -> Tensor:
     Args:
         z: The rows.
         centroid: The centroids.
-        balance: Entropy, as a share of half the range of distances.
+        balance: Weight of the entropy, as a share of the mean squared distance.
 
     Shapes:
         - **input:** rows :math:`(n, c)`, centroids :math:`(K, c)`
@@ -75,10 +74,10 @@ def balancing_offset(z: Tensor, centroid: Tensor, balance: float) -> Tensor:
     z, centroid = z.double(), centroid.double()
     cost = z.square().sum(dim=1, keepdim=True) + centroid.square().sum(dim=1)
     cost = cost.addmm_(z, centroid.t(), alpha=-2).clamp_(min=0)
-    spread = float(cost.max() - cost.min()) / 2
-    if spread == 0:
+    scale = float(cost.mean())
+    if scale == 0:
         return cost.new_zeros(centroid.size(0))
-    offset = sinkhorn(cost, max(balance, SMALLEST) * spread)[1]
+    offset = sinkhorn(cost, balance * scale)[1]
     return offset - offset.mean()
 
 
@@ -117,7 +116,7 @@ def assign_rows(z: Tensor, centroid: Tensor, offset: Tensor | None = None) -> Te
     return torch.cat(parts) if parts else torch.empty(0, dtype=torch.long)
 
 
-def balanced_kmeans(z: Tensor, num_clusters: int, seed: int = 0, num_iters: int = 10) -> Tensor:
+def balanced_kmeans(z: Tensor, num_clusters: int, seed: int = 0, num_iters: int = 4) -> Tensor:
     r"""Clusters of about equal size.
 
     Args:
