@@ -79,7 +79,8 @@ class SoftTokenEncoder(TokenCrossEncoder):
             )
         if not 0 < temperature < float('inf'):
             raise ValueError(f"'temperature' must be positive and finite (got {temperature})")
-        self.temperature, self.log_temperature = temperature, None
+        self.temperature = temperature
+        self.log_temperature: nn.Parameter | None = None
         super().__init__(
             num_tokens,
             codebook_size,
@@ -93,7 +94,7 @@ class SoftTokenEncoder(TokenCrossEncoder):
             dropout,
         )
         self.num_near = num_near
-        self.log_temperature: nn.Parameter | None = nn.Parameter(torch.empty(self.total_tokens))
+        self.log_temperature = nn.Parameter(torch.empty(self.total_tokens))
         self._edges = Memo()
         self.reset_parameters()
 

@@ -118,7 +118,7 @@ def test_rows_of_a_graph(size):
 def test_errors():
     encoder, data = build(), HeteroData()
     data['item'].token_id = torch.zeros(4, 3, dtype=torch.long)
-    with pytest.raises(ValueError, match=r'token_near and .* OPQTokenizer\(num_near=3\)'):
+    with pytest.raises(ValueError, match=r'token_near and .*OPQTokenizer\(num_near=3\)'):
         encoder.encode(data['item'])
     data['item'].token_near = data['item'].token_distance = torch.zeros(4, 3, 2)
     with pytest.raises(ValueError, match=r'must hold 3 codes of each of 3 tokens \(got \[3, 2\]'):

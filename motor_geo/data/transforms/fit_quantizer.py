@@ -154,13 +154,12 @@ def fit_quantizer(
             than tokens.
     """
     array = as_array(x)
-    check_sizes(name, *array.shape, num_tokens, codebook_size, method, max_dim=max_dim)
+    num_rows, width = array.shape
+    check_sizes(name, num_rows, width, num_tokens, codebook_size, method, max_dim=max_dim)
     warn_of_few(array, codebook_size, name)
     with one_thread_faiss() as faiss:
         ready = prepare_rows(array, center, normalize, whiten, max_dim, name)
-        return _fit(
-            faiss, ready, num_tokens, codebook_size, method, init, num_iters, seed, balance
-        )
+        return _fit(faiss, ready, num_tokens, codebook_size, method, init, num_iters, seed, balance)
 
 
 def warn_of_few(array: np.ndarray, codebook_size: int, name: str) -> None:

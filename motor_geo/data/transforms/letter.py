@@ -50,7 +50,7 @@ class LETTERQuantizer(RQVAEQuantizer):
     reads_behavior: ClassVar[bool] = True
 
     @classmethod
-    def fit(
+    def fit(  # type: ignore[override]
         cls,
         x: Tensor | np.ndarray,
         num_tokens: int,

@@ -365,18 +365,20 @@ class OPQTokenizer(BaseTransform):
         r"""Vectors of the users of items, of interactions alone; zeros for
         items that have none.
         """
-        if self._interactions(data) is None or self.edge_type[2] != self.node_type:
+        found, graph = self.edge_type in edge_types(data), HeteroData()
+        edge_index = find_edges(data, self.edge_type) if found else torch.empty(2, 0)
+        limit = min(side.unique().numel() for side in edge_index) - 1
+        if limit < 1 or self.edge_type[2] != self.node_type:
             raise ValueError(
-                f"method='{self.method}' aligns tokens with the users of items: expected a graph "
-                f"with edges from users to '{self.node_type}', got none {self.edge_type}."
+                f"method='{self.method}' aligns tokens with the users of items: expected "
+                f"interactions {self.edge_type} of some users with some '{self.node_type}', got "
+                f'{edge_index.size(1)}.'
             )
-        edge_index, graph = find_edges(data, self.edge_type), HeteroData()
         for name in (self.edge_type[0], self.node_type):
             graph[name].num_nodes = num_nodes(data, name)
         graph[self.edge_type].edge_index = edge_index
-        limit = min(edge_index[side].unique().numel() for side in (0, 1)) - 1
         svd = InteractionSVD(
-            max(1, min(BEHAVIOR, limit)), cold='zero', cache=self.cache, edge_type=self.edge_type
+            min(BEHAVIOR, limit), cold='zero', cache=self.cache, edge_type=self.edge_type
         )
         return svd(graph)[self.node_type].x_behavior.cpu()
 
@@ -441,7 +443,7 @@ class OPQTokenizer(BaseTransform):
 
         def fits(state: dict[str, Tensor]) -> bool:
             size = len(next(iter(features.values()))), sum(self.num_tokens_dict.values())
-            shapes = {'token_id': size}
+            shapes: dict[str, tuple[int, ...]] = {'token_id': size}
             if self.num_near > 1:
                 wide = (*size, self.num_near)
                 shapes.update({'token_near': wide, 'token_distance': wide})

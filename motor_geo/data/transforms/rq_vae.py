@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +28,9 @@ from motor_geo.data.transforms.sinkhorn import assign_rows, balancing_offset
 #: Terms that are added to the loss, given the step, the rows of the batch, their quantized
 #: latent vectors, their codes by level, and the codebooks.
 Term = Callable[[int, Tensor, Tensor, list[Tensor], Sequence[Tensor]], Tensor]
+
+
+R = TypeVar('R', bound='RQVAEQuantizer')
 
 
 @dataclass(frozen=True)
@@ -86,15 +89,16 @@ class RQVAEQuantizer(Quantizer):
 
     @classmethod
     def from_state_dict(
-        cls, state: dict[str, Tensor], center: bool, normalize: bool, residual: bool
-    ) -> RQVAEQuantizer:
+        cls: type[R], state: dict[str, Tensor], center: bool, normalize: bool, residual: bool
+    ) -> R:
         plain = {key: value for key, value in state.items() if '.' not in key}
         out = super().from_state_dict(plain, center, normalize, residual)
-        parts = {}
-        for part in ('encoder', 'decoder'):
+
+        def layers(part: str) -> tuple[Tensor, ...]:
             size = sum(key.startswith(f'{part}.') for key in state)
-            parts[part] = tuple(state[f'{part}.{i}'] for i in range(size))
-        return replace(out, **parts)
+            return tuple(state[f'{part}.{i}'] for i in range(size))
+
+        return replace(out, encoder=layers('encoder'), decoder=layers('decoder'))
 
     @classmethod
     def fit(
@@ -147,7 +151,7 @@ class RQVAEQuantizer(Quantizer):
 
     @classmethod
     def _fit(
-        cls,
+        cls: type[R],
         x: Tensor | np.ndarray,
         num_tokens: int,
         codebook_size: int,
@@ -162,9 +166,9 @@ class RQVAEQuantizer(Quantizer):
         name: str = 'features',
         verbose: bool = False,
         **unused: Any,
-    ) -> RQVAEQuantizer:
+    ) -> R:
         array = as_array(x)
-        check_sizes(name, *array.shape, num_tokens, codebook_size, 'rqvae')
+        check_sizes(name, array.shape[0], array.shape[1], num_tokens, codebook_size, 'rqvae')
         warn_of_few(array, codebook_size, name)
         with one_thread_faiss() as faiss, torch.enable_grad():
             ready = prepare_rows(array, center, normalize, whiten, max_dim, name)
@@ -196,9 +200,7 @@ class Schedule:
             raise ValueError(f'warmup must be at least 0 and below 1, got {self.warmup}.')
         for key in ('lr', 'weight_decay', 'commitment'):
             if not 0 <= getattr(self, key) < math.inf:
-                raise ValueError(
-                    f'{key} must be at least 0 and finite, got {getattr(self, key)}.'
-                )
+                raise ValueError(f'{key} must be at least 0 and finite, got {getattr(self, key)}.')
 
 
 class _Network:
@@ -243,8 +245,8 @@ class _Network:
         first = int(own.warmup * own.num_steps)
         # Balance is for the second half: until then, codebooks move too much.
         balanced = range((first + own.num_steps) // 2, own.num_steps, max(1, own.num_steps // 10))
-        options = {'lr': own.lr, 'weight_decay': own.weight_decay}
-        optimizer = torch.optim.AdamW([*self.encoder, *self.decoder], **options)
+        parameters = [*self.encoder, *self.decoder]
+        optimizer = torch.optim.AdamW(parameters, lr=own.lr, weight_decay=own.weight_decay)
         title = f"RQ-VAE of '{self.name}'"
         bar = tqdm(range(own.num_steps), title, leave=False, disable=not verbose)
         order = torch.empty(0, dtype=torch.long)

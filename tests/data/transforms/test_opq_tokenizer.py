@@ -211,7 +211,10 @@ def test_setting_errors():
         ({'codebook_size': 100}, 'power of two between 2 and 65536, got 100'),
         ({'codebook_size': 1}, 'power of two'),
         ({'codebook_size': 2**17}, 'power of two'),
-        ({'method': 'vq'}, "method must be one of opq, pq, rq, or an import path, got 'vq'"),
+        (
+            {'method': 'vq'},
+            "method must be one of opq, pq, rq, rqvae, letter, or an import path, got 'vq'",
+        ),
         ({'init': 'zero'}, 'init must be one of'),
         ({'fit_on': 'test'}, 'fit_on must be one of'),
         ({'num_iters': -1}, 'num_iters=-1 is too small'),

@@ -17,7 +17,7 @@ def naive_quantize(z, centroids, offsets, mu):
     out, codes, terms = [], [], []
     for row in z.tolist():
         rest, total, own = list(row), [0.0] * len(row), []
-        for level, (book, offset) in enumerate(zip(centroids, offsets)):
+        for book, offset in zip(centroids, offsets):
             shift = [0.0] * len(book) if offset is None else offset.tolist()
             distance = [
                 sum((a - b) ** 2 for a, b in zip(rest, entry)) - shift[k]
@@ -58,7 +58,8 @@ def test_gradients_go_straight_through():
     ]
     out, codes, loss = quantize(z, books, [None, None], 0.25)
     weight = torch.randn_like(out)
-    grads = torch.autograd.grad((out * weight).sum(), [z, *books], retain_graph=True, allow_unused=True)
+    total = (out * weight).sum()
+    grads = torch.autograd.grad(total, [z, *books], retain_graph=True, allow_unused=True)
     torch.testing.assert_close(grads[0], weight)
     assert all(grad is None or not grad.any() for grad in grads[1:])  # Nor do codebooks get any.
     # The terms: each codebook is drawn to the rests, and z to the centroids.
@@ -98,7 +99,7 @@ def test_training_restores_features():
         torch.testing.assert_close(rows, x)
         torch.testing.assert_close(others, restored, atol=1e-4, rtol=1e-4)
         errors.append(float((restored - x).square().sum() / (x - x.mean(0)).square().sum()))
-    assert errors[1] < 0.25 < 0.5 < errors[0]
+    assert errors[1] < 0.4 < 0.9 < errors[0]
     # Codes are those of the naive quantization of the encoder's output.
     z = mlp(x.double(), [p.double() for p in long.encoder])
     books = list(long.centroids.double())
@@ -109,8 +110,9 @@ def test_scale_and_shift_of_features_do_not_matter():
     x = features(100, 6)
     first = fit(x).encode(x)
     assert torch.equal(fit(x * 64).encode(x * 64), first)  # Exact in binary.
-    report = fit(x * 1e-12).report
-    assert report is not None and (fit(x + 5).encode(x + 5) == first).float().mean() > 0.9
+    assert (fit(x + 5).encode(x + 5) == first).float().mean() > 0.9
+    tiny = fit(x * 2.0**-70)
+    assert (tiny.encode(x * 2.0**-70) == first).float().mean() > 0.9
 
 
 def test_codes_are_used_from_the_start():
@@ -129,7 +131,7 @@ def test_rows_without_variance():
 @pytest.mark.parametrize(
     'kwargs, message',
     [
-        ({'lr': 1e30, 'warmup': 0.5}, r"The modality 'x': training diverged at step \d+ .* lower lr"),
+        ({'lr': 1e30, 'warmup': 0.5}, r"modality 'x': training diverged at step \d+ .* lower lr"),
         ({'latent': 0}, 'latent must be at least 1, got 0'),
         ({'num_steps': 0}, 'num_steps must be at least 1'),
         ({'hidden': [8, 0]}, r'hidden must be positive widths, got \[8, 0\]'),
