@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from motor_geo.experiments.views import quantizers as view
+from motor_geo.experiments.views import tokenizers as view
 from motor_geo.pipeline.config import RunConfig
 from motor_geo.pipeline.tokens import measure
 
