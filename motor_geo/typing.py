@@ -19,6 +19,8 @@ USER = 'user'
 ITEM = 'item'
 RATES: EdgeType = (USER, 'rates', ITEM)
 RATED_BY: EdgeType = (ITEM, 'rated_by', USER)
+#: What a tokenizer adds to items.
+TOKENS = ('token_id', 'token_near', 'token_distance')
 
 
 def similar(modality: str, node_type: str = ITEM) -> EdgeType:

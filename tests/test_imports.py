@@ -29,7 +29,7 @@ NN = [
     {'item_encoder', 'loss'},
     {'objective'},
     {'token_cross', 'conv'},
-    {'token_interaction'},
+    {'token_interaction', 'soft_tokens'},
     {'models'},
 ]
 FILES = sorted((ROOT / 'motor_geo').rglob('*.py'))

@@ -1,6 +1,7 @@
 r"""Item encoders, message-passing layers and backbones."""
 
 from .item_encoder import FeatureProjection, IDEmbedding, ItemEncoder
+from .soft_tokens import SoftTokenEncoder
 from .token_cross import TokenCrossEncoder
 from .token_interaction import TokenInteractionEncoder
 
@@ -8,6 +9,7 @@ __all__ = [
     'FeatureProjection',
     'IDEmbedding',
     'ItemEncoder',
+    'SoftTokenEncoder',
     'TokenCrossEncoder',
     'TokenInteractionEncoder',
 ]

@@ -250,7 +250,15 @@ class TokenCrossEncoder(ItemEncoder):
         return token_id.dim() == 2 and token_id.size(0) >= self.codebook_size
 
     def _forward_gather(self, token_id: Tensor) -> Tensor:
-        x = F.embedding(token_id.long() + self.offset, self.table)  # [*, T, d]
+        return self.combine(F.embedding(token_id.long() + self.offset, self.table))
+
+    def combine(self, x: Tensor) -> Tensor:
+        r"""Item vectors of the embeddings of their tokens.
+
+        Shapes:
+            - **input:** token embeddings :math:`(*, T, d)`
+            - **output:** item vectors :math:`(*, d)`
+        """
         if self.mode == 'mean':
             return x.mean(dim=-2)
         if self.mode == 'linear':

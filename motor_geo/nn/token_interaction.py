@@ -148,13 +148,9 @@ class TokenInteractionEncoder(TokenCrossEncoder):
             assert self.weight is not None
             weight = self.weight.repeat_interleave(self.codebook_size).view(-1, 1)
             return self._cross(token_sum(self.table * weight, graph.all))
-        return self._interact(F.embedding(row, self.table))
+        return self.combine(F.embedding(row, self.table))
 
-    def _forward_gather(self, token_id: Tensor) -> Tensor:
-        return self._interact(F.embedding(token_id.long() + self.offset, self.table))
-
-    def _interact(self, x: Tensor) -> Tensor:
-        r"""Item vectors of token embeddings **[*, T, d]**."""
+    def combine(self, x: Tensor) -> Tensor:
         assert self.maps is not None
         if self.mode == 'attention':
             return (self._score(x).softmax(dim=-2) * x).sum(dim=-2)

@@ -29,7 +29,7 @@ from motor_geo.pipeline.config import (
     takes_items,
 )
 from motor_geo.pipeline.flags import PRESETS, UNHASHED
-from motor_geo.typing import ITEM, RATES, find_edges, modalities
+from motor_geo.typing import ITEM, RATES, TOKENS, find_edges, modalities
 from motor_geo.utils.cache import fingerprint
 from motor_geo.utils.errors import ConfigError
 from motor_geo.utils.lazy import check_graph, declared_transforms
@@ -128,6 +128,8 @@ def tokenizer_fingerprint(tokenizer: OPQTokenizer) -> str:
 #: Arguments of backbones that came later, with the value that changes nothing: runs of before
 #: have them, too.
 LATER = (('similarity_weight', 0.0),)
+#: The same of the tokenizer.
+LATER_TOKENIZER = (('balance', None), ('num_near', 1), ('method_kwargs', None))
 
 
 def run_fingerprint(config: RunConfig | Config, data: str) -> str:
@@ -140,8 +142,10 @@ def run_fingerprint(config: RunConfig | Config, data: str) -> str:
         config = {key: value for key, value in config.items() if key != 'loss'}
     trainer = {k: v for k, v in config['trainer'].items() if k not in ('epochs', 'progress')}
     model = {k: v for k, v in config['model'].items() if (k, v) not in LATER}
+    tokenizer = {k: v for k, v in config['tokenizer'].items() if (k, v) not in LATER_TOKENIZER}
     parts = {k: v for k, v in config.items() if k not in ('data', *UNHASHED)}
-    return fingerprint(data, {**parts, 'model': model, 'trainer': trainer})
+    parts.update(model=model, tokenizer=tokenizer, trainer=trainer)
+    return fingerprint(data, parts)
 
 
 def build_device(name: str) -> torch.device:
@@ -250,7 +254,10 @@ def add_tokens(config: RunConfig, data: HeteroData, tokenizer: OPQTokenizer) -> 
     if config.behavior:
         with named('svd'):
             data = build_behavior(config, data)(data)
-    out[ITEM].token_id = tokenizer(data)[ITEM].token_id
+    store = tokenizer(data)[ITEM]
+    for name in TOKENS:
+        if name in store:
+            out[ITEM][name] = store[name]
     return out
 
 
@@ -262,11 +269,24 @@ def encode_items(
     masks: Mapping[str, Tensor],
 ) -> Tensor:
     r"""Tokens of items that are not in the graph, from their features."""
+    return encode_tokens(config, data, tokenizer, features, masks)['token_id']
+
+
+def encode_tokens(
+    config: RunConfig,
+    data: HeteroData,
+    tokenizer: OPQTokenizer,
+    features: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor],
+) -> dict[str, Tensor]:
+    r"""Everything that the tokenizer adds to a graph, for items that are not
+    in it, from their features.
+    """
     features = dict(features)
     if config.behavior:
         transform = build_behavior(config, data)
         features[transform.modality] = transform.encode(transform(data), features, masks)
-    return tokenizer.encode({m: features[m] for m in tokenizer.num_tokens_dict})
+    return tokenizer.encode_tokens({m: features[m] for m in tokenizer.num_tokens_dict})
 
 
 def build_item_encoder(
@@ -275,7 +295,7 @@ def build_item_encoder(
     r"""The item encoder; :obj:`None` leaves the backbone its own embedding.
 
     The constructor gets what it asks for by name: :obj:`num_tokens` and
-    :obj:`codebook_size` of the tokenizer, :obj:`in_channels` (the width of
+    :obj:`codebook_size` (and :obj:`num_near`) of the tokenizer, :obj:`in_channels` (the width of
     every modality), :obj:`num_items`, and :obj:`out_channels`.
     """
     name, target = config.items['name'], config.target('items')
@@ -289,6 +309,7 @@ def build_item_encoder(
     if tokenizer is not None:
         given['num_tokens'] = tokenizer.num_tokens_dict
         given['codebook_size'] = tokenizer.codebook_size
+        given['num_near'] = tokenizer.num_near
     if name in MODE_OF:
         given['mode'] = MODE_OF[name]
     arguments = arguments_of(target)

@@ -101,7 +101,10 @@ KINDS: dict[str, tuple[Mapping[str, type], tuple[type, ...], str, str]] = {
 #: Arguments that are no options, since the assembly fills them in.
 DERIVED = {
     'model': {'data', 'item_encoder', 'edge_type'},
-    'items': {'num_tokens', 'codebook_size', 'out_channels', 'num_items', 'in_channels'},
+    'items': {
+        *('num_tokens', 'codebook_size', 'num_near'),
+        *('out_channels', 'num_items', 'in_channels'),
+    },
     'data': {'transform', 'pre_transform'},
     'tokenizer': {'verbose', 'node_type', 'edge_type'},
     'svd': {'modality', 'modalities', 'cache', 'edge_type'},
@@ -218,7 +221,7 @@ class RunConfig(General):
     @property
     def reads_tokens(self) -> bool:
         r"""Whether tokens are fitted, which the item encoder takes."""
-        return self.reads('num_tokens', 'codebook_size')
+        return reads_tokens(self.items['name'])
 
     def __reduce__(self) -> tuple[Any, ...]:
         return RunConfig._load, (self.to_dict(),)
@@ -323,6 +326,15 @@ def find_class(section: str, name: str) -> type:
         own = f'an import path such as my_package.{name}'
         hint += f' Or give {own}' if hint.endswith('?') else f', or {own}'
     raise ConfigError(f"--{section}: unknown {word} '{name}'{hint}")
+
+
+def reads_tokens(items: str) -> bool:
+    r"""Whether an item encoder takes tokens."""
+    return (
+        not arguments_of(find_class('items', items))
+        .keys()
+        .isdisjoint(('num_tokens', 'codebook_size'))
+    )
 
 
 def arguments_of(target: type) -> dict[str, inspect.Parameter]:

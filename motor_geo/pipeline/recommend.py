@@ -20,7 +20,7 @@ from motor_geo.data.datasets.messages import clipped
 from motor_geo.data.datasets.names import find_columns
 from motor_geo.data.datasets.reader import read_header, read_table
 from motor_geo.data.transforms.add_items import add_items
-from motor_geo.pipeline.assemble import build_transforms, encode_items
+from motor_geo.pipeline.assemble import build_transforms, encode_tokens
 from motor_geo.pipeline.config import NO_ITEMS
 from motor_geo.pipeline.folder import LoadedRun
 from motor_geo.typing import ITEM, RATES
@@ -152,10 +152,10 @@ def with_new_items(run: LoadedRun, folder: str) -> tuple[HeteroData, np.ndarray]
             f'{", ".join(expected)} (<modality>_feat.npy)'
         )
     features, masks = new_features(run, folder)
-    token_id = None
+    tokens = None
     if run.tokenizer is not None:
-        token_id = encode_items(run.config, run.data, run.tokenizer, features, masks)
-    data = add_items(run.data, features, token_id, transforms=build_transforms(run.config))
+        tokens = encode_tokens(run.config, run.data, run.tokenizer, features, masks)
+    data = add_items(run.data, features, tokens, transforms=build_transforms(run.config))
     return data, new_item_ids(run, folder, len(features[expected[0]]))
 
 

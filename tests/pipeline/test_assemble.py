@@ -6,6 +6,7 @@ from torch_geometric.transforms import BaseTransform
 
 from motor_geo import reproduce, sweep
 from motor_geo.data import InteractionSVD, ItemKNN, OPQTokenizer, SyntheticClusters
+from motor_geo.data.transforms.add_items import add_items
 from motor_geo.nn import TokenCrossEncoder
 from motor_geo.nn.models import FREEDOM, MODELS, LightGCN
 from motor_geo.nn.objective import LOSSES
@@ -22,6 +23,7 @@ from motor_geo.pipeline.assemble import (
     check_features,
     check_splits,
     encode_items,
+    encode_tokens,
     run_fingerprint,
 )
 from motor_geo.pipeline.config import RunConfig
@@ -55,6 +57,37 @@ def test_tokens_of_behavior():
     content = OPQTokenizer(**SMALL)(data)
     assert torch.equal(out[ITEM].token_id[:, 2:], content[ITEM].token_id)
     assert build_model(config, out, tokenizer)(out).item.shape == (40, 64)
+
+
+def test_nearest_codes_reach_the_encoder_and_new_items():
+    items = {'name': 'motor_geo.nn.SoftTokenEncoder', 'mode': 'mean'}
+    config = configure(tokenizer={**SMALL, 'num_near': 3}, items=items, behavior=False)
+    out = assemble(config)
+    assert out.model.item_encoder.num_near == 3
+    out.add_tokens()
+    store = out.data[ITEM]
+    assert store.token_near.shape == store.token_distance.shape == (40, 4, 3)
+    features = {m: store[f'x_{m}'][:5] for m in ('image', 'text')}
+    tokens = encode_tokens(config, out.data, out.tokenizer, features, {})
+    assert torch.equal(tokens['token_near'], store.token_near[:5])
+    more = add_items(out.data, features, tokens, transforms=build_transforms(config))
+    with torch.no_grad():
+        vectors = out.model.encode_items(more)
+    torch.testing.assert_close(vectors[40:], vectors[:5])
+    with pytest.raises(ValueError, match="expected 'token_near' of the new items"):
+        add_items(out.data, features, tokens['token_id'], transforms=build_transforms(config))
+    with pytest.raises(ConfigError, match="items: 'num_near' must be at least 2, .*num_near 4"):
+        assemble(configure(items=items))
+
+
+def test_later_options_of_the_tokenizer_change_no_hash():
+    config = configure().to_dict()
+    expected = run_fingerprint(config, 'data')
+    for key, value in (('balance', 0.01), ('num_near', 4), ('method_kwargs', {'lr': 0.1})):
+        other = {**config, 'tokenizer': {**config['tokenizer'], key: value}}
+        assert run_fingerprint(other, 'data') != expected
+        config['tokenizer'].pop(key)
+    assert run_fingerprint(config, 'data') == expected
 
 
 def test_tokens_of_behavior_come_from_training_alone():
@@ -400,6 +433,8 @@ def test_hashes_of_runs_are_those_from_before_there_was_a_loss():
         k: v for k, v in config['trainer'].items() if k not in ('epochs', 'progress')
     }
     del before['model']['similarity_weight']
+    for key in ('balance', 'num_near', 'method_kwargs'):
+        del before['tokenizer'][key]
     assert of() == of(loss='published') == fingerprint('data', before)
     hashes = [of(), *(of(loss={'name': 'bpr', 'reg_weight': w}) for w in (0.0, 0.1))]
     assert (
