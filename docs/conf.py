@@ -59,6 +59,20 @@ intersphinx_mapping = inventories.mapping(
     osp.join(HERE, 'inventories.txt'), osp.join(HERE, '_pages', '_inventories')
 )
 
+# Every class, function and method that is referred to exists. In the style of PyG, :obj: is also
+# for code that is no reference.
+nitpicky = True
+nitpick_ignore_regex = [
+    ('py:obj', '.*'),
+    ('py:class', r'~P|(motor_geo\.[\w.]+\.)?[A-Z]'),  # Variables of types.
+    ('py:class', r'EdgeType|Config|Metric|markupsafe\.Markup|motor_geo\.[\w.]+\._\w+'),
+    ('py:class', r'torch_geometric\.(typing|data\.storage)\.\w+'),  # Not documented by PyG.
+    (
+        'py:class',
+        r'motor_geo\.nn\.models\.\w+\.\w*(Views|Parts)|motor_geo\.nn\.conv\.\w+\.LightBatch',
+    ),
+]
+
 # A formula with a kernel is documented by its plain form.
 for info in pkgutil.iter_modules(functional.__path__, 'motor_geo.nn.functional.'):
     module = importlib.import_module(info.name)
@@ -99,7 +113,12 @@ def render_reports():
     r"""Renders what is kept of reports, unless nothing has changed since."""
     kept, pages = osp.join(HERE, 'reproduction'), osp.join(HERE, '_pages', 'reproduction')
     code = osp.dirname(osp.abspath(report.__file__))
-    sources = [osp.join(base, name) for top in (kept, code) for base, _, names in os.walk(top) for name in names]
+    sources = [
+        osp.join(base, name)
+        for top in (kept, code)
+        for base, _, names in os.walk(top)
+        for name in names
+    ]
     built = osp.join(pages, 'table1.html')
     if not osp.exists(built) or max(map(osp.getmtime, sources)) > osp.getmtime(built):
         render_folder(kept, pages)

@@ -2,7 +2,7 @@ r"""Inventories of other documentation, from one file of this repository.
 
 :obj:`sphinx.ext.intersphinx` would fetch them. The file has a line for the address of each, and
 below it a line for each name: :obj:`class torch.nn.Module generated/torch.nn.Module.html`. The
-anchor is the name.
+anchor is the name, unless the page has one.
 """
 
 import os
@@ -33,7 +33,10 @@ def mapping(path, folder):
     os.makedirs(folder, exist_ok=True)
     out = {}
     for project, (address, entries) in read(path).items():
-        lines = ''.join(f'{name} py:{kind} 1 {page}#$ -\n' for kind, name, page in entries)
+        lines = ''.join(
+            f'{name} py:{kind} 1 {page if "#" in page else page + "#$"} -\n'
+            for kind, name, page in entries
+        )
         head = f'# Sphinx inventory version 2\n# Project: {project}\n# Version: \n'
         head += '# The remainder of this file is compressed using zlib.\n'
         target = osp.join(folder, f'{project}.inv')

@@ -16,7 +16,8 @@ from motor_geo.typing import RATES
 
 
 class PrunedRecommender(Recommender):
-    r"""The common part of :class:`LayerGCN` and :class:`FREEDOM`: the training
+    r"""The common part of :class:`~motor_geo.nn.models.LayerGCN` and
+    :class:`~motor_geo.nn.models.FREEDOM`: the training
     graph is pruned anew in every epoch, by
     :func:`~motor_geo.nn.graph.degree_sensitive_pruning`. Ranking uses all
     edges.
