@@ -34,6 +34,7 @@ extensions = [
     'sphinx_copybutton',
     'sphinx_design',
     'check_links',
+    'gallery',
     'mathml',
 ]
 exclude_patterns = ['_build', '_pages']
