@@ -13,15 +13,12 @@ from tests.shop import NUM_ITEMS, make_shop
 
 ROOT = Path(__file__).parents[2]
 #: What makes a command small, where it does not say otherwise.
-SHOP = [
-    *('--tokenizer.codebook_size', '8', '--svd.channels', '8', '--graph.k', '4'),
-    *('--model.channels', '8', '--threads', '1', '--trainer.epochs', '1'),
-]
-SYNTHETIC = [
-    *('--data.num_users', '80', '--data.num_items', '60', '--data.num_interactions', '500'),
-]
+TOKENS = {'--tokenizer.codebook_size': '8', '--svd.channels': '8', '--graph.k': '4'}
+SYNTHETIC = {'--data.num_users': '80', '--data.num_items': '60', '--data.num_interactions': '500'}
 #: Commands that train, and take those options.
 TRAINING = ('run', 'sweep', 'reproduce')
+#: Ends of options that take no further ones.
+UNCHANGED = ('help', '--render')
 #: Starts of lines that are tested elsewhere, or install things.
 SKIPPED = ('pip install', 'pre-commit', 'pytest', '.ci/run', 'sphinx-build', 'python -m tests.')
 
@@ -59,19 +56,17 @@ def arguments(words):
 def small(argv):
     r"""The command on small data and for one epoch; options that it has stay."""
     name, *rest = argv
-    if name not in (*TRAINING, 'tokens') or any('help' in word for word in rest):
+    if name not in (*TRAINING, 'tokens') or any(word.endswith(UNCHANGED) for word in rest):
         return argv
-    more = SHOP if name in TRAINING else SHOP[:6]
     given = {word for word in rest if word.startswith('--')}
-    if '--data' not in given:
-        more = more + SYNTHETIC
-    if '--epochs' in given:
-        rest[rest.index('--epochs') + 1] = '1'
-        more = [
-            x for i, x in enumerate(more) if '--trainer.epochs' not in more[max(0, i - 1) : i + 1]
-        ]
-    pairs = zip(more[::2], more[1::2])
-    return [name, *rest, *(x for pair in pairs if pair[0] not in given for x in pair)]
+    more = TOKENS if '--data' in given else TOKENS | SYNTHETIC
+    if name in TRAINING:
+        more = more | {'--threads': '1'}
+        if '--epochs' in given:
+            rest[rest.index('--epochs') + 1] = '1'
+        elif 'EASE' not in rest:  # Has no epochs.
+            more = more | {'--trainer.epochs': '1'}
+    return [name, *rest, *(x for pair in more.items() if pair[0] not in given for x in pair)]
 
 
 def make_folder(folder):

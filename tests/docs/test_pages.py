@@ -94,3 +94,13 @@ def test_small():
     assert '--trainer.epochs' not in got and got.count('--graph.k') == 1
     assert '--data.num_users' in got and '--data.num_users' not in small(['run', '--data', 'shop'])
     assert small(['doctor']) == ['doctor']
+
+
+def test_cli(folder):
+    names = run_page('docs/cli.rst')
+    assert names['embeddings'].item.shape == (150, 64)
+    assert (folder / 'new.csv').exists() and (folder / 'comparison.md').exists()
+    assert (folder / 'pages' / 'figure6.html').exists()
+    x = torch.randn(40, 8)
+    tokens = names['MyQuantizer'].fit(x, num_tokens=4, codebook_size=16, seed=0).encode(x)
+    assert tokens.shape == (40, 4) and int(tokens.max()) < 16

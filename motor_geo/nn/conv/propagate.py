@@ -116,6 +116,7 @@ class Propagate(MessagePassing):
     def message_and_aggregate(
         self, edge_index: Adj, x: tuple[Tensor, OptTensor], edge_weight: OptTensor
     ) -> Tensor:
+        r"""The weighted sums as one sparse product."""
         if isinstance(edge_index, EdgeIndex):
             return propagate(x[0], edge_index, edge_weight)
         if isinstance(edge_index, SparseTensor) and edge_index.dtype() != x[0].dtype:
