@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from motor_geo.__main__ import COMMANDS, main
+from motor_geo.run import MAIN_JOB
 from tests.shop import NUM_ITEMS, make_shop
 
 ROOT = Path(__file__).parents[2]
@@ -58,6 +59,7 @@ def small(argv):
     name, *rest = argv
     if name not in (*TRAINING, 'tokens') or any(word.endswith(UNCHANGED) for word in rest):
         return argv
+    rest = rest or list(MAIN_JOB)  # What stands for no option at all.
     given = {word for word in rest if word.startswith('--')}
     more = TOKENS if '--data' in given else TOKENS | SYNTHETIC
     if name in TRAINING:

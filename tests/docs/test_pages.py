@@ -104,3 +104,13 @@ def test_cli(folder):
     x = torch.randn(40, 8)
     tokens = names['MyQuantizer'].fit(x, num_tokens=4, codebook_size=16, seed=0).encode(x)
     assert tokens.shape == (40, 4) and int(tokens.max()) < 16
+
+
+def test_readme(folder):
+    skipped = ('pip install', 'import torch\n')  # Run by CI, and by tests/test_readme.py.
+    run_page('README.md', without=skipped)
+    assert (folder / 'runs/shop/recs-new.csv').exists()
+
+
+def test_quickstart():
+    run_page('docs/quickstart.rst', without=('import torch', 'encoder =', 'new ='))
