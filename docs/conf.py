@@ -110,6 +110,22 @@ def skip_member(app, what, name, obj, skip, options):
     return skip or str(getattr(obj, '__doc__', '')).startswith('Alias for field number')
 
 
+def one_list(app, domain, objtype, content):
+    r"""Types stand in the first list of parameters alone. A section between the arguments and what
+    is raised makes two lists, and autodoc puts all types into both.
+    """
+    seen = set()
+    for fields in [node for node in content if isinstance(node, nodes.field_list)]:
+        names = set()
+        for field in list(fields):
+            kind, *words = field[0].astext().split()
+            if kind in ('param', 'type') and words and words[-1] in seen:
+                fields.remove(field)
+            elif kind in ('param', 'type') and words:
+                names.add(words[-1])
+        seen |= names
+
+
 def render_reports():
     r"""Renders what is kept of reports, unless nothing has changed since."""
     kept, pages = osp.join(HERE, 'reproduction'), osp.join(HERE, '_pages', 'reproduction')
@@ -129,4 +145,5 @@ def setup(app):
     render_reports()
     app.connect('source-read', link_pages)
     app.connect('autodoc-skip-member', skip_member)
+    app.connect('object-description-transform', one_list, priority=900)
     app.add_role_to_domain('py', 'obj', Object(), override=True)

@@ -16,7 +16,10 @@ BOLD_GREEK = {
 }
 LETTER = re.compile(r'<mi mathvariant="bold-italic">(?:&#x([0-9A-F]+);|(\w))</mi>')
 # Commands that latex2mathml does not know. A test fails for any other.
-KNOWN = ((r'\arg\min', r'\operatorname{arg\,min}'), (r'\arg\max', r'\operatorname{arg\,max}'))
+KNOWN = {r'\arg\min': r'\text{arg min}', r'\arg\max': r'\text{arg max}'}
+KNOWN |= {rf'\Big{mark}': rf'\left{mark}' for mark in '(['} | {
+    rf'\Big{mark}': rf'\right{mark}' for mark in ')]'
+}
 
 
 def to_mathml(tex, display=False):
@@ -26,7 +29,7 @@ def to_mathml(tex, display=False):
     Raises:
         ValueError: If a command of LaTeX is left over.
     """
-    for old, new in KNOWN:
+    for old, new in KNOWN.items():
         tex = tex.replace(old, new)
     rows = [row for row in re.split(r'\\\\|\n\s*\n', tex.strip()) if row.strip()]
     if display and (len(rows) > 1 or re.search(r'(?<!\\)&', tex)) and r'\begin' not in tex:
