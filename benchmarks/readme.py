@@ -1,5 +1,5 @@
-r"""The table of the README, from the reports. :obj:`python -m benchmarks.results` writes it, and the
-pages of results and findings.
+r"""The table of the README, from the reports. :obj:`python -m benchmarks.results` writes it, with
+the pages of results and findings.
 """
 
 from __future__ import annotations
