@@ -55,7 +55,8 @@ def test_sweeps_search_options_that_exist(path):
 def test_settings_of_reproductions_exist(model):
     settings = settings_of(model)
     path = FOLDER / 'sweep' / f'{model}.yaml'
-    keys = list(yaml.safe_load(path.read_text())['reproduce'])
+    written = yaml.safe_load(path.read_text())['reproduce']
+    keys = list(written if isinstance(written, dict) else written[0])
     assert keys and [list(setting) for setting in settings] == [keys] * len(settings)
     for setting in settings:  # Numbers that YAML reads as strings would be told apart here.
         config = flatten(resolve(override({}, {'model': model, **setting})))

@@ -157,7 +157,7 @@ def test_what_is_given_is_not_tried():
 def test_the_loss_decides_where_it_has_settings():
     given = expand({'model': 'BPR', 'loss': 'whole'})
     trials = find_trials(given, RunConfig.of(given), 'tune')
-    assert len(trials) == 9 and set(trials[0].options) == {'loss.unobserved', 'loss.reg_weight'}
+    assert len(trials) == 12 and set(trials[0].options) == {'loss.unobserved', 'loss.reg_weight'}
     assert [trial.config.loss['reg_weight'] for trial in trials[:3]] == [0.03, 0.1, 0.01]
 
 
@@ -196,8 +196,8 @@ def test_command(tmp_path, capsys):
     flags = [*FLAGS, '--out', str(tmp_path), '--model', 'EASE']
     assert main(flags) == 0
     text = capsys.readouterr().out
-    assert text.count('3 settings after 1 epoch: model.reg_weight') == 1
-    assert 'chosen among 3 settings on validation: model.reg_weight' in text
+    assert text.count('12 settings after 1 epoch: model.reg_weight') == 1
+    assert 'chosen among 12 settings on validation: model.reg_weight' in text
     assert main(flags) == 0
     again = capsys.readouterr().out
     assert 'is finished' in again and again[again.index('  @') :] == text[text.index('  @') :]
