@@ -1,6 +1,5 @@
 r"""Runs what pages of the documentation show: Python, and commands on small data."""
 
-import os
 import re
 import shlex
 import textwrap
@@ -51,7 +50,7 @@ def arguments(words):
         assert words[0] == 'motor-geo', f'not a command of this package: {words}'
         name, rest = words[1], words[2:]
     assert name in COMMANDS, name
-    return [name, *rest]
+    return [name, *('shop' if word == 'FOLDER' else word for word in rest)]
 
 
 def small(argv):
@@ -83,22 +82,18 @@ def make_folder(folder):
     (folder / 'arrivals' / 'items.tsv').write_text('itemID\n' + ids)
 
 
-def run_page(page, without=()):
+def run_page(page, without=(), **given):
     r"""Runs all blocks of Python in one namespace, and all blocks of the shell, in the order of the
-    page. Returns the namespace.
+    page. What a page speaks of without making it is given. Returns the namespace.
     """
-    names = {'__name__': 'page'}
+    names = {'__name__': 'page', **given}
     for number, (language, block) in enumerate(blocks(page), start=1):
         if any(word in block for word in without):
             continue
         if language == 'python':
-            saved = re.match(r'# Save as (\S+\.py)\.\n', block)
-            if saved:
-                Path(saved[1]).write_text(block)
             exec(compile(block, f'{page}, block {number}', 'exec'), names)
         elif language == 'bash':
             for words in commands(block):
                 argv = small(arguments(words))
                 assert main(argv) == 0, f'{page}: {shlex.join(argv)}'
-    assert os.listdir('.')
     return names

@@ -1,8 +1,11 @@
 r"""Every block of Python and every command of the guide runs."""
 
+import numpy as np
 import pytest
 import torch
 
+from motor_geo.data import SyntheticMultimodal
+from motor_geo.testing.graphs import small_graph, with_types
 from tests.docs.pages import arguments, blocks, commands, make_folder, run_page, small
 
 
@@ -114,3 +117,31 @@ def test_readme(folder):
 
 def test_quickstart():
     run_page('docs/quickstart.rst', without=('import torch', 'encoder =', 'new ='))
+
+
+def test_data(folder):
+    path = folder / 'shop' / 'shop.inter'
+    _, *rows = (line.split('\t')[:2] for line in path.read_text().splitlines())
+    lines = ['userID\titemID\ttimestamp\tcustomer\tsku\tts']
+    lines += [f'{user}\t{item}\t{i}\t{user}\t{item}\t{i}' for i, (user, item) in enumerate(rows)]
+    path.write_text('\n'.join(lines) + '\n')
+    (folder / 'shop' / 'items.tsv').unlink()
+    frame = {'customer': [0, 0, 0, 1, 1, 1], 'sku': list('abcbcd'), 'timestamp': range(6)}
+    frame = {name: np.array(column) for name, column in frame.items()}
+    data = with_types(small_graph(), ('customer', 'buys', 'product'))
+    x = np.ones((4, 3), np.float32)
+    names = run_page('docs/data.rst', frame=frame, x=x, names=list('abcd'), data=data)
+    assert names['dataset'][0]['item'].token_id.shape == (60, 8)
+
+
+def test_tokens():
+    data = SyntheticMultimodal(num_users=300, num_items=600, num_interactions=1500)[0]
+    assert run_page('docs/tokens.rst', data=data)['data']['item'].token_id.shape == (600, 12)
+
+
+def test_losses():
+    run_page('docs/losses.rst')
+
+
+def test_synthetic():
+    assert run_page('docs/synthetic.rst')['dataset'].new_items.sum() == 300
