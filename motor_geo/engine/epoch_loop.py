@@ -42,8 +42,8 @@ class FitResult(NamedTuple):
 
 
 class EpochLoop:
-    r"""The base of :class:`Trainer` and :class:`Fitter`, which implement
-    :meth:`run_epoch`.
+    r"""The base of :class:`~motor_geo.engine.trainer.Trainer` and
+    :class:`~motor_geo.engine.fitter.Fitter`, which implement :obj:`run_epoch`.
     """
 
     #: What an epoch is called.

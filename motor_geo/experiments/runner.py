@@ -2,7 +2,7 @@ r"""Runs an experiment and reports it.
 
 An experiment is a list of variants. The settings of each are trained with the
 first seed, and the one that is best on validation with all seeds; each of these
-is a run as :mod:`motor_geo.run` makes it, in :obj:`OUT/runs`. Any number of
+is a run as :obj:`motor_geo.run` makes it, in :obj:`OUT/runs`. Any number of
 processes can work on them, see :mod:`motor_geo.experiments.queue`, and the same
 command goes on with what is there.
 """

@@ -39,7 +39,7 @@ class RankingLoss(nn.Module):
             batch: Its users, positive and negative items.
             edge_index: All training interactions.
             tables: Vectors of all users and items, if
-                :attr:`needs_tables`.
+                :obj:`needs_tables`.
 
         Shapes:
             - **input:** vectors :math:`(B, d)`, indices :math:`(B)`,

@@ -125,7 +125,7 @@ def tokenizer_fingerprint(tokenizer: OPQTokenizer) -> str:
     return fingerprint({m: q.state_dict() for m, q in tokenizer.quantizers.items()})
 
 
-#: Arguments of backbones that came later, with the value that changes nothing: runs of before
+#: Arguments of backbones that came later, with the value that changes nothing. Runs of before
 #: have them, too.
 LATER = (('similarity_weight', 0.0),)
 #: The same of the tokenizer.

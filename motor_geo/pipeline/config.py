@@ -141,8 +141,8 @@ class RunConfig(General):
         tokenizer: Options of :class:`~motor_geo.data.OPQTokenizer`.
         svd: Options of :class:`~motor_geo.data.InteractionSVD`.
         graph: Options of :class:`~motor_geo.data.ItemKNN`.
-        trainer: Options of :class:`~motor_geo.engine.Trainer`.
-        evaluator: Options of :class:`~motor_geo.engine.Evaluator`.
+        trainer: Options of :class:`~motor_geo.engine.trainer.Trainer`.
+        evaluator: Options of :class:`~motor_geo.engine.evaluator.Evaluator`.
         **options: The options that belong to no section.
     """
 

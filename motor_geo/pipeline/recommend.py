@@ -54,7 +54,7 @@ def recommend(
     exist as numbers only, since the numbering of their file has gaps.
 
     Args:
-        run: The run, from :func:`load_run`.
+        run: The run, from :func:`~motor_geo.pipeline.folder.load_run`.
         users: Raw user ids, or a single one; all users if :obj:`None`.
         k: Length of the lists.
         new_items: A folder with :obj:`<modality>_feat.npy` files of items

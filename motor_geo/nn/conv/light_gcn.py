@@ -21,7 +21,7 @@ class LightBatch(NamedTuple):
 
 
 class LightRows(NamedTuple):
-    r"""Rows of the result of :class:`LightPropagation`, and of its input."""
+    r"""Rows of the result of :class:`~motor_geo.nn.conv.LightPropagation`, and of its input."""
 
     out: Embeddings
     x: Embeddings
@@ -69,6 +69,7 @@ class LightPropagation(nn.Module):
         self.scale = 1 / (num_layers + 1) if readout == 'mean' else 1.0
 
     def forward(self, user: Tensor, item: Tensor, graph: BipartiteGraph) -> Embeddings:
+        r"""Vectors of all users and items, averaged over layers."""
         return Embeddings(*light_sum(user, item, graph, self.num_layers, self.scale))
 
     def rows(
