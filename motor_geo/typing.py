@@ -4,6 +4,7 @@ tuples that travel between packages.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -82,6 +83,16 @@ def find_edges(data: HeteroData, edge_type: EdgeType) -> Tensor:
             f'interactions by edge_type.'
         )
     return data[edge_type].edge_index
+
+
+def with_edges(data: HeteroData, edge_index: Tensor, edge_type: EdgeType = RATES) -> HeteroData:
+    r"""A shallow copy of a graph with other interactions."""
+    out = copy.copy(data)
+    out[edge_type].edge_index = edge_index
+    back = edge_type[2], RATED_BY[1], edge_type[0]
+    if back in data.edge_types:
+        out[back].edge_index = edge_index.flip(0)
+    return out
 
 
 def listing(names: Sequence[Any]) -> str:

@@ -3,6 +3,7 @@ r"""Item encoders, message-passing layers and backbones."""
 from .item_encoder import FeatureProjection, IDEmbedding, ItemEncoder
 from .token_cross import TokenCrossEncoder
 from .token_interaction import TokenInteractionEncoder
+from .unseen import UnseenItems
 
 __all__ = [
     'FeatureProjection',
@@ -10,4 +11,5 @@ __all__ = [
     'ItemEncoder',
     'TokenCrossEncoder',
     'TokenInteractionEncoder',
+    'UnseenItems',
 ]

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from torch_geometric.transforms import BaseTransform
 from motor_geo.data import InteractionSVD, ItemKNN, OPQTokenizer, RecommendationDataset
 from motor_geo.nn.models import FittedRecommender, Recommender
 from motor_geo.nn.objective import PublishedLoss
+from motor_geo.nn.unseen import UnseenItems
 from motor_geo.pipeline.config import (
     MODE_OF,
     NO_ITEMS,
@@ -125,9 +127,20 @@ def tokenizer_fingerprint(tokenizer: OPQTokenizer) -> str:
     return fingerprint({m: q.state_dict() for m, q in tokenizer.quantizers.items()})
 
 
-#: Arguments of backbones that came later, with the value that changes nothing: runs of before
+#: Options that came later, by dotted name, with the value that changes nothing: runs of before
 #: have them, too.
-LATER = (('similarity_weight', 0.0),)
+LATER: dict[str, Any] = {
+    'model.similarity_weight': 0.0,
+    'data.cold_share': 0.0,
+    'cold_candidates': 'unseen',
+    'trainer.drop_items': 0.0,
+    'unseen.layers': False,
+    'unseen.length': False,
+    'unseen.neighbors': 0.0,
+    'unseen.virtual_edges': 0,
+    'unseen.factor': 1.0,
+    'unseen.k': 10,
+}
 
 
 def run_fingerprint(config: RunConfig | Config, data: str) -> str:
@@ -138,10 +151,22 @@ def run_fingerprint(config: RunConfig | Config, data: str) -> str:
         config = config.to_dict()
     if config['loss']['name'] == 'published':  # As before there was a choice.
         config = {key: value for key, value in config.items() if key != 'loss'}
-    trainer = {k: v for k, v in config['trainer'].items() if k not in ('epochs', 'progress')}
-    model = {k: v for k, v in config['model'].items() if (k, v) not in LATER}
-    parts = {k: v for k, v in config.items() if k not in ('data', *UNHASHED)}
-    return fingerprint(data, {**parts, 'model': model, 'trainer': trainer})
+    free = ('trainer.epochs', 'trainer.progress')
+    parts: Config = {}
+    for key, value in config.items():
+        if key in ('data', *UNHASHED) or LATER.get(key, object()) == value:
+            continue
+        if isinstance(value, dict):
+            names = {name: f'{key}.{name}' for name in value}
+            value = {
+                name: option
+                for name, option in value.items()
+                if names[name] not in free and LATER.get(names[name], object()) != option
+            }
+            if not value and key == 'unseen':
+                continue
+        parts[key] = value
+    return fingerprint(data, parts)
 
 
 def build_device(name: str) -> torch.device:
@@ -315,6 +340,10 @@ def build_model(
         if isinstance(model, FittedRecommender):
             raise ConfigError(f'--loss: {config.model["name"]} is fitted without a loss')
         model.set_objective(objective)
+    with named('unseen'):
+        unseen = UnseenItems(**config.options('unseen'))
+    if unseen.changes:
+        unseen.attach(model)
     if encoder is not None and not any(module is encoder for module in model.modules()):
         raise ConfigError(
             f"model: '{config.model['name']}' does not use the item encoder of --items "

@@ -28,6 +28,7 @@ from motor_geo.nn import FeatureProjection, IDEmbedding, TokenCrossEncoder
 from motor_geo.nn.models import FITTED, MODELS, FittedRecommender, Recommender
 from motor_geo.nn.objective import LOSSES, RankingLoss
 from motor_geo.nn.token_cross import MODES
+from motor_geo.nn.unseen import UnseenItems
 from motor_geo.pipeline.flags import (
     CHOICES,
     GENERAL,
@@ -82,6 +83,7 @@ FIXED: dict[str, type] = {
     'tokenizer': OPQTokenizer,
     'svd': InteractionSVD,
     'graph': ItemKNN,
+    'unseen': UnseenItems,
     'trainer': Trainer,
     'evaluator': Evaluator,
 }
@@ -138,6 +140,7 @@ class RunConfig(General):
         tokenizer: Options of :class:`~motor_geo.data.OPQTokenizer`.
         svd: Options of :class:`~motor_geo.data.InteractionSVD`.
         graph: Options of :class:`~motor_geo.data.ItemKNN`.
+        unseen: Options of :class:`~motor_geo.nn.UnseenItems`.
         trainer: Options of :class:`~motor_geo.engine.Trainer`.
         evaluator: Options of :class:`~motor_geo.engine.Evaluator`.
         **options: The options that belong to no section.
@@ -150,6 +153,7 @@ class RunConfig(General):
     tokenizer: Section
     svd: Section
     graph: Section
+    unseen: Section
     trainer: Section
     evaluator: Section
 

@@ -28,6 +28,8 @@ from motor_geo.utils.files import read_json
 
 #: What a run was trained on, in short.
 DATA = 'data.json'
+#: The factor of vectors of unseen items, where it was chosen on validation.
+FACTOR = 'unseen.json'
 #: Arguments of data sets that say where their files are.
 PLACES = ('path', 'root')
 
@@ -65,6 +67,7 @@ def load_run(folder: str, device: str = 'auto', data: str | None = None) -> Load
     if assembly.tokenizer is not None:
         assembly.add_tokens(load_tokenizer(folder, assembly.tokenizer))
     load_weights(assembly, folder)
+    load_factor(assembly, folder)
     return LoadedRun(
         assembly.config, assembly.dataset, assembly.data, assembly.tokenizer, assembly.model
     )
@@ -272,6 +275,23 @@ def load_weights(assembly: Assembly, folder: str, epoch: int | None = None) -> N
         )
     assembly.model.load_state_dict(weights)
     assembly.model.eval()
+
+
+def load_factor(assembly: Assembly, folder: str) -> None:
+    r"""Puts the factor that was chosen on validation into the readout of unseen
+    items.
+    """
+    readout = getattr(assembly.model, 'unseen', None)
+    if readout is None or readout.chosen:
+        return
+    path = osp.join(folder, FACTOR)
+    value = (_read_json(path) or {}).get('factor')
+    if not isinstance(value, float) or value <= 0:
+        raise ValueError(
+            f"'{path}' is missing or damaged: expected the factor of unseen items that validation "
+            'chose; run the same command again'
+        )
+    readout.factor = value
 
 
 def begun_tokenizer(folder: str, expected: OPQTokenizer | None) -> OPQTokenizer | None:
