@@ -169,12 +169,15 @@ class Embeddings(NamedTuple):
 @dataclass(frozen=True)
 class Scores:
     r"""Scores of what has no vectors: a function from users **[B]** to their
-    scores of all items **[B, N]**, and the numbers of both.
+    scores of all items **[B, N]**, and the numbers of both. :obj:`history`,
+    if there is one, scores for people whom the graph does not know, by what
+    they used: a sparse matrix **[B, N]**.
     """
 
     function: Callable[[Tensor], Tensor]
     num_users: int
     num_items: int
+    history: Callable[[Any], Tensor] | None = None
 
     def __call__(self, user: Tensor) -> Tensor:
         return self.function(user)

@@ -394,6 +394,10 @@ def _check_general(options: Config) -> Config:
         out['out'] = osp.expanduser(out['out'])
     if not 0 <= out['seed'] < 2**63:
         raise ConfigError(f'seed: expected 0 or more, below 2^63, got {out["seed"]}')
+    if out['cold_candidates'] not in ('unseen', 'all'):
+        raise ConfigError(
+            f"cold_candidates: expected unseen or all, got '{out['cold_candidates']}'"
+        )
     if out['threads'] is not None and out['threads'] < 1:
         raise ConfigError(f'threads: expected at least 1, got {out["threads"]}')
     if out['threads'] is not None and out['threads'] > MOST_THREADS:

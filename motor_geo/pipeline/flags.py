@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from glob import glob
 from itertools import takewhile
-from typing import Any, Literal
+from typing import Any
 
 from motor_geo.utils.errors import ConfigError, suggest
 from motor_geo.utils.safe_yaml import load_yaml
@@ -53,7 +53,7 @@ class General:
     threads: int | None = None
     behavior: bool = False
     mask_validation: bool = False
-    cold_candidates: Literal['unseen', 'all'] = 'unseen'
+    cold_candidates: str = 'unseen'
     tensorboard: bool = False
     logger: list[str] | None = None
     report: bool = True

@@ -38,7 +38,9 @@ class Options(NamedTuple):
         if not 0 <= self.cold_share < 1:
             raise ValueError(f"'cold_share' must be at least 0 and below 1, got {self.cold_share}.")
         if self.cold_share > 0 and self.split == 'cold_item':
-            raise ValueError("The split 'cold_item' holds out items itself; leave out 'cold_share'.")
+            raise ValueError(
+                "The split 'cold_item' holds out items itself; leave out 'cold_share'."
+            )
         if self.split not in (None, 'column', *SPLITS):
             raise ValueError(
                 f"Unknown split '{self.split}'; expected 'column' or {sorted(SPLITS)}."

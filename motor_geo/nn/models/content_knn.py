@@ -82,12 +82,13 @@ class ContentKNN(FittedRecommender):
         train = csr_matrix((np.ones(user.size, similarity.dtype), (user, item)), shape=size)
         train.data[:] = 1
 
-        def score(user: Tensor) -> Tensor:
-            return torch.from_numpy((train[user.cpu().numpy()] @ similarity).toarray()).to(
-                user.device
-            )
+        def history(used: csr_matrix) -> Tensor:
+            return torch.from_numpy((used @ similarity).toarray())
 
-        return Scores(score, *size)
+        def score(user: Tensor) -> Tensor:
+            return history(train[user.cpu().numpy()]).to(user.device)
+
+        return Scores(score, *size, history)
 
     def similarity(self, tables: list[Tensor], entries: int = 2**25) -> csr_matrix:
         r"""The similarities :math:`s_{ji}`, **[N, N]**, in blocks of about
