@@ -83,10 +83,7 @@ class Trainer(EpochLoop):
         metric: The validation metric that decides.
         drop_items: Share of the items, drawn for every epoch, whose edges are
             left out of the graph but not of the loss, so that their content
-            has to carry them, in the manner of the `"DropoutNet: Addressing
-            Cold Start in Recommender Systems"
-            <https://papers.nips.cc/paper/7081-dropoutnet-addressing-cold-start-in-recommender-systems>`_
-            paper.
+            has to carry them, in the manner of DropoutNet.
         bf16: If set to :obj:`True`, losses are computed under
             :class:`torch.autocast` in bfloat16: products of matrices take and
             give half precision, while weights, token networks, sums over

@@ -13,7 +13,6 @@ from motor_geo.experiments.options import (
     backbone,
     in_words,
 )
-from motor_geo.pipeline.settings import product
 
 MOTOR = ('BPR', 'LightGCN', 'LayerGCN', 'VBPR', 'GRCN', 'SLMRec', 'BM3', 'FREEDOM', 'MGCN')
 LIRDREC = ('BPR', 'LightGCN', 'VBPR', 'GRCN', 'LATTICE', 'SLMRec', 'MICRO', 'BM3', 'FREEDOM') + (

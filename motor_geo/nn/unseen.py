@@ -58,6 +58,9 @@ class UnseenItems(nn.Module):
             enlarged graph.
         factor: Factor :math:`f`; :obj:`None` chooses it on validation after
             training.
+        cost: Share of the warm recall without unseen items that the chosen
+            factor may cost: of those within it, the one with the highest
+            unseen recall is chosen. :obj:`None` chooses by the harmonic mean.
         k: Number of nearest items.
 
     Raises:
@@ -71,6 +74,7 @@ class UnseenItems(nn.Module):
         neighbors: float = 0.0,
         virtual_edges: int = 0,
         factor: float | None = 1.0,
+        cost: float | None = 0.02,
         k: int = 10,
     ):
         super().__init__()
@@ -80,6 +84,8 @@ class UnseenItems(nn.Module):
             raise ValueError(f"'virtual_edges' must not be negative (got {virtual_edges})")
         if factor is not None and not 0 < factor < float('inf'):
             raise ValueError(f"'factor' must be positive and finite (got {factor})")
+        if cost is not None and not 0 <= cost <= 1:
+            raise ValueError(f"'cost' must be from 0 to 1 (got {cost})")
         if k < 1:
             raise ValueError(f"'k' must be positive (got {k})")
         self.layers = layers
@@ -88,6 +94,7 @@ class UnseenItems(nn.Module):
         self.virtual_edges = virtual_edges
         self.chosen = factor is not None
         self.factor = 1.0 if factor is None else factor
+        self.cost = cost
         self.k = k
         self._nearest = Memo()
         self._enlarged = Memo()

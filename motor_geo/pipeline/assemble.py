@@ -139,6 +139,7 @@ LATER: dict[str, Any] = {
     'unseen.neighbors': 0.0,
     'unseen.virtual_edges': 0,
     'unseen.factor': 1.0,
+    'unseen.cost': 0.02,
     'unseen.k': 10,
 }
 

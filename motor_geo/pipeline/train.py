@@ -21,6 +21,7 @@ from motor_geo.engine.epoch_loop import FitResult
 from motor_geo.engine.evaluator import EvalResult, Evaluator, popularity_embeddings
 from motor_geo.engine.fitter import Fitter
 from motor_geo.engine.loggers import Logger
+from motor_geo.engine.metrics import GROUP_METRICS
 from motor_geo.engine.trainer import Trainer
 from motor_geo.nn.models import FittedRecommender
 from motor_geo.pipeline.assemble import (
@@ -61,6 +62,7 @@ LOG = logging.getLogger(__name__)
 #: Test metrics of every user, and those of unseen items.
 PER_USER, UNSEEN = 'per_user.npz', 'unseen.npz'
 #: Factors of vectors of unseen items that are tried.
+NOTHING = 1e-6  # As good as none of them.
 FACTORS = (0.5, 0.7, 0.85, 1.0, 1.2, 1.4, 1.7, 2.0, 2.5, 3.0, 4.0, 6.0)
 #: What is called with the entry of every epoch.
 Callback = Logger | Callable[[dict[str, Any]], None]
@@ -143,6 +145,7 @@ def train(
     r"""Trains, evaluates the best weights, and writes the result with whatever
     :obj:`more` it is to have.
     """
+    factor_evaluator(assembly)
     claim_folder(assembly, out)
     fit = trainer.fit()
     load_weights(assembly, out, fit.best_epoch)
@@ -222,27 +225,49 @@ def unseen(assembly: Assembly, out: str) -> dict[str, Any]:
     }
 
 
+def factor_evaluator(assembly: Assembly) -> Evaluator | None:
+    r"""What the factor of vectors of unseen items is chosen on; :obj:`None` if
+    there is nothing to choose.
+
+    Raises:
+        ConfigError: If validation lacks items with or without interactions.
+    """
+    readout = getattr(assembly.model, 'unseen', None)
+    if readout is None or readout.chosen:
+        return None
+    validation = build_evaluator(assembly, 'val', candidates='all')
+    if validation is None or 'harmonic' not in validation.mean_metrics:
+        raise ConfigError(
+            'unseen.factor: expected a number, since validation does not hold out both items with '
+            'and items without training interactions to choose it on (--data.cold_share does)'
+        )
+    return validation
+
+
 @torch.no_grad()
 def choose_factor(assembly: Assembly, out: str) -> None:
     r"""Chooses the factor of vectors of unseen items on validation, if it is to
-    be chosen, and keeps it in :obj:`unseen.json`: by the harmonic mean of warm
-    and unseen recall, or where nothing but unseen items is held out, by the
-    metric of training.
+    be chosen, and keeps it in :obj:`unseen.json`, see
+    :class:`~motor_geo.nn.UnseenItems`.
     """
-    readout = getattr(assembly.model, 'unseen', None)
-    validation = build_evaluator(assembly, 'val', candidates='all')
-    if readout is None or readout.chosen or validation is None:
+    validation = factor_evaluator(assembly)
+    if validation is None:
         return
-    metric = assembly.config.trainer['metric']
-    if 'harmonic' in validation.mean_metrics:
-        metric = f'harmonic@{metric.partition("@")[2]}'
+    readout = assembly.model.unseen
+    k = assembly.config.trainer['metric'].partition('@')[2]
     tried = {}
-    for factor in FACTORS:
+    for factor in (NOTHING, *FACTORS):
         readout.factor = factor
-        tried[factor] = validation.evaluate(assembly.model(assembly.data)).metrics[metric]
-    readout.factor = max(tried, key=lambda factor: tried[factor])
-    content = {'factor': readout.factor, 'metric': metric, 'tried': tried}
-    write_json(content, osp.join(out, FACTOR))
+        metrics = validation.evaluate(assembly.model(assembly.data)).metrics
+        tried[factor] = {f'{name}@{k}': metrics[f'{name}@{k}'] for name in GROUP_METRICS}
+    least = tried.pop(NOTHING)[f'warm_recall@{k}'] * (1 - (readout.cost or 0))
+    within = [x for x in FACTORS if tried[x][f'warm_recall@{k}'] >= least] or [FACTORS[0]]
+    if readout.cost is None:
+        best = max(FACTORS, key=lambda x: tried[x][f'harmonic@{k}'])
+    else:
+        best = max(within, key=lambda x: tried[x][f'unseen_recall@{k}'])
+    readout.factor = best
+    write_json({'factor': best, 'tried': tried}, osp.join(out, FACTOR))
 
 
 def build_trainer(

@@ -9,7 +9,7 @@ import functools
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch_geometric.data import HeteroData
 from torch_geometric.typing import EdgeType
 
@@ -17,7 +17,8 @@ from motor_geo.data import OPQTokenizer, SyntheticClusters
 from motor_geo.data.transforms.add_items import add_items
 from motor_geo.nn import FeatureProjection, TokenCrossEncoder
 from motor_geo.nn.models import Recommender
-from motor_geo.typing import ITEM, RATES, USER, Batch, modalities, with_edges
+from motor_geo.typing import ITEM, RATES, USER, Batch, modalities
+from motor_geo.typing import with_edges as with_edges
 from motor_geo.utils.lazy import check_graph, declared_transforms
 
 NUM_USERS, NUM_ITEMS = 211, 173  # Primes that no other size equals.
