@@ -3,13 +3,14 @@ r"""Users who were not there in training, from what they used."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch_geometric.data import HeteroData
 
-from motor_geo.nn.models import FittedRecommender, Recommender
+from motor_geo.nn.models import Recommender, TokenALS
 from motor_geo.typing import RATES, Embeddings, Scores, find_edges, num_nodes, with_edges
 
 #: Users whose systems of equations are solved at once.
@@ -18,7 +19,7 @@ BLOCK = 256
 #: are tried.
 POWERS, STRENGTHS = (0.0, 0.5), (0.03, 0.3, 3.0)
 
-Function = Callable[[Tensor, Tensor, int], Tensor]
+Function = Callable[..., Tensor]
 
 
 def fold_in_mean(
@@ -118,10 +119,8 @@ def fold_in_graph(
     return emb.user[num_users:]
 
 
-def has_one_user_table(model: nn.Module, data: HeteroData) -> bool:
+def has_one_user_table(model: Recommender, data: HeteroData) -> bool:
     r"""Whether a backbone knows users by their vectors and edges alone."""
-    if not isinstance(model, Recommender):
-        return False
     size, similar = num_nodes(data, model.user_type), (model.user_type, model.user_type)
     own = [name for name, x in model.state_dict().items() if size in x.shape]
     among = any((source, target) == similar for source, _, target in data.edge_types)
@@ -149,16 +148,14 @@ def fold_in_functions(
     alpha = num_edges / max(num_users * num_items, 1)
     out: dict[str, Function] = {}
     for power in POWERS:
-        out[f'mean of items (power {power:g})'] = lambda row, index, size, p=power: fold_in_mean(
-            item, count, row, index, size, p
-        )
+        name = f'mean of items (power {power:g})'
+        out[name] = partial(fold_in_mean, item, count, power=power)
     trace = float(known.square().sum()) / max(item.size(1), 1)
     for strength in STRENGTHS:
         weight = item.new_tensor(strength * alpha * trace)
-        out[f'least squares ({strength:g})'] = lambda row, index, size, w=weight: fold_in_ridge(
-            known, row, index, size, alpha, w
-        )
-    if isinstance(model, FittedRecommender) and hasattr(model, 'unobserved'):
+        name = f'least squares ({strength:g})'
+        out[name] = partial(fold_in_ridge, known, alpha=alpha, weight=weight)
+    if isinstance(model, TokenALS):
         scaled, reg = alpha * model.unobserved, model.reg_weight
 
         def own(row: Tensor, index: Tensor, size: int) -> Tensor:
@@ -166,8 +163,8 @@ def fold_in_functions(
             return fold_in_ridge(known, row, index, size, scaled, weight)
 
         out['least squares of training'] = own
-    if has_one_user_table(model, data):
-        out['graph'] = lambda row, index, size: fold_in_graph(model, data, row, index, size)
+    if isinstance(model, Recommender) and has_one_user_table(model, data):
+        out['graph'] = partial(fold_in_graph, model, data)
     return out
 
 

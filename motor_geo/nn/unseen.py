@@ -114,7 +114,7 @@ class UnseenItems(nn.Module):
             for module in model.modules():
                 if isinstance(module, LightPropagation):
                     module.existing = True
-        model.unseen = self
+        model.unseen = self  # A part of it: copies have their own.
         model.register_forward_hook(_finish)
 
     def forward(self, model: nn.Module, data: HeteroData, emb: Embeddings) -> Embeddings:
@@ -189,7 +189,14 @@ def _finish(model: nn.Module, args: tuple[HeteroData], out: Embeddings) -> Embed
     r"""A hook, which every caller of the model passes."""
     if model.training or not isinstance(out, Embeddings):
         return out
-    return model.unseen(model, args[0], out)
+    readout = readout_of(model)
+    return out if readout is None else readout(model, args[0], out)
+
+
+def readout_of(model: nn.Module) -> UnseenItems | None:
+    r"""What a model ranks unseen items by, if it is other than published."""
+    readout = getattr(model, 'unseen', None)
+    return readout if isinstance(readout, UnseenItems) else None
 
 
 def nearest_seen(tables: list[Tensor], edge_index: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -217,7 +224,8 @@ def nearest_seen(tables: list[Tensor], edge_index: Tensor, k: int) -> tuple[Tens
     values, items = [], []
     for block in x[~seen].split(max(1, BLOCK // max(old.numel(), 1))):
         value, index = topk(block @ known, k)
-        values.append(value), items.append(old[index])
+        values.append(value)
+        items.append(old[index])
     weight = torch.cat(values).clamp(min=0) + 1e-6  # Of nothing alike, the mean.
     return torch.cat(items), weight / weight.sum(dim=1, keepdim=True)
 

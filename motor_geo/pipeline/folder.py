@@ -13,6 +13,7 @@ from torch_geometric.data import HeteroData
 from motor_geo.data import OPQTokenizer, RecommendationDataset
 from motor_geo.engine.checkpoint import load_checkpoint
 from motor_geo.nn.models import FittedRecommender, Recommender
+from motor_geo.nn.unseen import readout_of
 from motor_geo.pipeline.assemble import (
     Assembly,
     assemble,
@@ -281,7 +282,7 @@ def load_factor(assembly: Assembly, folder: str) -> None:
     r"""Puts the factor that was chosen on validation into the readout of unseen
     items.
     """
-    readout = getattr(assembly.model, 'unseen', None)
+    readout = readout_of(assembly.model)
     if readout is None or readout.chosen:
         return
     path = osp.join(folder, FACTOR)

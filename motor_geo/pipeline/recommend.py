@@ -43,7 +43,7 @@ class Group(NamedTuple):
     ids: np.ndarray  # Raw ids, [n]
     place: Tensor  # Where they are in what was asked for, [n]
     emb: Embeddings | Scores
-    index: Tensor  # Their rows, [n]
+    rows: Tensor  # Their rows among the vectors, [n]
     exclude: Tensor  # Rows and items that are no recommendations, [2, E]
 
 
@@ -61,7 +61,7 @@ class Request:
         groups = []
         for group in self.groups:
             part = group._replace(
-                ids=group.ids[:size], place=group.place[:size], index=group.index[:size]
+                ids=group.ids[:size], place=group.place[:size], rows=group.rows[:size]
             )
             groups.append(part)
             size -= len(part.ids)
@@ -72,10 +72,10 @@ class Request:
         **[n, k]**, block by block.
         """
         for group in self.groups:
-            device = group.index.device
+            device = group.rows.device
             candidates = None if self.candidates is None else self.candidates.to(device)
             size = len(self.item_ids)
-            ranker = Ranker(group.index, size, self.k, group.exclude.to(device), candidates)
+            ranker = Ranker(group.rows, size, self.k, group.exclude.to(device), candidates)
             for start, score, item in ranker(group.emb):
                 yield group, slice(start, start + len(item)), item.cpu(), score.cpu()
 

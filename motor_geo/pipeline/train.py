@@ -24,6 +24,7 @@ from motor_geo.engine.loggers import Logger
 from motor_geo.engine.metrics import GROUP_METRICS
 from motor_geo.engine.trainer import Trainer
 from motor_geo.nn.models import FittedRecommender
+from motor_geo.nn.unseen import readout_of
 from motor_geo.pipeline.assemble import (
     LATER,
     Assembly,
@@ -232,7 +233,7 @@ def factor_evaluator(assembly: Assembly) -> Evaluator | None:
     Raises:
         ConfigError: If validation lacks items with or without interactions.
     """
-    readout = getattr(assembly.model, 'unseen', None)
+    readout = readout_of(assembly.model)
     if readout is None or readout.chosen:
         return None
     validation = build_evaluator(assembly, 'val', candidates='all')
@@ -250,10 +251,9 @@ def choose_factor(assembly: Assembly, out: str) -> None:
     be chosen, and keeps it in :obj:`unseen.json`, see
     :class:`~motor_geo.nn.UnseenItems`.
     """
-    validation = factor_evaluator(assembly)
-    if validation is None:
+    validation, readout = factor_evaluator(assembly), readout_of(assembly.model)
+    if validation is None or readout is None:
         return
-    readout = assembly.model.unseen
     k = assembly.config.trainer['metric'].partition('@')[2]
     tried = {}
     for factor in (NOTHING, *FACTORS):

@@ -58,7 +58,7 @@ class ItemSimilarity(FittedRecommender):
         def score(user: Tensor) -> Tensor:
             return history(train[user.cpu().numpy()]).to(user.device)
 
-        return Scores(score, *train.shape, history)
+        return Scores(score, train.shape[0], train.shape[1], history)
 
 
 def neighbors(
