@@ -50,6 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         'userID and itemID)',
     )
     parser.add_argument(
+        '--index',
+        metavar='FILE',
+        type=osp.expanduser,
+        help='look for items in an index of motor-geo export',
+    )
+    parser.add_argument(
         '--exclude',
         choices=('all', 'train'),
         default='all',
@@ -72,6 +78,7 @@ def command(options: argparse.Namespace) -> int:
     import numpy as np
 
     from motor_geo.pipeline.folder import load_run
+    from motor_geo.pipeline.index import read_index
     from motor_geo.pipeline.recommend import prepare
     from motor_geo.pipeline.write_lists import check_ending, write
     from motor_geo.utils.files import check_writable
@@ -83,6 +90,7 @@ def command(options: argparse.Namespace) -> int:
     out = options.out or osp.join(options.run, name)
     check_ending(out)
     check_writable(osp.dirname(osp.abspath(out)))
+    index = None if options.index is None else read_index(options.index)
     run = load_run(options.run, options.device, options.data)
     if users is not None:
         check_users(users, run.dataset, options.users)
@@ -95,6 +103,7 @@ def command(options: argparse.Namespace) -> int:
         options.exclude,
         options.mix,
         options.new_users,
+        index,
     )
     rows = write(request, out)
     for result in request.first(3).lists():

@@ -14,6 +14,7 @@ from torch import Tensor
 from motor_geo.data import RecommendationDataset
 from motor_geo.data.datasets.messages import clipped
 from motor_geo.pipeline.folder import LoadedRun
+from motor_geo.pipeline.index import ItemIndex
 from motor_geo.pipeline.new_items import with_new_items
 from motor_geo.pipeline.new_users import fold_in, known_pairs, popular, read_users, with_known
 from motor_geo.typing import RATES, Embeddings, Scores
@@ -21,6 +22,8 @@ from motor_geo.utils.ranking import Ranker
 
 #: Which items of a user are no recommendations.
 EXCLUDE = ('all', 'train')
+#: Users whose lists are looked for in an index at once.
+BLOCK = 1024
 #: Where the list of a user comes from.
 TRAINED, FOLDED, POPULAR = 'training', 'fold-in', 'popularity'
 
@@ -55,6 +58,7 @@ class Request:
     item_ids: np.ndarray
     candidates: Tensor | None
     k: int
+    index: ItemIndex | None = None  # Where items are looked for, whose ids are those above.
 
     def first(self, size: int) -> Request:
         r"""The same for the first users."""
@@ -72,6 +76,9 @@ class Request:
         **[n, k]**, block by block.
         """
         for group in self.groups:
+            if self.index is not None:
+                yield from searched(self.index, group, self.k)
+                continue
             device = group.rows.device
             candidates = None if self.candidates is None else self.candidates.to(device)
             size = len(self.item_ids)
@@ -97,6 +104,7 @@ def recommend(
     exclude: str = 'all',
     mix: bool = False,
     interactions: Any = None,
+    index: ItemIndex | None = None,
 ) -> Recommendations:
     r"""The best items of users. Who has no training interaction gets a list by
     what is held out of hers, or popular items where nothing is known, with a
@@ -121,11 +129,14 @@ def recommend(
             users to items, pairs of both, or a frame. Users who were there in
             training have what is known of them, too. Only these users get a
             list.
+        index: Where the best items are looked for, in the place of comparing
+            all, see :func:`~motor_geo.pipeline.index.read_index`. Items that
+            were appended to it are recommended, too.
 
     Raises:
         ValueError: If a user is unknown, or new items cannot be scored.
     """
-    request = prepare(run, users, k, new_items, exclude, mix, interactions)
+    request = prepare(run, users, k, new_items, exclude, mix, interactions, index)
     blocks = list(request.blocks())
     num_users = sum(len(group.ids) for group in request.groups)
     width = min([k, *(item.size(1) for _, _, item, _ in blocks)])
@@ -149,6 +160,7 @@ def prepare(
     exclude: str = 'all',
     mix: bool = False,
     interactions: Any = None,
+    index: ItemIndex | None = None,
 ) -> Request:
     r"""What :func:`recommend` ranks, before it does."""
     if mix and new_items is None:
@@ -157,6 +169,11 @@ def prepare(
         )
     if interactions is not None and users is not None:
         raise ValueError("expected 'users' or 'interactions', got both")
+    if index is not None and new_items is not None:
+        raise ValueError(
+            '--index: new items are appended to an index by motor-geo export RUN --index FILE '
+            '--append FOLDER; leave out --new-items'
+        )
     dataset, data, item_ids = run.dataset, run.data, run.dataset.item_ids
     excluded = excluded_pairs(run, exclude)
     candidates = served_items(run)
@@ -170,9 +187,74 @@ def prepare(
         groups = folded_group(run, emb, interactions, item_ids)
     else:
         groups = known_groups(run, emb, user_index(dataset, users), excluded, exclude)
+    if index is not None:
+        return Request(in_index(groups, index, item_ids), index.ids, None, k, index)
     if len(candidates) == len(item_ids):
         return Request(groups, item_ids, None, k)
     return Request(groups, item_ids, candidates, k)
+
+
+def in_index(groups: list[Group], index: ItemIndex, item_ids: np.ndarray) -> list[Group]:
+    r"""Groups whose items are rows of an index."""
+    row = {raw: i for i, raw in enumerate(index.ids.tolist())}
+    place = torch.tensor([row.get(str(raw), -1) for raw in item_ids.tolist()])
+    out = []
+    for group in groups:
+        if not isinstance(group.emb, Embeddings) or group.emb.user.size(1) != index.index.d:
+            if group.source == POPULAR and isinstance(group.emb, Embeddings):
+                count = group.emb.item.new_full((len(index.ids), 1), 0.0)
+                count[place[place >= 0]] = group.emb.item[: len(place)][place >= 0].cpu()
+                group = group._replace(emb=Embeddings(group.emb.user, count))
+            else:
+                raise ValueError('--index: expected a model with vectors, of which it is an index')
+        user, item = group.exclude.cpu()
+        known = place[item] >= 0
+        exclude = torch.stack([user[known], place[item[known]]])
+        out.append(group._replace(exclude=exclude))
+    return out
+
+
+def searched(
+    index: ItemIndex, group: Group, k: int
+) -> Iterator[tuple[Group, slice, Tensor, Tensor]]:
+    r"""Yields lists of an index, block by block: so many more items are looked
+    for as a user of the block may have already.
+    """
+    assert isinstance(group.emb, Embeddings)
+    size, k = len(index.ids), min(k, len(index.ids))
+    if group.source == POPULAR:
+        for start, score, item in Ranker(group.rows, size, k, group.exclude)(group.emb):
+            yield group, slice(start, start + len(item)), item, score
+        return
+    user, item = group.exclude.numpy()
+    order = user.argsort(kind='stable')
+    user, item = user[order], item[order]
+    rows = group.rows.cpu().numpy()
+    for start in range(0, len(rows), BLOCK):
+        block = rows[start : start + BLOCK]
+        first, last = user.searchsorted(block), user.searchsorted(block, side='right')
+        more = int((last - first).max(initial=0))
+        score, found = index.search(group.emb.user[torch.from_numpy(block)], k + more)
+        bad = found < 0
+        for i, (a, b) in enumerate(zip(first, last)):
+            bad[i] |= np.isin(found[i], item[a:b])
+        score = np.where(bad, -np.inf, score)
+        keep = bad.argsort(axis=1, kind='stable')[:, :k]  # What is left moves to the front.
+        score = np.take_along_axis(score, keep, 1)
+        found = np.where(np.isfinite(score), np.take_along_axis(found, keep, 1), -1)
+        yield (
+            group,
+            slice(start, start + len(block)),
+            torch.from_numpy(found),
+            torch.from_numpy(score.astype(np.float32)),
+        )
+
+
+def served_users(run: LoadedRun) -> Tensor:
+    r"""Users who have a vector of training."""
+    user = run.data[RATES].edge_index[0].cpu()
+    trained = user.bincount(minlength=run.dataset.num_users) > 0
+    return (run.dataset.known_users & trained).nonzero().view(-1)
 
 
 def served_items(run: LoadedRun) -> Tensor:
