@@ -13,6 +13,7 @@ from motor_geo.utils.errors import suggest
 COMMANDS = {
     'run': ('motor_geo.run', 'train a recommender and evaluate it'),
     'recommend': ('motor_geo.recommend', 'write top-k lists from a finished run'),
+    'explain': ('motor_geo.pipeline.explain', 'say why a user gets an item'),
     'export': ('motor_geo.pipeline.export', 'write an index or vectors of a finished run'),
     'sweep': ('motor_geo.sweep', 'search hyper-parameters on validation'),
     'reproduce': ('motor_geo.reproduce', 'run the experiments of the papers and report them'),

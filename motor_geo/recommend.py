@@ -56,6 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help='look for items in an index of motor-geo export',
     )
     parser.add_argument(
+        '--why',
+        action='store_true',
+        help='a column with the items of the user that carry the score, and the tokens they share',
+    )
+    parser.add_argument(
         '--exclude',
         choices=('all', 'train'),
         default='all',
@@ -104,6 +109,7 @@ def command(options: argparse.Namespace) -> int:
         options.mix,
         options.new_users,
         index,
+        options.why,
     )
     rows = write(request, out)
     for result in request.first(3).lists():

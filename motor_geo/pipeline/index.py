@@ -68,6 +68,7 @@ def build_index(
         raise ValueError('The vectors of items hold NaN; the model has diverged')
     x = np.ascontiguousarray(item.detach().cpu().float().numpy())
     width, breadths = x.shape[1], [0]
+    index: Any
     if kind == 'flat':
         index = faiss.IndexFlatIP(width)
     elif kind == 'hnsw':
@@ -167,7 +168,7 @@ def read_index(path: str) -> ItemIndex:
         raise ValueError(f"'{path}' is damaged: expected an index; export it anew") from error
     if index.ntotal != len(ids):
         raise ValueError(
-            f"'{path}' has {index.ntotal} items and '{path}.json' {len(ids)} ids: they do not belong "
-            'together; export it anew'
+            f"'{path}' has {index.ntotal} items and '{path}.json' {len(ids)} ids: they do not "
+            'belong together; export it anew'
         )
     return found

@@ -13,10 +13,12 @@ from torch import Tensor
 
 from motor_geo.data import RecommendationDataset
 from motor_geo.data.datasets.messages import clipped
+from motor_geo.pipeline.catalog import read_catalog
 from motor_geo.pipeline.folder import LoadedRun
 from motor_geo.pipeline.index import ItemIndex
 from motor_geo.pipeline.new_items import with_new_items
 from motor_geo.pipeline.new_users import fold_in, known_pairs, popular, read_users, with_known
+from motor_geo.pipeline.reasons import Explainer
 from motor_geo.typing import RATES, Embeddings, Scores
 from motor_geo.utils.ranking import Ranker
 
@@ -37,6 +39,7 @@ class Recommendations(NamedTuple):
     item: np.ndarray  # [U, k]
     score: np.ndarray  # [U, k]
     source: np.ndarray | None = None  # Where each list comes from, [U]
+    why: np.ndarray | None = None  # Reasons in words, [U, k]
 
 
 class Group(NamedTuple):
@@ -48,6 +51,7 @@ class Group(NamedTuple):
     emb: Embeddings | Scores
     rows: Tensor  # Their rows among the vectors, [n]
     exclude: Tensor  # Rows and items that are no recommendations, [2, E]
+    history: Tensor  # Rows and items that their vectors come from, [2, E]
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ class Request:
     candidates: Tensor | None
     k: int
     index: ItemIndex | None = None  # Where items are looked for, whose ids are those above.
+    explainer: Explainer | None = None  # Says why, if that is asked for.
 
     def first(self, size: int) -> Request:
         r"""The same for the first users."""
@@ -90,9 +95,24 @@ class Request:
         r"""Lists of raw ids, block by block."""
         for group, rows, item, score in self.blocks():
             source = np.full(len(item), group.source)
+            why = None if self.explainer is None else self.reasons(group, rows, item)
             yield Recommendations(
-                group.ids[rows], self.item_ids[item.numpy()], score.numpy(), source
+                group.ids[rows], self.item_ids[item.numpy()], score.numpy(), source, why
             )
+
+    def reasons(self, group: Group, rows: slice, item: Tensor) -> np.ndarray:
+        r"""Reasons for the lists of some users in words, **[n, k]**."""
+        assert self.explainer is not None
+        user, known = group.history.cpu()
+        order = user.argsort(stable=True)
+        user, known = user[order].contiguous(), known[order]
+        wanted = group.rows[rows].cpu()
+        first, last = torch.searchsorted(user, wanted), torch.searchsorted(user, wanted, right=True)
+        words = [
+            self.explainer.why(known[a:b], row)
+            for a, b, row in zip(first.tolist(), last.tolist(), item)
+        ]
+        return np.array(words, dtype=object).reshape(item.shape)
 
 
 @torch.no_grad()
@@ -105,6 +125,7 @@ def recommend(
     mix: bool = False,
     interactions: Any = None,
     index: ItemIndex | None = None,
+    why: bool = False,
 ) -> Recommendations:
     r"""The best items of users. Who has no training interaction gets a list by
     what is held out of hers, or popular items where nothing is known, with a
@@ -132,11 +153,13 @@ def recommend(
         index: Where the best items are looked for, in the place of comparing
             all, see :func:`~motor_geo.pipeline.index.read_index`. Items that
             were appended to it are recommended, too.
+        why: Say which items of the user carry the score, and which tokens
+            they share with the recommended one.
 
     Raises:
         ValueError: If a user is unknown, or new items cannot be scored.
     """
-    request = prepare(run, users, k, new_items, exclude, mix, interactions, index)
+    request = prepare(run, users, k, new_items, exclude, mix, interactions, index, why)
     blocks = list(request.blocks())
     num_users = sum(len(group.ids) for group in request.groups)
     width = min([k, *(item.size(1) for _, _, item, _ in blocks)])
@@ -148,7 +171,12 @@ def recommend(
         place = group.place[rows].numpy()
         out_ids[place], source[place] = group.ids[rows], group.source
         item[place], score[place] = found.numpy(), value.numpy()
-    return Recommendations(out_ids, request.item_ids[item], score, source)
+    words = None
+    if why:
+        words = np.full(item.shape, '', dtype=object)
+        for group, rows, found, _ in blocks:
+            words[group.place[rows].numpy()] = request.reasons(group, rows, found)
+    return Recommendations(out_ids, request.item_ids[item], score, source, words)
 
 
 @torch.no_grad()
@@ -161,6 +189,7 @@ def prepare(
     mix: bool = False,
     interactions: Any = None,
     index: ItemIndex | None = None,
+    why: bool = False,
 ) -> Request:
     r"""What :func:`recommend` ranks, before it does."""
     if mix and new_items is None:
@@ -174,6 +203,8 @@ def prepare(
             '--index: new items are appended to an index by motor-geo export RUN --index FILE '
             '--append FOLDER; leave out --new-items'
         )
+    if index is not None and why:
+        raise ValueError('--why: expected all items to be compared; leave out --index')
     dataset, data, item_ids = run.dataset, run.data, run.dataset.item_ids
     excluded = excluded_pairs(run, exclude)
     candidates = served_items(run)
@@ -189,9 +220,13 @@ def prepare(
         groups = known_groups(run, emb, user_index(dataset, users), excluded, exclude)
     if index is not None:
         return Request(in_index(groups, index, item_ids), index.ids, None, k, index)
-    if len(candidates) == len(item_ids):
-        return Request(groups, item_ids, None, k)
-    return Request(groups, item_ids, candidates, k)
+    explainer = None
+    if why:
+        titles = list(read_catalog(dataset, run.config.data.get('item')).titles)
+        titles += item_ids[len(titles) :].tolist()
+        explainer = Explainer(run, emb, data, titles, item_ids)
+    some = None if len(candidates) == len(item_ids) else candidates
+    return Request(groups, item_ids, some, k, explainer=explainer)
 
 
 def in_index(groups: list[Group], index: ItemIndex, item_ids: np.ndarray) -> list[Group]:
@@ -223,8 +258,8 @@ def searched(
     assert isinstance(group.emb, Embeddings)
     size, k = len(index.ids), min(k, len(index.ids))
     if group.source == POPULAR:
-        for start, score, item in Ranker(group.rows, size, k, group.exclude)(group.emb):
-            yield group, slice(start, start + len(item)), item, score
+        for start, best, row in Ranker(group.rows, size, k, group.exclude)(group.emb):
+            yield group, slice(start, start + len(row)), row, best
         return
     user, item = group.exclude.numpy()
     order = user.argsort(kind='stable')
@@ -238,9 +273,8 @@ def searched(
         bad = found < 0
         for i, (a, b) in enumerate(zip(first, last)):
             bad[i] |= np.isin(found[i], item[a:b])
-        score = np.where(bad, -np.inf, score)
         keep = bad.argsort(axis=1, kind='stable')[:, :k]  # What is left moves to the front.
-        score = np.take_along_axis(score, keep, 1)
+        score = np.take_along_axis(np.where(bad, -np.inf, score), keep, 1)
         found = np.where(np.isfinite(score), np.take_along_axis(found, keep, 1), -1)
         yield (
             group,
@@ -278,7 +312,17 @@ def folded_group(
     folded = fold_in(run, emb, users.pairs, size)
     index = row.nonzero().view(-1)
     device = run.data[RATES].edge_index.device
-    return [Group(FOLDED, users.ids[index.numpy()], index, folded, index.to(device), users.pairs)]
+    return [
+        Group(
+            FOLDED,
+            users.ids[index.numpy()],
+            index,
+            folded,
+            index.to(device),
+            users.pairs,
+            users.pairs,
+        )
+    ]
 
 
 def known_groups(
@@ -309,7 +353,9 @@ def known_groups(
             num_items = emb.item.size(0) if isinstance(emb, Embeddings) else emb.num_items
             vectors = popular(run, num_items, size)
         ids = dataset.user_ids[own.numpy()]
-        groups.append(Group(source, ids, place, vectors, own.to(device), excluded))
+        history = edge_index if source == TRAINED else rest
+        rows = own.to(device)
+        groups.append(Group(source, ids, place, vectors, rows, excluded, history))
     return groups
 
 

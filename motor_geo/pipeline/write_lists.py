@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os.path as osp
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,52 +12,42 @@ import numpy as np
 from motor_geo.pipeline.recommend import TRAINED, Recommendations, Request
 from motor_geo.utils.files import atomic_write, writing
 
-#: A further column of rows: from the users **[n]**, items and scores **[n, k]** of a block of
-#: lists to an array **[n, k]** of texts.
-Column = Callable[[Recommendations], np.ndarray]
+Columns = dict[str, Any]  # Of the rows of a block.
 
 
 def write(
-    recommendations: Recommendations | Request | Iterable[Recommendations],
+    recommendations: Recommendations | Request,
     path: str,
-    more: Mapping[str, Column] | None = None,
 ) -> int:
     r"""Writes one row per user and rank (userID, rank, itemID, score) as
     :obj:`.csv`, :obj:`.tsv` or :obj:`.parquet`; returns the number of rows.
-    Lists that do not come from training have their :obj:`source` in a further
-    column, which is there if there is one. What is written is never in memory as
-    a whole.
+    If there are lists that do not come from training, a further column
+    :obj:`source` tells, and :obj:`why` holds reasons, if there are some. What is
+    computed on the way is never in memory as a whole.
 
     Args:
         recommendations: Lists, or what they are computed from.
         path: The file.
-        more: Further columns by name.
 
     Raises:
         ValueError: If the file has another ending.
     """
+    ending = check_ending(path)
     if isinstance(recommendations, Request):
         named = any(group.source != TRAINED for group in recommendations.groups)
-        blocks: Iterable[Recommendations] = recommendations.lists()
+        indices = ending == '.parquet' and recommendations.explainer is None
+        blocks = of_indices if indices else of_request
+        columns = blocks(recommendations, named)
     else:
-        one = isinstance(recommendations, Recommendations)
-        blocks = [recommendations] if one else recommendations  # type: ignore[list-item,assignment]
-        blocks = list(blocks)
-        named = any(
-            block.source is not None and (block.source != TRAINED).any() for block in blocks
-        )
-    ending, columns = check_ending(path), dict(more or {})
+        source = recommendations.source
+        named = source is not None and bool((source != TRAINED).any())
+        columns = iter([rows(recommendations, named)])
+    write_columns = _write_parquet if ending == '.parquet' else _write_text
     with writing(path), atomic_write(path) as temporary:
-        if ending == '.parquet':
-            if isinstance(recommendations, Request) and not columns:
-                return _write_indices(recommendations, temporary, named)
-            return _write_parquet(blocks, temporary, columns, named)
-        return _write_text(blocks, temporary, columns, named, '\t' if ending == '.tsv' else ',')
+        return write_columns(columns, temporary, '\t' if ending == '.tsv' else ',')
 
 
-def rows(
-    block: Recommendations, more: Mapping[str, Column], named: bool
-) -> tuple[int, dict[str, np.ndarray]]:
+def rows(block: Recommendations, named: bool) -> Columns:
     r"""The rows of a block of lists by column."""
     valid = np.isfinite(block.score)
     row, rank = valid.nonzero()
@@ -69,81 +59,71 @@ def rows(
     }
     if named:
         out['source'] = np.full(len(row), TRAINED) if block.source is None else block.source[row]
-    return len(row), out | {name: column(block)[valid] for name, column in more.items()}
+    if block.why is not None:
+        out['why'] = block.why[valid]
+    return out
 
 
-def _write_text(
-    blocks: Iterable[Recommendations],
-    path: str,
-    more: Mapping[str, Column],
-    named: bool,
-    delimiter: str,
-) -> int:
-    total, names = 0, ['userID', 'rank', 'itemID', 'score', *(['source'] if named else []), *more]
+def of_request(request: Request, named: bool) -> Iterator[Columns]:
+    r"""Rows by column, block by block, the first one maybe without rows."""
+    none = np.empty((0, request.k))
+    words = None if request.explainer is None else none.astype(object)
+    ids = request.groups[0].ids[:0] if request.groups else none[:, 0]
+    item = request.item_ids[none.astype(int)]
+    yield rows(Recommendations(ids, item, none.astype(np.float32), ids, words), named)
+    for block in request.lists():
+        yield rows(block, named)
+
+
+def of_indices(request: Request, named: bool) -> Iterator[Columns]:
+    r"""The same as arrays of Arrow, without a Python object for any row."""
+    import pyarrow
+
+    yield {key: pyarrow.array(x) for key, x in next(of_request(request, named)).items()}
+    items = pyarrow.array(request.item_ids)
+    users: dict[str, Any] = {}
+    for group, part, item, score in request.blocks():
+        if group.source not in users:
+            users[group.source] = pyarrow.array(group.ids)
+        value, index = score.numpy(), item.numpy()
+        valid = np.isfinite(value)
+        row, rank = valid.nonzero()
+        columns: Columns = {
+            'userID': users[group.source].take(pyarrow.array(row + part.start)),
+            'rank': rank + 1,
+            'itemID': items.take(pyarrow.array(index[valid])),
+            'score': value[valid],
+        }
+        if named:
+            columns['source'] = np.full(len(row), group.source)
+        yield columns
+
+
+def _write_text(blocks: Iterator[Columns], path: str, delimiter: str) -> int:
+    total = 0
     with open(path, 'w', newline='', encoding='utf-8') as file:
         writer = csv.writer(file, delimiter=delimiter, lineterminator='\n')
-        writer.writerow(names)
-        for block in blocks:
-            count, columns = rows(block, more, named)
+        for number, columns in enumerate(blocks):
+            if number == 0:
+                writer.writerow(columns)
             writer.writerows(zip(*(column.tolist() for column in columns.values())))
-            total += count
+            total += len(columns['rank'])
     return total
 
 
-def _write_parquet(
-    blocks: Iterable[Recommendations], path: str, more: Mapping[str, Column], named: bool
-) -> int:
+def _write_parquet(blocks: Iterable[Columns], path: str, delimiter: str) -> int:
     import pyarrow
     import pyarrow.parquet
 
     total, writer = 0, None
     try:
-        for block in blocks:
-            count, columns = rows(block, more, named)
+        for columns in blocks:
             table = pyarrow.table(columns)
-            writer = writer or pyarrow.parquet.ParquetWriter(path, table.schema)
-            writer.write_table(table)
-            total += count
-    finally:
-        if writer is not None:
-            writer.close()
-    return total
-
-
-def _write_indices(request: Request, path: str, named: bool) -> int:
-    r"""Rows from indices, without a Python object for any of them."""
-    import pyarrow
-    import pyarrow.parquet
-
-    items, users = pyarrow.array(request.item_ids), {}
-    total, writer = 0, None
-    try:
-        for group, part, item, score in request.blocks():
-            if group.source not in users:
-                users[group.source] = pyarrow.array(group.ids)
-            value, index = score.numpy(), item.numpy()
-            valid = np.isfinite(value)
-            row, rank = valid.nonzero()
-            columns: dict[str, Any] = {
-                'userID': users[group.source].take(pyarrow.array(row + part.start)),
-                'rank': rank + 1,
-                'itemID': items.take(pyarrow.array(index[valid])),
-                'score': value[valid],
-            }
-            if named:
-                columns['source'] = np.full(len(row), group.source)
-            table = pyarrow.table(columns)
-            writer = writer or pyarrow.parquet.ParquetWriter(path, table.schema)
-            writer.write_table(table)
-            total += len(row)
-        if writer is None:
-            columns = {
-                'userID': pyarrow.array(np.array([], str)),
-                'rank': np.empty(0, np.int64),
-                'itemID': items[:0],
-                'score': np.empty(0, np.float32),
-            }
-            pyarrow.parquet.write_table(pyarrow.table(columns), path)
+            if writer is None:
+                writer = pyarrow.parquet.ParquetWriter(path, table.schema)
+            if len(table) > 0:
+                writer.write_table(table.cast(writer.schema))
+            total += len(table)
     finally:
         if writer is not None:
             writer.close()
