@@ -15,6 +15,8 @@ COMMANDS = {
     'recommend': ('motor_geo.recommend', 'write top-k lists from a finished run'),
     'explain': ('motor_geo.pipeline.explain', 'say why a user gets an item'),
     'export': ('motor_geo.pipeline.export', 'write an index or vectors of a finished run'),
+    'bundle': ('motor_geo.pipeline.bundle', 'copy a run with all that it needs to serve elsewhere'),
+    'update': ('motor_geo.pipeline.update', 'go on with a run on new interactions and items'),
     'sweep': ('motor_geo.sweep', 'search hyper-parameters on validation'),
     'reproduce': ('motor_geo.reproduce', 'run the experiments of the papers and report them'),
     'report': ('motor_geo.pipeline.page', 'write a finished run as a page for a browser'),

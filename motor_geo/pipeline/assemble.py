@@ -31,7 +31,7 @@ from motor_geo.pipeline.config import (
     takes_items,
 )
 from motor_geo.pipeline.flags import PRESETS, UNHASHED
-from motor_geo.typing import ITEM, RATES, find_edges, modalities
+from motor_geo.typing import ITEM, RATED_BY, RATES, USER, find_edges, modalities
 from motor_geo.utils.cache import fingerprint
 from motor_geo.utils.errors import ConfigError
 from motor_geo.utils.lazy import check_graph, declared_transforms
@@ -70,8 +70,13 @@ class Assembly:
         if self.tokenizer is None:
             return
         self.tokenizer = self.tokenizer if tokenizer is None else tokenizer
-        with named('tokenizer'):
-            self.data = add_tokens(self.config, self.data, self.tokenizer)
+        kept = getattr(self.dataset, 'token_id', None)
+        if kept is not None and tokenizer is not None:
+            self.data = copy.copy(self.data)
+            self.data[ITEM].token_id = kept.to(self.device)
+        else:
+            with named('tokenizer'):
+                self.data = add_tokens(self.config, self.data, self.tokenizer)
         self.hashes['tokens'] = fingerprint(self.data[ITEM].token_id)
         self.hashes['tokenizer'] = tokenizer_fingerprint(self.tokenizer)
 
@@ -277,6 +282,23 @@ def add_tokens(config: RunConfig, data: HeteroData, tokenizer: OPQTokenizer) -> 
         with named('svd'):
             data = build_behavior(config, data)(data)
     out[ITEM].token_id = tokenizer(data)[ITEM].token_id
+    return out
+
+
+def fitted_graph(dataset: RecommendationDataset, data: HeteroData) -> HeteroData:
+    r"""The part of a graph that vectors of behavior come from: what was there
+    when tokens were fitted.
+    """
+    fitted = getattr(dataset, 'fitted', None)
+    if fitted is None:
+        return data
+    num_users, num_items, edge_index = fitted
+    out = HeteroData()
+    out[USER].num_nodes, out[ITEM].num_nodes = num_users, num_items
+    for name in modalities(data):
+        out[ITEM][f'x_{name}'] = data[ITEM][f'x_{name}'][:num_items]
+    out[RATES].edge_index = edge_index.to(data[RATES].edge_index.device)
+    out[RATED_BY].edge_index = out[RATES].edge_index.flip(0)
     return out
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from motor_geo.data import OPQTokenizer, RecommendationDataset
+from motor_geo.data.datasets.bundle import BUNDLE, BundledDataset
 from motor_geo.engine.checkpoint import load_checkpoint
 from motor_geo.nn.models import FittedRecommender, Recommender
 from motor_geo.nn.unseen import readout_of
@@ -27,6 +28,8 @@ from motor_geo.utils.cache import fingerprint
 from motor_geo.utils.errors import ConfigError
 from motor_geo.utils.files import read_json
 
+#: Where a run carries its data with it.
+BUNDLED = f'{BundledDataset.__module__}.{BundledDataset.__name__}'
 #: What a run was trained on, in short.
 DATA = 'data.json'
 #: The factor of vectors of unseen items, where it was chosen on validation.
@@ -91,6 +94,9 @@ def read_config(folder: str, data: str | None = None) -> RunConfig:
     config = read_yaml(path)
     section = config.get('data', {})
     name = str(section.get('name', ''))
+    if data is None and osp.isfile(osp.join(folder, BUNDLE)):
+        section = config['data'] = {'name': BUNDLED, 'path': osp.abspath(folder)}
+        name = BUNDLED
     if data is not None:
         moved = osp.abspath(osp.expanduser(data))
         if not osp.exists(moved):

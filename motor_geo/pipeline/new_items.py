@@ -16,7 +16,7 @@ from motor_geo.data.datasets.messages import clipped
 from motor_geo.data.datasets.names import find_columns
 from motor_geo.data.datasets.reader import read_header, read_table
 from motor_geo.data.transforms.add_items import add_items
-from motor_geo.pipeline.assemble import build_transforms, encode_items
+from motor_geo.pipeline.assemble import build_transforms, encode_items, fitted_graph
 from motor_geo.pipeline.config import NO_ITEMS
 from motor_geo.pipeline.folder import LoadedRun
 from motor_geo.typing import ITEM
@@ -44,7 +44,8 @@ def with_new_items(run: LoadedRun, folder: str) -> tuple[HeteroData, np.ndarray]
     features, masks = new_features(run, folder)
     token_id = None
     if run.tokenizer is not None:
-        token_id = encode_items(run.config, run.data, run.tokenizer, features, masks)
+        graph = fitted_graph(run.dataset, run.data)
+        token_id = encode_items(run.config, graph, run.tokenizer, features, masks)
     data = add_items(run.data, features, token_id, transforms=build_transforms(run.config))
     return data, new_item_ids(run, folder, len(features[expected[0]]))
 
