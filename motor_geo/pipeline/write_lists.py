@@ -70,7 +70,8 @@ def of_request(request: Request, named: bool) -> Iterator[Columns]:
     words = None if request.explainer is None else none.astype(object)
     ids = request.groups[0].ids[:0] if request.groups else none[:, 0]
     item = request.item_ids[none.astype(int)]
-    yield rows(Recommendations(ids, item, none.astype(np.float32), ids, words), named)
+    source = np.empty(0, 'U10')
+    yield rows(Recommendations(ids, item, none.astype(np.float32), source, words), named)
     for block in request.lists():
         yield rows(block, named)
 

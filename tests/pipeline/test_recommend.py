@@ -7,7 +7,7 @@ import torch
 
 from motor_geo.pipeline.folder import load_run
 from motor_geo.pipeline.new_items import with_new_items
-from motor_geo.pipeline.recommend import recommend
+from motor_geo.pipeline.recommend import prepare, recommend
 from motor_geo.pipeline.train import run
 from motor_geo.pipeline.write_lists import write
 from motor_geo.typing import ITEM, RATES
@@ -135,6 +135,31 @@ def test_gaps_between_numbers_are_nobody(tmp_path):
     assert not any(7 in items for items in found.values())
     with pytest.raises(ValueError, match="The user '7' is not in 'gaps'"):
         recommend(loaded, 7)
+
+
+@pytest.mark.parametrize('ending', ['csv', 'parquet'])
+def test_numbers_as_ids_of_users_without_training(tmp_path, ending):
+    folder = tmp_path / 'numbers'
+    folder.mkdir()
+    rows = [f'{u}\t{i % 9}\t{max(0, i - u - 3)}' for u in range(9) for i in range(u, u + 6)]
+    rows += ['9\t3\t2']
+    (folder / 'numbers.inter').write_text('\n'.join(['userID\titemID\tx_label', *rows]))
+    config = {**SMALL, 'data': str(folder), 'out': str(tmp_path / 'out'), 'items': 'id'}
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        run({**config, 'model': {'name': 'BPR', 'channels': 4}}, progress=False)
+        loaded = load_run(str(tmp_path / 'out'))
+        found, request = recommend(loaded, k=3), prepare(loaded, k=3)
+    paths = [str(tmp_path / f'{name}.{ending}') for name in 'ab']
+    sizes = [write(found, paths[0]), write(request, paths[1])]
+    assert sizes == [int(np.isfinite(found.score).sum())] * 2
+    if ending == 'csv':
+        assert open(paths[0]).read() == open(paths[1]).read()
+    else:
+        parquet = pytest.importorskip('pyarrow.parquet')
+        one, other = (parquet.read_table(path) for path in paths)
+        assert one.to_pydict() == other.to_pydict() and one['source'][-1].as_py() == 'fold-in'
+        assert str(one.schema.field('userID').type) == 'int64'
 
 
 def new(shop, folder, rows=2, **files):
