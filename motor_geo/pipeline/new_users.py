@@ -22,7 +22,7 @@ from motor_geo.pipeline.folder import LoadedRun
 from motor_geo.typing import RATES, Embeddings, EvalTargets, Scores
 
 #: Users that the way to fold in is chosen on, at the most.
-SAMPLE = 1000
+SAMPLE = 500
 ROLES = ('user', 'item')
 
 
