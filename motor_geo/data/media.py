@@ -91,9 +91,10 @@ def _other(name: str, what: str) -> Encoder:
             raise ValueError(f"--{what}-encoder: '{name}' {error}") from error
         return Encoder(function, {'encoder': name})
     if find_spec('sentence_transformers') is None:
+        own = HASHED if what == 'text' else STATISTICS
         raise ValueError(
             f"--{what}-encoder '{name}' needs 'pip install sentence-transformers'; without it "
-            f"there is '{HASHED if what == 'text' else STATISTICS}', and any function by its import path"
+            f"there is '{own}', and any function by its import path"
         )
     from sentence_transformers import SentenceTransformer
 
@@ -143,10 +144,10 @@ def read_paths(folder: str, images: str, column: str) -> list[str | None]:
         if ending.lower() in PICTURES:
             files.setdefault(stem, name)
             files[name] = name
-    out = []
+    out: list[str | None] = []
     for (key,) in _rows(folder, [column]):
-        name = files.get(key.strip())
-        out.append(None if name is None else osp.join(images, name))
+        found = files.get(key.strip())
+        out.append(None if found is None else osp.join(images, found))
     if not any(out):
         raise ValueError(
             f"--images: '{images}' has no picture of an item; expected files named by the column "

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import os.path as osp
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from motor_geo.utils.errors import run_command
 from motor_geo.utils.memory import tune_process
@@ -59,6 +60,7 @@ def command(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from motor_geo.data.media import (
+        Encoder,
         image_encoder,
         open_picture,
         read_paths,
@@ -69,7 +71,7 @@ def command(options: argparse.Namespace) -> int:
     from motor_geo.utils.files import check_writable
 
     check_writable(options.folder)
-    jobs = []
+    jobs: list[tuple[str, Sequence[Any], Encoder, Callable[[Any], Any] | None]] = []
     if options.text is not None:
         texts = read_texts(options.folder, [name.strip() for name in options.text.split(',')])
         jobs.append(('text', texts, text_encoder(options.text_encoder, options.dim), None))
