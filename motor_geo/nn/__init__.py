@@ -4,6 +4,7 @@ from .item_encoder import FeatureProjection, IDEmbedding, ItemEncoder
 from .soft_tokens import SoftTokenEncoder
 from .token_cross import TokenCrossEncoder
 from .token_interaction import TokenInteractionEncoder
+from .unseen import UnseenItems
 
 __all__ = [
     'FeatureProjection',
@@ -12,4 +13,5 @@ __all__ = [
     'SoftTokenEncoder',
     'TokenCrossEncoder',
     'TokenInteractionEncoder',
+    'UnseenItems',
 ]

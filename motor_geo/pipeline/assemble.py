@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from torch_geometric.transforms import BaseTransform
 from motor_geo.data import InteractionSVD, ItemKNN, OPQTokenizer, RecommendationDataset
 from motor_geo.nn.models import FittedRecommender, Recommender
 from motor_geo.nn.objective import PublishedLoss
+from motor_geo.nn.unseen import UnseenItems
 from motor_geo.pipeline.config import (
     MODE_OF,
     NO_ITEMS,
@@ -29,7 +31,7 @@ from motor_geo.pipeline.config import (
     takes_items,
 )
 from motor_geo.pipeline.flags import PRESETS, UNHASHED
-from motor_geo.typing import ITEM, RATES, TOKENS, find_edges, modalities
+from motor_geo.typing import ITEM, RATED_BY, RATES, TOKENS, USER, find_edges, modalities
 from motor_geo.utils.cache import fingerprint
 from motor_geo.utils.errors import ConfigError
 from motor_geo.utils.lazy import check_graph, declared_transforms
@@ -68,8 +70,13 @@ class Assembly:
         if self.tokenizer is None:
             return
         self.tokenizer = self.tokenizer if tokenizer is None else tokenizer
-        with named('tokenizer'):
-            self.data = add_tokens(self.config, self.data, self.tokenizer)
+        kept = getattr(self.dataset, 'token_id', None)
+        if kept is not None and tokenizer is not None:
+            self.data = copy.copy(self.data)
+            self.data[ITEM].token_id = kept.to(self.device)
+        else:
+            with named('tokenizer'):
+                self.data = add_tokens(self.config, self.data, self.tokenizer)
         self.hashes['tokens'] = fingerprint(self.data[ITEM].token_id)
         self.hashes['tokenizer'] = tokenizer_fingerprint(self.tokenizer)
 
@@ -125,11 +132,24 @@ def tokenizer_fingerprint(tokenizer: OPQTokenizer) -> str:
     return fingerprint({m: q.state_dict() for m, q in tokenizer.quantizers.items()})
 
 
-#: Arguments of backbones that came later, with the value that changes nothing. Runs of before
+#: Options that came later, by dotted name, with the value that changes nothing: runs of before
 #: have them, too.
-LATER = (('similarity_weight', 0.0),)
-#: The same of the tokenizer.
-LATER_TOKENIZER = (('balance', None), ('num_near', 1), ('method_kwargs', None))
+LATER: dict[str, Any] = {
+    'model.similarity_weight': 0.0,
+    'tokenizer.balance': None,
+    'tokenizer.num_near': 1,
+    'tokenizer.method_kwargs': None,
+    'data.cold_share': 0.0,
+    'cold_candidates': 'unseen',
+    'trainer.drop_items': 0.0,
+    'unseen.layers': False,
+    'unseen.length': False,
+    'unseen.neighbors': 0.0,
+    'unseen.virtual_edges': 0,
+    'unseen.factor': 1.0,
+    'unseen.cost': 0.02,
+    'unseen.k': 10,
+}
 
 
 def run_fingerprint(config: RunConfig | Config, data: str) -> str:
@@ -140,11 +160,21 @@ def run_fingerprint(config: RunConfig | Config, data: str) -> str:
         config = config.to_dict()
     if config['loss']['name'] == 'published':  # As before there was a choice.
         config = {key: value for key, value in config.items() if key != 'loss'}
-    trainer = {k: v for k, v in config['trainer'].items() if k not in ('epochs', 'progress')}
-    model = {k: v for k, v in config['model'].items() if (k, v) not in LATER}
-    tokenizer = {k: v for k, v in config['tokenizer'].items() if (k, v) not in LATER_TOKENIZER}
-    parts = {k: v for k, v in config.items() if k not in ('data', *UNHASHED)}
-    parts.update(model=model, tokenizer=tokenizer, trainer=trainer)
+    free = ('trainer.epochs', 'trainer.progress')
+    parts: Config = {}
+    for key, value in config.items():
+        if key in ('data', *UNHASHED) or LATER.get(key, object()) == value:
+            continue
+        if isinstance(value, dict):
+            names = {name: f'{key}.{name}' for name in value}
+            value = {
+                name: option
+                for name, option in value.items()
+                if names[name] not in free and LATER.get(names[name], object()) != option
+            }
+            if not value and key == 'unseen':
+                continue
+        parts[key] = value
     return fingerprint(data, parts)
 
 
@@ -261,6 +291,23 @@ def add_tokens(config: RunConfig, data: HeteroData, tokenizer: OPQTokenizer) -> 
     return out
 
 
+def fitted_graph(dataset: RecommendationDataset, data: HeteroData) -> HeteroData:
+    r"""The part of a graph that vectors of behavior come from: what was there
+    when tokens were fitted.
+    """
+    fitted = getattr(dataset, 'fitted', None)
+    if fitted is None:
+        return data
+    num_users, num_items, edge_index = fitted
+    out = HeteroData()
+    out[USER].num_nodes, out[ITEM].num_nodes = num_users, num_items
+    for name in modalities(data):
+        out[ITEM][f'x_{name}'] = data[ITEM][f'x_{name}'][:num_items]
+    out[RATES].edge_index = edge_index.to(data[RATES].edge_index.device)
+    out[RATED_BY].edge_index = out[RATES].edge_index.flip(0)
+    return out
+
+
 def encode_items(
     config: RunConfig,
     data: HeteroData,
@@ -336,6 +383,10 @@ def build_model(
         if isinstance(model, FittedRecommender):
             raise ConfigError(f'--loss: {config.model["name"]} is fitted without a loss')
         model.set_objective(objective)
+    with named('unseen'):
+        unseen = UnseenItems(**config.options('unseen'))
+    if unseen.changes:
+        unseen.attach(model)
     if encoder is not None and not any(module is encoder for module in model.modules()):
         raise ConfigError(
             f"model: '{config.model['name']}' does not use the item encoder of --items "

@@ -28,6 +28,7 @@ from motor_geo.nn import FeatureProjection, IDEmbedding, TokenCrossEncoder
 from motor_geo.nn.models import FITTED, MODELS, FittedRecommender, Recommender
 from motor_geo.nn.objective import LOSSES, RankingLoss
 from motor_geo.nn.token_cross import MODES
+from motor_geo.nn.unseen import UnseenItems
 from motor_geo.pipeline.flags import (
     CHOICES,
     GENERAL,
@@ -82,6 +83,7 @@ FIXED: dict[str, type] = {
     'tokenizer': OPQTokenizer,
     'svd': InteractionSVD,
     'graph': ItemKNN,
+    'unseen': UnseenItems,
     'trainer': Trainer,
     'evaluator': Evaluator,
 }
@@ -141,6 +143,7 @@ class RunConfig(General):
         tokenizer: Options of :class:`~motor_geo.data.OPQTokenizer`.
         svd: Options of :class:`~motor_geo.data.InteractionSVD`.
         graph: Options of :class:`~motor_geo.data.ItemKNN`.
+        unseen: Options of :class:`~motor_geo.nn.UnseenItems`.
         trainer: Options of :class:`~motor_geo.engine.trainer.Trainer`.
         evaluator: Options of :class:`~motor_geo.engine.evaluator.Evaluator`.
         **options: The options that belong to no section.
@@ -153,6 +156,7 @@ class RunConfig(General):
     tokenizer: Section
     svd: Section
     graph: Section
+    unseen: Section
     trainer: Section
     evaluator: Section
 
@@ -417,6 +421,10 @@ def _check_general(options: Config) -> Config:
         out['out'] = osp.expanduser(out['out'])
     if not 0 <= out['seed'] < 2**63:
         raise ConfigError(f'seed: expected 0 or more, below 2^63, got {out["seed"]}')
+    if out['cold_candidates'] not in ('unseen', 'all'):
+        raise ConfigError(
+            f"cold_candidates: expected unseen or all, got '{out['cold_candidates']}'"
+        )
     if out['threads'] is not None and out['threads'] < 1:
         raise ConfigError(f'threads: expected at least 1, got {out["threads"]}')
     if out['threads'] is not None and out['threads'] > MOST_THREADS:

@@ -19,7 +19,7 @@ from motor_geo.utils.safe_yaml import load_yaml
 #: Sections with a choice of classes, and what is chosen by default.
 CHOICES = {'data': 'synthetic', 'model': 'LightGCN', 'items': 'recommended', 'loss': 'published'}
 #: Sections with one class.
-SECTIONS = ('tokenizer', 'svd', 'graph', 'trainer', 'evaluator')
+SECTIONS = ('tokenizer', 'svd', 'graph', 'unseen', 'trainer', 'evaluator')
 #: Flags without a dot that stand for an option of a section.
 SHORT = {'epochs': 'trainer.epochs', 'batch_size': 'trainer.batch_size', 'lr': 'trainer.lr'}
 
@@ -38,6 +38,9 @@ class General:
         behavior: Tokens of who used an item in training, beside those of
             content.
         mask_validation: Keep validation items out of the test lists.
+        cold_candidates: Of a split that holds out items, which ones are ranked
+            for val and test: unseen (those held out) or all. Metrics of both
+            are in result.json.
         tensorboard: Short for --logger tensorboard.
         logger: Where every epoch is logged: tensorboard, wandb, mlflow, or
             the import path of a class; several are separated by spaces.
@@ -50,6 +53,7 @@ class General:
     threads: int | None = None
     behavior: bool = False
     mask_validation: bool = False
+    cold_candidates: str = 'unseen'
     tensorboard: bool = False
     logger: list[str] | None = None
     report: bool = True

@@ -432,10 +432,13 @@ def test_hashes_of_runs_are_those_from_before_there_was_a_loss():
     before['trainer'] = {
         k: v for k, v in config['trainer'].items() if k not in ('epochs', 'progress')
     }
-    del before['model']['similarity_weight']
+    del before['model']['similarity_weight'], before['trainer']['drop_items']
+    del before['unseen'], before['cold_candidates']
     for key in ('balance', 'num_near', 'method_kwargs'):
         del before['tokenizer'][key]
     assert of() == of(loss='published') == fingerprint('data', before)
+    for option in ({'unseen': {'layers': True}}, {'cold_candidates': 'all'}, {'unseen': {'k': 3}}):
+        assert of(**option) != of()
     hashes = [of(), *(of(loss={'name': 'bpr', 'reg_weight': w}) for w in (0.0, 0.1))]
     assert (
         len({*hashes, of(loss='softmax'), of(model={'name': 'FREEDOM', 'similarity_weight': 0.1})})

@@ -165,7 +165,9 @@ class Recommender(nn.Module):
             return {'bpr': bpr_loss(*rows.scores(), form)}
         if self.needs_tables and tables is None:
             tables = self(data)
-        return self.objective(rows, batch, find_edges(data, self.edge_type), tables)
+        edge_index = find_edges(data, self.edge_type)
+        edge_index = data[self.edge_type].get('full_edge_index', edge_index)
+        return self.objective(rows, batch, edge_index, tables)
 
     def begin_epoch(self, data: HeteroData, epoch: int, generator: torch.Generator) -> None:
         r"""Called before every epoch, with a generator on the device of the

@@ -113,6 +113,12 @@ class TokenALS(FittedRecommender):
     def _items(self, data: HeteroData) -> Tensor:
         return encode_items(self.item_encoder, node_store(data, self.item_type))
 
+    def weight(self, data: HeteroData) -> float:
+        r"""The weight :math:`\lambda` on a graph."""
+        if self.reg_weight is not None:
+            return self.reg_weight
+        return usual_weight(find_edges(data, self.edge_type))
+
     def fit(self, data: HeteroData) -> Iterator[dict[str, float]]:
         r"""Iterates without end; yields the objective per interaction."""
         edge_index = find_edges(data, self.edge_type)
@@ -127,7 +133,7 @@ class TokenALS(FittedRecommender):
         there = [(count > 0).to(ones.dtype) for count in degrees]
         num_users, num_items = (float(x.sum()) for x in there)
         alpha = self.unobserved * edge_index.size(1) / max(num_users * num_items, 1)
-        weight = usual_weight(edge_index) if self.reg_weight is None else self.reg_weight
+        weight = self.weight(data)
         weights = [
             weight * (count + alpha * other)
             for count, other in zip(degrees, (num_items, num_users))
