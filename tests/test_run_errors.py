@@ -164,7 +164,10 @@ def test_warnings_are_one_line(data, out, capsys):
     assert recommend.main([str(out), '--k', '2']) == 0
     again = capsys.readouterr().err.splitlines()
     assert again[:-1] == lines and warnings.showwarning is before
-    assert again[-1] == ("warning: 'shop': 1 user without training interactions ('12') is left out")
+    assert again[-1] == (
+        "warning: 'shop': 1 user without training interactions ('12') gets lists by "
+        'what is held out of hers'
+    )
 
 
 @pytest.mark.parametrize(
@@ -274,7 +277,7 @@ def limit():
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.parametrize('size, file', [(100, 'config.yaml'), (1500, 'tokenizer.pt')])
+@pytest.mark.parametrize('size, file', [(100, 'config.yaml'), (2000, 'tokenizer.pt')])
 def test_full_disk(data, out, capsys, limit, size, file):
     flags = [str(flag) for flag in ['--data', data, *SMALL, '--out', out]]
     limit(size)

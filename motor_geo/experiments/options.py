@@ -141,9 +141,14 @@ class ExperimentOptions(NamedTuple):
     ) -> Variant:
         r"""A variant on the data set that its label begins with."""
         label = tuple(short(part) if part == model else part for part in label)
-        own = self.settings(model)
-        settings = own if settings is None else settings
+        tried = self.settings(model)
+        settings = tried if settings is None else settings
         fixed = {'data': self.data[label[0]], 'model': model, 'items': items, **BASE}
-        fixed.update(own[0])
+        fixed.update(tried[0])
         fixed.update(options or {})
-        return Variant(label, {**fixed, **self.options}, settings[: max(1, self.effort)])
+        left: list[Options] = []
+        for setting in settings:  # What is given for all runs is not tried.
+            own = {key: value for key, value in setting.items() if key not in self.options}
+            if own not in left:
+                left.append(own)
+        return Variant(label, {**fixed, **self.options}, left[: max(1, self.effort)])

@@ -19,6 +19,7 @@ from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
 from motor_geo.data import InteractionSVD, ItemKNN, OPQTokenizer, RecommendationDataset
+from motor_geo.data.transforms.opq_tokenizer import OTHERS
 from motor_geo.nn.models import FittedRecommender, Recommender
 from motor_geo.nn.objective import PublishedLoss
 from motor_geo.nn.unseen import UnseenItems
@@ -252,8 +253,19 @@ def build_tokenizer(config: RunConfig, data: HeteroData) -> OPQTokenizer | None:
     options = config.options('tokenizer')
     # Named here, a model can be built before the tokenizer is fitted.
     options['modalities'] = options['modalities'] or modalities(data)
+    store = data[ITEM]
+    widths = {m: store[f'x_{m}'].size(1) for m in options['modalities'] if f'x_{m}' in store}
     if config.behavior:
-        options['modalities'] = [*options['modalities'], build_behavior(config, data).modality]
+        behavior = build_behavior(config, data)
+        options['modalities'] = [*options['modalities'], behavior.modality]
+        widths[behavior.modality] = behavior.channels
+    usual = PRESETS['items'].get(config.items['name'], {}).get('tokenizer', {}).get('num_tokens')
+    complete = len(widths) == len(options['modalities'])
+    if usual is not None and options['num_tokens'] == usual and complete:
+        # Narrow features have fewer tokens.
+        options['num_tokens'] = {
+            m: min(usual.get(m, usual[OTHERS]), width) for m, width in widths.items()
+        }
     options['verbose'] = config.trainer['progress'] and sys.stderr.isatty()
     with named('tokenizer'):
         return OPQTokenizer(**options)

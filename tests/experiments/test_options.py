@@ -55,3 +55,13 @@ def test_baselines_are_no_backbones():
     assert options.baselines() == ['ItemKNN'] and options.choose((), 'shop') == ['BPR']
     assert options.settings('ItemKNN') == settings_of('ItemKNN')
     assert options.settings('BPR') == [{'model.reg_weight': 1}]
+
+
+def test_what_is_given_for_all_runs_is_not_tried():
+    data = {'data': {'shop': 'shop'}, 'modalities': {'shop': []}, 'effort': 9}
+    options = ExperimentOptions(**data, options={'model.reg_weight': 0.3})
+    variant = options.variant(('shop', 'LightGCN'), 'LightGCN', 'id')
+    assert variant.settings == [{}] and variant.options['model.reg_weight'] == 0.3
+    tried = [{'model.reg_weight': 1, 'trainer.lr': lr} for lr in (0.1, 0.2)]
+    variant = options.variant(('shop', 'LightGCN'), 'LightGCN', 'id', {}, tried)
+    assert variant.settings == [{'trainer.lr': 0.1}, {'trainer.lr': 0.2}]

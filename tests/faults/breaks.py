@@ -74,7 +74,10 @@ BREAKS = {
         OF_ASSEMBLE,
     ),
     'epochs in the hash': Break(
-        ASSEMBLE, "not in ('epochs', 'progress')", "not in ('progress',)", OF_ASSEMBLE
+        ASSEMBLE,
+        "free = ('trainer.epochs', 'trainer.progress')",
+        "free = ('trainer.progress',)",
+        OF_ASSEMBLE,
     ),
     'seed of the model': Break(
         ASSEMBLE,

@@ -24,7 +24,7 @@ def shop(tmp_path_factory):
 @pytest.fixture(scope='module')
 def loaded(shop, tmp_path_factory):
     out = str(tmp_path_factory.mktemp('runs') / 'a')
-    run({**SMALL, 'data': shop, 'out': out}, progress=False)
+    run({**SMALL, 'data': shop, 'items': 'specific', 'out': out}, progress=False)
     return load_run(out)
 
 

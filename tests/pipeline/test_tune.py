@@ -221,7 +221,7 @@ def test_folders_of_other_runs_are_refused(tmp_path):
     [
         (['--model', 'Popularity'], 'there are no settings to try for Popularity'),
         (
-            ['--model.reg_weight', '1'],
+            ['--items', 'specific', '--model.reg_weight', '1'],
             'nothing is left to try for LightGCN, since model.reg_weight',
         ),
         (['--seeds', '0'], 'expected --tune or --seeds, got both'),

@@ -76,7 +76,8 @@ def test_run_and_report(tmp_path, monkeypatch):
 
     inner = Even.fit
     monkeypatch.setattr(Even, 'fit', classmethod(fit))
-    assert start(tmp_path, '--epochs', '1', '--tokenizer.method', PATH) == 0
+    flags = ['--items', 'specific', '--epochs', '1', '--tokenizer.method', PATH]
+    assert start(tmp_path, *flags) == 0
     loaded = load_run(str(tmp_path))
     assert loaded.tokenizer.method == PATH
     report = loaded.tokenizer.report(loaded.dataset.data)

@@ -15,7 +15,7 @@ def test_tokens_of_each_quantizer_once(monkeypatch):
     variants = {}
     for form in ('specific', 'mean'):
         for name, options in (('pq', {}), ('even', {'tokenizer.balance': 0.01})):
-            own = {f'data.{key}': value for key, value in DATA.items()}
+            own = {'items': form, **{f'data.{key}': value for key, value in DATA.items()}}
             job = SimpleNamespace(options={**own, **SMALL, 'tokenizer.method': 'pq', **options})
             variants['shop', 'LightGCN', form, name] = SimpleNamespace(jobs=[job])
     variants['shop', 'LightGCN', 'mean', 'opq'] = SimpleNamespace(jobs=[])  # Not finished.
@@ -30,7 +30,7 @@ def test_tokens_of_each_quantizer_once(monkeypatch):
         *(('even', 'image'), ('even', 'text'), ('even', 'all')),
     ]
     options = {'num_tokens': 2, 'codebook_size': 8, 'cache': False, 'method': 'pq'}
-    report = measure(RunConfig.of({'data': DATA, 'tokenizer': options}))
+    report = measure(RunConfig.of({'data': DATA, 'items': 'specific', 'tokenizer': options}))
     text = report['modalities']['text']
     values = [cell.mean for cell in table.rows[1].cells]
     assert values[1] == pytest.approx(sum(text['perplexity']) / 2)
