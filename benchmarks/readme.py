@@ -1,6 +1,5 @@
-r"""Writes the table of the README from the reports:
-
-python -m benchmarks.readme
+r"""The table of the README, from the reports. :obj:`python -m benchmarks.results` writes it, with
+the pages of results and findings.
 """
 
 from __future__ import annotations
@@ -90,4 +89,6 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    from benchmarks import results  # What one report changes, they change together.
+
+    results.main()

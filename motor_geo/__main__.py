@@ -13,6 +13,12 @@ from motor_geo.utils.errors import suggest
 COMMANDS = {
     'run': ('motor_geo.run', 'train a recommender and evaluate it'),
     'recommend': ('motor_geo.recommend', 'write top-k lists from a finished run'),
+    'explain': ('motor_geo.pipeline.explain', 'say why a user gets an item'),
+    'export': ('motor_geo.pipeline.export', 'write an index or vectors of a finished run'),
+    'bundle': ('motor_geo.pipeline.bundle', 'copy a run with all that it needs to serve elsewhere'),
+    'update': ('motor_geo.pipeline.update', 'go on with a run on new interactions and items'),
+    'data': ('motor_geo.pipeline.zoo', 'say where public data sets come from'),
+    'features': ('motor_geo.pipeline.features', 'compute features of titles and pictures'),
     'sweep': ('motor_geo.sweep', 'search hyper-parameters on validation'),
     'reproduce': ('motor_geo.reproduce', 'run the experiments of the papers and report them'),
     'report': ('motor_geo.pipeline.page', 'write a finished run as a page for a browser'),

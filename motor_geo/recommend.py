@@ -33,17 +33,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         '--out',
         type=osp.expanduser,
-        help='.csv, .tsv or .parquet (default: RUN_DIR/recs.csv; of new items, recs-new.csv)',
+        help='.csv, .tsv or .parquet (default: RUN_DIR/recs.csv; of new items or users, '
+        'recs-new.csv)',
     )
     parser.add_argument(
         '--new-items', metavar='FOLDER', help='rank new items instead, from their features'
     )
     parser.add_argument(
+        '--mix', action='store_true', help='rank new items among all others, in one list'
+    )
+    parser.add_argument(
+        '--new-users',
+        metavar='FILE',
+        type=osp.expanduser,
+        help='lists for the users of this file, from the items that it says they used (columns '
+        'userID and itemID)',
+    )
+    parser.add_argument(
+        '--index',
+        metavar='FILE',
+        type=osp.expanduser,
+        help='look for items in an index of motor-geo export',
+    )
+    parser.add_argument(
+        '--why',
+        action='store_true',
+        help='a column with the items of the user that carry the score, and the tokens they share',
+    )
+    parser.add_argument(
         '--exclude',
-        choices=('train', 'all'),
-        default='train',
-        help='items of a user that are no recommendations: those of training, or of all splits '
-        '(default: train)',
+        choices=('all', 'train'),
+        default='all',
+        help='items of a user that are no recommendations: all that are known of her, or those of '
+        'training (default: all)',
     )
     parser.add_argument('--device', default='auto', help='auto, cpu or cuda (default: auto)')
     options = parser.parse_args(arguments)
@@ -61,24 +83,42 @@ def command(options: argparse.Namespace) -> int:
     import numpy as np
 
     from motor_geo.pipeline.folder import load_run
-    from motor_geo.pipeline.recommend import check_ending, recommend, write
+    from motor_geo.pipeline.index import read_index
+    from motor_geo.pipeline.recommend import prepare
+    from motor_geo.pipeline.write_lists import check_ending, write
     from motor_geo.utils.files import check_writable
 
-    name = 'recs.csv' if options.new_items is None else 'recs-new.csv'
+    if options.users is not None and options.new_users is not None:
+        raise ValueError('expected --users or --new-users, got both')
+    new = options.new_users is not None or (options.new_items is not None and not options.mix)
+    name = 'recs-new.csv' if new else 'recs.csv'
     out = options.out or osp.join(options.run, name)
     check_ending(out)
     check_writable(osp.dirname(osp.abspath(out)))
+    index = None if options.index is None else read_index(options.index)
     run = load_run(options.run, options.device, options.data)
     if users is not None:
         check_users(users, run.dataset, options.users)
     names = None if users is None else list(users)
-    result = recommend(run, names, options.k, options.new_items, options.exclude)
-    rows = write(result, out)
-    for user, items, scores in list(zip(result.user, result.item, result.score))[:3]:
-        found = [(item, score) for item, score in zip(items, scores) if np.isfinite(score)]
-        best = ', '.join(f'{item} ({score:.3f})' for item, score in found[:5])
-        print(f'user {user}: {best}')
-    print(f"{rows} rows for {len(result.user)} users written to '{out}'")
+    request = prepare(
+        run,
+        names,
+        options.k,
+        options.new_items,
+        options.exclude,
+        options.mix,
+        options.new_users,
+        index,
+        options.why,
+    )
+    rows = write(request, out)
+    for result in request.first(3).lists():
+        for user, items, scores in zip(result.user, result.item, result.score):
+            found = [(item, score) for item, score in zip(items, scores) if np.isfinite(score)]
+            best = ', '.join(f'{item} ({score:.3f})' for item, score in found[:5])
+            print(f'user {user}: {best}')
+    users_total = sum(len(group.ids) for group in request.groups)
+    print(f"{rows} rows for {users_total} users written to '{out}'")
     return 0
 
 

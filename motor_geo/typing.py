@@ -4,6 +4,7 @@ tuples that travel between packages.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -19,6 +20,8 @@ USER = 'user'
 ITEM = 'item'
 RATES: EdgeType = (USER, 'rates', ITEM)
 RATED_BY: EdgeType = (ITEM, 'rated_by', USER)
+#: What a tokenizer adds to items.
+TOKENS = ('token_id', 'token_near', 'token_distance')
 
 
 def similar(modality: str, node_type: str = ITEM) -> EdgeType:
@@ -82,6 +85,16 @@ def find_edges(data: HeteroData, edge_type: EdgeType) -> Tensor:
             f'interactions by edge_type.'
         )
     return data[edge_type].edge_index
+
+
+def with_edges(data: HeteroData, edge_index: Tensor, edge_type: EdgeType = RATES) -> HeteroData:
+    r"""A shallow copy of a graph with other interactions."""
+    out = copy.copy(data)
+    out[edge_type].edge_index = edge_index
+    back = edge_type[2], RATED_BY[1], edge_type[0]
+    if back in data.edge_types:
+        out[back].edge_index = edge_index.flip(0)
+    return out
 
 
 def listing(names: Sequence[Any]) -> str:
@@ -158,12 +171,15 @@ class Embeddings(NamedTuple):
 @dataclass(frozen=True)
 class Scores:
     r"""Scores of what has no vectors: a function from users **[B]** to their
-    scores of all items **[B, N]**, and the numbers of both.
+    scores of all items **[B, N]**, and the numbers of both. :obj:`history`,
+    if there is one, scores for people whom the graph does not know, by what
+    they used: a sparse matrix **[B, N]**.
     """
 
     function: Callable[[Tensor], Tensor]
     num_users: int
     num_items: int
+    history: Callable[[Any], Tensor] | None = None
 
     def __call__(self, user: Tensor) -> Tensor:
         return self.function(user)

@@ -29,8 +29,9 @@ NN = [
     {'item_encoder', 'loss'},
     {'objective'},
     {'token_cross', 'conv'},
-    {'token_interaction'},
+    {'token_interaction', 'soft_tokens', 'unseen'},
     {'models'},
+    {'fold_in'},
 ]
 FILES = sorted((ROOT / 'motor_geo').rglob('*.py'))
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 import motor_geo
-from motor_geo.nn.models import MODELS
+from motor_geo.nn.models import FITTED, MODELS
 
 ROOT = Path(__file__).parents[1]
 #: Names to import, where they differ from the names to install.
@@ -192,9 +192,10 @@ def test_every_import_is_a_requirement():
                     assert name in known, f'{path.name} imports {name}'
 
 
-def test_readme_lists_all_backbones():
-    rows = re.findall(r'^\| `(\w+)` \| \[', (ROOT / 'README.md').read_text(), re.M)
-    assert sorted(rows) == sorted(MODELS)
+def test_readme_counts_backbones():
+    text = (ROOT / 'README.md').read_text()
+    baselines = set(FITTED) - {'TokenALS'}
+    assert f'**{len(MODELS)} backbones and {len(baselines)} baselines**' in text
 
 
 def test_readme_links_exist():

@@ -15,6 +15,7 @@ from motor_geo.engine.trainer import Trainer
 
 NUM_ITEMS = 20
 SMALL = [
+    *('--items', 'specific'),
     *('--tokenizer.num_tokens', '2', '--tokenizer.codebook_size', '8', '--graph.k', '3'),
     *('--tokenizer.cache', 'false', '--graph.cache', 'false', '--trainer.progress', 'false'),
     *('--model.channels', '8', '--epochs', '2', '--threads', '1', '--device', 'cpu'),

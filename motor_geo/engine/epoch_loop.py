@@ -22,7 +22,6 @@ from tqdm import tqdm
 from motor_geo.engine.checkpoint import load_checkpoint, save_checkpoint
 from motor_geo.engine.evaluator import Evaluator
 from motor_geo.engine.loggers import Logger
-from motor_geo.engine.metrics import LIST_METRICS
 from motor_geo.typing import find_edges
 from motor_geo.utils.cache import fingerprint
 from motor_geo.utils.errors import one_line
@@ -42,8 +41,8 @@ class FitResult(NamedTuple):
 
 
 class EpochLoop:
-    r"""The base of :class:`Trainer` and :class:`Fitter`, which implement
-    :meth:`run_epoch`.
+    r"""The base of :class:`~motor_geo.engine.trainer.Trainer` and
+    :class:`~motor_geo.engine.fitter.Fitter`, which implement :obj:`run_epoch`.
     """
 
     #: What an epoch is called.
@@ -244,7 +243,7 @@ def _inputs(data: HeteroData) -> dict[str, str]:
 
 
 def _check_metric(metric: str, evaluator: Evaluator) -> None:
-    names = (*evaluator.metrics, *LIST_METRICS)
+    names = evaluator.mean_metrics
     if metric not in {f'{name}@{k}' for name in names for k in evaluator.ks}:
         raise ValueError(
             f"'metric' must be one of {', '.join(names)} at one of the cut-offs "

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from motor_geo.engine.metrics import (
+    GROUP_METRICS,
+    LIST_METRICS,
     METRICS,
     Metric,
     cutoffs,
@@ -27,6 +29,7 @@ __all__ = [
     'item_groups',
     'popularity_embeddings',
     'slice_metrics',
+    'warm_and_unseen',
 ]
 
 
@@ -105,6 +108,43 @@ def slice_metrics(
     return out
 
 
+def warm_and_unseen(
+    rank: Tensor, targets: EvalTargets, count: Tensor, ks: Sequence[int]
+) -> dict[str, Tensor]:
+    r"""What one list gives to items with training interactions and to those
+    without: the recall of either, over the users who have such an item, and
+    the harmonic mean
+
+    .. math::
+        \mathrm{harmonic}@K = \frac{2 \, \mathrm{warm} \cdot
+        \mathrm{unseen}}{\mathrm{warm} + \mathrm{unseen}} ,
+
+    which is high only where both are. Empty unless both are held out.
+
+    Args:
+        rank: Rank of each held-out item in its user's list, from 0, **[n]**.
+        targets: The held-out interactions, each pair once.
+        count: Number of training interactions of every item, **[N]**.
+        ks: The cut-offs.
+    """
+    user, item = targets.index
+    warm = count[item] > 0
+    if bool(warm.all()) or not bool(warm.any()):
+        return {}
+    out = {}
+    for name, mask in (('warm_recall', warm), ('unseen_recall', ~warm)):
+        held_out = user[mask].bincount(minlength=len(targets)).double()
+        for k in ks:
+            found = user[mask & (rank < k)].bincount(minlength=len(targets)).double()
+            some = held_out > 0
+            out[f'{name}@{k}'] = (found[some] / held_out[some]).mean()
+    for k in ks:
+        one, other = out[f'warm_recall@{k}'], out[f'unseen_recall@{k}']
+        total = one + other
+        out[f'harmonic@{k}'] = torch.where(total > 0, 2 * one * other / total, total)
+    return out
+
+
 @dataclass(frozen=True)
 class EvalResult:
     r"""Metrics of one evaluation.
@@ -149,6 +189,10 @@ class Evaluator:
     for every user, and the same one in every evaluation. A model with nothing
     but equal scores therefore has the metrics of chance, however the items
     are numbered.
+
+    Where items with and items without training interactions are held out,
+    :obj:`warm_recall`, :obj:`unseen_recall` and :obj:`harmonic` tell what the
+    same lists give to either, see :func:`warm_and_unseen`.
 
     Args:
         targets: The held-out interactions; a pair counts once, however often
@@ -231,6 +275,13 @@ class Evaluator:
         self._bound = self.targets.ptr[:: self._ranker.batch_size].tolist()
         self._bound = [*self._bound[: len(self._ranker)], self._item.numel()]
 
+    @property
+    def mean_metrics(self) -> tuple[str, ...]:
+        r"""Names of all metrics of which :meth:`evaluate` gives means."""
+        warm = self._count[self._item] > 0
+        both = bool(warm.any()) and not bool(warm.all())
+        return (*self.metrics, *LIST_METRICS, *(GROUP_METRICS if both else ()))
+
     @torch.no_grad()
     def evaluate(
         self, emb: Embeddings | Callable[[Tensor], Tensor], return_pred: bool = False
@@ -262,6 +313,7 @@ class Evaluator:
         per_user = ranking_metrics(hits, self.targets.count, self.ks, self._functions)
         means = {key: value.mean() for key, value in per_user.items()}
         means |= list_metrics(pred, self._count, self.ks, self._ranker.num_candidates)
+        means |= warm_and_unseen(rank, self.targets, self._count, self.ks)
         values = torch.stack(list(means.values())).tolist()
         return EvalResult(
             metrics=dict(zip(means, values)),

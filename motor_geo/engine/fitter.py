@@ -20,7 +20,7 @@ from motor_geo.typing import RATES
 
 class Fitter(EpochLoop):
     r"""Fits a model without gradient steps: iterate, validate, checkpoint,
-    stop, as :class:`~motor_geo.engine.Trainer` does with epochs.
+    stop, as :class:`~motor_geo.engine.trainer.Trainer` does with epochs.
 
     A model in closed form has one iteration. All others end when
     :obj:`metric`, rounded to four decimals, has not risen for more than

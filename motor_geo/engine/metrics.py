@@ -13,6 +13,8 @@ from motor_geo.utils.plugin import import_function
 
 METRICS = ('recall', 'ndcg', 'precision', 'map', 'mrr', 'hit')
 LIST_METRICS = ('coverage', 'popularity')
+#: What lists give to items with and without training interactions, where both are held out.
+GROUP_METRICS = ('warm_recall', 'unseen_recall', 'harmonic')
 #: A metric of one's own: from hits **[U, K]** (in double precision), the number of held-out
 #: items **[U]** and the cut-off K to a value for every user **[U]**.
 Metric = Callable[[Tensor, Tensor, int], Tensor]
@@ -138,7 +140,7 @@ def find_metrics(metrics: str | Metric | Sequence[str | Metric]) -> tuple[str | 
             except ValueError as error:
                 raise ValueError(f"The metric '{metric}' {error}") from error
         found.append(metric)
-    taken = [*METRICS, *LIST_METRICS]
+    taken = [*METRICS, *LIST_METRICS, *GROUP_METRICS]
     taken += [name_of(metric) for metric in found if not isinstance(metric, str)]
     for metric in found:
         if not isinstance(metric, str) and taken.count(name_of(metric)) > 1:

@@ -28,7 +28,7 @@ from motor_geo.engine.epoch_loop import EpochLoop
 from motor_geo.engine.evaluator import Evaluator
 from motor_geo.engine.loggers import Logger
 from motor_geo.nn.models import Recommender
-from motor_geo.typing import ITEM, RATES, find_edges, num_nodes
+from motor_geo.typing import ITEM, RATES, find_edges, num_nodes, with_edges
 
 
 def half_features(data: HeteroData, node_type: str = ITEM) -> HeteroData:
@@ -37,6 +37,23 @@ def half_features(data: HeteroData, node_type: str = ITEM) -> HeteroData:
     for key, value in data[node_type].items():
         if key.startswith('x_') and value.is_floating_point():
             out[node_type][key] = value.bfloat16()
+    return out
+
+
+def without_items(
+    data: HeteroData, share: float, generator: torch.Generator, edge_type: EdgeType = RATES
+) -> HeteroData:
+    r"""A shallow copy of a graph in which a share of the items, drawn at
+    random, has no interactions; all of them are in :obj:`full_edge_index`.
+    """
+    edge_index = find_edges(data, edge_type)
+    num_items = num_nodes(data, edge_type[2])
+    draw = torch.rand(num_items, generator=generator, device=edge_index.device)
+    keep = draw[edge_index[1]] >= share
+    if not bool(keep.any()):
+        return data
+    out = with_edges(data, edge_index[:, keep], edge_type)
+    out[edge_type].full_edge_index = edge_index
     return out
 
 
@@ -64,6 +81,9 @@ class Trainer(EpochLoop):
         patience: Epochs in a row without improvement before training ends with
             the next one.
         metric: The validation metric that decides.
+        drop_items: Share of the items, drawn for every epoch, whose edges are
+            left out of the graph but not of the loss, so that their content
+            has to carry them, in the manner of DropoutNet.
         bf16: If set to :obj:`True`, losses are computed under
             :class:`torch.autocast` in bfloat16: products of matrices take and
             give half precision, while weights, token networks, sums over
@@ -100,6 +120,7 @@ class Trainer(EpochLoop):
         epochs: int = 1000,
         patience: int = 20,
         metric: str = 'recall@20',
+        drop_items: float = 0.0,
         bf16: bool = False,
         seed: int = 0,
         out: str | None = None,
@@ -112,6 +133,9 @@ class Trainer(EpochLoop):
         loop = seed, out, fingerprint, progress, callbacks, edge_type
         super().__init__(model, data, evaluator, epochs, patience, metric, *loop)
         check_methods(model)
+        if not 0 <= drop_items < 1:
+            raise ValueError(f"'drop_items' must be at least 0 and below 1 (got {drop_items})")
+        self.drop_items = drop_items
         self.model = model
         self.lr = model.lr if lr is None else lr
         self.lr_decay = model.lr_decay if lr_decay else (1.0, 1.0)
@@ -149,6 +173,8 @@ class Trainer(EpochLoop):
             group['lr'] = self.lr * factor
 
         self.model.train()
+        if self.drop_items > 0:
+            data = without_items(data, self.drop_items, generator, self.edge_type)
         self.model.begin_epoch(data, epoch, generator)
         sums: dict[str, torch.Tensor] = {}
         bar = tqdm(

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from motor_geo.engine.metrics import LIST_METRICS
+from motor_geo.engine.metrics import GROUP_METRICS, LIST_METRICS
 from motor_geo.experiments.options import Options, short
 from motor_geo.experiments.search import override
 from motor_geo.pipeline.config import resolve
@@ -47,7 +47,7 @@ def read_metrics(options: Options) -> Metrics:
     main, evaluator = config['trainer']['metric'], config['evaluator']
     names = [short(name) for name in evaluator['metrics']]
     ks = list(evaluator['ks'])
-    known = [f'{name}@{k}' for name in (*names, *LIST_METRICS) for k in ks]
+    known = [f'{name}@{k}' for name in (*names, *LIST_METRICS, *GROUP_METRICS) for k in ks]
     if main not in known:
         raise ConfigError(f"trainer.metric: expected one of {', '.join(known)}, got '{main}'")
 

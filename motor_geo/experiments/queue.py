@@ -109,7 +109,7 @@ class RunQueue:
 
         Args:
             config: Its configuration, with the folder.
-            execute: What to do in place of a run of :mod:`motor_geo.run`.
+            execute: What to do in place of a run of :obj:`motor_geo.run`.
 
         Returns:
             The result, or why the run has failed.

@@ -102,7 +102,7 @@ class Results:
         self.metrics = read_metrics(options.options)
         self.variants = {entry.variant.label: entry for entry in results}
         self._datasets: dict[str, RecommendationDataset] = {}
-        #: What is tested, by label: means over seeds of the metrics of users.
+        #: What is tested by label, the means over seeds of the metrics of users.
         self.user_values: dict[Label, dict[str, np.ndarray]] = {}
         if experiment.reference is not None:
             tested = self.metrics.tested

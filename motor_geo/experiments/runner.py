@@ -2,7 +2,7 @@ r"""Runs an experiment and reports it.
 
 An experiment is a list of variants. The settings of each are trained with the
 first seed, and the one that is best on validation with all seeds; each of these
-is a run as :mod:`motor_geo.run` makes it, in :obj:`OUT/runs`. Any number of
+is a run as :obj:`motor_geo.run` makes it, in :obj:`OUT/runs`. Any number of
 processes can work on them, see :mod:`motor_geo.experiments.queue`, and the same
 command goes on with what is there.
 """
@@ -31,7 +31,7 @@ from motor_geo.experiments.results import Results, VariantResults, rows
 from motor_geo.experiments.search import override
 from motor_geo.experiments.user_values import save_user_values
 from motor_geo.pipeline.assemble import build_dataset, build_device, run_fingerprint
-from motor_geo.pipeline.config import MODE_OF, Config, resolve
+from motor_geo.pipeline.config import Config, reads_tokens, resolve
 from motor_geo.pipeline.train import versions
 from motor_geo.report.document import Report, RunInfo
 from motor_geo.report.write import save, write
@@ -85,7 +85,7 @@ class Reproduction:
     def job(self, variant: Variant, setting: Options, seed: int) -> Job:
         r"""The run of a setting."""
         options = {**variant.options, **setting, 'seed': seed}
-        if options['items'] in MODE_OF:
+        if reads_tokens(options['items']):
             options['tokenizer.seed'] = seed
         if options['model'] in FITTED:
             options = applicable(options)

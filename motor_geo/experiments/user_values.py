@@ -63,7 +63,7 @@ def compare(
 
     Args:
         values: By label, what :meth:`user_means` returns.
-        reference: See :meth:`reference_of`.
+        reference: See :obj:`reference_of`.
     """
     pairs: dict[tuple[Label, str], tuple[np.ndarray, np.ndarray]] = {}
     for label, own in values.items():

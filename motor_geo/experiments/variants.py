@@ -27,6 +27,30 @@ EPOCHS = 60
 EQUAL: Options = {'tokenizer.num_tokens': 5}
 #: Without the high-order part.
 TWO_ORDERS: Options = {'items.num_layers': 0}
+#: Tokenizers, all with the same number of tokens.
+QUANTIZERS: dict[str, Options] = {
+    'opq': {'tokenizer.method': 'opq'},
+    'pq': {'tokenizer.method': 'pq'},
+    'rq': {'tokenizer.method': 'rq'},
+    'balanced opq': {'tokenizer.method': 'opq', 'tokenizer.balance': 0.01},
+    'balanced rq': {'tokenizer.method': 'rq', 'tokenizer.balance': 0.01},
+    'rqvae': {'tokenizer.method': 'rqvae'},
+    'letter': {'tokenizer.method': 'letter'},
+}
+SOFT = 'motor_geo.nn.SoftTokenEncoder'
+INTERACTION = 'motor_geo.nn.TokenInteractionEncoder'
+#: Networks over tokens: what is read, and options with which a pair of modalities has as many
+#: parameters as the network of the paper, up to a tenth.
+INTERACTIONS: dict[str, tuple[str, Options]] = {
+    'specific': ('specific', {}),
+    'mean': ('mean', EQUAL),
+    'two orders': ('specific', {**EQUAL, **TWO_ORDERS}),
+    'cross': (INTERACTION, {**EQUAL, 'items.mode': 'cross'}),
+    'low rank': (INTERACTION, {'items.mode': 'low_rank', 'items.num_layers': 1, 'items.rank': 8}),
+    'attention': (INTERACTION, {**EQUAL, 'items.mode': 'attention'}),
+    'self-attention': (INTERACTION, {**EQUAL, 'items.mode': 'self_attention'}),
+    'product': (INTERACTION, {**EQUAL, 'items.mode': 'product'}),
+}
 #: As in configs/items/two-orders.yaml, which reports call recommended.
 RECOMMENDED: Options = {'behavior': True, **TWO_ORDERS, 'items.weight_init': 1.0}
 #: What the paper leaves open of the token network, tried on validation.
@@ -164,14 +188,28 @@ def layers(on: ExperimentOptions) -> list[Variant]:
 
 
 def quantizers(on: ExperimentOptions) -> list[Variant]:
+    r"""Tokenizers with as many tokens of as many codes each."""
     out = []
     for data in on.content:
         for model in on.choose(('LightGCN',), data):
             for form in ('specific', 'mean'):
-                for method in ('opq', 'pq', 'rq'):
-                    options = {'tokenizer.method': method}
-                    label = (data, model, form, method)
+                for name, options in QUANTIZERS.items():
+                    label = (data, model, form, name)
                     out.append(on.variant(label, model, form, options))
+                options = {'tokenizer.num_near': 4, 'items.mode': form}
+                label = (data, model, form, 'soft opq')
+                out.append(on.variant(label, model, SOFT, options))
+    return out
+
+
+def interactions(on: ExperimentOptions) -> list[Variant]:
+    r"""Networks over tokens, with about as many item parameters each."""
+    out = []
+    for data in on.content:
+        for model in on.choose(('LightGCN',), data):
+            out.append(on.variant((data, model, 'id'), model, 'id'))
+            for name, (items, options) in INTERACTIONS.items():
+                out.append(on.variant((data, model, name), model, items, options))
     return out
 
 
@@ -292,14 +330,12 @@ def recipe(on: ExperimentOptions) -> list[Variant]:
 
     out = []
     for data in on.data:
-        forms: list[tuple[str, str, Options]] = [
-            ('id', 'id', {}),
-            ('recommended', 'recommended', {}),
-        ]
         settings = on.settings('TokenALS')
         solved = on.models is None or 'TokenALS' in on.models
-        for name, items, options in forms if solved else ():
-            out.append(on.variant((data, name), 'TokenALS', items, options, settings))
+        for name in ('id', 'recommended') if solved else ():
+            out.append(on.variant((data, name), 'TokenALS', name, {}, settings))
+            usual = [{'model.unobserved': 3.0, 'model.reg_weight': None}]
+            out.append(on.variant((data, f'{name}, untuned'), 'TokenALS', name, {}, usual))
         for name in on.baselines(BASELINES):
             out.append(on.variant((data, name), name, NO_ITEMS, {}, on.settings(name)))
         if solved and on.modalities[data]:

@@ -224,7 +224,7 @@ class PrunedGraph:
               :math:`(2, |\mathcal{E}|)`
 
         Raises:
-            ValueError: If edges were made under :func:`torch.inference_mode`,
+            ValueError: If edges were made under :obj:`torch.inference_mode`,
                 where a change of them would go unnoticed.
         """
         if edge_index.is_inference():

@@ -18,7 +18,7 @@ from motor_geo.typing import feature_key, num_rows
 class ItemEncoder(nn.Module):
     r"""Turns what the graph knows of its items into item vectors.
 
-    A subclass implements :meth:`forward` on tensors and :meth:`encode` on the
+    A subclass implements :obj:`forward` on tensors and :meth:`encode` on the
     item store of a graph.
     """
 
@@ -86,6 +86,7 @@ class IDEmbedding(ItemEncoder):
         xavier_(self.weight, self.xavier)
 
     def forward(self, index: Tensor | None = None) -> Tensor:
+        r"""Rows of the table: all, or those of :obj:`index`."""
         if index is None:
             return self.weight
         # Its backward pass is two to three times as fast as that of an embedding.
@@ -147,6 +148,7 @@ class FeatureProjection(ItemEncoder):
         nn.init.zeros_(self.bias)
 
     def forward(self, x: Mapping[str, Tensor]) -> Tensor:
+        r"""Item vectors from a feature matrix per modality."""
         out = self.bias
         for modality, lin in self.lin.items():
             value = x[modality].to(self.bias.dtype)

@@ -26,7 +26,7 @@ class Memo:
 
     Tensors are compared by identity and version and are not kept alive: with
     one of them, the value goes. It is computed without gradient and outside of
-    :func:`torch.inference_mode`, so that training can use what a server left
+    :obj:`torch.inference_mode`, so that training can use what a server left
     behind. A tensor that was made under inference mode has no version: what
     depends on one is computed anew in every call. Changes by way of
     :obj:`tensor.data`, or of a NumPy array that shares its memory, are not

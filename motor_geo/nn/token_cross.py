@@ -32,7 +32,7 @@ UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 
 
 class Tokenizer(Protocol):
-    r"""What :meth:`TokenCrossEncoder.from_tokenizer` reads."""
+    r"""What :meth:`~motor_geo.nn.TokenCrossEncoder.from_tokenizer` reads."""
 
     codebook_size: int
 
@@ -210,6 +210,7 @@ class TokenCrossEncoder(ItemEncoder):
 
     @full_precision
     def forward(self, token_id: Tensor) -> Tensor:
+        r"""Item vectors **[*, d]** from token ids **[*, T]**."""
         if token_id.size(-1) != self.total_tokens:
             raise ValueError(
                 f"'token_id' must have {self.total_tokens} columns, {self.num_tokens} (got "
@@ -250,7 +251,15 @@ class TokenCrossEncoder(ItemEncoder):
         return token_id.dim() == 2 and token_id.size(0) >= self.codebook_size
 
     def _forward_gather(self, token_id: Tensor) -> Tensor:
-        x = F.embedding(token_id.long() + self.offset, self.table)  # [*, T, d]
+        return self.combine(F.embedding(token_id.long() + self.offset, self.table))
+
+    def combine(self, x: Tensor) -> Tensor:
+        r"""Item vectors of the embeddings of their tokens.
+
+        Shapes:
+            - **input:** token embeddings :math:`(*, T, d)`
+            - **output:** item vectors :math:`(*, d)`
+        """
         if self.mode == 'mean':
             return x.mean(dim=-2)
         if self.mode == 'linear':

@@ -14,7 +14,7 @@ INTERACTIONS = ('cross', 'low_rank', 'attention', 'self_attention', 'product')
 
 
 class TokenInteractionEncoder(TokenCrossEncoder):
-    r"""Other networks than that of :class:`TokenCrossEncoder` over the token
+    r"""Other networks than that of :class:`~motor_geo.nn.TokenCrossEncoder` over the token
     embeddings :math:`\mathbf{e}_1, \ldots, \mathbf{e}_T` of an item, with
     :math:`\mathbf{r}_1 = \sum_x w_x \mathbf{e}_x`:
 
@@ -63,7 +63,7 @@ class TokenInteractionEncoder(TokenCrossEncoder):
         rank: Rank of their weights (:obj:`"low_rank"`).
         heads: Number of heads (:obj:`"self_attention"`).
         init: Initialization of the token tables, as in
-            :class:`TokenCrossEncoder`.
+            :class:`~motor_geo.nn.TokenCrossEncoder`.
         gain: Gain of the Xavier initialization of all maps: small values start
             near :math:`\mathbf{r}_1` with :math:`w_x = 1 / T`.
 
@@ -148,13 +148,9 @@ class TokenInteractionEncoder(TokenCrossEncoder):
             assert self.weight is not None
             weight = self.weight.repeat_interleave(self.codebook_size).view(-1, 1)
             return self._cross(token_sum(self.table * weight, graph.all))
-        return self._interact(F.embedding(row, self.table))
+        return self.combine(F.embedding(row, self.table))
 
-    def _forward_gather(self, token_id: Tensor) -> Tensor:
-        return self._interact(F.embedding(token_id.long() + self.offset, self.table))
-
-    def _interact(self, x: Tensor) -> Tensor:
-        r"""Item vectors of token embeddings **[*, T, d]**."""
+    def combine(self, x: Tensor) -> Tensor:
         assert self.maps is not None
         if self.mode == 'attention':
             return (self._score(x).softmax(dim=-2) * x).sum(dim=-2)

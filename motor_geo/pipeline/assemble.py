@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from torch_geometric.transforms import BaseTransform
 from motor_geo.data import InteractionSVD, ItemKNN, OPQTokenizer, RecommendationDataset
 from motor_geo.nn.models import FittedRecommender, Recommender
 from motor_geo.nn.objective import PublishedLoss
+from motor_geo.nn.unseen import UnseenItems
 from motor_geo.pipeline.config import (
     MODE_OF,
     NO_ITEMS,
@@ -29,7 +31,7 @@ from motor_geo.pipeline.config import (
     takes_items,
 )
 from motor_geo.pipeline.flags import PRESETS, UNHASHED
-from motor_geo.typing import ITEM, RATES, find_edges, modalities
+from motor_geo.typing import ITEM, RATED_BY, RATES, TOKENS, USER, find_edges, modalities
 from motor_geo.utils.cache import fingerprint
 from motor_geo.utils.errors import ConfigError
 from motor_geo.utils.lazy import check_graph, declared_transforms
@@ -68,8 +70,13 @@ class Assembly:
         if self.tokenizer is None:
             return
         self.tokenizer = self.tokenizer if tokenizer is None else tokenizer
-        with named('tokenizer'):
-            self.data = add_tokens(self.config, self.data, self.tokenizer)
+        kept = getattr(self.dataset, 'token_id', None)
+        if kept is not None and tokenizer is not None:
+            self.data = copy.copy(self.data)
+            self.data[ITEM].token_id = kept.to(self.device)
+        else:
+            with named('tokenizer'):
+                self.data = add_tokens(self.config, self.data, self.tokenizer)
         self.hashes['tokens'] = fingerprint(self.data[ITEM].token_id)
         self.hashes['tokenizer'] = tokenizer_fingerprint(self.tokenizer)
 
@@ -125,9 +132,24 @@ def tokenizer_fingerprint(tokenizer: OPQTokenizer) -> str:
     return fingerprint({m: q.state_dict() for m, q in tokenizer.quantizers.items()})
 
 
-#: Arguments of backbones that came later, with the value that changes nothing: runs of before
+#: Options that came later, by dotted name, with the value that changes nothing: runs of before
 #: have them, too.
-LATER = (('similarity_weight', 0.0),)
+LATER: dict[str, Any] = {
+    'model.similarity_weight': 0.0,
+    'tokenizer.balance': None,
+    'tokenizer.num_near': 1,
+    'tokenizer.method_kwargs': None,
+    'data.cold_share': 0.0,
+    'cold_candidates': 'unseen',
+    'trainer.drop_items': 0.0,
+    'unseen.layers': False,
+    'unseen.length': False,
+    'unseen.neighbors': 0.0,
+    'unseen.virtual_edges': 0,
+    'unseen.factor': 1.0,
+    'unseen.cost': 0.02,
+    'unseen.k': 10,
+}
 
 
 def run_fingerprint(config: RunConfig | Config, data: str) -> str:
@@ -138,10 +160,22 @@ def run_fingerprint(config: RunConfig | Config, data: str) -> str:
         config = config.to_dict()
     if config['loss']['name'] == 'published':  # As before there was a choice.
         config = {key: value for key, value in config.items() if key != 'loss'}
-    trainer = {k: v for k, v in config['trainer'].items() if k not in ('epochs', 'progress')}
-    model = {k: v for k, v in config['model'].items() if (k, v) not in LATER}
-    parts = {k: v for k, v in config.items() if k not in ('data', *UNHASHED)}
-    return fingerprint(data, {**parts, 'model': model, 'trainer': trainer})
+    free = ('trainer.epochs', 'trainer.progress')
+    parts: Config = {}
+    for key, value in config.items():
+        if key in ('data', *UNHASHED) or LATER.get(key, object()) == value:
+            continue
+        if isinstance(value, dict):
+            names = {name: f'{key}.{name}' for name in value}
+            value = {
+                name: option
+                for name, option in value.items()
+                if names[name] not in free and LATER.get(names[name], object()) != option
+            }
+            if not value and key == 'unseen':
+                continue
+        parts[key] = value
+    return fingerprint(data, parts)
 
 
 def build_device(name: str) -> torch.device:
@@ -232,7 +266,7 @@ def build_behavior(config: RunConfig, data: HeteroData) -> InteractionSVD:
         ConfigError: If the data have a modality of its name.
     """
     options = config.options('svd')
-    if config.items['name'] in PRESETS:  # Small data have fewer vectors than the preset asks for.
+    if config.items['name'] in PRESETS['items']:  # Small data have fewer vectors than is usual.
         limit = min(find_edges(data, RATES)[side].unique().numel() for side in (0, 1)) - 1
         options['channels'] = max(1, min(options['channels'], limit))
     with named('svd'):
@@ -250,7 +284,27 @@ def add_tokens(config: RunConfig, data: HeteroData, tokenizer: OPQTokenizer) -> 
     if config.behavior:
         with named('svd'):
             data = build_behavior(config, data)(data)
-    out[ITEM].token_id = tokenizer(data)[ITEM].token_id
+    store = tokenizer(data)[ITEM]
+    for name in TOKENS:
+        if name in store:
+            out[ITEM][name] = store[name]
+    return out
+
+
+def fitted_graph(dataset: RecommendationDataset, data: HeteroData) -> HeteroData:
+    r"""The part of a graph that vectors of behavior come from: what was there
+    when tokens were fitted.
+    """
+    fitted = getattr(dataset, 'fitted', None)
+    if fitted is None:
+        return data
+    num_users, num_items, edge_index = fitted
+    out = HeteroData()
+    out[USER].num_nodes, out[ITEM].num_nodes = num_users, num_items
+    for name in modalities(data):
+        out[ITEM][f'x_{name}'] = data[ITEM][f'x_{name}'][:num_items]
+    out[RATES].edge_index = edge_index.to(data[RATES].edge_index.device)
+    out[RATED_BY].edge_index = out[RATES].edge_index.flip(0)
     return out
 
 
@@ -262,11 +316,24 @@ def encode_items(
     masks: Mapping[str, Tensor],
 ) -> Tensor:
     r"""Tokens of items that are not in the graph, from their features."""
+    return encode_tokens(config, data, tokenizer, features, masks)['token_id']
+
+
+def encode_tokens(
+    config: RunConfig,
+    data: HeteroData,
+    tokenizer: OPQTokenizer,
+    features: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor],
+) -> dict[str, Tensor]:
+    r"""Everything that the tokenizer adds to a graph, for items that are not
+    in it, from their features.
+    """
     features = dict(features)
     if config.behavior:
         transform = build_behavior(config, data)
         features[transform.modality] = transform.encode(transform(data), features, masks)
-    return tokenizer.encode({m: features[m] for m in tokenizer.num_tokens_dict})
+    return tokenizer.encode_tokens({m: features[m] for m in tokenizer.num_tokens_dict})
 
 
 def build_item_encoder(
@@ -275,7 +342,7 @@ def build_item_encoder(
     r"""The item encoder; :obj:`None` leaves the backbone its own embedding.
 
     The constructor gets what it asks for by name: :obj:`num_tokens` and
-    :obj:`codebook_size` of the tokenizer, :obj:`in_channels` (the width of
+    :obj:`codebook_size` (and :obj:`num_near`) of the tokenizer, :obj:`in_channels` (the width of
     every modality), :obj:`num_items`, and :obj:`out_channels`.
     """
     name, target = config.items['name'], config.target('items')
@@ -289,6 +356,7 @@ def build_item_encoder(
     if tokenizer is not None:
         given['num_tokens'] = tokenizer.num_tokens_dict
         given['codebook_size'] = tokenizer.codebook_size
+        given['num_near'] = tokenizer.num_near
     if name in MODE_OF:
         given['mode'] = MODE_OF[name]
     arguments = arguments_of(target)
@@ -315,6 +383,10 @@ def build_model(
         if isinstance(model, FittedRecommender):
             raise ConfigError(f'--loss: {config.model["name"]} is fitted without a loss')
         model.set_objective(objective)
+    with named('unseen'):
+        unseen = UnseenItems(**config.options('unseen'))
+    if unseen.changes:
+        unseen.attach(model)
     if encoder is not None and not any(module is encoder for module in model.modules()):
         raise ConfigError(
             f"model: '{config.model['name']}' does not use the item encoder of --items "

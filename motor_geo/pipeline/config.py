@@ -28,6 +28,7 @@ from motor_geo.nn import FeatureProjection, IDEmbedding, TokenCrossEncoder
 from motor_geo.nn.models import FITTED, MODELS, FittedRecommender, Recommender
 from motor_geo.nn.objective import LOSSES, RankingLoss
 from motor_geo.nn.token_cross import MODES
+from motor_geo.nn.unseen import UnseenItems
 from motor_geo.pipeline.flags import (
     CHOICES,
     GENERAL,
@@ -82,6 +83,7 @@ FIXED: dict[str, type] = {
     'tokenizer': OPQTokenizer,
     'svd': InteractionSVD,
     'graph': ItemKNN,
+    'unseen': UnseenItems,
     'trainer': Trainer,
     'evaluator': Evaluator,
 }
@@ -101,7 +103,10 @@ KINDS: dict[str, tuple[Mapping[str, type], tuple[type, ...], str, str]] = {
 #: Arguments that are no options, since the assembly fills them in.
 DERIVED = {
     'model': {'data', 'item_encoder', 'edge_type'},
-    'items': {'num_tokens', 'codebook_size', 'out_channels', 'num_items', 'in_channels'},
+    'items': {
+        *('num_tokens', 'codebook_size', 'num_near'),
+        *('out_channels', 'num_items', 'in_channels'),
+    },
     'data': {'transform', 'pre_transform'},
     'tokenizer': {'verbose', 'node_type', 'edge_type'},
     'svd': {'modality', 'modalities', 'cache', 'edge_type'},
@@ -138,8 +143,9 @@ class RunConfig(General):
         tokenizer: Options of :class:`~motor_geo.data.OPQTokenizer`.
         svd: Options of :class:`~motor_geo.data.InteractionSVD`.
         graph: Options of :class:`~motor_geo.data.ItemKNN`.
-        trainer: Options of :class:`~motor_geo.engine.Trainer`.
-        evaluator: Options of :class:`~motor_geo.engine.Evaluator`.
+        unseen: Options of :class:`~motor_geo.nn.UnseenItems`.
+        trainer: Options of :class:`~motor_geo.engine.trainer.Trainer`.
+        evaluator: Options of :class:`~motor_geo.engine.evaluator.Evaluator`.
         **options: The options that belong to no section.
     """
 
@@ -150,6 +156,7 @@ class RunConfig(General):
     tokenizer: Section
     svd: Section
     graph: Section
+    unseen: Section
     trainer: Section
     evaluator: Section
 
@@ -218,7 +225,7 @@ class RunConfig(General):
     @property
     def reads_tokens(self) -> bool:
         r"""Whether tokens are fitted, which the item encoder takes."""
-        return self.reads('num_tokens', 'codebook_size')
+        return reads_tokens(self.items['name'])
 
     def __reduce__(self) -> tuple[Any, ...]:
         return RunConfig._load, (self.to_dict(),)
@@ -229,12 +236,27 @@ class RunConfig(General):
 
 
 def with_preset(config: Config) -> Config:
-    r"""The options that go with an item encoder, below those that are given."""
-    model = config.get('model', {}).get('name', CHOICES['model'])
-    if not takes_items(find_class('model', str(model))):
+    r"""The options that go with the items and with the loss, below those that
+    are given. Where tokens are recommended and no loss is named, it is the one
+    that the backbone has been found to be best with.
+    """
+
+    def name(section: str) -> str:
+        return str(config.get(section, {}).get('name', CHOICES[section]))
+
+    model = find_class('model', name('model'))
+    if not takes_items(model):
         return config
-    name = config.get('items', {}).get('name', CHOICES['items'])
-    return merge(PRESETS.get(str(name), {}), config)
+    if name('items') == 'recommended' and 'name' not in config.get('loss', {}):
+        loss = getattr(model, 'recommended_loss', CHOICES['loss'])
+        config = merge({'loss': {'name': loss}}, config)
+    for section in PRESETS:
+        preset = PRESETS[section].get(name(section), {})
+        if 'behavior' in preset and not _convert('behavior', bool, config.get('behavior', True)):
+            tokens = preset['tokenizer']['num_tokens']['*']  # Nobody is there to have others.
+            preset = merge(preset, {'tokenizer': {'num_tokens': tokens}})
+        config = merge(preset, config)
+    return config
 
 
 def is_folder(section: str, name: str) -> bool:
@@ -308,6 +330,15 @@ def find_class(section: str, name: str) -> type:
         own = f'an import path such as my_package.{name}'
         hint += f' Or give {own}' if hint.endswith('?') else f', or {own}'
     raise ConfigError(f"--{section}: unknown {word} '{name}'{hint}")
+
+
+def reads_tokens(items: str) -> bool:
+    r"""Whether an item encoder takes tokens."""
+    return (
+        not arguments_of(find_class('items', items))
+        .keys()
+        .isdisjoint(('num_tokens', 'codebook_size'))
+    )
 
 
 def arguments_of(target: type) -> dict[str, inspect.Parameter]:
@@ -390,6 +421,10 @@ def _check_general(options: Config) -> Config:
         out['out'] = osp.expanduser(out['out'])
     if not 0 <= out['seed'] < 2**63:
         raise ConfigError(f'seed: expected 0 or more, below 2^63, got {out["seed"]}')
+    if out['cold_candidates'] not in ('unseen', 'all'):
+        raise ConfigError(
+            f"cold_candidates: expected unseen or all, got '{out['cold_candidates']}'"
+        )
     if out['threads'] is not None and out['threads'] < 1:
         raise ConfigError(f'threads: expected at least 1, got {out["threads"]}')
     if out['threads'] is not None and out['threads'] > MOST_THREADS:

@@ -88,7 +88,8 @@ def control_configs(options: Config, names: Sequence[str]) -> list[RunConfig]:
     out = config.out or default_folder(config)
     configs = []
     for name in names:
-        given = {**options, 'items': {'name': name}, 'report': False}
+        shared = {section: dict(getattr(config, section)) for section in ('loss', 'trainer')}
+        given = {**options, **shared, 'items': {'name': name}, 'report': False}
         control = RunConfig.of(given)
         if not control.reads_tokens:
             control = RunConfig.of({**given, 'behavior': False})

@@ -28,6 +28,7 @@ REQUIRED = {
 OPTIONAL = {
     'torch-sparse': ('torch_sparse', 'layers that take a SparseTensor'),
     'pyarrow': ('pyarrow', 'tables in memory, and .parquet files'),
+    'safetensors': ('safetensors', 'export --item-vectors FILE.safetensors'),
     'matplotlib': ('matplotlib', 'figures of reproduce and compare'),
     'implicit': ('implicit', '--model IALS'),
     'optuna': ('optuna', 'sweeps over ranges'),

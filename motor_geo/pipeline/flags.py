@@ -17,9 +17,9 @@ from motor_geo.utils.errors import ConfigError, suggest
 from motor_geo.utils.safe_yaml import load_yaml
 
 #: Sections with a choice of classes, and what is chosen by default.
-CHOICES = {'data': 'synthetic', 'model': 'LightGCN', 'items': 'specific', 'loss': 'published'}
+CHOICES = {'data': 'synthetic', 'model': 'LightGCN', 'items': 'recommended', 'loss': 'published'}
 #: Sections with one class.
-SECTIONS = ('tokenizer', 'svd', 'graph', 'trainer', 'evaluator')
+SECTIONS = ('tokenizer', 'svd', 'graph', 'unseen', 'trainer', 'evaluator')
 #: Flags without a dot that stand for an option of a section.
 SHORT = {'epochs': 'trainer.epochs', 'batch_size': 'trainer.batch_size', 'lr': 'trainer.lr'}
 
@@ -38,6 +38,9 @@ class General:
         behavior: Tokens of who used an item in training, beside those of
             content.
         mask_validation: Keep validation items out of the test lists.
+        cold_candidates: Of a split that holds out items, which ones are ranked
+            for val and test: unseen (those held out) or all. Metrics of both
+            are in result.json.
         tensorboard: Short for --logger tensorboard.
         logger: Where every epoch is logged: tensorboard, wandb, mlflow, or
             the import path of a class; several are separated by spaces.
@@ -50,6 +53,7 @@ class General:
     threads: int | None = None
     behavior: bool = False
     mask_validation: bool = False
+    cold_candidates: str = 'unseen'
     tensorboard: bool = False
     logger: list[str] | None = None
     report: bool = True
@@ -60,12 +64,19 @@ GENERAL = {field.name: field.default for field in fields(General)}
 assert MISSING not in GENERAL.values()
 #: General options that change no result: they are in no hash.
 UNHASHED = ('out', 'device', 'threads', 'tensorboard', 'logger', 'report')
-#: Item encoders that stand for more than a class, and the options that go with them.
-PRESETS: dict[str, Config] = {
-    'recommended': {
-        'behavior': True,
-        'tokenizer': {'num_tokens': 8, 'center': True, 'normalize': True},
+#: Options that go with the items or the loss of a name, unless others are given.
+PRESETS: dict[str, dict[str, Config]] = {
+    'items': {
+        'recommended': {
+            'behavior': True,
+            'tokenizer': {
+                'num_tokens': {'*': 8, 'behavior': 16},
+                'center': True,
+                'normalize': True,
+            },
+        },
     },
+    'loss': {'whole': {'trainer': {'lr': 0.01, 'batch_size': 8192}}},
 }
 #: Flags that take several values.
 LISTS = ('logger', 'seeds', 'control')

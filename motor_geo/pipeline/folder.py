@@ -11,8 +11,10 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from motor_geo.data import OPQTokenizer, RecommendationDataset
+from motor_geo.data.datasets.bundle import BUNDLE, BundledDataset
 from motor_geo.engine.checkpoint import load_checkpoint
 from motor_geo.nn.models import FittedRecommender, Recommender
+from motor_geo.nn.unseen import readout_of
 from motor_geo.pipeline.assemble import (
     Assembly,
     assemble,
@@ -26,8 +28,12 @@ from motor_geo.utils.cache import fingerprint
 from motor_geo.utils.errors import ConfigError
 from motor_geo.utils.files import read_json
 
+#: Where a run carries its data with it.
+BUNDLED = f'{BundledDataset.__module__}.{BundledDataset.__name__}'
 #: What a run was trained on, in short.
 DATA = 'data.json'
+#: The factor of vectors of unseen items, where it was chosen on validation.
+FACTOR = 'unseen.json'
 #: Arguments of data sets that say where their files are.
 PLACES = ('path', 'root')
 
@@ -65,6 +71,7 @@ def load_run(folder: str, device: str = 'auto', data: str | None = None) -> Load
     if assembly.tokenizer is not None:
         assembly.add_tokens(load_tokenizer(folder, assembly.tokenizer))
     load_weights(assembly, folder)
+    load_factor(assembly, folder)
     return LoadedRun(
         assembly.config, assembly.dataset, assembly.data, assembly.tokenizer, assembly.model
     )
@@ -87,6 +94,9 @@ def read_config(folder: str, data: str | None = None) -> RunConfig:
     config = read_yaml(path)
     section = config.get('data', {})
     name = str(section.get('name', ''))
+    if data is None and osp.isfile(osp.join(folder, BUNDLE)):
+        section = config['data'] = {'name': BUNDLED, 'path': osp.abspath(folder)}
+        name = BUNDLED
     if data is not None:
         moved = osp.abspath(osp.expanduser(data))
         if not osp.exists(moved):
@@ -272,6 +282,23 @@ def load_weights(assembly: Assembly, folder: str, epoch: int | None = None) -> N
         )
     assembly.model.load_state_dict(weights)
     assembly.model.eval()
+
+
+def load_factor(assembly: Assembly, folder: str) -> None:
+    r"""Puts the factor that was chosen on validation into the readout of unseen
+    items.
+    """
+    readout = readout_of(assembly.model)
+    if readout is None or readout.chosen:
+        return
+    path = osp.join(folder, FACTOR)
+    value = (_read_json(path) or {}).get('factor')
+    if not isinstance(value, float) or value <= 0:
+        raise ValueError(
+            f"'{path}' is missing or damaged: expected the factor of unseen items that validation "
+            'chose; run the same command again'
+        )
+    readout.factor = value
 
 
 def begun_tokenizer(folder: str, expected: OPQTokenizer | None) -> OPQTokenizer | None:

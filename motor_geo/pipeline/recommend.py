@@ -2,33 +2,32 @@ r"""Top-k lists from a finished run: :obj:`python -m motor_geo.recommend RUN`.""
 
 from __future__ import annotations
 
-import csv
-import os.path as osp
 import warnings
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch_geometric.data import HeteroData
 
 from motor_geo.data import RecommendationDataset
-from motor_geo.data.datasets.features_folder import feature_files, load_features, load_mask
-from motor_geo.data.datasets.item_index import check_distinct, find_items
 from motor_geo.data.datasets.messages import clipped
-from motor_geo.data.datasets.names import find_columns
-from motor_geo.data.datasets.reader import read_header, read_table
-from motor_geo.data.transforms.add_items import add_items
-from motor_geo.pipeline.assemble import build_transforms, encode_items
-from motor_geo.pipeline.config import NO_ITEMS
+from motor_geo.pipeline.catalog import read_catalog
 from motor_geo.pipeline.folder import LoadedRun
-from motor_geo.typing import ITEM, RATES
-from motor_geo.utils.files import atomic_write, writing
-from motor_geo.utils.ranking import top_k
+from motor_geo.pipeline.index import ItemIndex
+from motor_geo.pipeline.new_items import with_new_items
+from motor_geo.pipeline.new_users import fold_in, known_pairs, popular, read_users, with_known
+from motor_geo.pipeline.reasons import Explainer
+from motor_geo.typing import RATES, Embeddings, Scores
+from motor_geo.utils.ranking import Ranker
 
 #: Which items of a user are no recommendations.
-EXCLUDE = ('train', 'all')
+EXCLUDE = ('all', 'train')
+#: Users whose lists are looked for in an index at once.
+BLOCK = 1024
+#: Where the list of a user comes from.
+TRAINED, FOLDED, POPULAR = 'training', 'fold-in', 'popularity'
 
 
 class Recommendations(NamedTuple):
@@ -39,6 +38,81 @@ class Recommendations(NamedTuple):
     user: np.ndarray  # [U]
     item: np.ndarray  # [U, k]
     score: np.ndarray  # [U, k]
+    source: np.ndarray | None = None  # Where each list comes from, [U]
+    why: np.ndarray | None = None  # Reasons in words, [U, k]
+
+
+class Group(NamedTuple):
+    r"""Users whose lists come from the same place."""
+
+    source: str
+    ids: np.ndarray  # Raw ids, [n]
+    place: Tensor  # Where they are in what was asked for, [n]
+    emb: Embeddings | Scores
+    rows: Tensor  # Their rows among the vectors, [n]
+    exclude: Tensor  # Rows and items that are no recommendations, [2, E]
+    history: Tensor  # Rows and items that their vectors come from, [2, E]
+
+
+@dataclass(frozen=True)
+class Request:
+    r"""What is ranked for whom."""
+
+    groups: list[Group]
+    item_ids: np.ndarray
+    candidates: Tensor | None
+    k: int
+    index: ItemIndex | None = None  # Where items are looked for, whose ids are those above.
+    explainer: Explainer | None = None  # Says why, if that is asked for.
+
+    def first(self, size: int) -> Request:
+        r"""The same for the first users."""
+        groups = []
+        for group in self.groups:
+            part = group._replace(
+                ids=group.ids[:size], place=group.place[:size], rows=group.rows[:size]
+            )
+            groups.append(part)
+            size -= len(part.ids)
+        return replace(self, groups=groups)
+
+    def blocks(self) -> Iterator[tuple[Group, slice, Tensor, Tensor]]:
+        r"""Yields a group, which of its users, and their items and scores
+        **[n, k]**, block by block.
+        """
+        for group in self.groups:
+            if self.index is not None:
+                yield from searched(self.index, group, self.k)
+                continue
+            device = group.rows.device
+            candidates = None if self.candidates is None else self.candidates.to(device)
+            size = len(self.item_ids)
+            ranker = Ranker(group.rows, size, self.k, group.exclude.to(device), candidates)
+            for start, score, item in ranker(group.emb):
+                yield group, slice(start, start + len(item)), item.cpu(), score.cpu()
+
+    def lists(self) -> Iterator[Recommendations]:
+        r"""Lists of raw ids, block by block."""
+        for group, rows, item, score in self.blocks():
+            source = np.full(len(item), group.source)
+            why = None if self.explainer is None else self.reasons(group, rows, item)
+            yield Recommendations(
+                group.ids[rows], self.item_ids[item.numpy()], score.numpy(), source, why
+            )
+
+    def reasons(self, group: Group, rows: slice, item: Tensor) -> np.ndarray:
+        r"""Reasons for the lists of some users in words, **[n, k]**."""
+        assert self.explainer is not None
+        user, known = group.history.cpu()
+        order = user.argsort(stable=True)
+        user, known = user[order].contiguous(), known[order]
+        wanted = group.rows[rows].cpu()
+        first, last = torch.searchsorted(user, wanted), torch.searchsorted(user, wanted, right=True)
+        words = [
+            self.explainer.why(known[a:b], row)
+            for a, b, row in zip(first.tolist(), last.tolist(), item)
+        ]
+        return np.array(words, dtype=object).reshape(item.shape)
 
 
 @torch.no_grad()
@@ -47,14 +121,19 @@ def recommend(
     users: Sequence[str | int] | str | int | None = None,
     k: int = 20,
     new_items: str | None = None,
-    exclude: str = 'train',
+    exclude: str = 'all',
+    mix: bool = False,
+    interactions: Any = None,
+    index: ItemIndex | None = None,
+    why: bool = False,
 ) -> Recommendations:
-    r"""The best items of users. Users without a training interaction are left
-    out, with a warning: nothing is known of them. So are users and items that
-    exist as numbers only, since the numbering of their file has gaps.
+    r"""The best items of users. Who has no training interaction gets a list by
+    what is held out of hers, or popular items where nothing is known, with a
+    warning. Users and items that exist as numbers only, since the numbering of
+    their file has gaps, are left out.
 
     Args:
-        run: The run, from :func:`load_run`.
+        run: The run, from :func:`~motor_geo.pipeline.folder.load_run`.
         users: Raw user ids, or a single one; all users if :obj:`None`.
         k: Length of the lists.
         new_items: A folder with :obj:`<modality>_feat.npy` files of items
@@ -62,25 +141,233 @@ def recommend(
             :obj:`items.tsv` with their ids in a column :obj:`itemID`. Only
             these items are ranked then. Items may lack modalities, of which
             :obj:`<modality>_mask.npy` tells.
-        exclude: Which items of a user are no recommendations:
-            :obj:`'train'`, or with :obj:`'all'` those of validation and
-            testing, too.
+        exclude: Which items of a user are no recommendations: :obj:`'all'`
+            that are known of her, or with :obj:`'train'` only those of
+            training.
+        mix: Rank new items among all others.
+        interactions: What users have used, who get a list without training: a
+            file with columns :obj:`userID` and :obj:`itemID`, a mapping from
+            users to items, pairs of both, or a frame. Users who were there in
+            training have what is known of them, too. Only these users get a
+            list.
+        index: Where the best items are looked for, in the place of comparing
+            all, see :func:`~motor_geo.pipeline.index.read_index`. Items that
+            were appended to it are recommended, too.
+        why: Say which items of the user carry the score, and which tokens
+            they share with the recommended one.
 
     Raises:
         ValueError: If a user is unknown, or new items cannot be scored.
     """
+    request = prepare(run, users, k, new_items, exclude, mix, interactions, index, why)
+    blocks = list(request.blocks())
+    num_users = sum(len(group.ids) for group in request.groups)
+    width = min([k, *(item.size(1) for _, _, item, _ in blocks)])
+    ids = np.concatenate([group.ids for group in request.groups])
+    item = np.zeros((num_users, width), np.int64)
+    score = np.zeros((num_users, width), np.float32)
+    out_ids, source = ids.copy(), np.empty(num_users, 'U10')
+    for group, rows, found, value in blocks:
+        place = group.place[rows].numpy()
+        out_ids[place], source[place] = group.ids[rows], group.source
+        item[place], score[place] = found.numpy(), value.numpy()
+    words = None
+    if why:
+        words = np.full(item.shape, '', dtype=object)
+        for group, rows, found, _ in blocks:
+            words[group.place[rows].numpy()] = request.reasons(group, rows, found)
+    return Recommendations(out_ids, request.item_ids[item], score, source, words)
+
+
+@torch.no_grad()
+def prepare(
+    run: LoadedRun,
+    users: Sequence[str | int] | str | int | None = None,
+    k: int = 20,
+    new_items: str | None = None,
+    exclude: str = 'all',
+    mix: bool = False,
+    interactions: Any = None,
+    index: ItemIndex | None = None,
+    why: bool = False,
+) -> Request:
+    r"""What :func:`recommend` ranks, before it does."""
+    if mix and new_items is None:
+        raise ValueError(
+            "'mix' ranks new items among all others: expected 'new_items' (--new-items)"
+        )
+    if interactions is not None and users is not None:
+        raise ValueError("expected 'users' or 'interactions', got both")
+    if index is not None and new_items is not None:
+        raise ValueError(
+            '--index: new items are appended to an index by motor-geo export RUN --index FILE '
+            '--append FOLDER; leave out --new-items'
+        )
+    if index is not None and why:
+        raise ValueError('--why: expected all items to be compared; leave out --index')
     dataset, data, item_ids = run.dataset, run.data, run.dataset.item_ids
     excluded = excluded_pairs(run, exclude)
-    index = trained_users(dataset, user_index(dataset, users))
-    known = dataset.known_items
-    candidates = None if bool(known.all()) else known.nonzero().view(-1)
+    candidates = served_items(run)
     if new_items is not None:
         data, new_ids = with_new_items(run, new_items)
-        candidates = torch.arange(len(item_ids), len(item_ids) + len(new_ids))
+        added = torch.arange(len(item_ids), len(item_ids) + len(new_ids))
+        candidates = torch.cat([candidates, added]) if mix else added
         item_ids = np.concatenate([item_ids.astype(str), new_ids])
-    score, item = top_k(run.model(data), index, k, exclude=excluded, candidates=candidates)
-    return Recommendations(
-        dataset.user_ids[index.numpy()], item_ids[item.cpu().numpy()], score.cpu().numpy()
+    emb = run.model(data)
+    if interactions is not None:
+        groups = folded_group(run, emb, interactions, item_ids)
+    else:
+        groups = known_groups(run, emb, user_index(dataset, users), excluded, exclude)
+    if index is not None:
+        return Request(in_index(groups, index, item_ids), index.ids, None, k, index)
+    explainer = None
+    if why:
+        titles = list(read_catalog(dataset, run.config.data.get('item')).titles)
+        titles += item_ids[len(titles) :].tolist()
+        explainer = Explainer(run, emb, data, titles, item_ids)
+    some = None if len(candidates) == len(item_ids) else candidates
+    return Request(groups, item_ids, some, k, explainer=explainer)
+
+
+def in_index(groups: list[Group], index: ItemIndex, item_ids: np.ndarray) -> list[Group]:
+    r"""Groups whose items are rows of an index."""
+    row = {raw: i for i, raw in enumerate(index.ids.tolist())}
+    place = torch.tensor([row.get(str(raw), -1) for raw in item_ids.tolist()])
+    out = []
+    for group in groups:
+        if not isinstance(group.emb, Embeddings) or group.emb.user.size(1) != index.index.d:
+            if group.source == POPULAR and isinstance(group.emb, Embeddings):
+                count = group.emb.item.new_full((len(index.ids), 1), 0.0)
+                count[place[place >= 0]] = group.emb.item[: len(place)][place >= 0].cpu()
+                group = group._replace(emb=Embeddings(group.emb.user, count))
+            else:
+                raise ValueError('--index: expected a model with vectors, of which it is an index')
+        user, item = group.exclude.cpu()
+        known = place[item] >= 0
+        exclude = torch.stack([user[known], place[item[known]]])
+        out.append(group._replace(exclude=exclude))
+    return out
+
+
+def searched(
+    index: ItemIndex, group: Group, k: int
+) -> Iterator[tuple[Group, slice, Tensor, Tensor]]:
+    r"""Yields lists of an index, block by block: so many more items are looked
+    for as a user of the block may have already.
+    """
+    assert isinstance(group.emb, Embeddings)
+    size, k = len(index.ids), min(k, len(index.ids))
+    if group.source == POPULAR:
+        for start, best, row in Ranker(group.rows, size, k, group.exclude)(group.emb):
+            yield group, slice(start, start + len(row)), row, best
+        return
+    user, item = group.exclude.numpy()
+    order = user.argsort(kind='stable')
+    user, item = user[order], item[order]
+    rows = group.rows.cpu().numpy()
+    for start in range(0, len(rows), BLOCK):
+        block = rows[start : start + BLOCK]
+        first, last = user.searchsorted(block), user.searchsorted(block, side='right')
+        more = int((last - first).max(initial=0))
+        score, found = index.search(group.emb.user[torch.from_numpy(block)], k + more)
+        bad = found < 0
+        for i, (a, b) in enumerate(zip(first, last)):
+            bad[i] |= np.isin(found[i], item[a:b])
+        keep = bad.argsort(axis=1, kind='stable')[:, :k]  # What is left moves to the front.
+        score = np.take_along_axis(np.where(bad, -np.inf, score), keep, 1)
+        found = np.where(np.isfinite(score), np.take_along_axis(found, keep, 1), -1)
+        yield (
+            group,
+            slice(start, start + len(block)),
+            torch.from_numpy(found),
+            torch.from_numpy(score.astype(np.float32)),
+        )
+
+
+def served_users(run: LoadedRun) -> Tensor:
+    r"""Users who have a vector of training."""
+    user = run.data[RATES].edge_index[0].cpu()
+    trained = user.bincount(minlength=run.dataset.num_users) > 0
+    return (run.dataset.known_users & trained).nonzero().view(-1)
+
+
+def served_items(run: LoadedRun) -> Tensor:
+    r"""Items that exist; of a model that knows items by their number, those
+    that it was trained on.
+    """
+    known = run.dataset.known_items
+    if run.config.reads('num_items') and run.config.target('model').min_modalities == 0:
+        item = run.data[RATES].edge_index[1].cpu()
+        known = known & (item.bincount(minlength=run.dataset.num_items) > 0)
+    return known.nonzero().view(-1)
+
+
+def folded_group(
+    run: LoadedRun, emb: Embeddings | Scores, interactions: Any, item_ids: np.ndarray
+) -> list[Group]:
+    r"""Users with interactions of their own."""
+    users = with_known(run, read_users(run, interactions, item_ids))
+    size = len(users.ids)
+    row = users.pairs[0].bincount(minlength=size) > 0
+    folded = fold_in(run, emb, users.pairs, size)
+    index = row.nonzero().view(-1)
+    device = run.data[RATES].edge_index.device
+    return [
+        Group(
+            FOLDED,
+            users.ids[index.numpy()],
+            index,
+            folded,
+            index.to(device),
+            users.pairs,
+            users.pairs,
+        )
+    ]
+
+
+def known_groups(
+    run: LoadedRun, emb: Embeddings | Scores, index: Tensor, excluded: Tensor, exclude: str
+) -> list[Group]:
+    r"""Users of the data, by what is known of them."""
+    dataset, edge_index = run.dataset, run.data[RATES].edge_index
+    device, size = edge_index.device, dataset.num_users
+    trained = (edge_index[0].cpu().bincount(minlength=size) > 0)[index]
+    rest = dataset.dropped if exclude == 'all' else dataset.dropped[:, :0]
+    some = (rest[0].bincount(minlength=size) > 0)[index]
+    groups = []
+    for source, mask in (
+        (TRAINED, trained),
+        (FOLDED, ~trained & some),
+        (POPULAR, ~trained & ~some),
+    ):
+        place = mask.nonzero().view(-1)
+        own = index[place]
+        if source != TRAINED and len(own) == 0:
+            continue
+        vectors = emb
+        if source == FOLDED:
+            announce(dataset, own, 'get lists by what is held out of theirs')
+            vectors = fold_in(run, emb, rest, size)
+        elif source == POPULAR:
+            announce(dataset, own, 'get popular items')
+            num_items = emb.item.size(0) if isinstance(emb, Embeddings) else emb.num_items
+            vectors = popular(run, num_items, size)
+        ids = dataset.user_ids[own.numpy()]
+        history = edge_index if source == TRAINED else rest
+        rows = own.to(device)
+        groups.append(Group(source, ids, place, vectors, rows, excluded, history))
+    return groups
+
+
+def announce(dataset: RecommendationDataset, index: Tensor, what: str) -> None:
+    r"""A warning that names users without a training interaction."""
+    missing = [str(dataset.user_ids[i]) for i in index.tolist()]
+    names = ', '.join(f"'{clipped(name)}'" for name in missing[:3])
+    what = what if len(missing) > 1 else what.replace('get ', 'gets ', 1).replace('theirs', 'hers')
+    warnings.warn(
+        f"'{dataset.name}': {len(missing)} user{'s' if len(missing) > 1 else ''} without training "
+        f'interactions ({names}{", ..." if len(missing) > 3 else ""}) {what}',
+        stacklevel=2,
     )
 
 
@@ -88,12 +375,7 @@ def excluded_pairs(run: LoadedRun, exclude: str) -> Tensor:
     r"""Users and their items that are no recommendations, **[2, E]**."""
     if exclude not in EXCLUDE:
         raise ValueError(f"'exclude' must be {' or '.join(map(repr, EXCLUDE))} (got {exclude!r})")
-    pairs = [run.data[RATES].edge_index]
-    for split in ('val', 'test') if exclude == 'all' else ():
-        targets = run.dataset.targets(split)
-        row, item = targets.index
-        pairs.append(torch.stack([targets.user[row], item]).to(pairs[0].device))
-    return torch.cat(pairs, dim=1)
+    return known_pairs(run, exclude)
 
 
 def user_index(
@@ -111,160 +393,6 @@ def user_index(
         if user not in known:
             raise ValueError(
                 f"The user '{user}' is not in '{dataset.name}'; expected one of its raw ids, such "
-                f"as '{next(iter(known))}'"
+                f"as '{next(iter(known))}', or --new-users with what a new one has used"
             )
     return torch.tensor([known[user] for user in names], dtype=torch.long)
-
-
-def trained_users(dataset: RecommendationDataset, index: Tensor) -> Tensor:
-    r"""The users who have a training interaction; a warning names others."""
-    user = dataset.data[RATES].edge_index[0]
-    trained = (user.bincount(minlength=dataset.num_users) > 0)[index]
-    missing = [str(dataset.user_ids[i]) for i in index[~trained].tolist()]
-    if missing:
-        names = ', '.join(f"'{clipped(name)}'" for name in missing[:3])
-        warnings.warn(
-            f"'{dataset.name}': {len(missing)} user{'s' if len(missing) > 1 else ''} without "
-            f'training interactions ({names}{", ..." if len(missing) > 3 else ""}) '
-            f'{"are" if len(missing) > 1 else "is"} left out',
-            stacklevel=2,
-        )
-    return index[trained]
-
-
-def with_new_items(run: LoadedRun, folder: str) -> tuple[HeteroData, np.ndarray]:
-    r"""The graph with new items appended, and their raw ids."""
-    if run.config.items['name'] == NO_ITEMS:
-        raise ValueError(
-            f'{run.config.model["name"]} has no vector for an item that was not there in training; '
-            'train a model with token-based items (--items recommended) or --items features'
-        )
-    if run.config.reads('num_items'):
-        raise ValueError(
-            'A model with ID embeddings has no vector for an item that was not there in training; '
-            'train with token-based items (--items recommended) or --items features'
-        )
-    folder = osp.expanduser(folder)
-    expected = run.dataset.modalities
-    if not osp.isdir(folder):
-        raise ValueError(
-            f"--new-items: the folder '{folder}' does not exist; expected one with features of "
-            f'{", ".join(expected)} (<modality>_feat.npy)'
-        )
-    features, masks = new_features(run, folder)
-    token_id = None
-    if run.tokenizer is not None:
-        token_id = encode_items(run.config, run.data, run.tokenizer, features, masks)
-    data = add_items(run.data, features, token_id, transforms=build_transforms(run.config))
-    return data, new_item_ids(run, folder, len(features[expected[0]]))
-
-
-def new_features(run: LoadedRun, folder: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    r"""Features of new items, and of some modalities which items have it. As
-    in training, items that lack a modality have its mean.
-    """
-    expected = run.dataset.modalities
-    given = [name for name in expected if name in feature_files(folder)]
-    arrays, found = load_features(folder, modalities=given)
-    masks = {name: torch.from_numpy(mask) for name, mask in found.items()}
-    features = {name: torch.from_numpy(x.astype(np.float32)) for name, x in arrays.items()}
-    sizes = {f'{name}_feat.npy': len(x) for name, x in features.items()}
-    for name in expected:
-        path = osp.join(folder, f'{name}_feat.npy')
-        old = run.data[ITEM][f'x_{name}']
-        if name not in features:
-            mask = load_mask(osp.join(folder, f'{name}_mask.npy'))
-            if mask is None or mask.any():
-                raise ValueError(
-                    f"'{path}' is missing; expected features of {', '.join(expected)}, or a file "
-                    f"'{name}_mask.npy' with False for every item that lacks them"
-                )
-            sizes[f'{name}_mask.npy'] = len(mask)
-            masks[name] = torch.from_numpy(mask)
-            features[name] = old.new_zeros(len(mask), old.size(1), device='cpu')
-        if features[name].size(1) != old.size(1) or len(features[name]) == 0:
-            raise ValueError(
-                f"'{path}': expected at least one row of {old.size(1)} columns as in training, got "
-                f'{list(features[name].shape)}'
-            )
-        if name in masks:
-            features[name][~masks[name]] = old.double().mean(0).float().cpu()
-    file, size = next(iter(sizes.items()))
-    for other, rows in sizes.items():
-        if rows != size:
-            raise ValueError(
-                f"'{osp.join(folder, other)}': expected {size} rows as in '{file}', got {rows}"
-            )
-    return features, masks
-
-
-def new_item_ids(run: LoadedRun, folder: str, num_items: int) -> np.ndarray:
-    r"""Raw ids of new items: distinct ones that were not there in training."""
-    dataset, path = run.dataset, find_items(folder)
-    old = dataset.item_ids[dataset.known_items.numpy()].astype(str)
-    if path is None:
-        out = np.array([f'new_{position}' for position in range(num_items)])
-        locate: Callable[[int], str] = f"'{folder}', row {{}}".format
-    else:
-        header, name = read_header(path), run.config.data.get('item')
-        given = {'item': name if name in header else None}
-        name = find_columns(path, header, given, ['item'])['item']
-        table = read_table(path, ids=(name,))
-        if len(table) != num_items:
-            raise ValueError(f"'{path}' has {len(table)} rows, the features have {num_items}")
-        check_distinct(table, name)
-        ids, locate = table.ids[name], table.locate
-        out = ids.values[ids.codes].astype(str)
-    again = np.isin(out, old)
-    if again.any():
-        row = int(again.argmax())
-        raise ValueError(
-            f"{locate(row)}: the item '{clipped(out[row])}' is in '{dataset.name}' already; "
-            f'expected ids of new items'
-        )
-    return out
-
-
-def write(recommendations: Recommendations, path: str) -> int:
-    r"""Writes one row per user and rank (userID, rank, itemID, score) as
-    :obj:`.csv`, :obj:`.tsv` or :obj:`.parquet`; returns the number of rows.
-
-    Raises:
-        ValueError: If the file has another ending.
-    """
-    valid = np.isfinite(recommendations.score)
-    row, rank = valid.nonzero()
-    user, item = recommendations.user[row], recommendations.item[valid]
-    columns = {
-        'userID': user,
-        'rank': rank + 1,
-        'itemID': item,
-        'score': recommendations.score[valid],
-    }
-    ending = check_ending(path)
-    with writing(path), atomic_write(path) as temporary:
-        if ending == '.parquet':
-            import pyarrow
-            import pyarrow.parquet
-
-            pyarrow.parquet.write_table(pyarrow.table(columns), temporary)
-        else:
-            with open(temporary, 'w', newline='', encoding='utf-8') as file:
-                delimiter = '\t' if ending == '.tsv' else ','
-                writer = csv.writer(file, delimiter=delimiter, lineterminator='\n')
-                writer.writerow(columns)
-                writer.writerows(zip(*(column.tolist() for column in columns.values())))
-    return len(row)
-
-
-def check_ending(path: str) -> str:
-    r"""The ending of an output file, if lists can be written to it."""
-    ending = osp.splitext(path)[1]
-    if ending not in ('.csv', '.tsv', '.parquet'):
-        raise ValueError(f"'{path}' must end in .csv, .tsv or .parquet")
-    if ending == '.parquet':
-        try:
-            import pyarrow  # noqa: F401
-        except ImportError as error:
-            raise ValueError("Writing .parquet needs 'pip install pyarrow'") from error
-    return ending

@@ -21,8 +21,10 @@ from motor_geo.engine.epoch_loop import FitResult
 from motor_geo.engine.evaluator import EvalResult, Evaluator, popularity_embeddings
 from motor_geo.engine.fitter import Fitter
 from motor_geo.engine.loggers import Logger
+from motor_geo.engine.metrics import GROUP_METRICS
 from motor_geo.engine.trainer import Trainer
 from motor_geo.nn.models import FittedRecommender
+from motor_geo.nn.unseen import readout_of
 from motor_geo.pipeline.assemble import (
     LATER,
     Assembly,
@@ -36,6 +38,7 @@ from motor_geo.pipeline.config import Config, RunConfig, arguments_of, dump, wri
 from motor_geo.pipeline.flags import UNHASHED, flatten, read_yaml
 from motor_geo.pipeline.folder import (
     DATA,
+    FACTOR,
     PLACES,
     begun_tokenizer,
     check_data,
@@ -59,6 +62,9 @@ from motor_geo.utils.files import (
 LOG = logging.getLogger(__name__)
 #: Test metrics of every user, and those of unseen items.
 PER_USER, UNSEEN = 'per_user.npz', 'unseen.npz'
+#: Factors of vectors of unseen items that are tried.
+NOTHING = 1e-6  # As good as none of them.
+FACTORS = (0.5, 0.7, 0.85, 1.0, 1.2, 1.4, 1.7, 2.0, 2.5, 3.0, 4.0, 6.0)
 #: What is called with the entry of every epoch.
 Callback = Logger | Callable[[dict[str, Any]], None]
 
@@ -140,9 +146,11 @@ def train(
     r"""Trains, evaluates the best weights, and writes the result with whatever
     :obj:`more` it is to have.
     """
+    factor_evaluator(assembly)
     claim_folder(assembly, out)
     fit = trainer.fit()
     load_weights(assembly, out, fit.best_epoch)
+    choose_factor(assembly, out)
     measured = popularity = None
     if test is not None:
         with torch.no_grad():
@@ -164,16 +172,23 @@ def write_json(content: dict[str, Any], path: str) -> None:
         json.dump(content, stream, indent=1)
 
 
-def build_evaluator(assembly: Assembly, split: str, unseen: bool = False) -> Evaluator | None:
+def build_evaluator(
+    assembly: Assembly, split: str, unseen: bool = False, candidates: str | None = None
+) -> Evaluator | None:
     r"""Ranks the held-out items of a split; :obj:`None` if there are none.
 
     Args:
         assembly: Data and options.
         split: The split.
-        unseen: Whether only items without a training interaction are ranked.
+        unseen: Whether only items without a training interaction count.
+        candidates: Which items are ranked where some are held out:
+            :obj:`'unseen'` or :obj:`'all'`. (default: as configured, and
+            :obj:`'unseen'` where only these count)
     """
     dataset, data, device = assembly.dataset, assembly.data, assembly.device
     targets = dataset.unseen_targets(split) if unseen else dataset.targets(split)
+    if (candidates or ('unseen' if unseen else assembly.config.cold_candidates)) == 'all':
+        targets = dataclasses.replace(targets, candidates=None)
     if len(targets) == 0:
         return None
     masked = split == 'test' and assembly.config.mask_validation
@@ -190,22 +205,69 @@ def build_evaluator(assembly: Assembly, split: str, unseen: bool = False) -> Eva
 @torch.no_grad()
 def unseen(assembly: Assembly, out: str) -> dict[str, Any]:
     r"""Test metrics of the items without a training interaction, ranked among
-    themselves, and those of popularity: an order at random. It is empty if
-    nothing of them is held out.
+    all items (:obj:`all`) and among themselves (:obj:`test`), and those of
+    popularity, which orders the latter at random. It is empty if nothing of
+    them is held out.
     """
     test = build_evaluator(assembly, 'test', unseen=True)
-    if test is None:
+    among = build_evaluator(assembly, 'test', unseen=True, candidates='all')
+    if test is None or among is None:
         return {}
-    measured = test.evaluate(assembly.model(assembly.data))
-    popularity = test.evaluate(popularity_of(assembly))
+    emb, popular = assembly.model(assembly.data), popularity_of(assembly)
+    measured = test.evaluate(emb)
     targets = assembly.dataset.unseen_targets('test')
     write_per_user(targets, measured, osp.join(out, UNSEEN))
     assert targets.candidates is not None
     return {
         'items': targets.candidates.numel(),
+        'all': among.evaluate(emb).metrics,
         'test': measured.metrics,
-        'popularity': popularity.metrics,
+        'popularity': test.evaluate(popular).metrics,
     }
+
+
+def factor_evaluator(assembly: Assembly) -> Evaluator | None:
+    r"""What the factor of vectors of unseen items is chosen on; :obj:`None` if
+    there is nothing to choose.
+
+    Raises:
+        ConfigError: If validation lacks items with or without interactions.
+    """
+    readout = readout_of(assembly.model)
+    if readout is None or readout.chosen:
+        return None
+    validation = build_evaluator(assembly, 'val', candidates='all')
+    if validation is None or 'harmonic' not in validation.mean_metrics:
+        raise ConfigError(
+            'unseen.factor: expected a number, since validation does not hold out both items with '
+            'and items without training interactions to choose it on (--data.cold_share does)'
+        )
+    return validation
+
+
+@torch.no_grad()
+def choose_factor(assembly: Assembly, out: str) -> None:
+    r"""Chooses the factor of vectors of unseen items on validation, if it is to
+    be chosen, and keeps it in :obj:`unseen.json`, see
+    :class:`~motor_geo.nn.UnseenItems`.
+    """
+    validation, readout = factor_evaluator(assembly), readout_of(assembly.model)
+    if validation is None or readout is None:
+        return
+    k = assembly.config.trainer['metric'].partition('@')[2]
+    tried = {}
+    for factor in (NOTHING, *FACTORS):
+        readout.factor = factor
+        metrics = validation.evaluate(assembly.model(assembly.data)).metrics
+        tried[factor] = {f'{name}@{k}': metrics[f'{name}@{k}'] for name in GROUP_METRICS}
+    least = tried.pop(NOTHING)[f'warm_recall@{k}'] * (1 - (readout.cost or 0))
+    within = [x for x in FACTORS if tried[x][f'warm_recall@{k}'] >= least] or [FACTORS[0]]
+    if readout.cost is None:
+        best = max(FACTORS, key=lambda x: tried[x][f'harmonic@{k}'])
+    else:
+        best = max(within, key=lambda x: tried[x][f'unseen_recall@{k}'])
+    readout.factor = best
+    write_json({'factor': best, 'tried': tried}, osp.join(out, FACTOR))
 
 
 def build_trainer(
@@ -342,9 +404,9 @@ def check_folder(config: RunConfig, out: str) -> None:
     if osp.exists(path):
         old, new = flatten(read_yaml(path)), flatten(yaml.safe_load(dump(config)))
         old.setdefault('loss.name', 'published')  # As before there was a choice.
-        for argument, value in LATER:
-            old.setdefault(f'model.{argument}', value)
-            new.setdefault(f'model.{argument}', value)
+        for key, value in LATER.items():
+            old.setdefault(key, value)
+            new.setdefault(key, value)
         free = {*UNHASHED, 'trainer.epochs', 'trainer.progress'}
         free |= {f'data.{key}' for key in PLACES}  # `check_data` compares what is in there.
         if osp.isabs(str(old.get('data.name'))) and osp.isabs(new['data.name']):

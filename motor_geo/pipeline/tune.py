@@ -80,7 +80,7 @@ def tune(options: Config, progress: bool = True) -> dict[str, Any]:
     r"""Chooses among a handful of settings on validation, by successive
     halving, and evaluates the best one on test.
 
-    The settings are those of :func:`~motor_geo.pipeline.settings.settings_of`,
+    The settings are those of :func:`~motor_geo.pipeline.settings.settings_of_loss`,
     or of the loss where that has any. All are trained for five epochs, the
     better third of them for fifteen, and the better third of those to the end.
     Up to three settings are compared once, after fifteen epochs. Trials are in

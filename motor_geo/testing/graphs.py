@@ -9,7 +9,7 @@ import functools
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch_geometric.data import HeteroData
 from torch_geometric.typing import EdgeType
 
@@ -17,7 +17,8 @@ from motor_geo.data import OPQTokenizer, SyntheticClusters
 from motor_geo.data.transforms.add_items import add_items
 from motor_geo.nn import FeatureProjection, TokenCrossEncoder
 from motor_geo.nn.models import Recommender
-from motor_geo.typing import ITEM, RATED_BY, RATES, USER, Batch, modalities
+from motor_geo.typing import ITEM, RATES, USER, Batch, modalities
+from motor_geo.typing import with_edges as with_edges
 from motor_geo.utils.lazy import check_graph, declared_transforms
 
 NUM_USERS, NUM_ITEMS = 211, 173  # Primes that no other size equals.
@@ -37,18 +38,6 @@ def small_graph(seed: int = 0) -> HeteroData:
     :obj:`x_text` and two tokens of 16 values for each.
     """
     return copy.copy(_small_graph(seed))
-
-
-def with_edges(data: HeteroData, edge_index: Tensor) -> HeteroData:
-    r"""A copy of a graph with other training edges.
-
-    Shapes:
-        - **input:** user-item edges :math:`(2, |\mathcal{E}|)`
-    """
-    data = copy.copy(data)
-    data[RATES].edge_index = edge_index
-    data[RATED_BY].edge_index = edge_index.flip(0)
-    return data
 
 
 def with_names(data: HeteroData, names: Mapping[str, str]) -> HeteroData:

@@ -101,7 +101,7 @@ def run_command(command: Callable[[], int], interrupted: str = 'interrupted') ->
         interrupted: What is said after Ctrl-C.
 
     Returns:
-        The exit status: 2 after an error, 130 after Ctrl-C, 141 after a
+        The exit status, 2 after an error, 130 after Ctrl-C, 141 after a
         broken pipe (:obj:`... | head`).
     """
     with any_output():

@@ -35,7 +35,7 @@ def _processes() -> str:
 TEMPORARY = '.tmp-'
 #: What systems without locks say, such as some network file systems.
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
-#: Tells where the number of a process means that process: this machine, or this container.
+#: Tells where the number of a process means that process (this machine, or this container).
 HOST = f'{zlib.crc32((platform.node() + _processes()).encode()):08x}'
 DAY = 86_400
 _OWN: set[str] = set()  # Temporary files that this process is writing.

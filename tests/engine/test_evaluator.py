@@ -13,6 +13,7 @@ from motor_geo.engine.evaluator import (
     item_groups,
     popularity_embeddings,
     slice_metrics,
+    warm_and_unseen,
 )
 from motor_geo.typing import Embeddings, EvalTargets
 
@@ -386,3 +387,23 @@ def test_inference_mode():
         emb = from_scores(scores.clone())
         assert inside.evaluate(emb).metrics == expected
     assert inside.evaluate(emb).metrics == expected
+
+
+def test_warm_and_unseen_items_in_the_same_lists():
+    r"""Items 0 and 1 are known, 2 and 3 are not."""
+    train = edges((0, 0), (1, 0), (1, 1))
+    targets = make_targets([0, 0, 0, 1, 2], [1, 2, 3, 2, 0])
+    scores = [[9.0, 3.0, 1.0, 2.0], [9.0, 8.0, 1.0, 2.0], [1.0, 4.0, 3.0, 2.0]]
+    evaluator = Evaluator(targets, train, 4, ks=(1, 2), metrics=('recall',))
+    found = evaluator.evaluate(from_scores(scores)).metrics
+    # User 0 gets 1, 3, 2; user 1 gets 3, 2; user 2 gets 1, 2, 3, 0.
+    assert found['warm_recall@1'] == found['warm_recall@2'] == 1 / 2
+    assert found['unseen_recall@1'] == 0 and found['harmonic@1'] == 0
+    assert found['unseen_recall@2'] == (1 / 2 + 1) / 2
+    assert found['harmonic@2'] == pytest.approx(2 * 0.5 * 0.75 / 1.25)
+    assert {'warm_recall', 'unseen_recall', 'harmonic'} <= set(evaluator.mean_metrics)
+
+    rest = Evaluator(make_targets([0, 2], [1, 0]), train, 4, ks=1, metrics=('recall',))
+    assert rest.mean_metrics == ('recall', 'coverage', 'popularity')
+    result = rest.evaluate(from_scores(scores))
+    assert not warm_and_unseen(result.rank, result.targets, result.count, (1,))

@@ -11,10 +11,10 @@ from torch_geometric.data import HeteroData
 
 from motor_geo.data import ItemKNN, OPQTokenizer, SyntheticClusters
 from motor_geo.engine.evaluator import Evaluator
-from motor_geo.engine.trainer import Trainer
+from motor_geo.engine.trainer import Trainer, without_items
 from motor_geo.nn import TokenCrossEncoder
 from motor_geo.nn.models import BM3, BPR, FREEDOM, LATTICE, LayerGCN, LightGCN, LIRDRec, SLMRec
-from motor_geo.typing import RATES
+from motor_geo.typing import RATED_BY, RATES
 
 
 @pytest.fixture(scope='module')
@@ -334,3 +334,27 @@ def test_gradients_that_are_not_finite_end_the_epoch(dataset, tmp_path):
     with pytest.raises(FloatingPointError, match=r"weights '.*' are not finite after epoch 1"):
         trainer.fit()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_dropped_items_lose_all_of_their_edges(dataset):
+    edge_index = dataset.data[RATES].edge_index
+    data = without_items(dataset.data, 0.3, torch.Generator().manual_seed(1))
+    left = data[RATES].edge_index
+    assert torch.equal(data[RATED_BY].edge_index, left.flip(0))
+    assert torch.equal(data[RATES].full_edge_index, edge_index)
+    gone = torch.tensor([item for item in range(90) if item not in set(left[1].tolist())])
+    assert torch.equal(left, edge_index[:, ~torch.isin(edge_index[1], gone)])
+    assert 15 < len(gone) < 40 and 'full_edge_index' not in dataset.data[RATES]
+
+
+@pytest.mark.parametrize('cls', [LightGCN, FREEDOM])
+def test_training_without_the_edges_of_some_items(dataset, cls, tmp_path):
+    whole = make(dataset, cls, out=tmp_path / 'a', drop_items=0.5).fit()
+    make(dataset, cls, out=tmp_path / 'b', drop_items=0.5, epochs=2).fit()
+    resumed = make(dataset, cls, out=tmp_path / 'b', drop_items=0.5).fit()
+    losses = [[entry['loss'] for entry in result.history] for result in (whole, resumed)]
+    assert losses[0] == losses[1]
+    other = make(dataset, cls).fit()
+    assert losses[0] != [entry['loss'] for entry in other.history]
+    with pytest.raises(ValueError, match="'drop_items' must be at least 0 and below 1"):
+        make(dataset, cls, drop_items=1.0)

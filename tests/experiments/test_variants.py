@@ -5,7 +5,9 @@ from motor_geo.experiments.options import ExperimentOptions, settings_of
 from motor_geo.experiments.registry import EXPERIMENTS
 from motor_geo.experiments.search import override
 from motor_geo.nn import TokenCrossEncoder
-from motor_geo.pipeline.config import resolve
+from motor_geo.pipeline.assemble import build_item_encoder
+from motor_geo.pipeline.config import RunConfig, resolve
+from motor_geo.testing.graphs import small_graph
 
 NAMES = {'shop': ['image', 'text'], 'bare': []}
 
@@ -24,7 +26,11 @@ def options(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'name', ['table2', 'table4', 'figure4', 'controls', 'quantizers', 'sparsity', 'recommended']
+    'name',
+    [
+        *('table2', 'table4', 'figure4', 'controls', 'quantizers', 'interactions', 'sparsity'),
+        'recommended',
+    ],
 )
 def test_the_same_is_tried_for_everyone(options, name):
     for models in (None, ('BPR',)):
@@ -68,6 +74,35 @@ def test_averages_have_the_parameters_of_a_full_network(options):
         encoder = TokenCrossEncoder({'image': count, 'text': count}, 256, 64, mode=mode)
         size.append(sum(parameter.numel() for parameter in encoder.parameters()))
     assert size[0] == pytest.approx(size[1], rel=2e-3)
+
+
+def test_networks_have_about_the_same_parameters(options):
+    sizes, data = {}, small_graph()
+    for variant in EXPERIMENTS['interactions'].variants(options):
+        config = RunConfig.of(override({}, variant.options))
+        if variant.label[2] != 'id':
+            count = config.tokenizer['num_tokens']
+            tokenizer = OPQTokenizer({'image': count, 'text': count})
+            encoder = build_item_encoder(config, data, tokenizer)
+            sizes[variant.label[2]] = sum(p.numel() for p in encoder.parameters())
+    assert len(sizes) == 8
+    for name, size in sizes.items():
+        assert size == pytest.approx(sizes['specific'], rel=0.1), name
+
+
+def test_quantizers_have_the_same_tokens(options):
+    found = {}
+    for variant in EXPERIMENTS['quantizers'].variants(options):
+        config = RunConfig.of(override({}, variant.options))
+        assert config.reads_tokens and config.items.get('mode', variant.label[2]) in (
+            'specific',
+            'mean',
+        )
+        keys = ('num_tokens', 'codebook_size', 'center', 'normalize', 'seed')
+        same = {key: config.tokenizer[key] for key in keys}
+        own = {key: config.tokenizer[key] for key in ('method', 'balance', 'num_near')}
+        found.setdefault(str(same), set()).add(str(own))
+    assert len(found) == 1 and len(*found.values()) == 8
 
 
 def test_backbones_without_features_are_left_out(options):

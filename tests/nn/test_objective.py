@@ -14,6 +14,7 @@ from motor_geo.nn.objective import (
     SoftmaxLoss,
     WholeDataLoss,
     uniformity,
+    usual_weight,
 )
 from motor_geo.testing.graphs import small_graph
 from motor_geo.typing import Batch, Embeddings, Rows
@@ -189,6 +190,16 @@ def backbones():
 def make(name, data):
     torch.manual_seed(0)
     return MODELS[name](data, channels=16).double()
+
+
+def test_the_usual_weight_follows_from_interactions_per_user(case):
+    emb, batch, edge_index, rows = case
+    assert usual_weight(torch.tensor([[0, 0, 5, 5], [0, 1, 2, 3]])) == pytest.approx(0.3 / 2**0.75)
+    assert usual_weight(torch.tensor([range(16), range(16)])) == 0.3
+    weight = 0.3 * (edge_index.size(1) / M) ** -0.75
+    out = WholeDataLoss()(rows, batch, edge_index, emb)
+    same = WholeDataLoss(3.0, weight)(rows, batch, edge_index, emb)
+    assert float(out['norms']) == pytest.approx(float(same['norms'])) and float(out['norms']) > 0
 
 
 @pytest.mark.parametrize('name', backbones())

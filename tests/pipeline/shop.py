@@ -5,6 +5,7 @@ import numpy as np
 NUM_USERS, NUM_ITEMS = 12, 20
 SMALL = {
     'model': {'name': 'LightGCN', 'channels': 8},
+    'items': 'specific',
     'tokenizer': {'num_tokens': 2, 'codebook_size': 4, 'cache': False},
     'graph': {'k': 3, 'cache': False},
     'trainer': {'epochs': 2, 'batch_size': 32, 'progress': False},

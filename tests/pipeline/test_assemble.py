@@ -6,6 +6,7 @@ from torch_geometric.transforms import BaseTransform
 
 from motor_geo import reproduce, sweep
 from motor_geo.data import InteractionSVD, ItemKNN, OPQTokenizer, SyntheticClusters
+from motor_geo.data.transforms.add_items import add_items
 from motor_geo.nn import TokenCrossEncoder
 from motor_geo.nn.models import FREEDOM, MODELS, LightGCN
 from motor_geo.nn.objective import LOSSES
@@ -22,6 +23,7 @@ from motor_geo.pipeline.assemble import (
     check_features,
     check_splits,
     encode_items,
+    encode_tokens,
     run_fingerprint,
 )
 from motor_geo.pipeline.config import RunConfig
@@ -37,8 +39,8 @@ SMALL = {'num_tokens': 2, 'codebook_size': 8, 'cache': False}
 
 
 def configure(**more):
-    config = {'data': DATA, 'tokenizer': SMALL, 'svd': {'channels': 6}, 'behavior': True}
-    return RunConfig.of({**config, **more})
+    config = {'data': DATA, 'items': 'specific', 'tokenizer': SMALL, 'svd': {'channels': 6}}
+    return RunConfig.of({**config, 'behavior': True, **more})
 
 
 def test_tokens_of_behavior():
@@ -55,6 +57,37 @@ def test_tokens_of_behavior():
     content = OPQTokenizer(**SMALL)(data)
     assert torch.equal(out[ITEM].token_id[:, 2:], content[ITEM].token_id)
     assert build_model(config, out, tokenizer)(out).item.shape == (40, 64)
+
+
+def test_nearest_codes_reach_the_encoder_and_new_items():
+    items = {'name': 'motor_geo.nn.SoftTokenEncoder', 'mode': 'mean'}
+    config = configure(tokenizer={**SMALL, 'num_near': 3}, items=items, behavior=False)
+    out = assemble(config)
+    assert out.model.item_encoder.num_near == 3
+    out.add_tokens()
+    store = out.data[ITEM]
+    assert store.token_near.shape == store.token_distance.shape == (40, 4, 3)
+    features = {m: store[f'x_{m}'][:5] for m in ('image', 'text')}
+    tokens = encode_tokens(config, out.data, out.tokenizer, features, {})
+    assert torch.equal(tokens['token_near'], store.token_near[:5])
+    more = add_items(out.data, features, tokens, transforms=build_transforms(config))
+    with torch.no_grad():
+        vectors = out.model.encode_items(more)
+    torch.testing.assert_close(vectors[40:], vectors[:5])
+    with pytest.raises(ValueError, match="expected 'token_near' of the new items"):
+        add_items(out.data, features, tokens['token_id'], transforms=build_transforms(config))
+    with pytest.raises(ConfigError, match="items: 'num_near' must be at least 2, .*num_near 4"):
+        assemble(configure(items=items))
+
+
+def test_later_options_of_the_tokenizer_change_no_hash():
+    config = configure().to_dict()
+    expected = run_fingerprint(config, 'data')
+    for key, value in (('balance', 0.01), ('num_near', 4), ('method_kwargs', {'lr': 0.1})):
+        other = {**config, 'tokenizer': {**config['tokenizer'], key: value}}
+        assert run_fingerprint(other, 'data') != expected
+        config['tokenizer'].pop(key)
+    assert run_fingerprint(config, 'data') == expected
 
 
 def test_tokens_of_behavior_come_from_training_alone():
@@ -136,7 +169,8 @@ def build(dataset, *flags):
 def test_assembly(dataset):
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    out = build(dataset, '--model', 'FREEDOM', '--seed', '3')
+    flags = ['--model', 'FREEDOM', '--items', 'specific', '--seed']
+    out = build(dataset, *flags, '3')
     assert torch.equal(torch.get_rng_state(), before)
     assert type(out.model) is FREEDOM and out.dataset is dataset and out.config.seed == 3
     assert not out.tokenizer.is_fitted and 'token_id' not in out.data[ITEM]
@@ -148,12 +182,12 @@ def test_assembly(dataset):
     assert out.tokenizer.is_fitted and out.data[ITEM].token_id.shape == (24, 4)
     assert 'token_id' not in dataset.data[ITEM]
     assert set(out.hashes) == {'data', 'run', 'graphs', 'tokens', 'tokenizer'}
-    again = build(dataset, '--model', 'FREEDOM', '--seed', '3')
+    again = build(dataset, *flags, '3')
     again.add_tokens(out.tokenizer)
     assert again.hashes == out.hashes and again.tokenizer is out.tokenizer
     other = again.model.state_dict()
     assert all(torch.equal(value, other[key]) for key, value in out.model.state_dict().items())
-    seeded = build(dataset, '--model', 'FREEDOM', '--seed', '4').model
+    seeded = build(dataset, *flags, '4').model
     assert not torch.equal(seeded.user_embedding, out.model.user_embedding)
 
 
@@ -316,7 +350,7 @@ def test_the_item_encoder_is_part_of_the_model(dataset):
         r'hand item_encoder to super\(\).__init__$'
     )
     with pytest.raises(ConfigError, match=message):
-        build(dataset, '--model', f'{__name__}.Forgets')
+        build(dataset, '--model', f'{__name__}.Forgets', '--items', 'specific')
     assert build(dataset, '--model', f'{__name__}.Forgets', '--items', 'id')
 
 
@@ -398,8 +432,13 @@ def test_hashes_of_runs_are_those_from_before_there_was_a_loss():
     before['trainer'] = {
         k: v for k, v in config['trainer'].items() if k not in ('epochs', 'progress')
     }
-    del before['model']['similarity_weight']
+    del before['model']['similarity_weight'], before['trainer']['drop_items']
+    del before['unseen'], before['cold_candidates']
+    for key in ('balance', 'num_near', 'method_kwargs'):
+        del before['tokenizer'][key]
     assert of() == of(loss='published') == fingerprint('data', before)
+    for option in ({'unseen': {'layers': True}}, {'cold_candidates': 'all'}, {'unseen': {'k': 3}}):
+        assert of(**option) != of()
     hashes = [of(), *(of(loss={'name': 'bpr', 'reg_weight': w}) for w in (0.0, 0.1))]
     assert (
         len({*hashes, of(loss='softmax'), of(model={'name': 'FREEDOM', 'similarity_weight': 0.1})})
@@ -409,9 +448,8 @@ def test_hashes_of_runs_are_those_from_before_there_was_a_loss():
 
 @pytest.mark.parametrize('model', ['TokenALS', 'EASE'])
 def test_models_without_a_loss_take_none(model):
-    config = configure(model=model, loss='softmax', behavior=False)
-    if model == 'TokenALS':
-        config = configure(model=model, loss='softmax', items='recommended')
+    items = 'recommended' if model == 'TokenALS' else 'none'
+    config = configure(model=model, loss='softmax', items=items, behavior=False)
     with pytest.raises(ConfigError, match=f'^--loss: {model} is fitted without a loss$'):
         assemble(config)
 

@@ -71,9 +71,9 @@ def test_another_class_drops_the_options_of_the_first(tmp_path):
 
 def test_resolve_fills_in_every_default():
     config = resolve({})
-    assert {key: config[key]['name'] for key in CHOICES} == CHOICES
+    assert {key: config[key]['name'] for key in CHOICES} == {**CHOICES, 'loss': 'whole'}
     assert set(config) >= {*CHOICES, *FIXED, 'seed', 'out', 'device'}
-    assert config['trainer']['metric'] == 'recall@20' and config['trainer']['lr'] is None
+    assert config['trainer']['metric'] == 'recall@20' and config['trainer']['lr'] == 0.01
     assert config['tokenizer']['codebook_size'] == 256 and config['seed'] == 0
     for name in MODELS:
         assert resolve({'model': {'name': name}})['model']['channels'] == 64
@@ -179,7 +179,7 @@ def test_the_dictionary_of_a_configuration():
 
 def test_the_fingerprint_does_not_change():
     r"""Runs of older versions can be continued."""
-    config = RunConfig.of({'model': {'name': 'FREEDOM'}})
+    config = RunConfig.of({'model': {'name': 'FREEDOM'}, 'items': 'specific'})
     assert run_fingerprint(config, 'data') == run_fingerprint(config.to_dict(), 'data')
     assert run_fingerprint(config, 'data') == 'da732b0e7afbf597'
 
@@ -325,7 +325,7 @@ def test_help_of_a_section(section):
         page = describe(section, name)
         assert max(len(line) for line in f'{text}\n{page}'.splitlines()) <= 100
         found = set(re.findall(r'^  --(\S+)', page, re.M))
-        config = {section: {'name': name}} if name else {}
+        config = {section: {'name': name}} if name else {'items': 'specific'}
         if name != 'amazon':  # Which needs a folder.
             options = RunConfig.of(config).options(section)
             assert found == {f'{section}.{key}' for key in options}
@@ -377,7 +377,7 @@ class MyLoss(BPRLoss):
 
 
 def test_losses_are_named_like_models(tmp_path):
-    plain = RunConfig.of({})
+    plain = RunConfig.of({'items': 'specific'})
     assert plain.to_dict()['loss'] == {'name': 'published'}
     config = RunConfig.of(parse_flags(['--loss', 'softmax', '--loss.temperature', '0.1']))
     assert config.to_dict()['loss'] == {
@@ -392,7 +392,7 @@ def test_losses_are_named_like_models(tmp_path):
     assert resolve(read_yaml(path)) == config.to_dict()
     # Another loss drops the options of the first.
     other = merge(read_yaml(path), parse_flags(['--loss', 'whole']))
-    assert resolve(other)['loss'] == {'name': 'whole', 'unobserved': 1.0, 'reg_weight': 0.05}
+    assert resolve(other)['loss'] == {'name': 'whole', 'unobserved': 3.0, 'reg_weight': None}
 
     own = RunConfig.of({'loss': {'name': f'{__name__}.MyLoss', 'weight': 3}})
     assert own.target('loss') is MyLoss and own.options('loss') == {'weight': 3.0}
@@ -423,7 +423,7 @@ def test_help_on_losses():
 
 def test_recommended_items_bring_their_tokens():
     config = RunConfig.of({'items': 'recommended'})
-    assert config.behavior and config.tokenizer['num_tokens'] == 8
+    assert config.behavior and config.tokenizer['num_tokens'] == {'*': 8, 'behavior': 16}
     assert config.tokenizer['center'] and config.tokenizer['normalize']
     # What is given counts, and what is written down reads back.
     own = RunConfig.of({'items': 'recommended', 'behavior': False, 'tokenizer': {'num_tokens': 4}})
@@ -431,3 +431,26 @@ def test_recommended_items_bring_their_tokens():
     for entry in (config, own):
         assert RunConfig.of(entry.to_dict()) == entry
     assert not RunConfig.of({'items': 'mean'}).behavior
+    without = RunConfig.of({'items': 'recommended', 'behavior': 'false'})
+    assert not without.behavior and without.tokenizer['num_tokens'] == 8
+
+
+def test_recommended_items_are_the_default():
+    config = RunConfig.of({})
+    assert config.items['name'] == 'recommended' and config.behavior
+    assert RunConfig.of({'model': 'EASE'}).items['name'] == 'none'
+
+
+def test_recommended_items_bring_the_loss_that_suits_the_backbone():
+    config = RunConfig.of({'model': 'LightGCN'})
+    assert config.loss['name'] == 'whole'
+    assert config.trainer['lr'] == 0.01 and config.trainer['batch_size'] == 8192
+    named = RunConfig.of({'model': 'LightGCN', 'loss': 'published'})
+    assert named.loss['name'] == 'published' and named.trainer['lr'] is None
+    own = RunConfig.of({'model': 'LightGCN', 'loss': {'reg_weight': 0.1}, 'trainer': {'lr': 0.02}})
+    assert own.loss == {'name': 'whole', 'unobserved': 3.0, 'reg_weight': 0.1}
+    assert own.trainer['lr'] == 0.02 and own.trainer['batch_size'] == 8192
+    for model, items in (('FREEDOM', 'recommended'), ('LightGCN', 'specific'), ('BPR', 'id')):
+        plain = RunConfig.of({'model': model, 'items': items})
+        assert plain.loss['name'] == 'published' and plain.trainer['lr'] is None
+    assert RunConfig.of({'items': 'id', 'loss': 'whole'}).trainer['lr'] == 0.01

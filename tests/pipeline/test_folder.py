@@ -15,6 +15,7 @@ from tests.pipeline.shop import SMALL, make_shop
 CONFIG = {
     'data': {'num_users': 40, 'num_items': 30, 'num_interactions': 200},
     'model': {'name': 'FREEDOM', 'channels': 8},
+    'items': 'specific',
     'tokenizer': {'num_tokens': 2, 'codebook_size': 4, 'cache': False},
     'graph': {'k': 3, 'cache': False},
     'trainer': {'epochs': 1, 'batch_size': 64, 'progress': False},

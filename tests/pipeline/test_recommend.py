@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from motor_geo.pipeline.folder import load_run
-from motor_geo.pipeline.recommend import recommend, with_new_items, write
+from motor_geo.pipeline.new_items import with_new_items
+from motor_geo.pipeline.recommend import prepare, recommend
 from motor_geo.pipeline.train import run
-from motor_geo.typing import ITEM
+from motor_geo.pipeline.write_lists import write
+from motor_geo.typing import ITEM, RATES
 from tests.pipeline.shop import NUM_ITEMS, NUM_USERS, SMALL, make_shop
 
 USERS = [f'u{user}' for user in range(NUM_USERS)]
@@ -46,7 +48,7 @@ def test_excluded_items(loaded, bought):
         for user, items in found.items():
             own = {item for u, item, label in bought if u == user and label in labels}
             assert sorted(items) == sorted({f'i{i:02d}' for i in range(NUM_ITEMS)} - own)
-    with pytest.raises(ValueError, match=r"'exclude' must be 'train' or 'all' \(got 'val'\)"):
+    with pytest.raises(ValueError, match=r"'exclude' must be 'all' or 'train' \(got 'val'\)"):
         recommend(loaded, exclude='val')
 
 
@@ -70,21 +72,41 @@ def test_users_are_spelled_in_any_way(loaded, tmp_path):
     assert list(lists(recommend(other, 3))) == list(lists(recommend(other, np.int64(3)))) == [3]
 
 
-def test_users_without_training_are_left_out(tmp_path):
+def test_users_without_training_are_marked(tmp_path):
+    r"""They get lists by what is held out of theirs, or popular items where it
+    counts for nothing.
+    """
     more = [(f'cold{i}', 'i03', 2) for i in range(5)]
     data, out = make_shop(tmp_path / 'shop', more=more), str(tmp_path / 'out')
     with pytest.warns(UserWarning, match='dropped 5 held-out'):
         run({**SMALL, 'data': data, 'out': out}, progress=False)
         loaded = load_run(out)
-    said = r"'shop': 5 users without training interactions \('cold0', 'cold1', 'cold2', ...\) are"
+    said = r"'shop': 5 users without training interactions \('cold0', 'cold1', 'cold2', ...\) get l"
     with pytest.warns(UserWarning, match=said) as caught:
-        assert sorted(lists(recommend(loaded, k=3))) == sorted(USERS)
-    assert len(caught) == 1
-    with pytest.warns(UserWarning, match=r"1 user without training interactions \('cold4'\) is"):
-        assert list(lists(recommend(loaded, ['u3', 'cold4'], k=3))) == ['u3']
-    with pytest.warns(UserWarning, match=r"\('cold4'\) is left out"):
-        nobody = recommend(loaded, 'cold4', k=3)
-    assert nobody.item.shape == (0, 3) and write(nobody, str(tmp_path / 'r.csv')) == 0
+        found = recommend(loaded, k=3)
+    assert len(caught) == 1 and sorted(found.user) == sorted([*USERS, *(u for u, *_ in more)])
+    source = dict(zip(found.user, found.source))
+    assert {source[user] for user in USERS} == {'training'}
+    assert {source[user] for user, *_ in more} == {'fold-in'}
+    assert all('i03' not in items for user, items in lists(found).items() if 'cold' in user)
+    with pytest.warns(UserWarning, match=r"1 user without .* \('cold4'\) gets lists by .* of hers"):
+        one = recommend(loaded, ['cold4', 'u3'], k=3)
+    assert list(one.user) == ['cold4', 'u3'] and list(one.source) == ['fold-in', 'training']
+    own = recommend(loaded, interactions={'somebody': ['i03']}, k=3)
+    assert lists(own)['somebody'] == lists(one)['cold4']
+
+    with pytest.warns(UserWarning, match=r"1 user .* \('cold4'\) gets popular items"):
+        one = recommend(loaded, ['cold4', 'u3'], k=NUM_ITEMS, exclude='train')
+    assert list(one.source) == ['popularity', 'training']
+    count = loaded.data[RATES].edge_index[1].bincount(minlength=NUM_ITEMS)
+    place = [int(item[1:]) for item in one.item[0]]
+    assert (np.diff(count[place].numpy()) <= 0).all() and 3 in place
+    path = tmp_path / 'r.csv'
+    assert write(one, str(path)) > NUM_ITEMS
+    lines = path.read_text().splitlines()
+    assert lines[0] == 'userID,rank,itemID,score,source' and lines[1].endswith('popularity')
+    assert write(recommend(loaded, ['u3'], k=3), str(path)) == 3
+    assert path.read_text().splitlines()[0] == 'userID,rank,itemID,score'
 
 
 def test_gaps_between_numbers_are_nobody(tmp_path):
@@ -109,10 +131,35 @@ def test_gaps_between_numbers_are_nobody(tmp_path):
     loaded.model.item_encoder.weight.data[7] = 100  # It would be the best or the worst of all.
     found = lists(recommend(loaded, k=size))
     assert len(found) == size - 1 and 7 not in found
-    assert {len(items) for items in found.values()} <= {size - 4, size - 3}
+    assert {len(items) for items in found.values()} <= {size - 6, size - 5}
     assert not any(7 in items for items in found.values())
     with pytest.raises(ValueError, match="The user '7' is not in 'gaps'"):
         recommend(loaded, 7)
+
+
+@pytest.mark.parametrize('ending', ['csv', 'parquet'])
+def test_numbers_as_ids_of_users_without_training(tmp_path, ending):
+    folder = tmp_path / 'numbers'
+    folder.mkdir()
+    rows = [f'{u}\t{i % 9}\t{max(0, i - u - 3)}' for u in range(9) for i in range(u, u + 6)]
+    rows += ['9\t3\t2']
+    (folder / 'numbers.inter').write_text('\n'.join(['userID\titemID\tx_label', *rows]))
+    config = {**SMALL, 'data': str(folder), 'out': str(tmp_path / 'out'), 'items': 'id'}
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        run({**config, 'model': {'name': 'BPR', 'channels': 4}}, progress=False)
+        loaded = load_run(str(tmp_path / 'out'))
+        found, request = recommend(loaded, k=3), prepare(loaded, k=3)
+    paths = [str(tmp_path / f'{name}.{ending}') for name in 'ab']
+    sizes = [write(found, paths[0]), write(request, paths[1])]
+    assert sizes == [int(np.isfinite(found.score).sum())] * 2
+    if ending == 'csv':
+        assert open(paths[0]).read() == open(paths[1]).read()
+    else:
+        parquet = pytest.importorskip('pyarrow.parquet')
+        one, other = (parquet.read_table(path) for path in paths)
+        assert one.to_pydict() == other.to_pydict() and one['source'][-1].as_py() == 'fold-in'
+        assert str(one.schema.field('userID').type) == 'int64'
 
 
 def new(shop, folder, rows=2, **files):

@@ -73,4 +73,4 @@ def test_data_without_features(tmp_path):
     lines = [f'{i % 9}\t{i}\t{i // 9}' for i in range(27)]
     (tmp_path / 'plain.inter').write_text('\n'.join(['userID\titemID\tx_label', *lines]))
     with pytest.raises(ConfigError, match='expected item features'):
-        measure({'data': {'name': str(tmp_path)}})
+        measure({'data': {'name': str(tmp_path)}, 'items': 'specific'})

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 import yaml
 
 from motor_geo.data.sampler import BPRSampler
+from motor_geo.engine.evaluator import Evaluator
 from motor_geo.pipeline.assemble import assemble
 from motor_geo.pipeline.folder import load_run, read_config
 from motor_geo.pipeline.train import build_evaluator, build_trainer, run
@@ -418,3 +420,51 @@ def test_metrics_of_users_and_ranks_of_items_are_those_of_the_best_weights(tmp_p
     for key, per_user in expected.per_user.items():
         np.testing.assert_array_equal(values[key], per_user.numpy())
         assert result['test'][key] == pytest.approx(values[key].mean())
+
+
+def test_unseen_items_among_all(tmp_path):
+    r"""Both ways to rank them are reported, and the factor is one of validation."""
+    shop = make_shop(tmp_path / 'shop')
+    config = {**SMALL, 'data': {'name': shop, 'cold_share': 0.5}, 'items': 'mean'}
+    plain = run({**config, 'out': str(tmp_path / 'a')}, progress=False)
+    for name in ('warm_recall@20', 'unseen_recall@20', 'harmonic@20'):
+        assert name in plain['test'] and name in plain['val']
+    assert plain['unseen']['all']['recall@5'] <= plain['unseen']['test']['recall@5']
+    assert plain['unseen']['all']['recall@20'] == plain['test']['unseen_recall@20']
+
+    config['unseen'] = {'factor': None, 'neighbors': 0.5, 'k': 2}
+    config['trainer'] = {**SMALL['trainer'], 'metric': 'harmonic@5'}
+    out = str(tmp_path / 'b')
+    chosen = run({**config, 'out': out}, progress=False)
+    with open(f'{out}/unseen.json') as file:
+        content = json.load(file)
+    factor, tried = content['factor'], content['tried']
+    assert tried[str(factor)].keys() == {'warm_recall@5', 'unseen_recall@5', 'harmonic@5'}
+    loaded = load_run(out)
+    assert loaded.model.unseen.factor == factor
+    test = Evaluator(loaded.dataset.targets('test'), loaded.data[RATES].edge_index, NUM_ITEMS)
+    with torch.no_grad():
+        found = test.evaluate(loaded.model(loaded.data)).metrics
+    assert found['unseen_recall@5'] == pytest.approx(chosen['test']['unseen_recall@5'])
+    os.remove(f'{out}/unseen.json')
+    with pytest.raises(ValueError, match=r"unseen.json' is missing or damaged"):
+        load_run(out)
+    with pytest.raises(ConfigError, match=r'unseen.factor: expected a number, since validation'):
+        run({**config, 'data': shop, 'trainer': SMALL['trainer'], 'out': f'{out}2'}, False)
+
+
+def test_held_out_items_are_ranked_among_all_on_demand(tmp_path):
+    more = [(f'u{user}', f'i{item:02d}', 0) for user in range(12) for item in (0, 5, 7, 9)]
+    shop = make_shop(tmp_path / 'shop', more=more)
+    config = {**SMALL, 'data': {'name': shop, 'split': 'cold_item'}, 'items': 'mean'}
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        one = run({**config, 'out': str(tmp_path / 'a')}, progress=False)
+        other = run(
+            {**config, 'cold_candidates': 'all', 'out': str(tmp_path / 'b')}, progress=False
+        )
+    assert one['test'] == one['unseen']['test']
+    assert other['test']['recall@5'] == other['unseen']['all']['recall@5']
+    assert one['test']['recall@20'] == 1 and one['hashes']['run'] != other['hashes']['run']
+    with pytest.raises(ConfigError, match="cold_candidates: expected unseen or all, got 'some'"):
+        run({**config, 'cold_candidates': 'some'}, progress=False)

@@ -93,6 +93,7 @@ class RecommendationDataset(torch.utils.data.Dataset):
     item_titles: np.ndarray | None = None  # What items are called, where that is known, [N]
     item_images: np.ndarray | None = None  # Pictures, uint8 [N, height, width, 3]
     known_users: Tensor  # Users with an interaction in any split, [M]
+    dropped: Tensor  # Held-out interactions of users without one in training, [2, n]
     known_items: Tensor  # Items with an interaction, with features or in a list, [N]
     transform: Transform | None = None
     pre_transform: Transform | None = None
@@ -170,6 +171,7 @@ class RecommendationDataset(torch.utils.data.Dataset):
         known = np.zeros(len(user_ids), bool)
         known[user[label == 0]] = True
         rows = known[user]
+        self.dropped = torch.from_numpy(np.stack([user[~rows], item[~rows]]).astype(np.int64))
         if not rows.all():
             warnings.warn(
                 f"'{name}': dropped {np.sum(~rows)} held-out interactions of "

@@ -26,6 +26,7 @@ class Options(NamedTuple):
     min_rating: float | None
     event: list[str] | None
     core: int | None
+    cold_share: float = 0.0
 
     def check(self) -> None:
         if not 0 < self.train_share <= 1:
@@ -34,6 +35,12 @@ class Options(NamedTuple):
             )
         if not 0 <= self.missing_share <= 1:
             raise ValueError(f"'missing_share' must be from 0 to 1, got {self.missing_share}.")
+        if not 0 <= self.cold_share < 1:
+            raise ValueError(f"'cold_share' must be at least 0 and below 1, got {self.cold_share}.")
+        if self.cold_share > 0 and self.split == 'cold_item':
+            raise ValueError(
+                "The split 'cold_item' holds out items itself; leave out 'cold_share'."
+            )
         if self.split not in (None, 'column', *SPLITS):
             raise ValueError(
                 f"Unknown split '{self.split}'; expected 'column' or {sorted(SPLITS)}."

@@ -117,6 +117,19 @@ def cold_item_split(
     return label
 
 
+def hold_out_items(
+    item: np.ndarray, label: np.ndarray, seed: int = 0, fraction: float = 0.2
+) -> np.ndarray:
+    r"""Labels in which all interactions of the items in :meth:`cold_items` are
+    held out. Others stay as they are, so that lists are measured both by what
+    they give to new items and by what they give to all others.
+    """
+    label = label.copy()
+    for split, items in zip((VAL, TEST), cold_items(item, seed, fraction)):
+        label[np.isin(item, items)] = split
+    return label
+
+
 def global_time_split(
     user: np.ndarray, item: np.ndarray, seed: int = 0, timestamp: np.ndarray | None = None
 ) -> np.ndarray:

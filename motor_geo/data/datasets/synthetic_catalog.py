@@ -52,7 +52,7 @@ NAMED = 0.75  # Share of titles that name color, pattern or material.
 
 SIDE = 24  # Pixels.
 BACKGROUND = (176, 184, 192)
-#: Shapes that are painted or, with a minus, cut out one after the other: center and half size
+#: Shapes that are painted or (with a minus) cut out one after the other, with center and half size
 #: in pixels from the middle of the picture, downward.
 DRAWINGS: dict[str, tuple[tuple[str, int, int, int, int], ...]] = {
     'sneakers': (('disc', 3, 4, 7, 4), ('box', -5, 2, 4, 5), ('box', 0, 6, 10, 2)),

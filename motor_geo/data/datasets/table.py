@@ -19,7 +19,7 @@ from motor_geo.data.datasets.frame import read_frame
 from motor_geo.data.datasets.item_index import find_items, index_by_list, index_by_row, index_ids
 from motor_geo.data.datasets.layouts import find_source, raw_ids, read_source
 from motor_geo.data.datasets.names import STANDARD
-from motor_geo.data.datasets.split import cold_items, split_interactions
+from motor_geo.data.datasets.split import cold_items, hold_out_items, split_interactions
 from motor_geo.data.datasets.subsample import drop_modalities, thin_training
 
 #: What a column is for, in the order of the arguments that name them.
@@ -87,6 +87,9 @@ class TableDataset(RecommendationDataset):
         event_column: Name of the column of events.
         core: If given, users and items with fewer distinct interactions are
             removed until none is left, and the others are renumbered.
+        cold_share: Share of the items whose interactions are all held out,
+            drawn at random: those of one half for validation, of the other
+            for testing. All other interactions stay in their split.
         transform: A function of the graph that is applied whenever it is taken
             out (:obj:`dataset[0]`).
         pre_transform: A function of the graph that is applied once.
@@ -119,12 +122,15 @@ class TableDataset(RecommendationDataset):
         event: list[str] | str | None = None,
         event_column: str | None = None,
         core: int | None = None,
+        cold_share: float = 0.0,
         transform: Transform | None = None,
         pre_transform: Transform | None = None,
     ) -> None:
         super().__init__(transform, pre_transform)
         event = [event] if isinstance(event, str) else event
-        options = Options(split, seed, train_share, missing_share, min_rating, event, core)
+        options = Options(
+            split, seed, train_share, missing_share, min_rating, event, core, cold_share
+        )
         options.check()
         given = dict(zip(ROLES, (user, item, time, label, rating, event_column)))
         source = find_source(path)
@@ -186,6 +192,7 @@ class TableDataset(RecommendationDataset):
         min_rating: float | None = None,
         event: list[str] | str | None = None,
         core: int | None = None,
+        cold_share: float = 0.0,
         transform: Transform | None = None,
         pre_transform: Transform | None = None,
     ) -> TableDataset:
@@ -214,6 +221,7 @@ class TableDataset(RecommendationDataset):
             min_rating: The lowest rating that counts.
             event: Events that count.
             core: Least number of interactions of users and items.
+            cold_share: Share of the items that are held out.
             transform: A function of the graph, applied by :obj:`dataset[0]`.
             pre_transform: A function of the graph, applied once.
 
@@ -224,7 +232,9 @@ class TableDataset(RecommendationDataset):
         self = cls.__new__(cls)
         RecommendationDataset.__init__(self, transform, pre_transform)
         event = [event] if isinstance(event, str) else event
-        options = Options(split, seed, train_share, missing_share, min_rating, event, core)
+        options = Options(
+            split, seed, train_share, missing_share, min_rating, event, core, cold_share
+        )
         options.check()
         given = dict(zip(ROLES, (user, item, time, label, rating, event_column)))
         table, names = read_frame(interactions, name, split, given, options.columns)
@@ -305,6 +315,8 @@ class TableDataset(RecommendationDataset):
             if rule == 'cold_item':
                 candidates = dict(zip(('val', 'test'), cold_items(item, options.seed)))
         label = np.asarray(label, np.int8)
+        if options.cold_share > 0:
+            label = hold_out_items(item, label, options.seed, options.cold_share)
         known = np.zeros(len(data.user_ids), bool), np.zeros(len(data.item_ids), bool)
         known[0][user] = True
         known[1][slice(None) if data.listed else item] = True

@@ -9,14 +9,14 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
-from motor_geo.typing import ITEM, similar
+from motor_geo.typing import ITEM, TOKENS, similar
 from motor_geo.utils.lazy import Lazy, check_graph
 
 
 def add_items(
     data: HeteroData,
     features: Mapping[str, Tensor],
-    token_id: Tensor | None = None,
+    token_id: Tensor | Mapping[str, Tensor] | None = None,
     transforms: Iterable[BaseTransform] = (),
 ) -> HeteroData:
     r"""A copy of a graph with items appended that have features but no
@@ -25,7 +25,8 @@ def add_items(
     Args:
         data: The graph.
         features: Features of the new items for every modality of the graph.
-        token_id: Tokens of the new items, if the graph holds tokens.
+        token_id: Tokens of the new items, if the graph holds tokens; with their
+            nearest codes, a mapping from the names in the graph.
         transforms: The transforms that made the graphs which the graph holds.
             One with a method :obj:`extend(old, new)`, such as
             :class:`~motor_geo.data.ItemKNN`, adds the new items to its graph;
@@ -65,15 +66,19 @@ def add_items(
                 f"New items have {new.size(1)} columns of '{name}', the graph has {old.size(1)}"
             )
         out[ITEM][f'x_{name}'] = torch.cat([old, new])
-    if 'token_id' in store:
-        if token_id is None:
-            raise ValueError("The graph holds tokens: expected 'token_id' of the new items")
-        if token_id.shape != (num_new, store.token_id.size(1)):
+    tokens = token_id if isinstance(token_id, Mapping) else {'token_id': token_id}
+    for name in TOKENS:
+        if name not in store:
+            continue
+        old, found = store[name], tokens.get(name)
+        if found is None:
+            raise ValueError(f"The graph holds tokens: expected '{name}' of the new items")
+        if found.shape != (num_new, *old.shape[1:]):
             raise ValueError(
-                f"'token_id' of the new items must be [{num_new}, {store.token_id.size(1)}], got "
-                f'{list(token_id.shape)}'
+                f"'{name}' of the new items must be {[num_new, *old.shape[1:]]}, got "
+                f'{list(found.shape)}'
             )
-        out[ITEM].token_id = torch.cat([store.token_id, token_id.to(store.token_id)])
+        out[ITEM][name] = torch.cat([old, found.to(old)])
     transforms = [t.build() if isinstance(t, Lazy) else t for t in transforms]
     if not transforms and any(similar(name) in data.edge_types for name in names):
         raise ValueError("The graph holds item graphs: expected the 'transforms' that made them")

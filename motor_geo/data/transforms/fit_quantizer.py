@@ -2,22 +2,29 @@ r"""Fits vector quantizers by :obj:`faiss`."""
 
 from __future__ import annotations
 
+import inspect
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from motor_geo.data.transforms.features import as_array, as_block, unique_rows
-from motor_geo.data.transforms.quantizer import Quantizer, nearest, prepare
+from motor_geo.data.transforms.quantizer import Quantizer, prepare
+from motor_geo.data.transforms.sinkhorn import assign_rows, balanced_codebook
 from motor_geo.utils.plugin import import_class
 from motor_geo.utils.threads import one_thread
 
 METHODS = ('opq', 'pq', 'rq')
+#: Quantizers of this package that are trained.
+LEARNED = {
+    'rqvae': 'motor_geo.data.transforms.rq_vae.RQVAEQuantizer',
+    'letter': 'motor_geo.data.transforms.letter.LETTERQuantizer',
+}
 INITS = ('pca', 'random')
 EXACT_WIDTH = 2048  # Beyond it, a few principal axes are found by iteration.
 LARGE = 2.0**32  # Squares of numbers from 1 / LARGE to LARGE are far from the ends of float32.
@@ -61,8 +68,10 @@ def quantizer_class(method: str) -> type[Quantizer]:
     """
     if method in METHODS:
         return Quantizer
+    if method in LEARNED:
+        return cast(type[Quantizer], import_class(LEARNED[method], Quantizer))
     if '.' not in method:
-        known = ', '.join(METHODS)
+        known = ', '.join((*METHODS, *LEARNED))
         raise ValueError(f"method must be one of {known}, or an import path, got '{method}'.")
     try:
         kind = import_class(method, Quantizer)
@@ -71,6 +80,32 @@ def quantizer_class(method: str) -> type[Quantizer]:
     if not callable(getattr(kind, 'fit', None)):
         raise ValueError(f"method: '{method}' has no class method fit(x, num_tokens, ...)")
     return kind
+
+
+#: What :obj:`fit` gets by name from the tokenizer.
+SETTINGS = (
+    *('num_tokens', 'codebook_size', 'init', 'center', 'normalize', 'whiten', 'num_iters'),
+    *('max_dim', 'seed', 'balance', 'name', 'verbose', 'behavior'),
+)
+
+
+def check_kwargs(method: str, kwargs: Mapping[str, Any]) -> None:
+    r"""Raises a :class:`ValueError` if a method has no such settings."""
+    if not kwargs:
+        return
+    known: list[str] = []
+    if method not in METHODS:
+        own = inspect.signature(cast(Any, quantizer_class(method)).fit).parameters
+        if any(p.kind is p.VAR_KEYWORD for p in own.values()) and method not in LEARNED:
+            return
+        keyword = [key for key, p in own.items() if p.kind is not p.VAR_KEYWORD]
+        known = [key for key in keyword if key != 'x' and key not in SETTINGS]
+    for key in kwargs:
+        if key not in known:
+            raise ValueError(
+                f"method_kwargs: the method '{method}' has no setting '{key}'; expected "
+                f'{"some of " + ", ".join(known) if known else "none"}.'
+            )
 
 
 def fit_own(
@@ -106,6 +141,7 @@ def fit_quantizer(
     max_dim: int | None = 512,
     seed: int = 0,
     name: str = 'features',
+    balance: float | None = None,
 ) -> Quantizer:
     r"""Fits a :class:`~motor_geo.data.transforms.quantizer.Quantizer` to the
     rows of :obj:`x`; duplicate rows count as often as they occur. It is the
@@ -120,47 +156,54 @@ def fit_quantizer(
     array = as_array(x)
     num_rows, width = array.shape
     check_sizes(name, num_rows, width, num_tokens, codebook_size, method, max_dim=max_dim)
+    warn_of_few(array, codebook_size, name)
+    with one_thread_faiss() as faiss:
+        ready = prepare_rows(array, center, normalize, whiten, max_dim, name)
+        return _fit(faiss, ready, num_tokens, codebook_size, method, init, num_iters, seed, balance)
+
+
+def warn_of_few(array: np.ndarray, codebook_size: int, name: str) -> None:
+    r"""Warns if there are fewer distinct rows than centroids."""
     num_distinct = unique_rows(array)[0].size
     if num_distinct < codebook_size:
         warnings.warn(
             f"The modality '{name}' has only {num_distinct} distinct rows for {codebook_size} "
             f'centroids per token: some tokens stay unused.',
-            stacklevel=2,
-        )
-
-    with _faiss() as faiss:
-        return _fit(
-            faiss,
-            array,
-            num_tokens,
-            codebook_size,
-            method,
-            init,
-            center,
-            normalize,
-            whiten,
-            num_iters,
-            max_dim,
-            seed,
-            name,
+            stacklevel=3,
         )
 
 
-def _fit(
-    faiss: Any,
+class PreparedRows(NamedTuple):
+    r"""Rows as they are quantized, **[n, p]**, and what makes them so: the
+    arguments of a :class:`~motor_geo.data.transforms.quantizer.Quantizer`.
+    """
+
+    z: np.ndarray
+    mean: Tensor
+    projection: Tensor | None
+    scale: Tensor | None
+    kept_variance: float
+    center: bool
+    normalize: bool
+    unit: float
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        r"""All but the rows, by name."""
+        return {key: value for key, value in self._asdict().items() if key != 'z'}
+
+
+def prepare_rows(
     array: np.ndarray,
-    num_tokens: int,
-    codebook_size: int,
-    method: str,
-    init: str,
     center: bool,
     normalize: bool,
     whiten: bool,
-    num_iters: int,
     max_dim: int | None,
-    seed: int,
     name: str,
-) -> Quantizer:
+) -> PreparedRows:
+    r"""Centers, normalizes, projects and whitens rows, as far as wanted; the
+    arguments are those of :class:`~motor_geo.data.OPQTokenizer`.
+    """
     num_rows, width = array.shape
     step = max(1, 2**22 // width)
     total = torch.zeros(width, dtype=torch.double)
@@ -168,7 +211,6 @@ def _fit(
         total += as_block(array, start, start + step, torch.double).sum(dim=0)
     mean = (total / num_rows).float()
     unit = _unit(array, step, name)
-    residual = method == 'rq'
 
     def blocks() -> Iterator[Tensor]:
         for start in range(0, num_rows, step):
@@ -187,10 +229,24 @@ def _fit(
         z = torch.cat([(block @ axes).float() for block in blocks()]).numpy()
     else:
         z = torch.cat([block.float() for block in blocks()]).numpy()
+    return PreparedRows(z, mean, projection, scale, kept_variance, center, normalize, unit)
 
-    rotation = None
+
+def _fit(
+    faiss: Any,
+    ready: PreparedRows,
+    num_tokens: int,
+    codebook_size: int,
+    method: str,
+    init: str,
+    num_iters: int,
+    seed: int,
+    balance: float | None,
+) -> Quantizer:
+    z, rotation, offset = ready.z, None, None
+    residual = method == 'rq'
     if residual:
-        centroids = _train_residual(faiss, z, num_tokens, codebook_size, seed)
+        centroids, offset = train_residual(faiss, z, num_tokens, codebook_size, seed, balance)
     else:
         columns = z.shape[1]
         if columns % num_tokens:
@@ -203,17 +259,16 @@ def _fit(
         pq.train(z)
         flat = torch.from_numpy(faiss.vector_to_array(pq.centroids).copy())
         centroids = flat.view(num_tokens, codebook_size, -1)
+        if balance is not None:
+            blocks = torch.from_numpy(z).split(centroids.size(2), dim=1)
+            pairs = [balanced_codebook(*pair, balance) for pair in zip(blocks, centroids)]
+            centroids, offset = (torch.stack(parts) for parts in zip(*pairs))
     return Quantizer(
-        mean,
-        centroids,
-        projection,
-        rotation,
-        scale,
-        kept_variance,
-        center,
-        normalize,
-        residual,
-        unit,
+        centroids=centroids,
+        rotation=rotation,
+        residual=residual,
+        offset=offset,
+        **ready.arguments,
     )
 
 
@@ -296,7 +351,7 @@ def import_faiss() -> Any:
 
 
 @contextmanager
-def _faiss() -> Iterator[Any]:
+def one_thread_faiss() -> Iterator[Any]:
     r"""The module, and one thread for everything: more of them sum k-means in
     another order, and meet after each of its many short steps.
     """
@@ -368,18 +423,23 @@ def _balanced_axes(z: np.ndarray, num_tokens: int) -> np.ndarray:
     return axis[torch.tensor(blocks).flatten()].float().contiguous().numpy()
 
 
-def _train_residual(faiss: Any, z: np.ndarray, num_tokens: int, size: int, seed: int) -> Tensor:
+def train_residual(
+    faiss: Any, z: np.ndarray, num_tokens: int, size: int, seed: int, balance: float | None = None
+) -> tuple[Tensor, Tensor | None]:
+    r"""Codebooks of a residual quantizer by k-means, level by level, **[D, K,
+    p]**, and their offsets if they are balanced, **[D, K]**.
+    """
     residual = torch.from_numpy(z.copy())
-    centroids = []
+    centroids, offsets = [], []
     for _ in range(num_tokens):
         means = faiss.Kmeans(
             z.shape[1], size, niter=25, seed=_short(seed), min_points_per_centroid=1
         )
         means.train(residual.numpy())
-        centroids.append(torch.from_numpy(means.centroids.copy()))
-        step = max(1, 2**22 // size)
-        for start in range(0, z.shape[0], step):
-            block = residual[start : start + step]
-            code = nearest(block.double(), centroids[-1].double())
-            block -= centroids[-1][code]
-    return torch.stack(centroids)
+        centroid, offset = torch.from_numpy(means.centroids.copy()), None
+        if balance is not None:
+            centroid, offset = balanced_codebook(residual, centroid, balance)
+            offsets.append(offset)
+        centroids.append(centroid)
+        residual -= centroid[assign_rows(residual, centroid, offset)]
+    return torch.stack(centroids), torch.stack(offsets) if offsets else None

@@ -31,13 +31,16 @@ from motor_geo.data.transforms.features import (
 )
 from motor_geo.data.transforms.fit_quantizer import (
     INITS,
+    LEARNED,
     METHODS,
+    check_kwargs,
     check_sizes,
     fit_own,
     fit_quantizer,
     import_faiss,
     quantizer_class,
 )
+from motor_geo.data.transforms.interaction_svd import InteractionSVD
 from motor_geo.data.transforms.quantizer import Quantizer
 from motor_geo.data.transforms.token_report import format_report, token_report
 from motor_geo.typing import (
@@ -48,6 +51,7 @@ from motor_geo.typing import (
     find_edges,
     listing,
     node_store,
+    num_nodes,
 )
 from motor_geo.utils.arrays import check_single
 from motor_geo.utils.cache import cached, fingerprint
@@ -55,6 +59,15 @@ from motor_geo.utils.saved import load, save
 
 FORMAT = 'motor_geo.OPQTokenizer.1'
 CACHE = 'motor_geo.OPQTokenizer.3'  # Changes with what is fitted to the same features.
+CACHE_LEARNED = 1
+USUAL = (
+    *(('node_type', ITEM), ('edge_type', RATES)),
+    *(('balance', None), ('num_near', 1), ('method_kwargs', None)),
+)
+BEHAVIOR = 32  # Width of the vectors of behavior that a method reads.
+
+#: Stands for the modalities that a mapping does not name.
+OTHERS = '*'
 
 
 class OPQTokenizer(BaseTransform):
@@ -82,11 +95,16 @@ class OPQTokenizer(BaseTransform):
     identical tokens. Fitting requires :obj:`faiss`, encoding does not.
 
     Args:
-        num_tokens: Tokens :math:`D` per modality, or one number for each.
+        num_tokens: Tokens :math:`D` per modality, or one number for each, where
+            :obj:`"*"` stands for all others.
         codebook_size: Centroids :math:`K` per token, a power of two between
             2 and 65536.
-        method: :obj:`"opq"`, :obj:`"pq"` (no rotation), or :obj:`"rq"`
-            (each token quantizes what the tokens before it leave over), or
+        method: :obj:`"opq"`, :obj:`"pq"` (no rotation), :obj:`"rq"`
+            (each token quantizes what the tokens before it leave over),
+            :obj:`"rqvae"` or :obj:`"letter"` (the same on the latent vectors of
+            an autoencoder, see
+            :class:`~motor_geo.data.transforms.rq_vae.RQVAEQuantizer` and
+            :class:`~motor_geo.data.transforms.letter.LETTERQuantizer`), or
             the import path of a class derived from
             :class:`~motor_geo.data.transforms.quantizer.Quantizer`, whose
             class method :obj:`fit(x, num_tokens, codebook_size, **settings)`
@@ -120,6 +138,17 @@ class OPQTokenizer(BaseTransform):
         verbose: If set to :obj:`False`, shows no progress bar.
         node_type: Node type of items.
         edge_type: Edge type of interactions, at one end of which are items.
+        balance: If given, the last iterations of k-means assign about equally
+            many rows to each centroid, and every row, new ones too, is encoded
+            as they do: as entropic optimal transport, with this share of the
+            mean squared distance as weight of the entropy (0.003 to 0.05, small
+            ones are the most even).
+        num_near: With more than one, the transform also adds the
+            :obj:`num_near` nearest codes of every token,
+            :obj:`data['item'].token_near`, and how far they are,
+            :obj:`data['item'].token_distance`, both **[N, T, num_near]**, for
+            :class:`~motor_geo.nn.SoftTokenEncoder`.
+        method_kwargs: Further settings of the method, by name.
 
     Raises:
         ValueError: If a setting is out of range.
@@ -143,6 +172,9 @@ class OPQTokenizer(BaseTransform):
         verbose: bool = True,
         node_type: str = ITEM,
         edge_type: EdgeType = RATES,
+        balance: float | None = None,
+        num_near: int = 1,
+        method_kwargs: dict[str, Any] | None = None,
     ) -> None:
         if isinstance(num_tokens, Mapping):
             num_tokens = {str(m): as_int('num_tokens', n) for m, n in num_tokens.items()}
@@ -165,6 +197,15 @@ class OPQTokenizer(BaseTransform):
             if choice not in choices:
                 raise ValueError(f"{key} must be one of {', '.join(choices)}, got '{choice}'.")
         quantizer_class(method)
+        check_kwargs(method, method_kwargs or {})
+        if balance is not None and not 0 < balance <= 1:
+            raise ValueError(f'balance must be above 0 and at most 1, or None, got {balance}.')
+        num_near = as_int('num_near', num_near)
+        if not 1 <= num_near <= codebook_size:
+            raise ValueError(
+                f'num_near must be at least 1 and at most codebook_size={codebook_size}, got '
+                f'{num_near}.'
+            )
         if num_iters < (0 if init == 'pca' else 1):
             raise ValueError(f"num_iters={num_iters} is too small for init='{init}'.")
         if max_dim is not None and max_dim < 1:
@@ -185,6 +226,9 @@ class OPQTokenizer(BaseTransform):
         self.verbose = verbose
         self.node_type = node_type
         self.edge_type = edge_type_of(edge_type)
+        self.balance = balance
+        self.num_near = num_near
+        self.method_kwargs = method_kwargs
         self.quantizers: dict[str, Quantizer] = {}
 
     @property
@@ -194,16 +238,23 @@ class OPQTokenizer(BaseTransform):
     @property
     def num_tokens_dict(self) -> dict[str, int]:
         r"""Tokens per modality, in the order of the columns."""
-        modalities = self.modalities or sorted(self.quantizers)
-        if not modalities and isinstance(self.num_tokens, dict):
-            modalities = sorted(self.num_tokens)
+        modalities = self.modalities or sorted(self.quantizers) or self._named
         if not modalities:
             raise RuntimeError('The modalities are not known before the tokenizer is fitted.')
         return {m: self._num_tokens_of(m) for m in modalities}
 
+    @property
+    def _named(self) -> list[str] | None:
+        r"""The modalities that :obj:`num_tokens` names, if these are all."""
+        if isinstance(self.num_tokens, int) or OTHERS in self.num_tokens:
+            return None
+        return sorted(self.num_tokens)
+
     def _num_tokens_of(self, modality: str) -> int:
         if isinstance(self.num_tokens, int):
             return self.num_tokens
+        if modality not in self.num_tokens and OTHERS in self.num_tokens:
+            return self.num_tokens[OTHERS]
         if modality not in self.num_tokens:
             raise ValueError(
                 f"num_tokens has no entry for the modality '{modality}' (given: "
@@ -246,14 +297,16 @@ class OPQTokenizer(BaseTransform):
             )
         modalities = needed_modalities(data, self.modalities, self.node_type)
         features = self._features(data, modalities)
-        if isinstance(self.num_tokens, dict) and set(self.num_tokens) - set(modalities):
-            unknown = sorted(set(self.num_tokens) - set(modalities))
+        named = self.num_tokens if isinstance(self.num_tokens, dict) else {}
+        unknown = sorted(named.keys() - {OTHERS, *modalities})
+        if unknown:
             raise ValueError(f'num_tokens names {unknown}, expected only {sorted(modalities)}.')
         rows = {m: self._rows(data, m, features[m].shape[0]) for m in sorted(modalities)}
         for m in rows:
             check_sizes(m, rows[m].size, features[m].shape[1], **self._fit_settings(m))
+        behavior = self._behavior(data) if quantizer_class(self.method).reads_behavior else None
         bar = tqdm(rows, desc='Fitting tokens', disable=not self.verbose)
-        self.quantizers = {m: self._fit_one(m, features[m], rows[m]) for m in bar}
+        self.quantizers = {m: self._fit_one(m, features[m], rows[m], behavior) for m in bar}
         return self
 
     def _graph(
@@ -261,9 +314,7 @@ class OPQTokenizer(BaseTransform):
     ) -> HeteroData:
         r"""A graph of nothing but features."""
         if not isinstance(features, Mapping):
-            names = self.modalities
-            if names is None and isinstance(self.num_tokens, dict):
-                names = sorted(self.num_tokens)
+            names = self.modalities or self._named
             if names is not None and len(names) != 1:
                 raise ValueError(f'Got a single matrix, expected one for each of {names}.')
             features = {'x' if names is None else names[0]: features}
@@ -320,20 +371,53 @@ class OPQTokenizer(BaseTransform):
             )
         return None
 
+    def _behavior(self, data: HeteroData) -> Tensor:
+        r"""Vectors of the users of items, of interactions alone; zeros for
+        items that have none.
+        """
+        found, graph = self.edge_type in edge_types(data), HeteroData()
+        edge_index = find_edges(data, self.edge_type) if found else torch.empty(2, 0)
+        limit = min(side.unique().numel() for side in edge_index) - 1
+        if limit < 1 or self.edge_type[2] != self.node_type:
+            raise ValueError(
+                f"method='{self.method}' aligns tokens with the users of items: expected "
+                f"interactions {self.edge_type} of some users with some '{self.node_type}', got "
+                f'{edge_index.size(1)}.'
+            )
+        for name in (self.edge_type[0], self.node_type):
+            graph[name].num_nodes = num_nodes(data, name)
+        graph[self.edge_type].edge_index = edge_index
+        svd = InteractionSVD(
+            min(BEHAVIOR, limit), cold='zero', cache=self.cache, edge_type=self.edge_type
+        )
+        return svd(graph)[self.node_type].x_behavior.cpu()
+
     def _fit_settings(self, modality: str) -> dict[str, Any]:
         names = ('codebook_size', 'method', 'init', 'center', 'normalize', 'whiten')
         settings = {name: getattr(self, name) for name in (*names, 'num_iters', 'max_dim', 'seed')}
-        return {'num_tokens': self._num_tokens_of(modality), **settings}
+        if self.balance is not None:
+            settings['balance'] = self.balance
+        return {'num_tokens': self._num_tokens_of(modality), **settings, **self._kwargs}
 
-    def _fit_one(self, modality: str, x: np.ndarray, rows: np.ndarray) -> Quantizer:
+    @property
+    def _kwargs(self) -> dict[str, Any]:
+        return dict(self.method_kwargs or {})
+
+    def _fit_one(
+        self, modality: str, x: np.ndarray, rows: np.ndarray, behavior: Tensor | None
+    ) -> Quantizer:
         if rows.size < x.shape[0]:
             x = x[rows]
-        settings = self._fit_settings(modality)
-        if self.method not in METHODS:
-            settings.pop('method')
-            return fit_own(quantizer_class(self.method), x, **settings)
+            behavior = None if behavior is None else behavior[rows]
+        settings, kind = self._fit_settings(modality), quantizer_class(self.method)
+        own = {key: value for key, value in settings.items() if key != 'method'}
+        own.update({} if behavior is None else {'behavior': behavior})
+        if self.method not in (*METHODS, *LEARNED):
+            return fit_own(kind, x, **own)
 
         def compute() -> dict[str, Tensor]:
+            if self.method in LEARNED:
+                return fit_own(kind, x, **own, name=modality, verbose=self.verbose).state_dict()
             return fit_quantizer(x, **settings, name=modality).state_dict()
 
         def fits(state: dict[str, Tensor]) -> bool:
@@ -343,6 +427,8 @@ class OPQTokenizer(BaseTransform):
 
         if self.cache:
             key = fingerprint(CACHE, x, settings, _faiss_version())
+            if self.method in LEARNED:
+                key = fingerprint(key, CACHE_LEARNED, behavior, torch.__version__)
             state = cached('tokens', key, compute, fits)
         else:
             state = compute()
@@ -363,22 +449,35 @@ class OPQTokenizer(BaseTransform):
         device = device_of(store[feature_key(store, next(iter(features)))])
 
         def compute() -> dict[str, Tensor]:
-            return {'token_id': self._encode(features)}
+            return self._tokens(features)
 
         def fits(state: dict[str, Tensor]) -> bool:
-            found = state['token_id']
             size = len(next(iter(features.values()))), sum(self.num_tokens_dict.values())
-            return found.shape == size and found.dtype == self.dtype
+            shapes: dict[str, tuple[int, ...]] = {'token_id': size}
+            if self.num_near > 1:
+                wide = (*size, self.num_near)
+                shapes.update({'token_near': wide, 'token_distance': wide})
+            found = {key: tuple(value.shape) for key, value in state.items()}
+            return found == shapes and state['token_id'].dtype == self.dtype
 
-        if self.cache and self.method in METHODS:
+        if self.cache and self.method in (*METHODS, *LEARNED):
             states = {m: quantizer.state_dict() for m, quantizer in self.quantizers.items()}
-            settings = [self.center, self.normalize, self.method]
+            settings: list[Any] = [self.center, self.normalize, self.method]
+            settings += [self.num_near] if self.num_near > 1 else []
             key = fingerprint(CACHE, features, states, settings)
-            token_id = cached('codes', key, compute, fits)
+            tokens = cached('codes', key, compute, fits)
         else:
-            token_id = compute()
-        store.token_id = token_id['token_id'].to(device)
+            tokens = compute()
+        for name, value in tokens.items():
+            store[name] = value.to(device)
         return data
+
+    def _tokens(self, features: dict[str, np.ndarray]) -> dict[str, Tensor]:
+        r"""What is added to the graph."""
+        if self.num_near == 1:
+            return {'token_id': self._encode(features)}
+        near, distance = self._encode_near(features)
+        return {'token_id': near[:, :, 0].clone(), 'token_near': near, 'token_distance': distance}
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -400,6 +499,32 @@ class OPQTokenizer(BaseTransform):
             ValueError: If a modality is missing or unknown, has another
                 width or number of rows, or holds NaN or infinite values.
         """
+        return self._encode(self._arrays(features, mask))
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def encode_tokens(
+        self,
+        features: HeteroData | Mapping[str, Matrix] | Matrix,
+        mask: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        r"""Everything that the transform adds to a graph, for new items:
+        :obj:`token_id` as in :meth:`encode` and, with :obj:`num_near`,
+        :obj:`token_near` and :obj:`token_distance`. A distance is how much
+        farther than the first a centroid is, squared, in units of what lies
+        between a centroid and the one next to it.
+
+        Args:
+            features: As in :meth:`encode`.
+            mask: As in :meth:`encode`.
+        """
+        return self._tokens(self._arrays(features, mask))
+
+    def _arrays(
+        self,
+        features: HeteroData | Mapping[str, Matrix] | Matrix,
+        mask: Mapping[str, Tensor] | None,
+    ) -> dict[str, np.ndarray]:
         if not self.is_fitted:
             raise RuntimeError('The tokenizer is not fitted yet: call it on a graph first.')
         names = sorted(self.quantizers)
@@ -408,7 +533,7 @@ class OPQTokenizer(BaseTransform):
                 raise ValueError(
                     f"A graph has its own masks, data['{self.node_type}'].mask_<modality>."
                 )
-            return self._encode(self._features(features, names))
+            return self._features(features, names)
         if not isinstance(features, Mapping):
             if len(names) > 1:
                 raise ValueError(f'Got a single matrix, expected one for each of {names}.')
@@ -419,8 +544,7 @@ class OPQTokenizer(BaseTransform):
                 raise ValueError(
                     f"The modality '{m}' is unknown: the tokenizer was fitted to {names}."
                 )
-        arrays = {m: self._new_rows(m, features.get(m), mask.get(m)) for m in self.quantizers}
-        return self._encode(arrays)
+        return {m: self._new_rows(m, features.get(m), mask.get(m)) for m in self.quantizers}
 
     def _new_rows(self, m: str, x: Matrix | None, mask: Tensor | None) -> np.ndarray:
         mean = self.quantizers[m].mean
@@ -451,11 +575,16 @@ class OPQTokenizer(BaseTransform):
         return array
 
     def _encode(self, features: dict[str, np.ndarray]) -> Tensor:
-        num_rows = {m: x.shape[0] for m, x in features.items()}
-        if len(set(num_rows.values())) > 1:
-            raise ValueError(f'The modalities differ in their number of rows: {num_rows}.')
+        _check_rows(features)
         codes = [self.quantizers[m].encode(features[m]) for m in sorted(self.quantizers)]
         return torch.cat(codes, dim=1).to(self.dtype)
+
+    def _encode_near(self, features: dict[str, np.ndarray]) -> tuple[Tensor, Tensor]:
+        _check_rows(features)
+        names = sorted(self.quantizers)
+        pairs = [self.quantizers[m].encode_near(features[m], self.num_near) for m in names]
+        codes, distances = (torch.cat(parts, dim=1) for parts in zip(*pairs))
+        return codes.to(self.dtype), distances.float()
 
     def save(self, path: str) -> None:
         r"""Writes settings and codebooks into one file."""
@@ -466,8 +595,8 @@ class OPQTokenizer(BaseTransform):
             'settings': {
                 key: getattr(self, key)
                 for key in inspect.signature(type(self)).parameters
-                # Names of types are written where they are not the usual ones.
-                if (key, getattr(self, key)) not in (('node_type', ITEM), ('edge_type', RATES))
+                # What came later is written where it is not the usual.
+                if (key, getattr(self, key)) not in USUAL
             },
             'state': {m: quantizer.state_dict() for m, quantizer in self.quantizers.items()},
         }
@@ -522,6 +651,12 @@ class OPQTokenizer(BaseTransform):
         # What was fitted does not show: PyG compares transforms by their text.
         words = arguments(self, ('num_tokens', 'codebook_size', 'method'))
         return f'{self.__class__.__name__}({words})'
+
+
+def _check_rows(features: dict[str, np.ndarray]) -> None:
+    num_rows = {m: x.shape[0] for m, x in features.items()}
+    if len(set(num_rows.values())) > 1:
+        raise ValueError(f'The modalities differ in their number of rows: {num_rows}.')
 
 
 def _faiss_version() -> str:

@@ -66,7 +66,7 @@ def _report_one(
         perplexity.append(float(torch.special.entr(share).sum().exp()))
         used.append(int((share > 0).sum()))
     x, z = _prepared(quantizer, array)
-    z, decoded = quantizer.straighten(z), quantizer.straighten(quantizer.decode(codes).float())
+    z, decoded = quantizer.compare(x, z, codes)
     variance = float(x.var(dim=0, correction=0).sum())
     outside = max(0.0, variance - float(z.var(dim=0, correction=0).sum()))
     error = float((z - decoded).square().sum(dim=1).mean()) + outside

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from motor_geo.experiments.metrics import spelled, stem
 from motor_geo.experiments.options import in_words
-from motor_geo.experiments.results import Results, numbers, summary
+from motor_geo.experiments.results import Label, Results, numbers, summary
 from motor_geo.report.document import Block, Column, Figure, Row, Series, Table, Value
 from motor_geo.report.layout import format_value
 
@@ -149,7 +149,9 @@ def counts(results: Results) -> Iterator[Block]:
 
 
 def cold(results: Results) -> Iterator[Block]:
-    r"""Ranking of items that were not there in training, among themselves."""
+    r"""Ranking of items that were not there in training, among themselves and,
+    as in the papers, among all items.
+    """
     yield from comparison(results)
     main = results.metrics.main
     name, _, k = main.partition('@')
@@ -165,6 +167,19 @@ def cold(results: Results) -> Iterator[Block]:
         y, std = [value.mean for value in values], [value.std for value in values]
         x = list(range(len(names)))
         series = [Series(spelled(main), x, y, std, runs)]
+        found = [among_all(results, label, main) for label in variants]
+        among = [value for value in found if value is not None]
+        if len(among) == len(found):
+            means, spread = [value.mean for value in among], [value.std for value in among]
+            series.insert(0, Series(f'{spelled(main)} among all items', x, means, spread, runs))
+            yield Table(
+                f'{results.experiment.name}-{data}-all',
+                f'Items without interactions, ranked among all and among themselves: {data}',
+                list(results.experiment.head[1:]),
+                [Column(f'{spelled(main)} among {what}', 'metric') for what in ('all', 'unseen')],
+                [Row(list(label[1:]), [a, b]) for label, a, b in zip(variants, among, values)],
+                [],
+            )
         if name == 'recall':
             chance = min(1.0, int(k) / targets.candidates.numel())
             series.append(Series('random order', x, [chance] * len(names), None))
@@ -177,6 +192,17 @@ def cold(results: Results) -> Iterator[Block]:
             series,
             categories=names,
         )
+
+
+def among_all(results: Results, label: Label, metric: str) -> Value | None:
+    r"""A metric of unseen items on the test set, ranked among all items; runs of
+    an older version have none.
+    """
+    own = results.variants[label]
+    try:
+        return summary(own.values('unseen', 'all', metric), own)
+    except KeyError:
+        return None
 
 
 def validation(results: Results) -> Iterator[Block]:

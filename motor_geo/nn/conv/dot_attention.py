@@ -43,6 +43,7 @@ class DotAttention(nn.Module):
     def forward(
         self, x: tuple[Tensor, Tensor], edge_index: Tensor, logit: OptTensor = None
     ) -> tuple[Tensor, Tensor]:
+        r"""The weighted sums of the neighbors of every target, and the attention of every edge."""
         x_src, x_dst = x
         size = (x_src.size(0), x_dst.size(0))
         if isinstance(edge_index, EdgeIndex):

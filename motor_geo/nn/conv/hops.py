@@ -42,6 +42,7 @@ class Hops(nn.Module):
     def forward(
         self, x: Tensor, edge_index: EdgeIndex, edge_weight: Tensor, index: Tensor | None = None
     ) -> Tensor:
+        r"""Vectors after all hops, of all nodes or of those in :obj:`index`."""
         own = x / (self.num_layers + 1) if self.readout == 'mean' else None
         x = x if own is None else own
         for hop in range(1, self.num_layers + 1):

@@ -110,6 +110,7 @@ class Hyperedges(nn.Module):
     def forward(
         self, user_logits: Tensor, item_logits: Tensor, item: Tensor, modality: str, training: bool
     ) -> Hypergraph:
+        r"""The memberships of users and items in a modality, and the vectors of hyperedges."""
         g_item = self.membership(item_logits, modality, ITEM, training)
         g_user = self.membership(user_logits, modality, USER, training)
         lat = g_item.t() @ item

@@ -21,7 +21,7 @@ class LightBatch(NamedTuple):
 
 
 class LightRows(NamedTuple):
-    r"""Rows of the result of :class:`LightPropagation`, and of its input."""
+    r"""Rows of the result of :class:`~motor_geo.nn.conv.LightPropagation`, and of its input."""
 
     out: Embeddings
     x: Embeddings
@@ -67,9 +67,23 @@ class LightPropagation(nn.Module):
         self.num_layers = num_layers
         self.readout = readout
         self.scale = 1 / (num_layers + 1) if readout == 'mean' else 1.0
+        #: Whether the mean is over the layers that exist: a node without edges has one.
+        self.existing = False
 
     def forward(self, user: Tensor, item: Tensor, graph: BipartiteGraph) -> Embeddings:
-        return Embeddings(*light_sum(user, item, graph, self.num_layers, self.scale))
+        r"""Vectors of all users and items, averaged over layers."""
+        out = Embeddings(*light_sum(user, item, graph, self.num_layers, self.scale))
+        if not self.existing:
+            return out
+        return Embeddings(*(x * scale for x, scale in zip(out, self._shares(graph, out))))
+
+    def _shares(self, graph: BipartiteGraph, like: Embeddings) -> tuple[Tensor, Tensor]:
+        r"""What brings the mean of nodes without edges to their own length."""
+        scales = []
+        for edge_index, x in zip((graph.to_user, graph.to_item), like):
+            alone = edge_index.get_csc()[0][0].diff() == 0
+            scales.append(torch.where(alone, 1 / self.scale, 1.0).to(x).view(-1, 1))
+        return scales[0], scales[1]
 
     def rows(
         self,
@@ -92,6 +106,10 @@ class LightPropagation(nn.Module):
         """
         args = user, item, graph, self.num_layers, self.scale, user_index, item_index
         out_user, out_item, x_user, x_item = light_rows(*args)
+        if self.existing:
+            users, items = self._shares(graph, Embeddings(out_user, out_item))
+            out_user = out_user * users.index_select(0, user_index)
+            out_item = out_item * items.index_select(0, item_index)
         return LightRows(Embeddings(out_user, out_item), Embeddings(x_user, x_item))
 
     def batch(

@@ -73,6 +73,7 @@ class MMGCNConv(nn.Module):
         scale: tuple[OptTensor, OptTensor] = (None, None),
         rows: Embeddings | None = None,
     ) -> Embeddings:
+        r"""Vectors of users and items after one layer."""
         user = x.item, graph.to_user, graph.to_user_weight, mean[0]
         item = x.user, graph.to_item, graph.to_item_weight, mean[1]
         outs = []
@@ -186,6 +187,7 @@ class MMGCNBranch(nn.Module):
         graph: BipartiteGraph,
         rows: Embeddings | None = None,
     ) -> Embeddings:
+        r"""Vectors of users and items in one modality, or of :obj:`rows`."""
         user: Tensor = self.preference
         item = x
         user_mean = item_mean = user_scale = item_scale = None

@@ -26,7 +26,7 @@ class Propagate(MessagePassing):
     its backward pass multiplies with a cached transpose.
 
     Args:
-        **kwargs (optional): Additional arguments of
+        **kwargs: Additional arguments of
             :class:`torch_geometric.nn.conv.MessagePassing`.
 
     Shapes:
@@ -56,6 +56,7 @@ class Propagate(MessagePassing):
         edge_weight: OptTensor = None,
         size: tuple[int, int] | None = None,
     ) -> Tensor:
+        r"""Weighted sums of the neighbors of every target, without weights plain sums."""
         if isinstance(edge_index, EdgeIndex):
             edge_weight = _flat_weight(edge_index, edge_weight)
             rows, cols = size if size is not None else edge_index.sparse_size()
@@ -115,6 +116,7 @@ class Propagate(MessagePassing):
     def message_and_aggregate(
         self, edge_index: Adj, x: tuple[Tensor, OptTensor], edge_weight: OptTensor
     ) -> Tensor:
+        r"""The weighted sums as one sparse product."""
         if isinstance(edge_index, EdgeIndex):
             return propagate(x[0], edge_index, edge_weight)
         if isinstance(edge_index, SparseTensor) and edge_index.dtype() != x[0].dtype:

@@ -54,6 +54,7 @@ class SelfLoopPropagation(nn.Module):
         return out
 
     def forward(self, user: Tensor, item: Tensor, graph: BipartiteGraph) -> Embeddings:
+        r"""Vectors of all users and items after all layers."""
         loop_user = (in_degree(graph.to_user) + 1).to(user.dtype).reciprocal().view(-1, 1)
         loop_item = (in_degree(graph.to_item) + 1).to(item.dtype).reciprocal().view(-1, 1)
         x_user, x_item = user, item

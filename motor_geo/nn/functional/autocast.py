@@ -58,7 +58,7 @@ def _widen(x: Any) -> Any:
 
 class Function(torch.autograd.Function):
     r"""An :class:`torch.autograd.Function` whose two passes are left alone by
-    :class:`torch.autocast`, see :func:`full_precision`.
+    :class:`torch.autocast`, see :func:`~motor_geo.nn.functional.autocast.full_precision`.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

@@ -50,7 +50,10 @@ def conjugate_gradient(
     step, product = scaled, dot(residual, scaled)
     for _ in range(num_steps):
         image = matmul(step)
-        length = torch.where(product > least, ratio(product, dot(step, image)), 0)
+        # A direction that the matrix takes to nothing but rounding would be followed too far.
+        bend = dot(step, image)
+        use = (product > least) & (bend > 64 * number.eps * dot(step, diagonal * step))
+        length = torch.where(use, ratio(product, bend), 0)
         x = x + length * step
         residual = residual - length * image
         scaled = residual / diagonal

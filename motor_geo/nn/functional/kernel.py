@@ -27,7 +27,7 @@ class has_kernel(Generic[P, T]):
 
     :obj:`double(x)` calls the kernel; :obj:`double.reference(x)` is the plain
     form. That is the documentation, what :func:`torch.compile` and
-    :func:`torch.export` trace, and what the test of the kernel compares values
+    :obj:`torch.export` trace, and what the test of the kernel compares values
     and gradients with.
 
     Args:

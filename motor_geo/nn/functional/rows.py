@@ -121,7 +121,7 @@ def mean_square(x: Tensor) -> Tensor:
     return row_norm(x).square().sum() / x.numel()
 
 
-#: Rows of a table that are converted at a time: 64 MB at width 4,096.
+#: Rows of a table that are converted at a time (64 MB at width 4,096).
 BLOCK = 4096
 
 

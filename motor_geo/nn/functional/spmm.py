@@ -137,7 +137,7 @@ class _PropagateRows(Function):
 
 def csc(edge_index: EdgeIndex) -> tuple[Tensor, Tensor]:
     r"""Pointers and sources of edges sorted by target, which the edge index
-    keeps: made outside of :func:`torch.inference_mode`, so that training can
+    keeps: made outside of :obj:`torch.inference_mode`, so that training can
     use them.
     """
     if not torch.is_inference_mode_enabled():

@@ -13,7 +13,7 @@ from motor_geo.typing import ITEM
 
 
 class BlockEncoder(nn.Module):
-    r"""The blocks of item vectors that :class:`LIRDRec` makes of features: one
+    r"""The blocks of item vectors that :class:`~motor_geo.nn.models.LIRDRec` makes of features: one
     per modality, and one that is shared,
 
     .. math::
@@ -66,6 +66,7 @@ class BlockEncoder(nn.Module):
         return len(self.encoders)
 
     def forward(self, data: HeteroData) -> list[Tensor]:
+        r"""The blocks of all items: one per modality and, if shared, one of all modalities."""
         x = [table.detach() for table in self.features.raw(data)]
         weights, biases = linear_layers(self.encoders, 0)
         if len(weights) > len(x):
@@ -78,7 +79,7 @@ class BlockEncoder(nn.Module):
 
 
 class BlockGates(nn.Module):
-    r"""The weight nets :math:`f` of :class:`LIRDRec`: a network of each block
+    r"""The weight nets :math:`f` of :class:`~motor_geo.nn.models.LIRDRec`: a network of each block
     yields its logit.
 
     Args:
@@ -105,6 +106,7 @@ class BlockGates(nn.Module):
                 lin.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
+        r"""The weights of all blocks, side by side."""
         hidden = F.leaky_relu_(block_linear(x, *linear_layers(self.nets, 0)))
         return block_linear(hidden, *linear_layers(self.nets, 2))
 

@@ -32,6 +32,7 @@ class BPR(Recommender):
     """
 
     init = 'normal'
+    recommended_loss = 'whole'
 
     def __init__(
         self,

@@ -83,12 +83,13 @@ class ContentKNN(FittedRecommender):
         train.sum_duplicates()  # SciPy 1.13.0 does not do so itself.
         train.data[:] = 1
 
-        def score(user: Tensor) -> Tensor:
-            return torch.from_numpy((train[user.cpu().numpy()] @ similarity).toarray()).to(
-                user.device
-            )
+        def history(used: csr_matrix) -> Tensor:
+            return torch.from_numpy((used @ similarity).toarray())
 
-        return Scores(score, *size)
+        def score(user: Tensor) -> Tensor:
+            return history(train[user.cpu().numpy()]).to(user.device)
+
+        return Scores(score, *size, history)
 
     def similarity(self, tables: list[Tensor], entries: int = 2**25) -> csr_matrix:
         r"""The similarities :math:`s_{ji}`, **[N, N]**, in blocks of about

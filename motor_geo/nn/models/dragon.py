@@ -16,7 +16,7 @@ from motor_geo.utils.lazy import Lazy
 class DRAGON(DualGNN):
     r"""DRAGON from the `"Enhancing Dyadic Relations with Homogeneous Graphs for
     Multimodal Recommendation" <https://arxiv.org/abs/2301.12097>`_ paper:
-    modalities of :class:`DualGNN` side by side, and a frozen item graph,
+    modalities of :class:`~motor_geo.nn.models.DualGNN` side by side, and a frozen item graph,
 
     .. math::
         \mathbf{U}_0 = \Vert_m \, \boldsymbol{\omega}_m \mathbf{X}^m_U, \quad

@@ -10,7 +10,7 @@ from motor_geo.nn.name_dict import NameDict
 
 
 class FeatureAlignment(nn.Module):
-    r"""The task of :class:`SLMRec` that aligns features in a fine, then in a
+    r"""The task of :class:`~motor_geo.nn.models.SLMRec` that aligns features in a fine, then in a
     coarse space (FAC). It contrasts, over the items of a batch and by plain
     inner products,
 
@@ -48,6 +48,7 @@ class FeatureAlignment(nn.Module):
             self.stage = nn.ModuleDict({'map': nn.Linear(d, d), 'head': nn.Linear(d, d)})
 
     def forward(self, item: Tensor, items: Distinct) -> dict[str, Tensor]:
+        r"""The contrastive losses by modality."""
         anchor, losses = self.head_id(item[:, 0]), {}
         for k, (modality, head) in enumerate(self.heads.items()):
             if k > 0:

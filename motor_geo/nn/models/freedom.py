@@ -51,7 +51,7 @@ class FREEDOM(PrunedRecommender):
         norm_weight: Weight of the unsquared Frobenius norms of the rows of
             user embeddings and :math:`\mathbf{Q}` in the batch, as in
             :class:`LightGCN`. The paper has none, but tokens need one.
-        similarity_weight: Weight of the similarity term of :class:`AlignRec`,
+        similarity_weight: Weight of the similarity term of :class:`~motor_geo.nn.models.AlignRec`,
             which keeps inner products of :math:`\mathbf{S}^{L_{ii}} \mathbf{Q}`
             near the cosine similarities of features. The paper has none.
         train_features: If set to :obj:`True`, raw features are trained, as in

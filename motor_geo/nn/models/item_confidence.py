@@ -47,6 +47,7 @@ class ItemConfidence(nn.Module):
             nn.init.normal_(self.weight, std=self.std)
 
     def forward(self, item: Tensor) -> Tensor:
+        r"""A weight for every item and modality."""
         if self.lin is not None:
             return self.lin(item)
         if self.weight is None:

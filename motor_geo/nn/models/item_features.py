@@ -127,6 +127,7 @@ class ItemFeatures(nn.Module):
         return project(x if index is None else x.index_select(0, index), lin.weight, lin.bias)
 
     def forward(self, data: HeteroData, index: Tensor | None = None) -> dict[str, Tensor]:
+        r"""Projected features by modality, of all items or of those in :obj:`index`."""
         items = None if index is None else distinct(index)
         return {name: self.project(data, name, items) for name in self.names}
 

@@ -51,12 +51,14 @@ class ItemSimilarity(FittedRecommender):
         sources = find_edges(data, self.edge_type), train.shape, state
         similarity = self._similarity(lambda: self.similarity(train), *sources)
 
-        def score(user: Tensor) -> Tensor:
-            out = train[user.cpu().numpy()] @ similarity
-            dense = out if isinstance(out, np.ndarray) else out.toarray()
-            return torch.from_numpy(dense).to(user.device)
+        def history(used: csr_matrix) -> Tensor:
+            out = used @ similarity
+            return torch.from_numpy(out if isinstance(out, np.ndarray) else out.toarray())
 
-        return Scores(score, *train.shape)
+        def score(user: Tensor) -> Tensor:
+            return history(train[user.cpu().numpy()]).to(user.device)
+
+        return Scores(score, train.shape[0], train.shape[1], history)
 
 
 def neighbors(

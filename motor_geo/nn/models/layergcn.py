@@ -24,7 +24,7 @@ class LayerGCN(PrunedRecommender):
         \, \mathbf{y}_v^{(l+1)}, \qquad
         \mathbf{X} = \sum_{l=1}^{L} \mathbf{X}^{(l)} ,
 
-    on a training graph that :meth:`begin_epoch` prunes anew in every epoch.
+    on a training graph that :obj:`begin_epoch` prunes anew in every epoch.
     The ego layer is left out, so that an item without training edges scores
     zero.
 

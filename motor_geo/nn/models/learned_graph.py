@@ -23,8 +23,9 @@ ItemGraphs = list[tuple[EdgeIndex, Tensor]]
 
 
 class LearnedGraphRecommender(Recommender):
-    r"""The common part of :class:`LATTICE` and :class:`MICRO`: item graphs
-    that mix the neighbors of raw features with those of projected features,
+    r"""The common part of :class:`~motor_geo.nn.models.LATTICE` and
+    :class:`~motor_geo.nn.models.MICRO`: item graphs that mix the neighbors of raw features with
+    those of projected features,
 
     .. math::
         \mathbf{I} = \mathbf{G} + \frac{\mathbf{h}}{\| \mathbf{h} \|}, \qquad

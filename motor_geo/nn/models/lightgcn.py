@@ -35,6 +35,8 @@ class LightGCN(Recommender):
         - **output:** user vectors :math:`(M, d)`, item vectors :math:`(N, d)`
     """
 
+    recommended_loss = 'whole'
+
     def __init__(
         self,
         data: HeteroData,

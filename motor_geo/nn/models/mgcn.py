@@ -69,7 +69,7 @@ class MGCN(Recommender):
             does not change.
         cl_weight: Weight of contrasting modal with content vectors.
         temperature: Temperature of that contrast.
-        similarity_weight: Weight of the similarity term of :class:`AlignRec`,
+        similarity_weight: Weight of the similarity term of :class:`~motor_geo.nn.models.AlignRec`,
             which keeps inner products of what modalities add to positive items
             near the cosine similarities of features. The paper has none.
         fusion: :obj:`"reference"` divides the shared part together with the

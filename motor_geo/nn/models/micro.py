@@ -14,7 +14,7 @@ from motor_geo.typing import RATES, Batch, Embeddings, num_nodes
 class MICRO(LearnedGraphRecommender):
     r"""MICRO from the `"Latent Structure Mining with Contrastive Modality
     Fusion for Multimedia Recommendation" <https://arxiv.org/abs/2111.00678>`_
-    paper: as :class:`LATTICE`, with an item-item graph per modality, attention
+    paper: as :class:`~motor_geo.nn.models.LATTICE`, with an item-item graph per modality, attention
     over their outputs, and a contrastive loss between each of them and the
     fusion,
 

@@ -17,9 +17,9 @@ from motor_geo.typing import RATES, Batch, Embeddings, Rows
 
 
 class PreferenceRecommender(BlockRecommender):
-    r"""The common part of :class:`DualGNN`, :class:`DRAGON` and
-    :class:`COHESION`: a table of user preferences and a network over features
-    for every modality,
+    r"""The common part of :class:`~motor_geo.nn.models.DualGNN`,
+    :class:`~motor_geo.nn.models.DRAGON` and :class:`~motor_geo.nn.models.COHESION`: a table of
+    user preferences and a network over features for every modality,
 
     .. math::
         \textrm{ENC}_m(\mathbf{x}) = \mathbf{W}_2^m \, \phi(\mathbf{W}_1^m

@@ -16,7 +16,8 @@ from motor_geo.typing import RATES
 
 
 class PrunedRecommender(Recommender):
-    r"""The common part of :class:`LayerGCN` and :class:`FREEDOM`: the training
+    r"""The common part of :class:`~motor_geo.nn.models.LayerGCN` and
+    :class:`~motor_geo.nn.models.FREEDOM`: the training
     graph is pruned anew in every epoch, by
     :func:`~motor_geo.nn.graph.degree_sensitive_pruning`. Ranking uses all
     edges.
@@ -58,7 +59,7 @@ class PrunedRecommender(Recommender):
         self.prune(data, keep)
 
     def prune(self, data: HeteroData, keep: Tensor) -> None:
-        r"""Makes the training edges :obj:`keep` the graph of :meth:`loss`.
+        r"""Makes the training edges :obj:`keep` the graph of :obj:`loss`.
 
         Shapes:
             - **input:** positions of kept edges :math:`(|\mathcal{E}^{\prime}|)`
@@ -66,7 +67,7 @@ class PrunedRecommender(Recommender):
         self.pruned.set(keep, *self.graph_args(data))
 
     def training_graph(self, data: HeteroData) -> BipartiteGraph:
-        r"""The graph of :meth:`loss`: what pruning left, or the whole graph if
+        r"""The graph of :obj:`loss`: what pruning left, or the whole graph if
         :meth:`begin_epoch` was not called with these edges.
         """
         return self.pruned.get(*self.graph_args(data)) or self.graph(data)

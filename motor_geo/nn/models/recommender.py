@@ -48,6 +48,8 @@ class Recommender(nn.Module):
     needs_negatives: bool = True
     #: Form of the Xavier initialization of ID tables.
     init: ClassVar[str] = 'uniform'
+    #: The loss, by name, that goes with :obj:`--items recommended`.
+    recommended_loss: ClassVar[str] = 'published'
     #: Learning rate and weight decay of Adam, and ``(a, b)`` of the
     #: learning-rate factor ``a ** (epoch / b)``, as published.
     lr: ClassVar[float] = 1e-3
@@ -163,7 +165,9 @@ class Recommender(nn.Module):
             return {'bpr': bpr_loss(*rows.scores(), form)}
         if self.needs_tables and tables is None:
             tables = self(data)
-        return self.objective(rows, batch, find_edges(data, self.edge_type), tables)
+        edge_index = find_edges(data, self.edge_type)
+        edge_index = data[self.edge_type].get('full_edge_index', edge_index)
+        return self.objective(rows, batch, edge_index, tables)
 
     def begin_epoch(self, data: HeteroData, epoch: int, generator: torch.Generator) -> None:
         r"""Called before every epoch, with a generator on the device of the

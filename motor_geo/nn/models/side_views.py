@@ -25,8 +25,9 @@ class BatchViews(NamedTuple):
 
 
 class SideViews(Recommender):
-    r"""The common part of :class:`SMORE` and :class:`AlignRec`: what features
-    say of a node is added to its vector of LightGCN,
+    r"""The common part of :class:`~motor_geo.nn.models.SMORE` and
+    :class:`~motor_geo.nn.models.AlignRec`: what features say of a node is added to its vector
+    of LightGCN,
 
     .. math::
         \mathbf{X} = \mathbf{C} + \mathbf{Z}, \qquad

@@ -17,6 +17,7 @@ from motor_geo.nn.graph import BipartiteGraph
 from motor_geo.nn.item_encoder import FeatureProjection, IDEmbedding, encode_items
 from motor_geo.nn.memo import Memo
 from motor_geo.nn.models.fitted import FittedRecommender
+from motor_geo.nn.objective import usual_weight
 from motor_geo.nn.token_cross import TokenCrossEncoder
 from motor_geo.typing import RATES, Embeddings, feature_key, find_edges, node_store, num_nodes
 
@@ -50,7 +51,9 @@ class TokenALS(FittedRecommender):
             which is the default.
         channels: Size :math:`d` of user and item vectors.
         unobserved: Weight :math:`c` of all pairs relative to the interactions.
-        reg_weight: Weight :math:`\lambda`.
+        reg_weight: Weight :math:`\lambda`; by default that of
+            :func:`~motor_geo.nn.objective.usual_weight`, which goes with
+            :math:`c = 3`.
         num_steps: Conjugate gradient steps of either side in an iteration.
         edge_type: Edge type of training interactions, from users to items.
 
@@ -69,14 +72,14 @@ class TokenALS(FittedRecommender):
         data: HeteroData,
         item_encoder: nn.Module | None = None,
         channels: int = 64,
-        unobserved: float = 1.0,
-        reg_weight: float = 0.05,
+        unobserved: float = 3.0,
+        reg_weight: float | None = None,
         num_steps: int = 8,
         edge_type: EdgeType = RATES,
     ):
         super().__init__(data, edge_type)
         for name, value in (('unobserved', unobserved), ('reg_weight', reg_weight)):
-            if not 0 < value < float('inf'):
+            if value is not None and not 0 < value < float('inf'):
                 raise ValueError(f"'{name}' must be positive and finite (got {value})")
         if num_steps < 1:
             raise ValueError(f"'num_steps' must be positive (got {num_steps})")
@@ -110,6 +113,12 @@ class TokenALS(FittedRecommender):
     def _items(self, data: HeteroData) -> Tensor:
         return encode_items(self.item_encoder, node_store(data, self.item_type))
 
+    def weight(self, data: HeteroData) -> float:
+        r"""The weight :math:`\lambda` on a graph."""
+        if self.reg_weight is not None:
+            return self.reg_weight
+        return usual_weight(find_edges(data, self.edge_type))
+
     def fit(self, data: HeteroData) -> Iterator[dict[str, float]]:
         r"""Iterates without end; yields the objective per interaction."""
         edge_index = find_edges(data, self.edge_type)
@@ -124,8 +133,9 @@ class TokenALS(FittedRecommender):
         there = [(count > 0).to(ones.dtype) for count in degrees]
         num_users, num_items = (float(x.sum()) for x in there)
         alpha = self.unobserved * edge_index.size(1) / max(num_users * num_items, 1)
+        weight = self.weight(data)
         weights = [
-            self.reg_weight * (count + alpha * other)
+            weight * (count + alpha * other)
             for count, other in zip(degrees, (num_items, num_users))
         ]
         while True:

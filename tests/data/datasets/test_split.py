@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from motor_geo.data.datasets.split import SPLITS, cold_items, split_interactions
+from motor_geo.data.datasets.split import SPLITS, cold_items, hold_out_items, split_interactions
 
 # User n - 1 has n interactions, n = 1..25.
 SIZES = np.arange(1, 26)
@@ -169,3 +169,15 @@ def test_no_loop_per_user():
     start = time.process_time()
     split_interactions(user, item, 'random')
     assert time.process_time() - start < 2
+
+
+def test_held_out_items_leave_the_others_in_their_split():
+    rng = np.random.default_rng(0)
+    item, label = rng.integers(50, size=400), rng.integers(3, size=400).astype(np.int8)
+    out = hold_out_items(item, label, 3, 0.2)
+    val, test = cold_items(item, 3, 0.2)
+    assert len(val) == len(test) == 5
+    assert (out[np.isin(item, val)] == 1).all() and (out[np.isin(item, test)] == 2).all()
+    rest = ~np.isin(item, [*val, *test])
+    assert (out[rest] == label[rest]).all() and rest.sum() > 200
+    assert (hold_out_items(item, label, 3, 0.0) == label).all()

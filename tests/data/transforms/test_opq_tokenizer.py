@@ -43,6 +43,25 @@ def test_columns_and_dtype():
     assert tokenizer(1, 2**15).dtype == torch.int16 and tokenizer(1, 2**16).dtype == torch.int32
 
 
+def test_a_number_for_all_others(tmp_path):
+    x = {'text': features(40, 6), 'image': features(40, 8)}
+    transform = OPQTokenizer({'*': 2, 'text': 3}, codebook_size=16, cache=False, verbose=False)
+    with pytest.raises(RuntimeError, match='not known before'):
+        transform.num_tokens_dict  # noqa: B018
+    transform.fit(x)
+    assert transform.num_tokens_dict == {'image': 2, 'text': 3}
+    named = OPQTokenizer({'image': 2, 'text': 3}, codebook_size=16, cache=False, verbose=False)
+    token_id = named.fit(x).encode(x)
+    assert torch.equal(transform.encode(x), token_id) and token_id.shape == (40, 5)
+    transform.save(str(tmp_path / 'tokenizer.pt'))
+    loaded = OPQTokenizer.load(str(tmp_path / 'tokenizer.pt'))
+    assert loaded.num_tokens == {'*': 2, 'text': 3} and torch.equal(loaded.encode(x), token_id)
+    single = OPQTokenizer({'*': 2}, codebook_size=16, cache=False, verbose=False)
+    assert single.fit(x['text']).num_tokens_dict == {'x': 2}
+    with pytest.raises(ValueError, match=r"num_tokens names \['sound'\], expected only"):
+        OPQTokenizer({'*': 2, 'sound': 3}, codebook_size=16, cache=False).fit(x)
+
+
 def test_fits_once():
     x, other = features(80, 6, seed=1), features(30, 6, seed=2)
     transform = tokenizer()
@@ -211,7 +230,14 @@ def test_setting_errors():
         ({'codebook_size': 100}, 'power of two between 2 and 65536, got 100'),
         ({'codebook_size': 1}, 'power of two'),
         ({'codebook_size': 2**17}, 'power of two'),
-        ({'method': 'vq'}, "method must be one of opq, pq, rq, or an import path, got 'vq'"),
+        (
+            {'method': 'vq'},
+            "method must be one of opq, pq, rq, rqvae, letter, or an import path, got 'vq'",
+        ),
+        ({'balance': 0}, 'balance must be above 0 and at most 1, or None, got 0'),
+        ({'num_near': 0}, 'num_near must be at least 1 and at most codebook_size=16, got 0'),
+        ({'num_near': 17}, 'num_near must be at least 1 and at most codebook_size=16, got 17'),
+        ({'method_kwargs': {'lr': 1}}, "the method 'opq' has no setting 'lr'; expected none"),
         ({'init': 'zero'}, 'init must be one of'),
         ({'fit_on': 'test'}, 'fit_on must be one of'),
         ({'num_iters': -1}, 'num_iters=-1 is too small'),

@@ -86,7 +86,7 @@ def test_run_and_report(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     'method, message',
     [
-        ('opg', "method must be one of opq, pq, rq, or an import path, got 'opg'"),
+        ('opg', "method must be one of opq, pq, rq, rqvae, letter, or an import path, got 'opg'"),
         (f'{__name__}.Evn', "method: '.*Evn' cannot be imported: .* has no 'Evn'; did you mean"),
         (f'{__name__}.np', 'is a module; expected a class derived from Quantizer'),
         (f'{__name__}.Nothing', r'has no class method fit\(x, num_tokens'),

@@ -78,3 +78,22 @@ def test_light_propagation_rejects_bad_arguments():
         LightPropagation(-1)
     with pytest.raises(ValueError, match="'readout' must be 'mean' or 'sum'"):
         LightPropagation(1, 'max')
+
+
+def test_mean_over_the_layers_that_exist():
+    edge_index = torch.tensor([[0, 0, 1, 2, 2], [1, 0, 2, 1, 2]])  # User 3, item 3 isolated.
+    weight = sym_norm(edge_index, 4, 4, torch.float64)
+    graph = BipartiteGraph.from_edges(edge_index, 4, 4, weight)
+    torch.manual_seed(0)
+    user, item = torch.randn(2, 4, 3, dtype=torch.float64)
+    conv = LightPropagation(2)
+    before = conv(user, item, graph)
+    conv.existing = True
+    after = conv(user, item, graph)
+    for x, old, new in zip((user, item), before, after):
+        torch.testing.assert_close(new[:3], old[:3])
+        torch.testing.assert_close(new[3], x[3])
+    users, items = torch.tensor([3, 0]), torch.tensor([2, 3, 3])
+    rows = conv.rows(user, item, graph, users, items).out
+    torch.testing.assert_close(rows.user, after.user[users])
+    torch.testing.assert_close(rows.item, after.item[items])

@@ -98,3 +98,15 @@ def test_no_gradient_is_kept():
         lambda x: 2 * x, torch.ones(2, requires_grad=True), torch.zeros(2), torch.ones(2), 3
     )
     assert not x.requires_grad and x.tolist() == [0.5, 0.5]
+
+
+def test_a_direction_that_is_mapped_to_rounding_is_not_followed():
+    generator = torch.Generator().manual_seed(0)
+    root = torch.randn(12, 5, generator=generator, dtype=torch.double)
+    matrix = (root @ root.t()).float()  # Of rank 5, with rounding in place of zeros.
+    solution, noise = torch.randn(2, 12, generator=generator)
+    target = matrix @ solution + 1e-6 * noise
+    for num_steps in (10, 50, 200):
+        x = conjugate_gradient(matrix.mv, target, torch.zeros(12), matrix.diagonal(), num_steps)
+        assert x.norm() < 2 * solution.norm()
+        torch.testing.assert_close(matrix @ x, target, rtol=0, atol=1e-3)

@@ -9,7 +9,7 @@ from torch_geometric.data import HeteroData
 from motor_geo.engine.fitter import Fitter
 from motor_geo.nn import FeatureProjection, IDEmbedding, TokenCrossEncoder
 from motor_geo.nn.models import TokenALS
-from motor_geo.nn.objective import WholeDataLoss
+from motor_geo.nn.objective import WholeDataLoss, usual_weight
 from motor_geo.testing.graphs import item_encoder, new_items, small_graph
 from motor_geo.typing import ITEM, RATES, Batch
 
@@ -250,6 +250,17 @@ def test_many_steps_on_features_of_any_scale_stay_finite():
     values = fit(model, data, 5)
     assert all(after <= before + 1e-12 for before, after in zip(values, values[1:]))
     assert np.isfinite(parameters(model)).all()
+
+
+def test_weights_are_the_usual_ones():
+    data = graph()
+    weight = usual_weight(data[RATES].edge_index)
+    models = build('mean', data, unobserved=3.0, reg_weight=weight), build('mean', data)
+    models[1].unobserved, models[1].reg_weight = 3.0, None
+    assert TokenALS(data).unobserved == 3.0 and TokenALS(data).reg_weight is None
+    for model in models:
+        fit(model, data, 3)
+    assert np.array_equal(*map(parameters, models))
 
 
 @pytest.mark.parametrize('items', ITEMS)

@@ -1,0 +1,145 @@
+r"""Writes the page of claims, each with the numbers behind it, from the reports:
+
+python -m benchmarks.findings
+"""
+
+from __future__ import annotations
+
+import os.path as osp
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import yaml
+
+from benchmarks.text import markdown, spread
+from motor_geo.report.write import read_runs
+from motor_geo.utils.files import atomic_write
+
+DOCS = osp.join(osp.dirname(osp.dirname(osp.abspath(__file__))), 'docs')
+HEAD = """# Findings
+
+What holds here of the claim that tokens can replace item IDs, and what does not. Every claim
+has one table and a link to the report that it comes from, with all settings, commands and tests
+per user.
+
+Generated from `docs/findings.yaml` and `docs/reproduction/*.jsonl` by
+`python -m benchmarks.findings`.
+"""
+
+
+def options(axis: Any, key: str) -> dict[str, dict[str, Any]]:
+    r"""Rows or columns by header."""
+    named = axis if isinstance(axis, Mapping) else {name: name for name in axis}
+    return {
+        str(name): dict(value) if isinstance(value, Mapping) else {key: value}
+        for name, value in named.items()
+    }
+
+
+def words(value: Any) -> list[str]:
+    r"""A part of a label: nothing, a word or several."""
+    return [str(word) for word in (value if isinstance(value, list) else [value]) if word != '']
+
+
+def label_of(claim: Mapping[str, Any], cell: Mapping[str, Any]) -> list[str]:
+    r"""The label of the runs of a cell."""
+    out: list[str] = []
+    for part in claim['label']:
+        out += words(cell.get(part[1:], '')) if part.startswith('$') else [part]
+    if cell.get('suffix'):
+        out[-1] += cell['suffix']
+    return out
+
+
+def value_of(run: Mapping[str, Any], part: str | None) -> float:
+    r"""Recall@20 on test, or that of a group of items."""
+    return run['test']['recall@20'] if part is None else run['slices'][part]['recall@20']
+
+
+def table(claim: Mapping[str, Any], reports: Mapping[str, Any]) -> tuple[str, list[str], set[int]]:
+    r"""The table of a claim, the reports it took numbers from, and the numbers of seeds.
+
+    Raises:
+        ValueError: If a whole row has no run.
+    """
+    rows, columns = options(claim['rows'], 'row'), options(claim['columns'], 'column')
+    values: list[list[list[float]]] = []
+    used: dict[str, None] = {}
+    for name, row in rows.items():
+        values.append([])
+        for column in columns.values():
+            cell = {'report': claim.get('report', []), **row, **column}
+            want, found = label_of(claim, cell), []
+            # A later report on the same data takes the place of an earlier one.
+            for report in words(cell['report']):
+                now = [run for run in reports[report] if run['label'] == want]
+                if now:
+                    found = [value_of(run, cell.get('slice')) for run in now]
+                    source = report
+            if found:
+                used[source] = None
+            values[-1].append(found)
+        if not any(values[-1]):
+            raise ValueError(f"No run is behind the row '{name}' of '{claim['claim']}'.")
+    seeds = {len(found) for line in values for found in line if found}
+    body = cells(values, claim.get('best', 'row') == 'row')
+    head = ['', *columns]
+    text = markdown(head, [[name, *line] for name, line in zip(rows, body)])
+    return text, list(used), seeds
+
+
+def cells(values: list[list[list[float]]], by_row: bool) -> list[list[str]]:
+    r"""Means and deviations, with the best of each row (or column) in bold."""
+    mean = np.array([[np.mean(x) if x else -1.0 for x in line] for line in values])
+    best = mean == mean.max(axis=1 if by_row else 0, keepdims=True)
+    if mean.shape[1 if by_row else 0] == 1:
+        best[:] = False
+    return [
+        [f'**{spread(x)}**' if x and mark else spread(x) if x else '' for x, mark in zip(*pair)]
+        for pair in zip(values, best.tolist())
+    ]
+
+
+def seeds_of(numbers: Iterable[int]) -> str:
+    r"""In words: one seed, three seeds, one or three seeds."""
+    names = [{1: 'one', 2: 'two', 3: 'three'}.get(n, str(n)) for n in sorted(numbers)]
+    return ' or '.join(names) + (' seed' if names == ['one'] else ' seeds')
+
+
+def page(claims: list[dict[str, Any]], reports: Mapping[str, Any]) -> str:
+    r"""The page."""
+    out = [HEAD]
+    for claim in claims:
+        if 'section' in claim:
+            out.append(f'## {claim["section"]}\n')
+            continue
+        text, used, seeds = table(claim, reports)
+        links = ', '.join(f'[{name}](reproduction/{name}.jsonl)' for name in used)
+        out.append(f'### {claim["claim"].rstrip(".")}\n')
+        if 'note' in claim:
+            out.append(f'{claim["note"].strip()}\n')
+        out.append(f'{text}\nTest Recall@20, {seeds_of(seeds)} ({links}).\n')
+    return '\n'.join(out)
+
+
+class Reports(dict[str, Any]):
+    r"""The runs of every report, read when they are asked for."""
+
+    def __missing__(self, name: str) -> Any:
+        self[name] = read_runs(osp.join(DOCS, 'reproduction', f'{name}.jsonl'))
+        return self[name]
+
+
+def render() -> str:
+    with open(osp.join(DOCS, 'findings.yaml')) as file:
+        return page(yaml.safe_load(file), Reports())
+
+
+def main() -> None:
+    with atomic_write(osp.join(DOCS, 'findings.md')) as temporary, open(temporary, 'w') as file:
+        file.write(render())
+
+
+if __name__ == '__main__':
+    main()

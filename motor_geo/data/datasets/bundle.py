@@ -1,0 +1,146 @@
+r"""Data sets that a run folder carries with it."""
+
+from __future__ import annotations
+
+import os.path as osp
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch_geometric.data import HeteroData
+
+from motor_geo.data.datasets.base import RecommendationDataset, Transform
+from motor_geo.typing import ITEM, RATED_BY, RATES, USER, EvalTargets
+from motor_geo.utils.saved import load, save
+
+#: The file in the folder of a run.
+BUNDLE = 'bundle.pt'
+SPLITS = ('val', 'test')
+
+
+class BundledDataset(RecommendationDataset):
+    r"""The data of a run as :obj:`bundle.pt` in its folder has them: sizes, raw
+    ids, titles, interactions of all splits, features, and the tokens that
+    items have.
+
+    Args:
+        path: The folder of the run.
+        transform: A function of the graph that is applied whenever it is taken
+            out.
+        pre_transform: A function of the graph that is applied once.
+
+    Raises:
+        ValueError: If the file is missing or damaged.
+    """
+
+    token_id: Tensor | None = None
+    #: Numbers of users and items and the interactions behind the vectors of behavior.
+    fitted: tuple[int, int, Tensor] | None = None
+
+    def __init__(
+        self,
+        path: str,
+        transform: Transform | None = None,
+        pre_transform: Transform | None = None,
+    ) -> None:
+        super().__init__(transform, pre_transform)
+        file = osp.join(path, BUNDLE)
+        content = load(file, 'the data of a run')
+        try:
+            self._fill(**content)
+        except (TypeError, KeyError, ValueError) as error:
+            raise ValueError(f"'{file}' is damaged: expected the data of a run") from error
+
+    @classmethod
+    def of(cls, **content: Any) -> BundledDataset:
+        r"""A data set in memory, from the content of a file."""
+        self = cls.__new__(cls)
+        RecommendationDataset.__init__(self)
+        self._fill(**content)
+        return self
+
+    def _fill(
+        self,
+        name: str,
+        user_ids: list[Any],
+        item_ids: list[Any],
+        titles: list[str | None] | None,
+        known: tuple[Tensor, Tensor],
+        edge_index: Tensor,
+        held_out: dict[str, Tensor],
+        candidates: dict[str, Tensor | None],
+        dropped: Tensor,
+        features: dict[str, Tensor],
+        token_id: Tensor | None,
+        fitted: tuple[int, int, Tensor] | None,
+        fingerprint: str | None,
+    ) -> None:
+        self.name, self.user_ids, self.item_ids = name, np.array(user_ids), np.array(item_ids)
+        self.item_titles = None if titles is None else np.array(titles, dtype=object)
+        self.known_users, self.known_items = known
+        self.dropped, self.token_id, self.fitted = dropped, token_id, fitted
+        self.data = self._source = data = HeteroData()
+        data[USER].num_nodes, data[ITEM].num_nodes = len(user_ids), len(item_ids)
+        for modality in sorted(features):
+            data[ITEM][f'x_{modality}'] = features[modality]
+        data[RATES].edge_index = edge_index
+        data[RATED_BY].edge_index = edge_index.flip(0)
+        self._targets = {}
+        for split in SPLITS:
+            user, item = held_out[split].numpy()
+            some = candidates[split]
+            self._targets[split] = EvalTargets.from_pairs(
+                user, item, None if some is None else some.numpy()
+            )
+        self._fingerprint = fingerprint
+
+    def content(self) -> dict[str, Any]:
+        r"""What :meth:`of` makes the same data set from."""
+        return content_of(self, self.token_id, self.fitted)
+
+
+def content_of(
+    dataset: RecommendationDataset,
+    token_id: Tensor | None = None,
+    fitted: tuple[int, int, Tensor] | None = None,
+    titles: list[str | None] | None = None,
+) -> dict[str, Any]:
+    r"""The content of :obj:`bundle.pt`.
+
+    Args:
+        dataset: Any data set.
+        token_id: Tokens of its items, **[N, T]**.
+        fitted: Numbers of users and items and the interactions **[2, E]** that
+            vectors of behavior come from, if they are others now.
+        titles: What items are called, if the data set does not know.
+    """
+    data, held_out, candidates = dataset.data, {}, {}
+    for split in SPLITS:
+        targets = dataset.targets(split)
+        row, item = targets.index
+        held_out[split] = torch.stack([targets.user[row], item])
+        candidates[split] = targets.candidates
+    found = dataset.item_titles
+    if found is not None:
+        titles = [None if title is None else str(title) for title in found.tolist()]
+    return {
+        'name': dataset.name,
+        'user_ids': dataset.user_ids.tolist(),
+        'item_ids': dataset.item_ids.tolist(),
+        'titles': titles,
+        'known': (dataset.known_users, dataset.known_items),
+        'edge_index': data[RATES].edge_index,
+        'held_out': held_out,
+        'candidates': candidates,
+        'dropped': dataset.dropped,
+        'features': {m: data[ITEM][f'x_{m}'] for m in dataset.modalities},
+        'token_id': token_id,
+        'fitted': fitted,
+        'fingerprint': dataset.fingerprint,
+    }
+
+
+def write_bundle(content: dict[str, Any], folder: str) -> None:
+    r"""Writes the data of a run into its folder."""
+    save(content, osp.join(folder, BUNDLE))

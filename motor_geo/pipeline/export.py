@@ -1,0 +1,233 @@
+r"""What a finished run gives to other systems: :obj:`motor-geo export`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os.path as osp
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from motor_geo.utils.errors import run_command
+from motor_geo.utils.memory import tune_process
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from motor_geo.pipeline.folder import LoadedRun
+
+#: Endings of files of vectors, and the package that each needs.
+ENDINGS = {'.parquet': 'pyarrow', '.safetensors': 'safetensors'}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    tune_process()
+    parser = argparse.ArgumentParser(
+        prog='motor-geo export',
+        description='Writes an index or the vectors of a finished run.',
+    )
+    parser.add_argument('run', metavar='RUN_DIR', type=osp.expanduser, help='folder of a run')
+    parser.add_argument(
+        '--index', metavar='FILE', type=osp.expanduser, help='an index of FAISS, and FILE.json'
+    )
+    parser.add_argument(
+        '--kind',
+        choices=('flat', 'hnsw', 'ivf'),
+        help='flat (exact), hnsw (a graph) or ivf (cells); by default by the number of items',
+    )
+    parser.add_argument(
+        '--append', metavar='FOLDER', help='append the new items of a folder to the index'
+    )
+    for name in ('item', 'user'):
+        parser.add_argument(
+            f'--{name}-vectors',
+            metavar='FILE',
+            type=osp.expanduser,
+            help=f'vectors of {name}s with their ids, .parquet or .safetensors',
+        )
+    parser.add_argument(
+        '--onnx', metavar='FILE', type=osp.expanduser, help='the item encoder, from tokens'
+    )
+    parser.add_argument('--data', metavar='FOLDER', help='where the data are, if they have moved')
+    parser.add_argument('--device', default='auto', help='auto, cpu or cuda (default: auto)')
+    options = parser.parse_args(arguments)
+    return run_command(lambda: command(options))
+
+
+def command(options: argparse.Namespace) -> int:
+    r"""Checks the options and writes what they name."""
+    wanted = {
+        name: path
+        for name in ('index', 'item_vectors', 'user_vectors', 'onnx')
+        if (path := getattr(options, name)) is not None
+    }
+    if not wanted:
+        raise ValueError(
+            'nothing to export; expected --index FILE, --item-vectors FILE, --user-vectors FILE or '
+            '--onnx FILE'
+        )
+    if options.append is not None and options.index is None:
+        raise ValueError('--append: expected the index that items are appended to, --index FILE')
+    for name, path in wanted.items():
+        if name.endswith('vectors'):
+            check_vectors(path)
+
+    import torch
+
+    from motor_geo.pipeline.folder import load_run
+    from motor_geo.pipeline.index import append, build_index, read_index, write_index
+    from motor_geo.pipeline.new_items import with_new_items
+    from motor_geo.pipeline.recommend import served_items, served_users
+    from motor_geo.utils.files import check_writable
+
+    for path in wanted.values():
+        check_writable(osp.dirname(osp.abspath(path)))
+    run = load_run(options.run, options.device, options.data)
+    if options.onnx is not None:
+        write_onnx(run, options.onnx)
+        print(f"item encoder written to '{options.onnx}'")
+    if set(wanted) == {'onnx'}:
+        return 0
+    user, item = vectors(run)
+    rows, people = served_items(run), served_users(run)
+    ids = run.dataset.item_ids[rows.numpy()].astype(str)
+    fingerprint = hash_of(options.run)
+    with torch.no_grad():
+        if options.append is not None:
+            index = read_index(options.index)
+            if index.run != fingerprint:
+                raise ValueError(f"'{options.index}' is an index of another run; export it anew")
+            data, new_ids = with_new_items(run, options.append)
+            new = run.model(data).item[-len(new_ids) :]
+            index = append(index, new, new_ids)
+            write_index(index, options.index)
+            print(f"{len(new_ids)} items appended to '{options.index}', {len(index.ids):,} in all")
+        elif options.index is not None:
+            index = build_index(user[people], item[rows], ids, options.kind, run=fingerprint)
+            write_index(index, options.index)
+            print(
+                f"{len(ids):,} items written to '{options.index}' ({index.kind}, finds "
+                f'{index.recall:.1%} of the exact lists of 20)'
+            )
+    for name, path in wanted.items():
+        if name == 'item_vectors':
+            write_vectors(item[rows], ids, path, 'itemID')
+        elif name == 'user_vectors':
+            names = run.dataset.user_ids[people.numpy()].astype(str)
+            write_vectors(user[people], names, path, 'userID')
+        else:
+            continue
+        print(f"vectors of {name.partition('_')[0]}s written to '{path}'")
+    return 0
+
+
+def vectors(run: LoadedRun) -> tuple[Tensor, Tensor]:
+    r"""Vectors of users and items, whose inner products are scores.
+
+    Raises:
+        ValueError: If the model has none.
+    """
+    import torch
+
+    from motor_geo.typing import Embeddings
+
+    with torch.no_grad():
+        emb = run.model(run.data)
+    if not isinstance(emb, Embeddings):
+        raise ValueError(
+            f'{run.config.model["name"]} scores without vectors, so that there is nothing to export'
+        )
+    return emb.user.detach().cpu().float(), emb.item.detach().cpu().float()
+
+
+def hash_of(folder: str) -> str:
+    r"""The hash of a run and of its weights."""
+    from motor_geo.utils.cache import fingerprint
+    from motor_geo.utils.files import read_json
+
+    result = read_json(osp.join(folder, 'result.json'))
+    return fingerprint(result['hashes']['run'], result['best_epoch'])
+
+
+def check_vectors(path: str) -> None:
+    r"""Checks that vectors can be written to a file.
+
+    Raises:
+        ValueError: If it has another ending, or a package is missing.
+    """
+    from importlib.util import find_spec
+
+    ending = osp.splitext(path)[1]
+    if ending not in ENDINGS:
+        raise ValueError(f"'{path}' must end in {' or '.join(ENDINGS)}")
+    if find_spec(ENDINGS[ending]) is None:
+        raise ValueError(f"Writing {ending} needs 'pip install {ENDINGS[ending]}'")
+
+
+def write_vectors(x: Tensor, ids: np.ndarray, path: str, column: str) -> None:
+    r"""Writes vectors with their ids: as Parquet with the columns
+    :obj:`itemID` (or :obj:`userID`) and :obj:`vector`, or as safetensors with
+    the tensor :obj:`vector` and the ids, as JSON, in its metadata.
+
+    Args:
+        x: The vectors, **[n, d]**.
+        ids: Their raw ids, **[n]**.
+        path: The file.
+        column: Name of the column of ids.
+    """
+    from motor_geo.utils.files import atomic_write, writing
+
+    check_vectors(path)
+    with writing(path), atomic_write(path) as temporary:
+        if path.endswith('.parquet'):
+            import pyarrow
+            import pyarrow.parquet
+
+            flat = pyarrow.array(x.contiguous().view(-1).numpy())
+            rows = pyarrow.FixedSizeListArray.from_arrays(flat, x.size(1))
+            table = pyarrow.table({column: pyarrow.array(ids.astype(str)), 'vector': rows})
+            pyarrow.parquet.write_table(table, temporary)
+        else:
+            from safetensors.torch import save_file
+
+            metadata = {column: json.dumps(ids.astype(str).tolist())}
+            save_file({'vector': x.contiguous()}, temporary, metadata)
+
+
+def write_onnx(run: LoadedRun, path: str) -> None:
+    r"""Writes the item encoder as ONNX: from tokens **[n, T]** to the vectors
+    that enter the backbone.
+
+    Raises:
+        ValueError: If it does not read tokens, or a package is missing.
+    """
+    from importlib.util import find_spec
+
+    import torch
+
+    from motor_geo.typing import ITEM
+
+    if run.tokenizer is None:
+        raise ValueError(f'--onnx: --items {run.config.items["name"]} reads no tokens')
+    missing = [name for name in ('onnx', 'onnxscript') if find_spec(name) is None]
+    if missing:
+        raise ValueError(f"--onnx needs 'pip install {' '.join(missing)}'")
+    encoder = run.model.item_encoder
+    assert isinstance(encoder, torch.nn.Module)
+    torch.onnx.export(
+        encoder.eval().cpu(),
+        (run.data[ITEM].token_id.cpu()[:2],),
+        path,
+        dynamo=True,
+        input_names=['token_id'],
+        output_names=['x'],
+        dynamic_shapes={'token_id': {0: torch.export.Dim('rows')}},
+        external_data=False,
+    )
+
+
+if __name__ == '__main__':
+    sys.exit(main())

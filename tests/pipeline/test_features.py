@@ -1,0 +1,110 @@
+import json
+import os
+
+import numpy as np
+import pytest
+
+from motor_geo.__main__ import main
+from motor_geo.data import TableDataset, media
+from motor_geo.data.encoders import hashed_ngrams, image_statistics
+
+TITLES = ['Red chair', 'Blue chair', '', 'Green lamp', 'Lamp']
+CALLS: list[int] = []
+
+
+def own(texts):
+    CALLS.append(len(texts))
+    return np.array([[len(text), text.count('a')] for text in texts], float)
+
+
+def broken(texts):
+    return np.full((len(texts), 2), np.nan)
+
+
+@pytest.fixture
+def shop(tmp_path):
+    folder = tmp_path / 'shop'
+    folder.mkdir()
+    rows = [f'i{i}\t{title}\tthing {i}' for i, title in enumerate(TITLES)]
+    (folder / 'items.tsv').write_text('\n'.join(['itemID\ttitle\ttext', *rows]) + '\n')
+    rows = [f'u{u}\ti{(u + j) % 5}\t{max(0, j - 1)}' for u in range(6) for j in range(4)]
+    (folder / 'shop.inter').write_text('\n'.join(['userID\titemID\tx_label', *rows]) + '\n')
+    return folder
+
+
+def test_titles(shop, capsys):
+    assert main(['features', str(shop), '--text', 'title', '--dim', '32']) == 0
+    text = capsys.readouterr().out
+    assert 'text: 4 items, 32 columns, 1 items have none (text_mask.npy)' in text
+    x, mask = np.load(shop / 'text_feat.npy'), np.load(shop / 'text_mask.npy')
+    assert x.dtype == np.float16 and mask.tolist() == [True, True, False, True, True]
+    expected = hashed_ngrams([title for title in TITLES if title], 32).astype(np.float16)
+    np.testing.assert_array_equal(x[mask], expected)
+    assert TableDataset(str(shop)).modalities == ['text']
+    with open(shop / 'text_feat.json') as file:
+        content = json.load(file)
+    assert (content['encoder'], content['items'], content['with']) == ('hashed', 5, 4)
+
+    flags = ['--text', 'title,text', '--dtype', 'float32']
+    assert main(['features', str(shop), *flags]) == 0
+    assert not os.path.exists(shop / 'text_mask.npy')
+    x = np.load(shop / 'text_feat.npy')
+    np.testing.assert_array_equal(x[:1], hashed_ngrams(['Red chair. thing 0'], 256))
+    assert sorted(p for p in os.listdir(shop) if p.startswith('.')) == []
+
+
+def test_pictures(shop, tmp_path, capsys):
+    image = pytest.importorskip('PIL.Image')
+    folder = tmp_path / 'images'
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3)).astype(np.uint8)
+    for name, x in zip(('i0.png', 'i3.png'), pixels):
+        image.fromarray(x).save(folder / name)
+    assert main(['features', str(shop), '--images', str(folder)]) == 0
+    assert 'image: 2 items, 128 columns, 3 items have none' in capsys.readouterr().out
+    x = np.load(shop / 'image_feat.npy')
+    np.testing.assert_array_equal(x[[0, 3]], image_statistics(pixels).astype(np.float16))
+    (folder / 'i1.png').write_text('no picture')
+    assert main(['features', str(shop), '--images', str(folder)]) == 2
+    assert "i1.png' cannot be read as a picture" in capsys.readouterr().err
+
+
+def test_an_interrupted_command_goes_on(shop, monkeypatch):
+    monkeypatch.setattr(media, 'PART', 2)
+    encoder = media.text_encoder(f'{__name__}.own')
+    texts = ['a', 'bb', 'ccc', 'aaaa', 'b']
+
+    def interrupt(count):
+        if count == 3:
+            raise KeyboardInterrupt
+
+    CALLS.clear()
+    with pytest.raises(KeyboardInterrupt):
+        media.write_features(str(shop), 'text', texts, encoder, batch_size=1, progress=interrupt)
+    assert len(CALLS) == 3 and not os.path.exists(shop / 'text_feat.npy')
+    assert media.write_features(str(shop), 'text', texts, encoder, batch_size=1) == (5, 2)
+    assert len(CALLS) == 6  # The third one again, since its part was not kept.
+    assert np.load(shop / 'text_feat.npy').tolist() == [[1, 1], [2, 0], [3, 0], [4, 4], [1, 0]]
+
+
+def test_refused(shop, tmp_path, capsys):
+    def message(*flags):
+        assert main(['features', *flags]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith('error: ') and error.count('\n') == 1
+        return error
+
+    folder = str(shop)
+    assert 'nothing to encode; expected --text COLUMNS or --images' in message(folder)
+    assert "has no column 'name'; found itemID, title, text" in message(folder, '--text', 'name')
+    assert "the folder 'none' does not exist" in message('none', '--text', 'title')
+    assert "--images: the folder 'none' does not" in message(folder, '--images', 'none')
+    (tmp_path / 'images').mkdir()
+    said = message(folder, '--images', str(tmp_path / 'images'))
+    assert "has no picture of an item; expected files named by the column 'itemID'" in said
+    flags = [folder, '--text', 'title', '--text-encoder']
+    assert 'expected a row of finite numbers' in message(*flags, f'{__name__}.broken')
+    assert "no_such.thing' " in message(*flags, 'no_such.thing')
+    assert not os.path.exists(shop / 'text_feat.npy')
+    os.remove(shop / 'items.tsv')
+    assert 'has no file of items: expected items.tsv' in message(folder, '--text', 'title')

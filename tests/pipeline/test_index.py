@@ -1,0 +1,75 @@
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from motor_geo.pipeline.index import append, build_index, read_index, write_index
+
+pytest.importorskip('faiss')
+
+
+@pytest.fixture(scope='module')
+def tables():
+    generator = torch.Generator().manual_seed(0)
+    user = torch.randn(50, 8, generator=generator)
+    item = torch.randn(3000, 8, generator=generator)
+    return user, item, np.array([f'i{i}' for i in range(3000)])
+
+
+@pytest.mark.parametrize('kind', ['flat', 'hnsw', 'ivf'])
+def test_index_finds_what_exact_search_finds(tables, kind):
+    user, item, ids = tables
+    index = build_index(user, item, ids, kind, k=10)
+    expected = (user @ item.t()).topk(10)
+    score, row = index.search(user, 10)
+    share = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(row, expected.indices.numpy())])
+    assert index.recall == pytest.approx(share) and share >= 0.98
+    if kind == 'flat':
+        np.testing.assert_allclose(score, expected.values.numpy(), rtol=1e-5)
+    assert build_index(user, item, ids).kind == 'flat'
+
+
+def test_items_are_appended(tables, tmp_path):
+    user, item, ids = tables
+    index = build_index(user, item, ids, 'hnsw')
+    larger = append(index, 100 * user[:1], np.array(['new']))
+    _, row = larger.search(user[:1], 1)
+    assert larger.ids[row[0, 0]] == 'new'
+    with pytest.raises(ValueError, match="the item 'new' is in the index already"):
+        append(larger, user[:1], np.array(['new']))
+
+    path = str(tmp_path / 'a.index')
+    write_index(larger, path)
+    again = read_index(path)
+    assert (again.ids == larger.ids).all() and again.kind == 'hnsw'
+    assert (again.search(user, 5)[1] == larger.search(user, 5)[1]).all()
+
+
+def test_refused_files(tables, tmp_path):
+    user, item, ids = tables
+    path = str(tmp_path / 'a.index')
+    with pytest.raises(
+        ValueError, match=r"a.index' does not exist; expected what motor-geo export"
+    ):
+        read_index(path)
+    write_index(build_index(user, item, ids), path)
+    with open(f'{path}.json') as file:
+        text = file.read()
+    with open(f'{path}.json', 'w') as file:
+        file.write(text.replace('"i0", ', ''))
+    with pytest.raises(ValueError, match=r'has 3000 items and .* 2999 ids: they do not belong'):
+        read_index(path)
+    with open(f'{path}.json', 'w') as file:
+        file.write(text)
+    with open(path, 'r+b') as file:
+        file.truncate(100)
+    with pytest.raises(ValueError, match="a.index' is damaged: expected an index"):
+        read_index(path)
+    os.remove(f'{path}.json')
+    with pytest.raises(ValueError, match=r"a.index.json' does not exist"):
+        read_index(path)
+    with pytest.raises(ValueError, match="--kind: expected flat, hnsw, ivf, got 'tree'"):
+        build_index(user, item, ids, 'tree')
+    with pytest.raises(ValueError, match='hold NaN'):
+        build_index(user, item * torch.nan, ids)
