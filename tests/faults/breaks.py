@@ -74,7 +74,7 @@ BREAKS = {
         OF_ASSEMBLE,
     ),
     'epochs in the hash': Break(
-        ASSEMBLE, "not in ('epochs', 'progress')", "not in ('progress',)", OF_ASSEMBLE
+        ASSEMBLE, "('trainer.epochs', 'trainer.progress')", "('trainer.progress',)", OF_ASSEMBLE
     ),
     'seed of the model': Break(
         ASSEMBLE,
