@@ -74,10 +74,7 @@ BREAKS = {
         OF_ASSEMBLE,
     ),
     'epochs in the hash': Break(
-        ASSEMBLE,
-        "free = ('trainer.epochs', 'trainer.progress')",
-        "free = ('trainer.progress',)",
-        OF_ASSEMBLE,
+        ASSEMBLE, "('trainer.epochs', 'trainer.progress')", "('trainer.progress',)", OF_ASSEMBLE
     ),
     'seed of the model': Break(
         ASSEMBLE,
