@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 #: Names to import, where they differ from the names to install.
 MODULES = {
     'faiss-cpu': 'faiss',
+    'pillow': 'PIL',
     'pyyaml': 'yaml',
     'torch-geometric': 'torch_geometric',
     'sentence-transformers': 'sentence_transformers',
