@@ -164,10 +164,8 @@ def test_warnings_are_one_line(data, out, capsys):
     assert recommend.main([str(out), '--k', '2']) == 0
     again = capsys.readouterr().err.splitlines()
     assert again[:-1] == lines and warnings.showwarning is before
-    assert again[-1] == (
-        "warning: 'shop': 1 user without training interactions ('12') gets lists by "
-        'what is held out of hers'
-    )
+    who = "warning: 'shop': 1 user without training interactions ('12')"
+    assert again[-1] == f'{who} gets lists by what is held out of hers'
 
 
 @pytest.mark.parametrize(
