@@ -60,11 +60,11 @@ def load_config(arguments: Sequence[str]) -> RunConfig:
 
 
 #: What is run without any option.
-MAIN_JOB = ('--config', 'quickstart', '--control', 'id', 'features')
+MAIN_JOB = ('--control', 'id', 'features')
 NEXT = """Next:
   python -m motor_geo.recommend {out} --k 10
-  python -m motor_geo.run --data FOLDER --config recommended --control id   # your own data
-  python -m motor_geo.run --model FREEDOM                                   # another backbone
+  python -m motor_geo.run --data FOLDER --control id   # your own data
+  python -m motor_geo.run --model TokenALS             # tokens in closed form
   python -m motor_geo.run --help"""
 
 

@@ -122,9 +122,12 @@ def test_main_job(tmp_path, monkeypatch, capsys):
 def test_main_job_resolves():
     flags = parse_flags(command.MAIN_JOB)
     assert sorted(read_controls(flags['control'])) == ['features', 'id']
-    config = command.load_config(command.MAIN_JOB[:2])
-    assert config.items['name'] == 'recommended' and config.model['name'] == 'TokenALS'
-    assert config.trainer['patience'] >= config.trainer['epochs']  # The same number for everyone.
+    config = command.load_config(())
+    assert config.items['name'] == 'recommended' and config.model['name'] == 'LightGCN'
+    controls = control_configs({}, ['id', 'features'])[:-1]
+    for control in controls:  # Nothing differs but the items.
+        assert control.loss == config.loss and control.trainer == config.trainer
+        assert control.loss['name'] == 'whole'
 
 
 def test_control_or_seeds(capsys):
