@@ -151,6 +151,8 @@ class BackboneContract:
     sections: ClassVar[tuple[str, ...]] = ('Args:',)
     #: Whether items that are added change the vectors of the others.
     joins_items: ClassVar[bool] = False
+    #: Epochs in which the backbone learns to rank a small graph.
+    epochs: ClassVar[int] = 100
     #: Whether a step may wait for the result of an operation on a GPU.
     waits: ClassVar[bool] = False
 
@@ -237,7 +239,7 @@ class BackboneContract:
         model = self.build(data)
         popularity = popularity_embeddings(edge_index, NUM_USERS, NUM_ITEMS)
         options: dict[str, Any] = {'patience': 100, 'batch_size': 256, 'progress': False}
-        Trainer(model, data, evaluator, lr=0.01, epochs=100, **options).fit()
+        Trainer(model, data, evaluator, lr=0.01, epochs=self.epochs, **options).fit()
         learned = evaluator.evaluate(rank(model, data)).metrics['recall@20']
         assert learned > 1.3 * evaluator.evaluate(popularity).metrics['recall@20']
 

@@ -27,7 +27,7 @@ def shop(tmp_path_factory):
 @pytest.fixture(scope='module')
 def folder(shop, tmp_path_factory):
     out = str(tmp_path_factory.mktemp('runs') / 'a')
-    run({**SMALL, 'data': shop, 'out': out}, progress=False)
+    run({**SMALL, 'data': shop, 'items': 'specific', 'out': out}, progress=False)
     return out
 
 

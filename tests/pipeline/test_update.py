@@ -95,7 +95,11 @@ def test_tomorrow(folders, shop, tmp_path, name, capsys):
     assert main(['update', folder, *flags]) == 0
     text = capsys.readouterr().out
     assert '3 new interactions (1 more were known), 1 new users, 2 new items' in text
-    word = 'iterations' if name == 'recommended' else 'epochs at a learning rate of 0.001'
+    word = {
+        'recommended': 'iterations',
+        'LightGCN': 'epochs at a learning rate of 0.01',
+        'FREEDOM': 'epochs at a learning rate of 0.001',
+    }[name]
     assert f'2 {word}, from the weights of the run' in text
     assert 'with what is new' in text and 'serves by itself' in text
 

@@ -5,6 +5,8 @@ from motor_geo.testing import BackboneContract
 
 #: These join old items to new ones.
 JOINS_ITEMS = ('LATTICE', 'MICRO', 'LGMRec')
+#: These have no negative items and learn slowly.
+EPOCHS = {'SelfCF': 200}
 
 
 class Contract(BackboneContract):
@@ -13,4 +15,5 @@ class Contract(BackboneContract):
 
 for name, model in MODELS.items():
     members = {'backbone': model, 'joins_items': name in JOINS_ITEMS, '__module__': __name__}
+    members['epochs'] = EPOCHS.get(name, 100)
     globals()[f'Test{name}'] = type(f'Test{name}', (Contract,), members)
