@@ -36,6 +36,8 @@ ROWS = (
     ('recipe', ('id',), '`TokenALS`', '`id`'),
     ('recipe', ('features',), '`TokenALS`', '`features`'),
     ('recipe', ('recommended',), '`TokenALS`', '`recommended`'),
+    ('recipe', ('id, untuned',), '`TokenALS`, usual weight', '`id`'),
+    ('recipe', ('recommended, untuned',), '`TokenALS`, usual weight', '`recommended`'),
 )
 
 
