@@ -39,7 +39,7 @@ QUANTIZERS: dict[str, Options] = {
 }
 SOFT = 'motor_geo.nn.SoftTokenEncoder'
 INTERACTION = 'motor_geo.nn.TokenInteractionEncoder'
-#: Networks over tokens: what is read, and options with which a pair of modalities has as many
+#: What is read by networks over tokens, and options with which a pair of modalities has as many
 #: parameters as the network of the paper, up to a tenth.
 INTERACTIONS: dict[str, tuple[str, Options]] = {
     'specific': ('specific', {}),

@@ -15,7 +15,7 @@ from motor_geo.nn.token_cross import WHOLE, TokenCrossEncoder
 
 
 class SoftTokenEncoder(TokenCrossEncoder):
-    r"""The token network of :class:`TokenCrossEncoder` over the few nearest
+    r"""The token network of :class:`~motor_geo.nn.TokenCrossEncoder` over the few nearest
     codes of every slot in place of the nearest one, as in `"Differentiable
     Product Quantization for End-to-End Embedding Compression"
     <https://arxiv.org/abs/1908.09756>`_: with :math:`\Delta_{x,k}` the distance
@@ -39,7 +39,7 @@ class SoftTokenEncoder(TokenCrossEncoder):
         out_channels: Size of token embeddings and of item vectors.
         num_near: Number of codes of a slot; those of the tokenizer.
         temperature: Initial temperature.
-        mode: As in :class:`TokenCrossEncoder`, like all that follow.
+        mode: As in :class:`~motor_geo.nn.TokenCrossEncoder`, like all that follow.
         num_layers: Number of layers of the MLP.
         activation: Its activation.
         init: Initialization of the token tables.

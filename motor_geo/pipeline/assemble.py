@@ -133,8 +133,8 @@ def tokenizer_fingerprint(tokenizer: OPQTokenizer) -> str:
     return fingerprint({m: q.state_dict() for m, q in tokenizer.quantizers.items()})
 
 
-#: Options that came later, by dotted name, with the value that changes nothing: runs of before
-#: have them, too.
+#: The value that changes nothing of options that came later, by dotted name. Runs of before have
+#: them, too.
 LATER: dict[str, Any] = {
     'model.similarity_weight': 0.0,
     'tokenizer.balance': None,

@@ -50,7 +50,7 @@ def explain(run: LoadedRun, user: str | int, item: str | int, size: int = 5) -> 
     r"""Why a user gets an item.
 
     Args:
-        run: The run, from :func:`load_run`.
+        run: The run, from :func:`~motor_geo.pipeline.folder.load_run`.
         user: Raw id of the user.
         item: Raw id of the item.
         size: Number of reasons.

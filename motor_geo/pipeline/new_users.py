@@ -131,8 +131,8 @@ def fold_in(
         emb: What its model yields, maybe with items that are new.
         pairs: Positions of users and indices of items, **[2, E]**.
         size: Number of users.
-        method: A name of :func:`fold_in_functions`; by default the one that is
-            best on validation.
+        method: A name of :func:`~motor_geo.nn.fold_in.fold_in_functions`; by
+            default the one that is best on validation.
     """
     if isinstance(emb, Scores):
         return fold_in_scores(emb, pairs[0], pairs[1], size)

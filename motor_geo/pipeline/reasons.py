@@ -35,7 +35,7 @@ class Reason(NamedTuple):
 
     @property
     def shared(self) -> list[str]:
-        r"""Tokens in common in words: "3 of 8 tokens of text"."""
+        r"""Tokens in common in words, such as "3 of 8 tokens of text"."""
         pairs = self.tokens.items()
         return [f'{same} of {size} tokens of {name}' for name, (same, size) in pairs if same]
 

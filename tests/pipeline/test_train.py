@@ -42,7 +42,13 @@ def test_two_processes_do_not_share_a_folder(tmp_path):
     flags += ['--data.num_users', '40', '--data.num_items', '30', '--data.num_interactions', '200']
     flags += ['--tokenizer.codebook_size', '4', '--trainer.patience', '10000']
     command = [sys.executable, '-m', 'motor_geo.run', *flags]
-    first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    first = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        # A shell starts what is in the background without interruptions.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     try:
         while not (out / 'metrics.jsonl').exists():
             assert first.poll() is None

@@ -21,7 +21,7 @@ class Card(NamedTuple):
         split: How its splits were made.
         content: Modalities and their features.
         read: How this package reads it.
-        hash: :attr:`RecommendationDataset.fingerprint` of the release that the
+        hash: :obj:`dataset.fingerprint` of the release that the
             numbers of this package are from; empty if none was at hand.
     """
 

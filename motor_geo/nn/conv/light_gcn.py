@@ -67,7 +67,7 @@ class LightPropagation(nn.Module):
         self.num_layers = num_layers
         self.readout = readout
         self.scale = 1 / (num_layers + 1) if readout == 'mean' else 1.0
-        #: Whether the mean is over the layers that exist: a node without edges has one.
+        #: Whether the mean is over the layers that exist. A node without edges has one.
         self.existing = False
 
     def forward(self, user: Tensor, item: Tensor, graph: BipartiteGraph) -> Embeddings:

@@ -111,6 +111,7 @@ class Propagate(MessagePassing):
         return self._resized(resize, edge_index, size)
 
     def message(self, x_j: Tensor, edge_weight: OptTensor) -> Tensor:
+        r"""Vectors of sources, times the weights of their edges."""
         return x_j if edge_weight is None else edge_weight.view(-1, 1) * x_j
 
     def message_and_aggregate(
