@@ -76,7 +76,7 @@ PRESETS: dict[str, dict[str, Config]] = {
             },
         },
     },
-    'loss': {'whole': {'trainer': {'lr': 0.01, 'batch_size': 8192}}},
+    'loss': {'whole': {'trainer': {'lr': 0.01, 'batch_size': 8192, 'patience': 50}}},
 }
 #: Flags that take several values.
 LISTS = ('logger', 'seeds', 'control')
