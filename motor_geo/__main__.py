@@ -17,7 +17,7 @@ COMMANDS = {
     'export': ('motor_geo.pipeline.export', 'write an index or vectors of a finished run'),
     'bundle': ('motor_geo.pipeline.bundle', 'copy a run with all that it needs to serve elsewhere'),
     'update': ('motor_geo.pipeline.update', 'go on with a run on new interactions and items'),
-    'data': ('motor_geo.pipeline.zoo', 'say where public data sets come from'),
+    'data': ('motor_geo.pipeline.cards', 'say where public data sets come from'),
     'features': ('motor_geo.pipeline.features', 'compute features of titles and pictures'),
     'sweep': ('motor_geo.sweep', 'search hyper-parameters on validation'),
     'reproduce': ('motor_geo.reproduce', 'run the experiments of the papers and report them'),

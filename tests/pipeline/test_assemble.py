@@ -90,6 +90,16 @@ def test_later_options_of_the_tokenizer_change_no_hash():
     assert run_fingerprint(config, 'data') == expected
 
 
+def test_narrow_features_have_fewer_recommended_tokens():
+    config = RunConfig.of({'data': DATA, 'svd': {'channels': 5}, 'tokenizer': {'cache': False}})
+    data = build_dataset(config).data
+    data[ITEM].x_image = data[ITEM].x_image[:, :3]
+    assert build_tokenizer(config, data).num_tokens == {'image': 3, 'text': 8, 'behavior': 5}
+    # What is given is not cut down, but refused when it does not fit.
+    given = RunConfig.of({'data': DATA, 'tokenizer': {'num_tokens': 8}})
+    assert build_tokenizer(given, data).num_tokens == 8
+
+
 def test_tokens_of_behavior_come_from_training_alone():
     config = configure()
     dataset = build_dataset(config)
