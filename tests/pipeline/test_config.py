@@ -448,6 +448,7 @@ def test_recommended_items_bring_the_loss_that_suits_the_backbone():
     assert config.loss['name'] == 'whole'
     assert config.trainer['lr'] == 0.01 and config.trainer['batch_size'] == 8192
     assert config.trainer['patience'] == 50
+    assert RunConfig.of({'model': 'BPR'}).loss == config.loss
     named = RunConfig.of({'model': 'LightGCN', 'loss': 'published'})
     assert named.loss['name'] == 'published' and named.trainer['lr'] is None
     own = RunConfig.of({'model': 'LightGCN', 'loss': {'reg_weight': 0.1}, 'trainer': {'lr': 0.02}})
