@@ -68,6 +68,7 @@ nitpick_ignore_regex = [
     ('py:class', r'~P|(motor_geo\.[\w.]+\.)?[A-Z]'),  # Variables of types.
     ('py:class', r'EdgeType|Config|Metric|markupsafe\.Markup|motor_geo\.[\w.]+\._\w+'),
     ('py:class', r'torch_geometric\.(typing|data\.storage)\.\w+'),  # Not documented by PyG.
+    ('py:class', r'torch_sparse\.[\w.]+'),  # Seen where torch-sparse is installed.
     (
         'py:class',
         r'motor_geo\.nn\.models\.\w+\.\w*(Views|Parts)|motor_geo\.nn\.conv\.\w+\.LightBatch',
