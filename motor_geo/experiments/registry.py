@@ -145,7 +145,7 @@ _ALL = [
     Experiment(
         'backbones',
         'All backbones with IDs and with tokens, and baselines without parameters',
-        backbones(None, ('id', 'specific'), None),
+        backbones(None, ('id', 'specific', 'recommended'), None),
         'comparison',
         AGAINST_IDS,
         'motor',
