@@ -26,6 +26,7 @@ from motor_geo.utils.ranking import Ranker, check_items
 __all__ = [
     'EvalResult',
     'Evaluator',
+    'age_groups',
     'item_groups',
     'popularity_embeddings',
     'slice_metrics',
@@ -66,6 +67,30 @@ def item_groups(count: Tensor, bounds: Sequence[int] | None = None) -> tuple[lis
     return names, torch.bucketize(count, torch.tensor(edges, device=count.device))
 
 
+def age_groups(first: Tensor) -> tuple[list[str], Tensor]:
+    r"""Groups items by the time of their first training interaction.
+
+    Of the items with a training interaction, :obj:`newest` are the fifth that
+    came last, :obj:`recent` those of the half that came last but for these, and
+    :obj:`oldest` all others; :obj:`unseen` items have no training interaction.
+    Items of the same time are in the same group, the older one.
+
+    Args:
+        first: Time of the first training interaction, NaN without any, **[N]**.
+
+    Returns:
+        The names of the groups, and the group of every item **[N]**.
+    """
+    names = ['unseen', 'newest', 'recent', 'oldest']
+    group = torch.zeros_like(first, dtype=torch.long)
+    known = ~first.isnan()
+    time = first[known].sort().values
+    if time.numel() > 0:
+        half, most = (time.numel() - 1) // 2, (4 * time.numel() - 1) // 5
+        group[known] = 3 - torch.bucketize(first[known], time[[half, most]])
+    return names, group
+
+
 def slice_metrics(
     rank: Tensor,
     targets: EvalTargets,
@@ -91,7 +116,12 @@ def slice_metrics(
         For each group its number of :obj:`items`, held-out
         :obj:`interactions`, :obj:`users`, and metrics.
     """
-    names, group = item_groups(count, bounds)
+    return _slices(rank, targets, *item_groups(count, bounds), ks)
+
+
+def _slices(
+    rank: Tensor, targets: EvalTargets, names: Sequence[str], group: Tensor, ks: Sequence[int]
+) -> dict[str, dict[str, float]]:
     user, item = targets.index
     out = {}
     for i, name in enumerate(names):
@@ -177,6 +207,12 @@ class EvalResult:
     def slices(self, bounds: Sequence[int] | None = None) -> dict[str, dict[str, float]]:
         r"""Recall and NDCG of groups of items, see :func:`slice_metrics`."""
         return slice_metrics(self.rank, self.targets, self.count, self.ks, bounds)
+
+    def ages(self, first: Tensor) -> dict[str, dict[str, float]]:
+        r"""Recall and NDCG of groups of items by age, from the time of their
+        first training interaction **[N]**, see :func:`age_groups`.
+        """
+        return _slices(self.rank, self.targets, *age_groups(first.to(self.rank.device)), self.ks)
 
 
 class Evaluator:

@@ -139,6 +139,8 @@ def fold_in_functions(
         data: The training graph.
         emb: What the model yields.
     """
+    if isinstance(model, Recommender) and model.user_encoder is not None:
+        return {'graph': partial(fold_in_graph, model, data)}  # As in training.
     edge_index = find_edges(data, getattr(model, 'edge_type', RATES))
     item = emb.item.detach().float()
     count = edge_index[1].bincount(minlength=item.size(0))

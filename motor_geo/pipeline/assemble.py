@@ -20,9 +20,10 @@ from torch_geometric.transforms import BaseTransform
 
 from motor_geo.data import InteractionSVD, ItemKNN, OPQTokenizer, RecommendationDataset
 from motor_geo.data.transforms.opq_tokenizer import OTHERS
-from motor_geo.nn.models import FittedRecommender, Recommender
+from motor_geo.nn.models import MODELS, FittedRecommender, Recommender
 from motor_geo.nn.objective import PublishedLoss
 from motor_geo.nn.unseen import UnseenItems
+from motor_geo.nn.user_encoder import UsedItems
 from motor_geo.pipeline.config import (
     MODE_OF,
     NO_ITEMS,
@@ -142,6 +143,7 @@ LATER: dict[str, Any] = {
     'tokenizer.method_kwargs': None,
     'data.cold_share': 0.0,
     'cold_candidates': 'unseen',
+    'users': 'table',
     'trainer.drop_items': 0.0,
     'unseen.layers': False,
     'unseen.length': False,
@@ -395,6 +397,13 @@ def build_model(
         if isinstance(model, FittedRecommender):
             raise ConfigError(f'--loss: {config.model["name"]} is fitted without a loss')
         model.set_objective(objective)
+    if config.users == 'items':
+        if not getattr(model, 'takes_user_encoder', False):
+            raise ConfigError(
+                f"users: '{config.model['name']}' needs a table of users; expected one of "
+                f'{", ".join(with_user_encoder())}'
+            )
+        model.set_user_encoder(UsedItems())
     with named('unseen'):
         unseen = UnseenItems(**config.options('unseen'))
     if unseen.changes:
@@ -405,6 +414,11 @@ def build_model(
             f'{config.items["name"]}; hand item_encoder to super().__init__'
         )
     return model
+
+
+def with_user_encoder() -> list[str]:
+    r"""Names of the backbones whose users can be what they used."""
+    return [name for name, model in MODELS.items() if model.takes_user_encoder]
 
 
 def warn_of_item_tables(

@@ -421,10 +421,9 @@ def _check_general(options: Config) -> Config:
         out['out'] = osp.expanduser(out['out'])
     if not 0 <= out['seed'] < 2**63:
         raise ConfigError(f'seed: expected 0 or more, below 2^63, got {out["seed"]}')
-    if out['cold_candidates'] not in ('unseen', 'all'):
-        raise ConfigError(
-            f"cold_candidates: expected unseen or all, got '{out['cold_candidates']}'"
-        )
+    for key, allowed in (('cold_candidates', ('unseen', 'all')), ('users', ('table', 'items'))):
+        if out[key] not in allowed:
+            raise ConfigError(f"{key}: expected {' or '.join(allowed)}, got '{out[key]}'")
     if out['threads'] is not None and out['threads'] < 1:
         raise ConfigError(f'threads: expected at least 1, got {out["threads"]}')
     if out['threads'] is not None and out['threads'] > MOST_THREADS:

@@ -37,6 +37,9 @@ class General:
         threads: Number of threads.
         behavior: Tokens of who used an item in training, beside those of
             content.
+        users: What user vectors are: a table with a row per user, or items,
+            the scaled sum of the items that a user used, which accepts new
+            users as they are.
         mask_validation: Keep validation items out of the test lists.
         cold_candidates: Of a split that holds out items, which ones are ranked
             for val and test: unseen (those held out) or all. Metrics of both
@@ -52,6 +55,7 @@ class General:
     device: str = 'auto'
     threads: int | None = None
     behavior: bool = False
+    users: str = 'table'
     mask_validation: bool = False
     cold_candidates: str = 'unseen'
     tensorboard: bool = False

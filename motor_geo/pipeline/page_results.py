@@ -252,7 +252,28 @@ def groups(
     ]
     table = Table('groups', 'Groups of items', heads, columns, rows, notes)
     text = _unseen(runs, names, found.get('cold'), dataset)
-    return Section('By popularity of the items', [*text, table])
+    return Section('By popularity of the items', [*text, table, *_ages(runs, names, metrics)])
+
+
+def _ages(runs: Sequence[FinishedRun], names: Sequence[str], metrics: Sequence[str]) -> list[Table]:
+    r"""Metrics of items by the time of their first training interaction, where times are known."""
+    rows = []
+    for group, entry in runs[0].result.get('ages', {}).items():
+        for name, other in zip(names, runs):
+            values = other.result.get('ages', {}).get(group, {})
+            sizes = [Value(entry[key]) for key in ('items', 'interactions')]
+            more = [name] if len(runs) > 1 else []
+            rows.append(Row([group, *more], [*_cells(values, metrics), *sizes]))
+    if not rows:
+        return []
+    columns = [Column(spelled(metric)) for metric in metrics]
+    columns += [Column('items', 'count'), Column('test interactions', 'count')]
+    notes = [
+        'By the first training interaction of an item: the newest fifth, the rest of the newer '
+        'half, and the older half.'
+    ]
+    heads = ['items', 'run'] if len(runs) > 1 else ['items']
+    return [Table('ages', 'Age of the items', heads, columns, rows, notes)]
 
 
 def _ranges(dataset: RecommendationDataset) -> dict[str, str]:

@@ -358,6 +358,7 @@ def summarize(
     else:
         sizes = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
     per_item = model.item_parameters(assembly.dataset.num_items)
+    first = assembly.dataset.first_time
     return {
         'data': assembly.dataset.name,
         'model': config.model['name'],
@@ -373,6 +374,7 @@ def summarize(
         'val': fit.best,
         'test': {} if measured is None else measured.metrics,
         'slices': {} if measured is None else measured.slices(),
+        **({} if measured is None or first is None else {'ages': measured.ages(first)}),
         'popularity': {} if popularity is None else popularity.metrics,
         'hashes': assembly.hashes,
         **({'sources': outside} if outside else {}),

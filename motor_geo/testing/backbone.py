@@ -18,6 +18,7 @@ from motor_geo.engine.checks import check_embeddings, check_losses
 from motor_geo.engine.evaluator import Evaluator, popularity_embeddings
 from motor_geo.engine.trainer import Trainer
 from motor_geo.nn.models import Recommender
+from motor_geo.nn.user_encoder import UsedItems
 from motor_geo.testing.graphs import (
     ITEMS,
     NUM_ITEMS,
@@ -276,6 +277,30 @@ class BackboneContract:
             assert_finite(losses, copied)
         for a, b in zip(*results):
             torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+
+    def test_users_of_items(self, data: HeteroData) -> None:
+        r"""Without a table of users, vectors and losses are those of a table that
+        holds what users used, and nothing is kept of single users.
+        """
+        if not self.backbone.takes_user_encoder:
+            with pytest.raises(ValueError, match='needs a user table'):
+                self.build(data).set_user_encoder(UsedItems())
+            pytest.skip('needs a user table')
+        model, other, batch = self.build(data), self.build(data), random_batch(data)
+        model.set_user_encoder(UsedItems())
+        model.eval()
+        with torch.no_grad():
+            other.user_embedding.copy_(model.encode_users(data))
+        for a, b in zip(rank(model, data), rank(other, data)):
+            torch.testing.assert_close(a, b)
+        assert not any(NUM_USERS in p.shape and p.numel() > 0 for p in model.parameters())
+        other.item_encoder.eval()
+        model.item_encoder.eval()
+        losses, others = training_step(model, data, batch), training_step(other, data, batch)
+        for key, value in losses.items():
+            torch.testing.assert_close(value, others[key])
+        model.reset_parameters()
+        assert rank(model, data).user.isfinite().all()
 
     # Parameters
 

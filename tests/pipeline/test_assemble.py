@@ -443,11 +443,11 @@ def test_hashes_of_runs_are_those_from_before_there_was_a_loss():
         k: v for k, v in config['trainer'].items() if k not in ('epochs', 'progress')
     }
     del before['model']['similarity_weight'], before['trainer']['drop_items']
-    del before['unseen'], before['cold_candidates']
+    del before['unseen'], before['cold_candidates'], before['users']
     for key in ('balance', 'num_near', 'method_kwargs'):
         del before['tokenizer'][key]
     assert of() == of(loss='published') == fingerprint('data', before)
-    for option in ({'unseen': {'layers': True}}, {'cold_candidates': 'all'}, {'unseen': {'k': 3}}):
+    for option in ({'unseen': {'layers': True}}, {'cold_candidates': 'all'}, {'users': 'items'}):
         assert of(**option) != of()
     hashes = [of(), *(of(loss={'name': 'bpr', 'reg_weight': w}) for w in (0.0, 0.1))]
     assert (
@@ -507,3 +507,13 @@ def test_names_of_items_are_modes_of_the_token_network():
     for items, mode in {**modes, 'linear': 'linear'}.items():
         encoder = assemble(configure(items=items)).model.item_encoder
         assert type(encoder) is TokenCrossEncoder and encoder.mode == mode
+
+
+def test_users_without_a_table():
+    assert assemble(configure(users='items')).model.user_embedding.numel() == 0
+    with pytest.raises(ConfigError, match="users: 'VBPR' needs a table of users; expected one of"):
+        assemble(configure(model='VBPR', users='items'))
+    with pytest.raises(ConfigError, match="users: 'EASE' needs a table of users"):
+        assemble(configure(model='EASE', items='none', behavior=False, users='items'))
+    with pytest.raises(ConfigError, match="users: expected table or items, got 'item'"):
+        assemble(configure(users='item'))

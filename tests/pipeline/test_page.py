@@ -129,6 +129,25 @@ def test_groups_are_those_of_the_results(tree, runs, shop):
         assert (items, interactions) == (str(own['items']), str(own['interactions']))
 
 
+def test_ages_of_items_are_shown_where_times_are_known(tree, tmp_path):
+    assert not [node for node in tree.find('table') if 'newest' in node.text]
+    shop = shop_of(tmp_path / 'shop')
+    head, *lines = Path(shop, 'shop.inter').read_text().splitlines()
+    rows = [f'{line.rpartition(chr(9))[0]}\t{time}' for time, line in enumerate(lines)]
+    Path(shop, 'shop.inter').write_text('\n'.join(['userID\titemID\ttimestamp', *rows]))
+    config = {**SMALL, 'data': {'name': str(shop), 'split': 'temporal'}}
+    folder = str(tmp_path / 'run')
+    run({**config, 'items': {'name': 'specific'}, 'out': folder}, progress=False)
+    ages = result_of(folder)['ages']
+    assert list(ages) == ['unseen', 'newest', 'recent', 'oldest']
+    assert sum(entry['items'] for entry in ages.values()) == NUM_ITEMS
+    for name, *cells in table(read(write_page(folder, [])), 'Age of the items'):
+        values = [ages[name].get(key) for key in ('recall@20', 'ndcg@20')]
+        sizes = [str(ages[name][key]) for key in ('items', 'interactions')]
+        assert cells[2:] == sizes
+        assert values[0] is None or cells[0] == f'{values[0]:.4f}'
+
+
 def test_tokens_are_measured(tree, runs):
     loaded = load_run(runs['specific'], 'cpu')
     report = loaded.tokenizer.report(loaded.data)

@@ -21,6 +21,7 @@ RUNS = {
     'recommended': {'model': 'TokenALS', 'items': 'recommended', 'svd': {'channels': 4}},
     'FREEDOM': {'model': {'name': 'FREEDOM', 'channels': 8}, 'items': 'mean'},
     'id': {'model': {'name': 'BPR', 'channels': 8}, 'items': 'id'},
+    'users of items': {'items': 'mean', 'users': 'items'},
     'EASE': {'model': 'EASE', 'trainer': {'progress': False}},
 }
 

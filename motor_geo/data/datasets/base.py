@@ -95,6 +95,7 @@ class RecommendationDataset(torch.utils.data.Dataset):
     known_users: Tensor  # Users with an interaction in any split, [M]
     dropped: Tensor  # Held-out interactions of users without one in training, [2, n]
     known_items: Tensor  # Items with an interaction, with features or in a list, [N]
+    first_time: Tensor | None = None  # Of training interactions, where times are read, [N]
     transform: Transform | None = None
     pre_transform: Transform | None = None
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from motor_geo.data.datasets.base import RecommendationDataset, Transform, unique_pairs
@@ -324,7 +325,10 @@ class TableDataset(RecommendationDataset):
             share = options.train_share
             keep = np.flatnonzero(thin_training(user, item, label, share, options.seed))
             user, item, label = user[keep], item[keep], label[keep]
+            time = None if time is None else time[keep]
             locate = _through(locate, keep)
+        if time is not None:
+            self.first_time = _first_time(item, label, time, len(data.item_ids))
         features, masks = data.features, data.masks
         if options.missing_share > 0 and features:
             masks = drop_modalities(
@@ -348,6 +352,13 @@ class TableDataset(RecommendationDataset):
 
 def _as_array(x: Any) -> np.ndarray:
     return x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
+
+
+def _first_time(item: np.ndarray, label: np.ndarray, time: np.ndarray, size: int) -> Tensor:
+    r"""Time of the first training interaction of every item, NaN without any."""
+    first = np.full(size, np.inf)
+    np.minimum.at(first, item[label == 0], time[label == 0].astype(np.float64))
+    return torch.from_numpy(np.where(np.isinf(first), np.nan, first))
 
 
 def _through(locate: Callable[[int], str], rows: np.ndarray) -> Callable[[int], str]:

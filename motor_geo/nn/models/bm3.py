@@ -65,6 +65,7 @@ class BM3(Recommender):
             range.
     """
 
+    takes_user_encoder = True
     min_modalities = 1
     needs_negatives = False
 
@@ -109,8 +110,8 @@ class BM3(Recommender):
             - **output:** user vectors :math:`(M, d)`, item vectors
               :math:`(N, d)`
         """
-        item = self.encode_items(data)
-        out = self.propagation(self.user_embedding, item, self.graph(data))
+        user, item = self.encode(data)
+        out = self.propagation(user, item, self.graph(data))
         return Embeddings(out.user, out.item + item)
 
     def forward(self, data: HeteroData) -> Embeddings:

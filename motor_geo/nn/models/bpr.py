@@ -32,6 +32,7 @@ class BPR(Recommender):
     """
 
     init = 'normal'
+    takes_user_encoder = True
     recommended_loss = 'whole'
 
     def __init__(
@@ -46,10 +47,10 @@ class BPR(Recommender):
         self.reg_weight = reg_weight
 
     def forward(self, data: HeteroData) -> Embeddings:
-        return Embeddings(self.user_embedding, self.encode_items(data))
+        return self.encode(data)
 
     def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
-        user = self.user_embedding.index_select(0, batch.user)
+        user = self.encode_users(data, index=batch.user)
         item = self.encode_items(data, torch.cat([batch.pos, batch.neg]))
         rows = Rows(user, *item.chunk(2))
         ranking = self.ranking(data, batch, rows, form='eps')

@@ -67,6 +67,7 @@ class FREEDOM(PrunedRecommender):
     """
 
     transforms = (Lazy('motor_geo.data.ItemKNN', weighting='binary'),)
+    takes_user_encoder = True
     min_modalities = 1
 
     def __init__(
@@ -125,20 +126,20 @@ class FREEDOM(PrunedRecommender):
             - **output:** user vectors :math:`(M, d)`, item vectors
               :math:`(N, d)`
         """
-        item = self.encode_items(data)
-        out = self.propagation(self.user_embedding, item, graph)
+        user, item = self.encode(data)
+        out = self.propagation(user, item, graph)
         return Embeddings(out.user, out.item + self.smooth(data, item))
 
     def forward(self, data: HeteroData) -> Embeddings:
         return self.propagate(data, self.graph(data))
 
     def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
-        items, table = torch.cat([batch.pos, batch.neg]), self.encode_items(data)
-        x, graph = (self.user_embedding, table), self.training_graph(data)
+        items, x = torch.cat([batch.pos, batch.neg]), self.encode(data)
+        table, graph = x.item, self.training_graph(data)
         tables = None
         if self.needs_tables:
             out = self.propagation(*x, graph)
-            user, own = batch.rows(out).user, batch.rows(Embeddings(*x))
+            user, own = batch.rows(out).user, batch.rows(x)
             tables = Embeddings(out.user, out.item + self.smooth(data, table))
             rows = batch.rows(tables)
         else:  # Positive and negative items together: splitting them first takes two copies more.

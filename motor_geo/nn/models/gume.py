@@ -89,6 +89,8 @@ class GUME(MGCN):
             argument is out of range.
     """
 
+    takes_user_encoder = False  # It has a second table of users.
+
     def __init__(
         self,
         data: HeteroData,

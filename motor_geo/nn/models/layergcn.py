@@ -54,6 +54,8 @@ class LayerGCN(PrunedRecommender):
         ValueError: If an argument is out of range.
     """
 
+    takes_user_encoder = True
+
     def __init__(
         self,
         data: HeteroData,
@@ -76,25 +78,26 @@ class LayerGCN(PrunedRecommender):
     def is_uniform(self, epoch: int) -> bool:
         return self.pruning == 'alternating' and epoch % 2 == 1
 
-    def propagate(self, item: Tensor, graph: BipartiteGraph) -> Embeddings:
-        r"""Final vectors from the item vectors of the ego layer, on the given
-        user-item graph.
+    def propagate(self, ego: Embeddings, graph: BipartiteGraph) -> Embeddings:
+        r"""Final vectors from those of the ego layer, on the given user-item
+        graph.
 
         Shapes:
-            - **input:** item vectors :math:`(N, d)`
+            - **input:** user vectors :math:`(M, d)`, item vectors
+              :math:`(N, d)`
             - **output:** user vectors :math:`(M, d)`, item vectors
               :math:`(N, d)`
         """
         # The formula above, layer by layer: y = A x, x = cos(y, x0) y, and the sum of all x.
         # As a loop of tensor operations (`refined_sum.reference`) it takes twice the time.
-        return Embeddings(*refined_sum(self.user_embedding, item, graph, self.num_layers))
+        return Embeddings(*refined_sum(*ego, graph, self.num_layers))
 
     def forward(self, data: HeteroData) -> Embeddings:
-        return self.propagate(self.encode_items(data), self.graph(data))
+        return self.propagate(self.encode(data), self.graph(data))
 
     def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
-        item = self.encode_items(data)
-        out = self.propagate(item, self.training_graph(data))
+        ego = self.encode(data)
+        out = self.propagate(ego, self.training_graph(data))
         ranking = self.ranking(data, batch, batch.rows(out), out, 'sum')
-        reg = l2_reg(*batch.rows(Embeddings(self.user_embedding, item)))
+        reg = l2_reg(*batch.rows(ego))
         return {**ranking, 'reg': self.reg_weight * reg}

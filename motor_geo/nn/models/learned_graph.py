@@ -58,6 +58,7 @@ class LearnedGraphRecommender(Recommender):
     """
 
     transforms = (Lazy('motor_geo.data.ItemKNN', weighting='cosine'),)
+    takes_user_encoder = True
     min_modalities = 1
     lr_decay = (0.96, 50.0)
 
@@ -169,7 +170,7 @@ class LearnedGraphRecommender(Recommender):
             - **output:** user vectors :math:`(M, d)`, item vectors
               :math:`(N, d)`
         """
-        out = self.propagation(self.user_embedding, item, self.graph(data))
+        out = self.propagation(self.encode_users(data, item), item, self.graph(data))
         return Embeddings(out.user, out.item + F.normalize(h, dim=-1))
 
     def batch_loss(self, data: HeteroData, out: Embeddings, batch: Batch) -> dict[str, Tensor]:

@@ -93,6 +93,7 @@ class LGMRec(Recommender):
             of range.
     """
 
+    takes_user_encoder = True
     min_modalities = 1
 
     def __init__(
@@ -160,7 +161,7 @@ class LGMRec(Recommender):
         memberships are noisy and some are dropped.
         """
         graph = self.graph(data)
-        content = self.propagation(self.user_embedding, self.encode_items(data), graph)
+        content = self.propagation(*self.encode(data), graph)
 
         tables = zip(self.features.raw(data), self.projections.values(), self.hyperedges.values())
         x, logits = zip(*(products(table, pair) for table, *pair in tables))

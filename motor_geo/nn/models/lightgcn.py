@@ -35,6 +35,7 @@ class LightGCN(Recommender):
         - **output:** user vectors :math:`(M, d)`, item vectors :math:`(N, d)`
     """
 
+    takes_user_encoder = True
     recommended_loss = 'whole'
 
     def __init__(
@@ -51,10 +52,10 @@ class LightGCN(Recommender):
         self.propagation = LightPropagation(num_layers)
 
     def forward(self, data: HeteroData) -> Embeddings:
-        return self.propagation(self.user_embedding, self.encode_items(data), self.graph(data))
+        return self.propagation(*self.encode(data), self.graph(data))
 
     def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
-        x = Embeddings(self.user_embedding, self.encode_items(data))
+        x = self.encode(data)
         rows, own, tables = self.propagation.batch(*x, self.graph(data), batch, self.needs_tables)
         ranking = self.ranking(data, batch, rows, tables, 'eps')
         return {**ranking, 'reg': self.reg_weight * frobenius_reg(*own)}

@@ -88,6 +88,7 @@ class MGCN(Recommender):
     """
 
     transforms = (Lazy('motor_geo.data.ItemKNN', weighting='cosine'),)
+    takes_user_encoder = True
     min_modalities = 1
     lr_decay = (0.96, 50.0)
 
@@ -160,7 +161,7 @@ class MGCN(Recommender):
         item, graph = self.encode_items(data), self.graph(data)
         modal_item = torch.stack([self.modal_item(data, m, item) for m in self.gates], dim=1)
         args = modal_item.flatten(1), graph.to_user, graph.to_user_weight
-        tables = self.user_embedding, item, graph
+        tables = self.encode_users(data, item), item, graph
         if index is None:
             content, modal_user = self.propagation(*tables), self.conv(*args)
         else:

@@ -48,6 +48,8 @@ class Recommender(nn.Module):
     needs_negatives: bool = True
     #: Form of the Xavier initialization of ID tables.
     init: ClassVar[str] = 'uniform'
+    #: Whether users can be what they used, see :meth:`set_user_encoder`.
+    takes_user_encoder: ClassVar[bool] = False
     #: The loss, by name, that goes with :obj:`--items recommended`.
     recommended_loss: ClassVar[str] = 'published'
     #: Learning rate and weight decay of Adam, and ``(a, b)`` of the
@@ -78,6 +80,7 @@ class Recommender(nn.Module):
             )
         self.channels = channels
         self.item_encoder = item_encoder
+        self.user_encoder: nn.Module | None = None
         self.objective = None
         self._finish: RemovableHandle | None = None
         self.user_embedding = nn.Parameter(
@@ -134,6 +137,25 @@ class Recommender(nn.Module):
         if objective is not None and objective.cosine:
             self._finish = self.register_forward_hook(_finish)
 
+    def set_user_encoder(self, user_encoder: nn.Module) -> None:
+        r"""Replaces the user table by a module that computes user vectors, so
+        that the model has no parameters per user and accepts users that arrive
+        after training.
+
+        Args:
+            user_encoder: A module that is called with item vectors, user-item
+                edges, the number of users and the users it is needed for, such
+                as :class:`~motor_geo.nn.UsedItems`.
+
+        Raises:
+            ValueError: If the backbone needs a user table.
+        """
+        if not self.takes_user_encoder:
+            raise ValueError(f"'{type(self).__name__}' needs a user table")
+        self.user_encoder = user_encoder
+        # The number of users and the type of vectors are still read from it.
+        self.user_embedding = nn.Parameter(self.user_embedding.detach()[:, :0].clone())
+
     @property
     def needs_tables(self) -> bool:
         r"""Whether the loss reads the vectors of all users and items."""
@@ -182,6 +204,40 @@ class Recommender(nn.Module):
             - **output:** item vectors :math:`(N, d)` or :math:`(B, d)`
         """
         return encode_items(self.item_encoder, node_store(data, self.item_type), index)
+
+    def encode_users(
+        self, data: HeteroData, item: Tensor | None = None, index: Tensor | None = None
+    ) -> Tensor:
+        r"""User vectors, from the user table or the user encoder.
+
+        Args:
+            data: The user-item graph.
+            item: Item vectors, if they are at hand; a user encoder calls
+                :meth:`encode_items` otherwise.
+            index: Users that the vectors are needed for; all if :obj:`None`.
+
+        Shapes:
+            - **input:** item vectors :math:`(N, d)` *(optional)*, user indices
+              :math:`(B)` *(optional)*
+            - **output:** user vectors :math:`(M, d)` or :math:`(B, d)`
+        """
+        if self.user_encoder is None:
+            user = self.user_embedding
+            return user if index is None else user.index_select(0, index)
+        if item is None:
+            item = self.encode_items(data)
+        edge_index = find_edges(data, self.edge_type)
+        return self.user_encoder(item, edge_index, num_nodes(data, self.user_type), index)
+
+    def encode(self, data: HeteroData) -> Embeddings:
+        r"""User and item vectors before any propagation.
+
+        Shapes:
+            - **output:** user vectors :math:`(M, d)`, item vectors
+              :math:`(N, d)`
+        """
+        item = self.encode_items(data)
+        return Embeddings(self.encode_users(data, item), item)
 
     def graph(self, data: HeteroData) -> BipartiteGraph:
         r"""The symmetrically normalized training graph, kept for as long as

@@ -55,6 +55,7 @@ class SelfCF(Recommender):
         ValueError: If an argument is out of range.
     """
 
+    takes_user_encoder = True
     needs_negatives = False
 
     def __init__(
@@ -83,7 +84,7 @@ class SelfCF(Recommender):
         self.predictor.reset_parameters()
 
     def forward(self, data: HeteroData) -> Embeddings:
-        out = self.propagation(self.user_embedding, self.encode_items(data), self.graph(data))
+        out = self.propagation(*self.encode(data), self.graph(data))
         return Embeddings(
             torch.cat([self.predictor(out.user), out.user], dim=1),
             torch.cat([out.item, self.predictor(out.item)], dim=1),
@@ -91,7 +92,7 @@ class SelfCF(Recommender):
 
     def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
         graph = self.drop_edges(self.graph(data))
-        tables = self.user_embedding, self.encode_items(data)
+        tables = self.encode(data)
         (user, item), _ = self.propagation.rows(*tables, graph, batch.user, batch.pos)
         predicted = normalize(self.predictor(torch.cat([user, item])), eps=1e-8).chunk(2)
         targets = (

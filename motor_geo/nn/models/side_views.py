@@ -52,6 +52,7 @@ class SideViews(Recommender):
         ValueError: If the temperature is not positive.
     """
 
+    takes_user_encoder = True
     min_modalities = 1
     lr_decay = (0.96, 50.0)
 
@@ -98,7 +99,7 @@ class SideViews(Recommender):
         item, graph = self.encode_items(data), self.graph(data)
         modal_item = self.modal_items(data, item)
         args = modal_item.flatten(1), graph.to_user, graph.to_user_weight
-        tables = self.user_embedding, item, graph
+        tables = self.encode_users(data, item), item, graph
         if index is None:
             content, modal_user = self.propagation(*tables), self.conv(*args)
         else:

@@ -49,6 +49,8 @@ class SimGCL(Recommender):
         ValueError: If an argument is out of range.
     """
 
+    takes_user_encoder = True
+
     def __init__(
         self,
         data: HeteroData,
@@ -70,11 +72,11 @@ class SimGCL(Recommender):
         self.propagation = NoisyPropagation(num_layers, noise)
 
     def forward(self, data: HeteroData) -> Embeddings:
-        return self.propagation(self.user_embedding, self.encode_items(data), self.graph(data))
+        return self.propagation(*self.encode(data), self.graph(data))
 
     def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
         users, items = distinct(batch.user), distinct(batch.pos)
-        tables = Embeddings(self.user_embedding, self.encode_items(data))
+        tables = self.encode(data)
         graph = self.graph(data)
         index = Embeddings(users.node, torch.cat([items.node, batch.neg]))
         out = self.propagation.rows(*tables, graph, index)

@@ -68,7 +68,7 @@ class XSimGCL(SimGCL):
 
     def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
         users, items = distinct(batch.user), distinct(batch.pos)
-        tables = Embeddings(self.user_embedding, self.encode_items(data))
+        tables = self.encode(data)
         index = Embeddings(users.node, torch.cat([items.node, batch.neg]))
         out, layer = self.propagation.noisy(*tables, self.graph(data), index, self.cl_layer)
         losses = self.ranking_losses(data, batch, tables, out, users, items)

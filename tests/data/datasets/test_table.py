@@ -296,6 +296,14 @@ def test_split_anew(tmp_path):
     assert dict(zip(test.user.tolist(), test.item.tolist())) == last
     assert TableDataset(tmp_path, split='temporal').targets('val').candidates is None
 
+    assert default.first_time is None
+    user, item = dataset.data['user', 'rates', 'item'].edge_index.tolist()
+    times = {(u, i): t for u, i, t in rows}
+    first = [
+        min((times[u, i] for u, i in zip(user, item) if i == j), default=-1) for j in range(20)
+    ]
+    assert dataset.first_time.nan_to_num(-1).tolist() == first
+
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         dataset = TableDataset(tmp_path, split='cold_item', seed=2)
