@@ -24,7 +24,7 @@ def bpr_loss(pos: Tensor, neg: Tensor, form: str = 'log') -> Tensor:
         \textrm{eps}: -\frac{1}{B} \sum_b \log(10^{-10} + \sigma(s_b^+ - s_b^-))
 
     :obj:`"log2"` is :obj:`"log"` with the logarithm to base two. :obj:`"sum"` is
-    :obj:`"log"` with a sum in place of the mean. :obj:`"raw"` is :obj:`"eps"`
+    :obj:`"log"` with a sum instead of the mean. :obj:`"raw"` is :obj:`"eps"`
     without the constant, and infinite for differences below -88.
 
     Args:

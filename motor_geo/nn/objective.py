@@ -124,7 +124,7 @@ class SoftmaxLoss(RankingLoss):
             it (zero), frequent items are frequent negatives.
         shared: If set to :obj:`True`, adds the negative items of all users in
             the batch to :math:`\mathcal{J}`.
-        cosine: If set to :obj:`False`, uses inner products in place of cosines,
+        cosine: If set to :obj:`False`, uses inner products instead of cosines,
             in training and in ranking.
 
     Raises:

@@ -16,7 +16,7 @@ from motor_geo.nn.token_cross import WHOLE, TokenCrossEncoder
 
 class SoftTokenEncoder(TokenCrossEncoder):
     r"""The token network of :class:`~motor_geo.nn.TokenCrossEncoder` with several
-    nearest codes per slot in place of one, as in the `"Differentiable Product
+    nearest codes per slot instead of one, as in the `"Differentiable Product
     Quantization for End-to-End Embedding Compression"
     <https://arxiv.org/abs/1908.09756>`_ paper. With :math:`\Delta_{x,k}` the
     distance to code :math:`c_k` minus the distance to the nearest code, the

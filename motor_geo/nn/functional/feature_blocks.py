@@ -131,7 +131,7 @@ def spectral_blocks(
 def _(
     xs: Sequence[Tensor], weights: Sequence[Tensor], shared: Tensor, across_rows: bool = False
 ) -> list[Tensor]:
-    # The inverse transform is the transpose, so the kernel transforms the weights in place of the
+    # The inverse transform is the transpose, so the kernel transforms the weights instead of the
     # features and reads the features only once.
     own, out = [], []
     parts = shared.split([x.size(1) for x in xs], dim=1)

@@ -48,7 +48,7 @@ class PrunedRecommender(Recommender):
         self.pruned = PrunedGraph()
 
     def is_uniform(self, epoch: int) -> bool:
-        r"""Whether pruning is uniform in an epoch, in place of degree-sensitive."""
+        r"""Whether pruning is uniform instead of degree-sensitive in an epoch."""
         return False
 
     def begin_epoch(self, data: HeteroData, epoch: int, generator: torch.Generator) -> None:

@@ -93,7 +93,7 @@ class Recommender(nn.Module):
         return channels
 
     def reset_parameters(self) -> None:
-        r"""Draws all parameters anew."""
+        r"""Draws new initial parameters."""
         xavier_(self.user_embedding, self.init)
         for module in self.children():
             reset = getattr(module, 'reset_parameters', None)

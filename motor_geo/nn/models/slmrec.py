@@ -159,7 +159,7 @@ class SLMRec(Recommender):
         to_user = (graph.to_user, graph.to_user_weight)
         to_item = (graph.to_item, graph.to_item_weight)
         # Propagation is linear and all runs share the user table, so messages from users are
-        # propagated once in place of once per run.
+        # propagated once instead of once per run.
         of_user = self._walk(self.user_embedding, to_item, to_user)
         of_item = self._walk(self.item_inputs(data), to_user, to_item)
         return Embeddings(
