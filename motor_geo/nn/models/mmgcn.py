@@ -94,7 +94,7 @@ class MMGCN(Recommender):
         unknown = sorted(set(latent_channels) - set(self.modalities))
         if len(unknown) > 0:
             raise ValueError(
-                f"'latent_channels' names {unknown}; expected modalities among {self.modalities}"
+                f"'latent_channels' names {unknown}, expected modalities among {self.modalities}"
             )
         self.num_layers = num_layers
         self.reg_weight = reg_weight
