@@ -26,7 +26,7 @@ class Propagate(MessagePassing):
     fastest, since its backward pass multiplies with a cached transpose.
 
     Args:
-        **kwargs (optional): Additional arguments of
+        **kwargs: Additional arguments of
             :class:`torch_geometric.nn.conv.MessagePassing`.
 
     Shapes:
