@@ -65,7 +65,7 @@ def test_render(shop, tmp_path, capsys):
     assert set(pages) == {'table1.md', 'table1.tex', 'table1.html'}
     assert all((tmp_path / name).read_bytes() == text for name, text in pages.items())
     for arguments, message in [
-        (['--render', str(tmp_path / 'pages')], 'expected a report that was kept (NAME.jsonl)'),
+        (['--render', str(tmp_path / 'pages')], 'expected a stored report (NAME.jsonl)'),
         (
             ['--render', str(tmp_path), 'table2'],
             "expected no other option than --out, got 'table2'",

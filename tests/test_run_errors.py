@@ -262,7 +262,7 @@ def test_no_gpu(fails, data):
 def test_output_folder_that_cannot_be(fails, data, tmp_path):
     (tmp_path / 'file').write_text('')
     error = fails('--out', tmp_path / 'file' / 'out')
-    assert f"cannot be made: '{tmp_path / 'file'}' is not a folder" in error
+    assert f"cannot be created: '{tmp_path / 'file'}' is not a folder" in error
     assert "'/dev/full' is not a folder" in fails('--out', '/dev/full')
 
 

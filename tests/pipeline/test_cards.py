@@ -30,7 +30,7 @@ def test_another_release(tmp_path, capsys):
     dataset = TableDataset(shop)
     card = CARDS['lastfm']._replace(sizes=(12, 20, 72))
     assert card.differences(dataset) == [
-        'the same sizes, but other interactions, splits or features'
+        'the same sizes, but different interactions, splits or features'
     ]
     assert card._replace(hash=dataset.fingerprint).differences(dataset) == []
     assert card._replace(hash='').differences(dataset) == []

@@ -125,7 +125,7 @@ def test_strings_become_values():
         ),
         (
             {'model': {'name': 'Xyz'}},
-            r"unknown model 'Xyz'; known are AlignRec, .*, or an import path such as .*Xyz$",
+            r"unknown model 'Xyz'; expected one of AlignRec, .*, or an import path such as .*Xyz$",
         ),
         ({'model': {'name': 'freedom'}}, "did you mean 'FREEDOM'"),
         ({'items': {'name': 'specfic'}}, "item encoder 'specfic'; did you mean 'specific'"),
@@ -264,7 +264,7 @@ def test_a_class_by_import_path():
             'no_such.Data',
             "'no_such.Data' is no folder, and cannot be imported: there is no",
         ),
-        ('model', 'a..b', "unknown model 'a..b'; known are"),
+        ('model', 'a..b', "unknown model 'a..b'; expected one of"),
     ],
 )
 def test_classes_that_cannot_be(section, name, message):
@@ -286,7 +286,7 @@ def test_names_of_entry_points(monkeypatch):
 
 def test_suggestions():
     assert suggest('epoch', ['epochs', 'seed']) == "; did you mean 'epochs'?"
-    assert suggest('zzz', ['b', 'a']) == '; known are a, b'
+    assert suggest('zzz', ['b', 'a']) == '; expected one of a, b'
 
 
 def test_types_in_words():

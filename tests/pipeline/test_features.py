@@ -66,7 +66,7 @@ def test_pictures(shop, tmp_path, capsys):
     np.testing.assert_array_equal(x[[0, 3]], image_statistics(pixels).astype(np.float16))
     (folder / 'i1.png').write_text('no picture')
     assert main(['features', str(shop), '--images', str(folder)]) == 2
-    assert "i1.png' cannot be read as a picture" in capsys.readouterr().err
+    assert "i1.png' cannot be read as an image" in capsys.readouterr().err
 
 
 def test_an_interrupted_command_goes_on(shop, monkeypatch):
@@ -101,7 +101,7 @@ def test_refused(shop, tmp_path, capsys):
     assert "--images: the folder 'none' does not" in message(folder, '--images', 'none')
     (tmp_path / 'images').mkdir()
     said = message(folder, '--images', str(tmp_path / 'images'))
-    assert "has no picture of an item; expected files named by the column 'itemID'" in said
+    assert "has no image of any item; expected files named by the column 'itemID'" in said
     flags = [folder, '--text', 'title', '--text-encoder']
     assert 'expected a row of finite numbers' in message(*flags, f'{__name__}.broken')
     assert "no_such.thing' " in message(*flags, 'no_such.thing')

@@ -122,7 +122,7 @@ def test_files_of_the_package_have_names(configs, tmp_path):
         find_config('B')
     with pytest.raises(ConfigError, match="^'b' is neither a file nor .*; did you mean 'B'"):
         find_config('b')
-    with pytest.raises(ConfigError, match="^'C' is neither .* known are A, B$"):
+    with pytest.raises(ConfigError, match="^'C' is neither .* expected one of A, B$"):
         find_config('C')
 
 

@@ -88,7 +88,7 @@ def test_what_is_left_whole_is_loaded_again(server, tmp_path):
 
 @pytest.mark.parametrize(
     ('how', 'message'),
-    [('page', 'sent a page instead of the file'), ('no length', 'does not say how long')],
+    [('page', 'sent a web page instead of the file'), ('no length', 'does not report the length')],
 )
 def test_other_answers_are_refused(server, tmp_path, how, message):
     server.how = how

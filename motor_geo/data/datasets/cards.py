@@ -1,6 +1,4 @@
-r"""What is known of public data sets: where they come from, their license, sizes
-and splits.
-"""
+r"""Facts about public data sets: origin, license, sizes and splits."""
 
 from __future__ import annotations
 
@@ -13,16 +11,16 @@ class Card(NamedTuple):
     r"""A public data set.
 
     Args:
-        name: What the field calls it.
-        source: Where it comes from.
+        name: Its common name.
+        source: Where the data comes from.
         url: Where it is published.
-        license: What may be done with it, as far as its publishers say.
-        sizes: Users, items and interactions.
-        split: How its splits were made.
-        content: Modalities and their features.
+        license: The permitted uses, as far as its publishers state them.
+        sizes: Numbers of users, items and interactions.
+        split: How its splits were created.
+        content: Its modalities and their features.
         read: How this package reads it.
-        hash: :obj:`dataset.fingerprint` of the release that the
-            numbers of this package are from; empty if none was at hand.
+        hash: :obj:`dataset.fingerprint` of the release behind the numbers of
+            this package; empty if that release was not available.
     """
 
     name: str
@@ -51,8 +49,11 @@ class Card(NamedTuple):
         return '\n'.join([self.name, *(f'  {key:9s}{value}' for key, value in rows.items())])
 
     def differences(self, dataset: RecommendationDataset) -> list[str]:
-        r"""In what a data set differs from the card, in words; nothing if it is
-        the same release.
+        r"""Describes how a data set differs from the card. The list is empty
+        if it is the same release.
+
+        Args:
+            dataset: The data set.
         """
         if self.hash and dataset.fingerprint == self.hash:
             return []
@@ -66,16 +67,16 @@ class Card(NamedTuple):
             if now != then
         ]
         if not out and self.hash:
-            out = ['the same sizes, but other interactions, splits or features']
+            out = ['the same sizes, but different interactions, splits or features']
         return out
 
 
-RESEARCH = 'the publisher asks for a citation and allows research; not to be passed on'
-UNKNOWN = 'its publishers name none'
+RESEARCH = 'research use with a citation; no redistribution'
+UNKNOWN = 'not stated by its publishers'
 AMAZON = 'https://cseweb.ucsd.edu/~jmcauley/datasets/amazon/links.html'
 FIVE = 'random 8:1:1 within each user, released as x_label'
 LAYOUT = 'NAME.inter and <modality>_feat.npy: --data FOLDER'
-#: By name in lower case.
+#: Cards by name in lower case.
 CARDS = {
     card.name.lower(): card
     for card in (
@@ -92,13 +93,13 @@ CARDS = {
         ),
         Card(
             'tiktok',
-            'short videos, in the release of DiffMM (without its text)',
+            'short videos, in the DiffMM release (without its text)',
             'https://github.com/HKUDS/DiffMM',
             UNKNOWN,
             (9308, 6710, 68712),
             'released as x_label',
             'image (128) and audio (128)',
-            f'{LAYOUT}; the lists and matrices of LATTICE and MMSSL are read, too',
+            f'{LAYOUT}; also the lists and matrices of LATTICE and MMSSL',
             '1aa9453889cf6b58',
         ),
         Card(
@@ -108,7 +109,7 @@ CARDS = {
             RESEARCH,
             (6040, 3260, 998539),
             'released as x_label',
-            'image (1024, posters through a MobileNet), text (384, titles, genres and abstracts)',
+            'image (1024, posters encoded by MobileNet), text (384, titles, genres and abstracts)',
             LAYOUT,
             '6bb13210cb337ee5',
         ),
@@ -119,7 +120,7 @@ CARDS = {
             UNKNOWN,
             (35598, 18357, 296337),
             FIVE,
-            'text (384, brands and categories through MiniLM)',
+            'text (384, brands and categories encoded by MiniLM)',
             f'{LAYOUT}; from the raw files --data amazon --data.core 5',
             'cc03d77b64823810',
         ),
@@ -130,7 +131,7 @@ CARDS = {
             UNKNOWN,
             (19445, 7050, 160782),
             FIVE,
-            'interactions only; the paper of MOTOR has 139,722 users and 28,795 items with some '
+            'interactions only; the MOTOR paper reports 139,722 users and 28,795 items with about '
             '3.6 interactions per user, which suggests --data.core 2',
             f'{LAYOUT}; from the raw files --data amazon --data.category Baby --data.core 5',
             '6c73e79f52264d60',
@@ -142,7 +143,7 @@ CARDS = {
             UNKNOWN,
             (39387, 23033, 278677),
             FIVE,
-            'image (4096) and text (384) in the release of MMRec',
+            'image (4096) and text (384) in the MMRec release',
             '--data amazon --data.category Clothing_Shoes_and_Jewelry --data.core 5',
         ),
         Card(
@@ -152,28 +153,28 @@ CARDS = {
             UNKNOWN,
             (192403, 63001, 1689188),
             FIVE,
-            'image (4096) and text (384) in the release of MMRec',
+            'image (4096) and text (384) in the MMRec release',
             '--data amazon --data.category Electronics --data.core 5',
         ),
         Card(
             'MicroLens',
-            'short videos with covers, titles and audio; sizes as in the paper of LIRDRec',
+            'short videos with covers, titles and audio; sizes as in the LIRDRec paper',
             'https://github.com/westlake-repl/MicroLens',
             UNKNOWN,
             (98129, 17228, 705174),
             'random 8:1:1 within each user',
-            'covers, titles, audio and video, raw and as features',
-            f'{LAYOUT}; its tables of user, item and timestamp are read as they are',
+            'covers, titles, audio and video, as raw files and as features',
+            f'{LAYOUT}; reads its tables of user, item and timestamp without conversion',
         ),
         Card(
             'Allrecipes',
-            'recipes with pictures and ingredients, in the release of MMSSL',
+            'recipes with images and ingredients, in the MMSSL release',
             'https://github.com/HKUDS/MMSSL',
             UNKNOWN,
             (19805, 10067, 58922),
             'released as train.json, val.json and test.json',
             'image (2048) and text (20)',
-            'the lists and matrices of MMSSL are read as they are: --data FOLDER',
+            'the lists and matrices of MMSSL, without conversion: --data FOLDER',
         ),
     )
 }

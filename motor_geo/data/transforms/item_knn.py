@@ -36,26 +36,30 @@ class ItemKNN(BaseTransform):
         D_i = \sum_{j \in \mathcal{T}(i)} W_{ij}, \quad
         j \in \mathcal{T}(i)
 
-    where :math:`W_{ij} = 1`, such that :math:`S_{ij} = 1 / k`
-    (:obj:`"binary"`), or :math:`W_{ij} = s_{ij}` (:obj:`"cosine"`). The graph
-    is directed and degrees are row sums.
+    where :math:`W_{ij} = 1`, so that :math:`S_{ij} = 1 / k` if every list has
+    :math:`k` entries (:obj:`"binary"`), or :math:`W_{ij} = s_{ij}`
+    (:obj:`"cosine"`). The graph is directed, and degrees are row sums.
 
     Adds :obj:`edge_index` (row 0 the neighbor :math:`j`, row 1 the item
     :math:`i`, ordered by :math:`i`) and :obj:`edge_weight` to
-    :obj:`data['item', 'similar_<modality>', 'item']`. An item whose features
-    are all zero is connected to itself alone, with weight one; so is one with
-    NaN or infinite values, if :obj:`data['item'].mask_<modality>` says that it
-    lacks the modality. Plain features :obj:`data['item'].x` are the modality
-    :obj:`"x"`.
+    :obj:`data['item', 'similar_<modality>', 'item']`. An item with all-zero
+    features is connected only to itself, with weight one. The same applies to
+    an item with NaN or infinite values for which
+    :obj:`data['item'].mask_<modality>` is :obj:`False`. Features in
+    :obj:`data['item'].x` are the modality :obj:`"x"`.
 
     Args:
         k: Number of neighbors, including the item itself.
         modalities: The modalities to use. (default: all of the graph)
         weighting: :obj:`"binary"` or :obj:`"cosine"`.
-        block_size: Items that are compared at once.
-        cache: If set to :obj:`True`, keeps neighbors on disk, keyed by the
+        block_size: Number of items to compare at once.
+        cache: If set to :obj:`True`, caches neighbors on disk, keyed by the
             features and :obj:`k`.
         node_type: Node type of items.
+
+    Shapes:
+        - **output:** edge index :math:`(2, E)` and edge weight :math:`(E)` for
+          each modality, with :math:`E \leq N k`
 
     Raises:
         ValueError: If a setting is out of range, :obj:`k` exceeds the number
@@ -104,12 +108,12 @@ class ItemKNN(BaseTransform):
         return data
 
     def extend(self, old: HeteroData, new: HeteroData) -> HeteroData:
-        r"""Connects items that are new in a graph to themselves and their
-        nearest old items; the neighbors of old items stay as they are.
+        r"""Connects new items to themselves and their nearest old items. The
+        neighbors of old items do not change.
 
         Args:
-            old: The graph with item graphs of this transform.
-            new: The graph with further items.
+            old: The graph with the item graphs of this transform.
+            new: The graph with additional items.
         """
         out = copy.copy(new)
         num_old = num_nodes(old, self.node_type)
@@ -120,7 +124,7 @@ class ItemKNN(BaseTransform):
             store, graph = new[self.node_type], old[edge_type]
             x = store[feature_key(store, m)]
             index, similarity = attach(x[:num_old], x[num_old:], self.k)
-            # Row sums of old items: recovered from their own entry, S_ii = 1 / D_i.
+            # Recovers the row sums of old items from S_ii = 1 / D_i.
             source, target = graph.edge_index
             loop = source == target
             degree = torch.ones(num_old, dtype=graph.edge_weight.dtype, device=source.device)

@@ -342,7 +342,7 @@ def test_unknown_category(tmp_path):
     [
         ({'split': 'column'}, "Unknown split 'column'"),
         ({'core': 0}, "'core' to be at least 1, got 0"),
-        ({'core': 50}, 'ratings_Baby.csv.: no interaction is left with at least 50'),
+        ({'core': 50}, 'ratings_Baby.csv.: no interaction is left .* at least 50'),
     ],
 )
 def test_bad_arguments(root, kwargs, message):
@@ -553,7 +553,7 @@ def test_release_of_2023(tmp_path, kind):
 def test_categories_of_later_releases(tmp_path):
     assert find_category('Baby Products') == 'Baby_Products'
     with pytest.raises(
-        FileNotFoundError, match=r"holds none of \['Appliances.csv', .*release of 2014"
+        FileNotFoundError, match=r"holds none of \['Appliances.csv', .*2014 release"
     ):
         load(tmp_path, category='Appliances')
     (tmp_path / 'raw').mkdir()
