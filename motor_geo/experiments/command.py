@@ -144,7 +144,7 @@ def read_options(options: argparse.Namespace, flags: Config) -> ExperimentOption
         dataset = build_dataset(resolve(override({}, {'data': folder, **own})))
         check_splits(dataset, 'val', 'test')
         if dataset.name in data:
-            raise ConfigError(f"--data: '{dataset.name}' is there twice")
+            raise ConfigError(f"--data: '{dataset.name}' occurs twice")
         data[dataset.name], modalities[dataset.name] = folder, dataset.modalities
         sizes[dataset.name] = dataset.num_users, dataset.num_items
     models = tuple(options.models) if options.models else None
@@ -153,7 +153,7 @@ def read_options(options: argparse.Namespace, flags: Config) -> ExperimentOption
         if model not in BASELINES:
             backbone(model)
         if names.count(name) > 1:
-            raise ConfigError(f"--models: '{name}' is there twice")
+            raise ConfigError(f"--models: '{name}' occurs twice")
     grid = read_grid(options.grid, flags) if options.grid else ()
     if len(grid) > options.effort:
         raise ConfigError(f'--grid: {len(grid)} values, of which --effort tries {options.effort}')

@@ -134,7 +134,7 @@ def compare(folders: Sequence[str], metrics: Sequence[str] | None = None) -> Com
 
     for folder in folders:
         if [osp.abspath(other) for other in folders].count(osp.abspath(folder)) > 1:
-            raise ConfigError(f"'{folder}' is there twice")
+            raise ConfigError(f"'{folder}' occurs twice")
     runs = [read_run(folder) for folder in folders]
     for run in runs[1:]:
         check_same(runs[0], run)

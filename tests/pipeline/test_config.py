@@ -262,7 +262,7 @@ def test_a_class_by_import_path():
         (
             'data',
             'no_such.Data',
-            "'no_such.Data' is no folder, and cannot be imported: there is no",
+            "'no_such.Data' is not a folder, and cannot be imported: there is no",
         ),
         ('model', 'a..b', "unknown model 'a..b'; known are"),
     ],
