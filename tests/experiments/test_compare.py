@@ -100,7 +100,10 @@ def test_the_same_run_twice_is_two_methods(runs, tmp_path):
             {'data': 'bbbb'},
             "other' was trained on other data than '.*a0' .shop bbbb and shop aaaa.;",
         ),
-        ({'mask': True}, "other' and '.*a0' were evaluated differently .mask_validation.; expected"),
+        (
+            {'mask': True},
+            "other' and '.*a0' were evaluated differently .mask_validation.; expected",
+        ),
     ],
 )
 def test_other_data(runs, tmp_path, change, message):

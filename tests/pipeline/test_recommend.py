@@ -89,7 +89,9 @@ def test_users_without_training_are_marked(tmp_path):
     assert {source[user] for user in USERS} == {'training'}
     assert {source[user] for user, *_ in more} == {'fold-in'}
     assert all('i03' not in items for user, items in lists(found).items() if 'cold' in user)
-    with pytest.warns(UserWarning, match=r"1 user without .* \('cold4'\) gets rec.* from their held-out"):
+    with pytest.warns(
+        UserWarning, match=r"1 user without .* \('cold4'\) gets rec.* from their held-out"
+    ):
         one = recommend(loaded, ['cold4', 'u3'], k=3)
     assert list(one.user) == ['cold4', 'u3'] and list(one.source) == ['fold-in', 'training']
     own = recommend(loaded, interactions={'somebody': ['i03']}, k=3)
