@@ -1,5 +1,5 @@
-r"""Names of node and edge types, what a graph has under them, and the few
-tuples that travel between packages.
+r"""Names of node and edge types, functions that read graphs by these names, and
+the types that packages exchange.
 """
 
 from __future__ import annotations
@@ -20,39 +20,47 @@ USER = 'user'
 ITEM = 'item'
 RATES: EdgeType = (USER, 'rates', ITEM)
 RATED_BY: EdgeType = (ITEM, 'rated_by', USER)
-#: What a tokenizer adds to items.
+#: The attributes that a tokenizer adds to items.
 TOKENS = ('token_id', 'token_near', 'token_distance')
 
 
 def similar(modality: str, node_type: str = ITEM) -> EdgeType:
-    r"""Edge type of the item-item graph of a modality."""
+    r"""Returns the edge type of the item-item graph of a modality."""
     return (node_type, f'similar_{modality}', node_type)
 
 
 def similar_users(node_type: str = USER) -> EdgeType:
-    r"""Edge type of the user-user graph of common items."""
+    r"""Returns the edge type of the user-user graph of common items."""
     return (node_type, 'similar', node_type)
 
 
 def node_store(data: HeteroData, node_type: str) -> NodeStorage:
-    r"""The nodes of a type, or an error that says what the graph has."""
+    r"""Returns the nodes of a type.
+
+    Raises:
+        ValueError: If the graph has no such nodes. The message lists its node
+            types.
+    """
     if not isinstance(data, HeteroData):
         got = 'None' if data is None else f'a {type(data).__name__}'
         raise ValueError(
-            f"Expected a HeteroData with nodes '{node_type}', got {got}; of a data set, pass "
+            f"Expected a HeteroData with nodes '{node_type}', got {got}; to use a data set, pass "
             'dataset[0].'
         )
     if node_type not in data.node_types:
         raise ValueError(
-            f"The graph has no nodes '{node_type}', it has {listing(data.node_types)}; name the "
-            f'ones that are meant by node_type or edge_type.'
+            f"The graph has no nodes '{node_type}', it has {listing(data.node_types)}; choose one "
+            f'of these with node_type or edge_type.'
         )
     return data[node_type]
 
 
 def num_nodes(data: HeteroData, node_type: str) -> int:
-    r"""Number of nodes of a type: what the graph says, or else the rows of
-    features or tokens.
+    r"""Returns the number of nodes of a type, which may be inferred from the rows
+    of features or tokens.
+
+    Raises:
+        ValueError: If the number is unknown.
     """
     size = num_rows(node_store(data, node_type))
     if size is None:
@@ -61,7 +69,7 @@ def num_nodes(data: HeteroData, node_type: str) -> int:
 
 
 def num_rows(store: NodeStorage) -> int | None:
-    r"""Number of the nodes of a store, if that is known."""
+    r"""Returns the number of nodes of a store, or :obj:`None` if it is unknown."""
     rows = [key for key in store.keys() if key in ('x', 'token_id') or key.startswith('x_')]
     if rows and 'num_nodes' not in store:
         return len(store[rows[0]])
@@ -70,25 +78,30 @@ def num_rows(store: NodeStorage) -> int | None:
 
 
 def edge_types(data: HeteroData) -> list[EdgeType]:
-    r"""Types of which there is an :obj:`edge_index`, maybe an empty one."""
+    r"""Returns the edge types with an :obj:`edge_index`, which may be empty."""
     return [edge_type for edge_type in data.edge_types if 'edge_index' in data[edge_type]]
 
 
 def find_edges(data: HeteroData, edge_type: EdgeType) -> Tensor:
-    r"""The edges of a type, or an error that says which types exist."""
+    r"""Returns the edges of a type.
+
+    Raises:
+        ValueError: If the graph has no such edges. The message lists its edge
+            types.
+    """
     if not isinstance(data, HeteroData):
         node_store(data, edge_type[2])
     known = edge_types(data)
     if edge_type not in known:
         raise ValueError(
-            f'The graph has no edges {edge_type}, it has {listing(known)}; name the '
-            f'interactions by edge_type.'
+            f'The graph has no edges {edge_type}, it has {listing(known)}; set edge_type to the '
+            f'type of the interactions.'
         )
     return data[edge_type].edge_index
 
 
 def with_edges(data: HeteroData, edge_index: Tensor, edge_type: EdgeType = RATES) -> HeteroData:
-    r"""A shallow copy of a graph with other interactions."""
+    r"""Returns a shallow copy of a graph with other interactions."""
     out = copy.copy(data)
     out[edge_type].edge_index = edge_index
     back = edge_type[2], RATED_BY[1], edge_type[0]
@@ -98,40 +111,40 @@ def with_edges(data: HeteroData, edge_index: Tensor, edge_type: EdgeType = RATES
 
 
 def listing(names: Sequence[Any]) -> str:
-    r"""Up to ten names in words."""
+    r"""Lists up to ten names in words."""
     shown = [repr(name) for name in names[:10]]
     more = [f'{len(names) - 10} more'] if len(names) > 10 else []
     return ', '.join(shown + more) or 'none'
 
 
 def feature_key(store: NodeStorage, modality: str) -> str:
-    r"""The attribute :obj:`x_<modality>`; plain :obj:`x` is the modality
-    :obj:`x`.
+    r"""Returns the attribute of a modality, :obj:`x_<modality>`. A plain
+    :obj:`x` is the modality :obj:`x`.
     """
     key = f'x_{modality}'
     return 'x' if modality == 'x' and key not in store else key
 
 
 def feature_modalities(data: HeteroData, node_type: str = ITEM) -> list[str]:
-    r"""Names :obj:`m` of the features :obj:`x_m`, sorted; :obj:`"x"` if there
-    is a plain :obj:`x`.
+    r"""Returns the sorted names :obj:`m` of the features :obj:`x_m`. A plain
+    :obj:`x` is the modality :obj:`"x"`.
     """
     keys = node_store(data, node_type).keys()
     return sorted({key[2:] or 'x' for key in keys if key == 'x' or key.startswith('x_')})
 
 
 def feature_table(data: HeteroData, modality: str, node_type: str = ITEM) -> Tensor:
-    r"""The features of a modality, **[N, d_m]**.
+    r"""Returns the features of a modality, **[N, d_m]**.
 
     Raises:
-        ValueError: If the graph has none.
+        ValueError: If the graph has no such features.
     """
     store = node_store(data, node_type)
     key = feature_key(store, modality)
     if key not in store:
         raise ValueError(
             f"data['{node_type}'].{key} is missing: expected features of the modality "
-            f"'{modality}', found those of {feature_modalities(data, node_type)}."
+            f"'{modality}', found the modalities {feature_modalities(data, node_type)}."
         )
     return store[key]
 
@@ -139,17 +152,18 @@ def feature_table(data: HeteroData, modality: str, node_type: str = ITEM) -> Ten
 def modalities(
     data: HeteroData, model: str | None = None, at_least: int = 0, node_type: str = ITEM
 ) -> list[str]:
-    r"""Names :obj:`m` of the features :obj:`x_m` in sorted order, :obj:`"x"`
-    if there is a plain :obj:`x`.
+    r"""Returns the sorted names :obj:`m` of the features :obj:`x_m`. A plain
+    :obj:`x` is the modality :obj:`"x"`.
 
     Args:
         data: The graph.
-        model: Who asks, for the message.
-        at_least: Number of modalities that are needed.
-        node_type: Node type of items.
+        model: Name of the model in the error message.
+            (default: :obj:`None`)
+        at_least: Minimum number of modalities. (default: :obj:`0`)
+        node_type: Node type of items. (default: :obj:`"item"`)
 
     Raises:
-        ValueError: If there are fewer.
+        ValueError: If the graph has fewer modalities.
     """
     names = feature_modalities(data, node_type)
     if len(names) < at_least:
@@ -162,7 +176,7 @@ def modalities(
 
 
 class Embeddings(NamedTuple):
-    r"""Final vectors: the score of a pair is their inner product."""
+    r"""Final vectors of users and items. Their inner products are scores."""
 
     user: Tensor  # [M, d]
     item: Tensor  # [N, d]
@@ -170,10 +184,14 @@ class Embeddings(NamedTuple):
 
 @dataclass(frozen=True)
 class Scores:
-    r"""Scores of what has no vectors: a function from users **[B]** to their
-    scores of all items **[B, N]**, and the numbers of both. :obj:`history`,
-    if there is one, scores for people whom the graph does not know, by what
-    they used: a sparse matrix **[B, N]**.
+    r"""Scores of a model without vectors.
+
+    Args:
+        function: Maps users **[B]** to their scores for all items **[B, N]**.
+        num_users: Number of users.
+        num_items: Number of items.
+        history: Maps the interactions of users who are not in the graph, a
+            sparse matrix **[B, N]**, to their scores. (default: :obj:`None`)
     """
 
     function: Callable[[Tensor], Tensor]
@@ -186,7 +204,7 @@ class Scores:
 
 
 class Rows(NamedTuple):
-    r"""Vectors of the users, positive and negative items of a batch."""
+    r"""Vectors of the users, the positive items and the negative items of a batch."""
 
     user: Tensor  # [B, d]
     pos: Tensor  # [B, d]
@@ -205,12 +223,13 @@ class Batch(NamedTuple):
     neg: Tensor  # [B]
 
     def rows(self, emb: Embeddings) -> Rows:
-        r"""Rows of the users, positive and negative items of the batch.
+        r"""Gathers the vectors of the users, the positive items and the negative
+        items of the batch.
 
-        They are taken by :meth:`torch.Tensor.index_select`: the backward pass
-        of :obj:`x[index]` is slow on CPUs and sums in an order that changes
-        from call to call. Both kinds of items are taken at once, since every
-        backward pass fills a gradient of the whole size.
+        This uses :meth:`torch.Tensor.index_select` because the backward pass of
+        :obj:`x[index]` is slow on CPUs and its summation order varies from call
+        to call. Both kinds of items are gathered at once because every backward
+        pass fills a gradient of the full table.
         """
         item = emb.item.index_select(0, torch.cat([self.pos, self.neg]))
         pos, neg = item.split([self.pos.numel(), self.neg.numel()])
@@ -223,15 +242,15 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class EvalTargets:
-    r"""Held-out interactions in compressed form: the items of
-    :obj:`user[i]` are :obj:`item[ptr[i]:ptr[i + 1]]`.
+    r"""Held-out interactions in compressed form. The items of :obj:`user[i]` are
+    :obj:`item[ptr[i]:ptr[i + 1]]`.
 
     Args:
         user: Distinct users with at least one held-out item, **[U]**.
         ptr: Row pointer, **[U + 1]**.
         item: Held-out items, grouped by user, **[n]**.
-        candidates: If given, only these items are ranked (the cold-item
-            protocol), **[C]**; otherwise all items are.
+        candidates: The items to rank, **[C]**, as in the cold-item protocol.
+            (default: :obj:`None`, which ranks all items)
     """
 
     user: Tensor
@@ -246,7 +265,7 @@ class EvalTargets:
         item: np.ndarray,
         candidates: np.ndarray | None = None,
     ) -> EvalTargets:
-        r"""Groups user-item pairs by user (ascending user index)."""
+        r"""Groups user-item pairs by user, in ascending order of the user index."""
         order = np.argsort(user, kind='stable')
         users, counts = np.unique(user, return_counts=True)
         ptr = np.concatenate([[0], np.cumsum(counts)])
@@ -273,8 +292,8 @@ class EvalTargets:
         return torch.stack([row.repeat_interleave(self.count), self.item])
 
     def distinct(self) -> EvalTargets:
-        r"""Every pair once, in the order of its first occurrence; the object
-        itself if none occurs twice.
+        r"""Removes duplicate pairs, and keeps the order of first occurrences.
+        Returns the object itself if there are no duplicates.
         """
         row, item = self.index.cpu().numpy()
         first = np.unique(row * (item.max(initial=0) + 1) + item, return_index=True)[1]

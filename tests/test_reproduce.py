@@ -68,7 +68,7 @@ def test_render(shop, tmp_path, capsys):
         (['--render', str(tmp_path / 'pages')], 'expected a report that was kept (NAME.jsonl)'),
         (
             ['--render', str(tmp_path), 'table2'],
-            "expected no other option than --out, got 'table2'",
+            "expected no option other than --out, got 'table2'",
         ),
         (['--render', str(tmp_path / 'none')], 'none'),
         ([], 'Expected the NAME of an experiment, or --render FOLDER'),
@@ -158,14 +158,14 @@ def test_a_grid_of_ones_own(shop, tmp_path):
         (['table2', '--grid', 'model.reg_weight=0.1,'], '--grid: expected OPTION=VALUE,VALUE'),
         (
             ['table2', '--grid', 'model.reg_weight=1,2,3,4'],
-            '--grid: 4 values, of which --effort tries 3',
+            '--grid: 4 values, but --effort tries only 3',
         ),
         (['table2', '--grid', 'model.reg_wait=0.1'], "did you mean 'reg_weight'"),
         (
             ['table2', '--grid', 'model.reg_weight=1', '--model.reg_weight', '1'],
-            '--grid: --model.reg_weight is set for all runs',
+            '--grid: --model.reg_weight is already set for all runs',
         ),
-        (['table2', '--seed', '1'], '--seed is no option of all runs'),
+        (['table2', '--seed', '1'], '--seed cannot be set for all runs'),
         (['table2', '--data', '/nowhere/at/all'], 'does not exist'),
         (['table2', '--trainer.epohcs', '3'], "did you mean 'epochs'"),
     ],

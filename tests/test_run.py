@@ -164,7 +164,7 @@ def test_table_has_a_row_per_metric():
     lines = table(result).splitlines()
     assert lines[0].split() == ['@10', '@20']
     assert lines[1].split() == ['test', 'recall', '0.5000', '0.5000']
-    assert '1,234 parameters, 1,000 of them in tables with a row per item' in lines[-1]
+    assert '1,234 parameters, 1,000 of them in tables with one row per item' in lines[-1]
 
 
 def test_a_configuration_is_printed(capsys, tmp_path, monkeypatch):

@@ -116,9 +116,9 @@ def test_mistakes(runs, tmp_path, capsys):
     for arguments, message in [
         ([str(tmp_path / 'empty')], "empty' does not hold a finished run: it has no result"),
         ([runs['a0'], runs['a0']], "a0' occurs twice"),
-        ([runs['a0'], '--metric', 'recal@10'], "no 'recal@10' in all runs; did you mean 'recall@1"),
-        ([runs['a0'], '--out', 'x.txt'], '--out: expected a name with .md or .html or .json, got'),
-        ([runs['a0'], '--plot', 'x.png'], '--plot: expected a name with .svg'),
+        ([runs['a0'], '--metric', 'recal@10'], "not all runs have 'recal@10'; did you mean"),
+        ([runs['a0'], '--out', 'x.txt'], '--out: expected a file .md or .html or .json, got'),
+        ([runs['a0'], '--plot', 'x.png'], '--plot: expected a file .svg'),
     ]:
         assert main(arguments) == 2
         error = capsys.readouterr().err

@@ -107,9 +107,7 @@ def test_changed_data_are_named(tmp_path):
     ]:
         path.write_text(text)
         np.save(shop / 'text_feat.npy', x)
-        expected = (
-            f"The data in '{shop}' have changed since training ({what}); expected"
-        )
+        expected = f"The data in '{shop}' have changed since training ({what}); expected"
         for call in (
             lambda: start(shop, out),
             lambda: start(shop, out, trainer={'epochs': 3}),
