@@ -285,7 +285,7 @@ def test_classes_of_another_package(tmp_path, monkeypatch, capsys):
     result = read(out)
     assert result['model'] == 'outside_of_it.Mine' and result['items'] == 'outside_of_it.Items'
     assert result['num_item_parameters'] == 0
-    assert main(flags) == 0 and 'is finished' in capsys.readouterr().out
+    assert main(flags) == 0 and 'is already finished' in capsys.readouterr().out
     assert main([*flags, '--model.bost', '1']) == 2
     assert "did you mean 'boost'" in capsys.readouterr().err
 

@@ -399,7 +399,7 @@ def check(section: str, target: type, options: Section, name: str) -> Config:
     arguments = {k: v for k, v in arguments_of(target).items() if k not in hidden}
     for key in options:
         if key not in arguments:
-            known = suggest(key, arguments) if arguments else ', which has no options'
+            known = suggest(key, arguments) if arguments else '; it has no options'
             raise ConfigError(f"Unknown option '{section}.{key}' of {name}{known}")
     hints = hints_of(target)
     for key, parameter in arguments.items():

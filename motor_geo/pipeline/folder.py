@@ -1,4 +1,4 @@
-r"""The contents of a run folder: writing, checking and loading them."""
+r"""Reads and checks the contents of a run folder."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ def test_behavior_is_refused():
     with pytest.raises(ConfigError, match='--behavior: expected items with tokens, got --items id'):
         check_features(config, data)
     data[ITEM].x_behavior = torch.zeros(40, 2)
-    with pytest.raises(ConfigError, match="modality 'behavior' already"):
+    with pytest.raises(ConfigError, match="already have a modality 'behavior'"):
         build_tokenizer(configure(), data)
     config = configure(svd={'channels': 40})
     data = build_dataset(config).data
@@ -161,7 +161,7 @@ def test_device():
     for name in ('gpu', 'meta', 'mps'):
         with pytest.raises(ConfigError, match=f"unknown device '{name}'; use auto, cpu or cuda"):
             build_device(name)
-    with pytest.raises(ConfigError, match="there is no 'cuda:99' here"):
+    with pytest.raises(ConfigError, match="'cuda:99' is not available"):
         build_device('cuda:99')
 
 

@@ -29,7 +29,7 @@ def test_lists_of_an_index(folder, tmp_path, capsys, kind, exclude):
     path = str(tmp_path / 'shop.index')
     assert main(['export', folder, '--index', path, '--kind', kind]) == 0
     text = capsys.readouterr().out
-    assert f"{NUM_ITEMS} items written to '{path}' ({kind}, finds 100.0% of the exact li" in text
+    assert f"{NUM_ITEMS} items written to '{path}' ({kind}, recalls 100.0% of the ex" in text
     loaded, index = load_run(folder), read_index(path)
     for k in (3, NUM_ITEMS):
         exact = recommend(loaded, k=k, exclude=exclude)
@@ -51,7 +51,7 @@ def test_new_items_in_an_index(folder, shop, tmp_path, capsys):
     (new / 'items.tsv').write_text('itemID\nA\nB\n')
     assert main(['export', folder, '--index', path]) == 0
     assert main(['export', folder, '--index', path, '--append', str(new)]) == 0
-    assert f"2 items appended to '{path}', 22 in all" in capsys.readouterr().out
+    assert f"2 items appended to '{path}' (22 in total)" in capsys.readouterr().out
     loaded = load_run(folder)
     found = recommend(loaded, k=30, index=read_index(path))
     expected = recommend(loaded, k=30, new_items=str(new), mix=True)

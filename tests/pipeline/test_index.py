@@ -58,7 +58,7 @@ def test_refused_files(tables, tmp_path):
         text = file.read()
     with open(f'{path}.json', 'w') as file:
         file.write(text.replace('"i0", ', ''))
-    with pytest.raises(ValueError, match=r'has 3000 items and .* 2999 ids: they do not belong'):
+    with pytest.raises(ValueError, match=r'has 3000 items, but .* 2999 ids: they do not belong'):
         read_index(path)
     with open(f'{path}.json', 'w') as file:
         file.write(text)

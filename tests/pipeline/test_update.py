@@ -172,7 +172,7 @@ def test_refused_updates(folders, shop, tmp_path, capsys):
     folder = folders['LightGCN']
     assert 'nothing to update; expected --interactions FILE' in message(folder)
     assert '--epochs must be at least 1 (got 0)' in message(folder, '--refit', '--epochs', '0')
-    assert 'exists already' in message(folder, '--refit', '--out', shop)
+    assert 'already exists' in message(folder, '--refit', '--out', shop)
     file = log(tmp_path / 'today.tsv', [('ann', 'what')])
     said = message(folder, '--interactions', file, '--out', str(tmp_path / 'a'))
     assert f"'{file}', line 2: the item 'what' is not in 'shop'" in said
