@@ -106,7 +106,7 @@ class Results:
         self.metrics = read_metrics(options.options)
         self.variants = {entry.variant.label: entry for entry in results}
         self._datasets: dict[str, RecommendationDataset] = {}
-        #: The tested values by label: metrics of every user, averaged over seeds.
+        #: The metrics of every user that are tested, averaged over seeds, by label.
         self.user_values: dict[Label, dict[str, np.ndarray]] = {}
         if experiment.reference is not None:
             tested = self.metrics.tested

@@ -67,7 +67,7 @@ def compare(
 
     Args:
         values: The values of :func:`user_means`, by label.
-        reference: See :func:`reference_of`.
+        reference: See :obj:`reference_of`.
     """
     pairs: dict[tuple[Label, str], tuple[np.ndarray, np.ndarray]] = {}
     for label, own in values.items():
@@ -89,7 +89,7 @@ def save_user_values(
     Args:
         path: The file.
         values: The values of :func:`user_means`, by label.
-        reference: See :func:`reference_of`.
+        reference: See :obj:`reference_of`.
 
     Returns:
         Whether there is any method to compare. If not, no file is written.

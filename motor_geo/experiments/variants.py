@@ -22,7 +22,7 @@ LIRDREC = ('BPR', 'LightGCN', 'VBPR', 'GRCN', 'LATTICE', 'SLMRec', 'MICRO', 'BM3
 SHARES = (1.0, 0.5, 0.25, 0.1)
 MISSING = (0.0, 0.25, 0.5, 0.75)
 EPOCHS = 60
-#: With five tokens per modality, a mean has as many parameters as a token network with four: a
+#: With five tokens per modality, a mean has as many parameters as a token network with four. Each
 #: slot has K d parameters in its table and, with an MLP, d^2 parameters in its part of the MLP.
 EQUAL: Options = {'tokenizer.num_tokens': 5}
 #: Without the high-order part.

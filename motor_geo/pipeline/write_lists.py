@@ -22,8 +22,8 @@ def write(
     r"""Writes one row per user and rank (userID, rank, itemID, score) as
     :obj:`.csv`, :obj:`.tsv` or :obj:`.parquet`. If some users have no trained
     vector, the column :obj:`source` says where each list comes from. The column
-    :obj:`why` holds reasons, if there are any. A :class:`Request` is computed
-    and written block by block to save memory.
+    :obj:`why` holds reasons, if there are any. A request is computed and
+    written block by block to save memory.
 
     Args:
         recommendations: The lists, or the request to compute them from.
