@@ -1,5 +1,5 @@
-r"""The table of the README, from the reports. :obj:`python -m benchmarks.results` writes it, with
-the pages of results and findings.
+r"""Generates the table of the README from the reports. To also generate the
+pages of results and findings, run :obj:`python -m benchmarks.results`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from motor_geo.utils.files import atomic_write
 
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
 START, END = '<!-- results:start -->\n', '<!-- results:end -->'
-#: Data sets in the order of columns.
+#: The data sets, in the order of columns.
 DATA = ('lastfm', 'tiktok', 'baby', 'sports', 'ml1m')
-#: Methods in the order of rows: the reports they are in, their label there without the data set,
-#: and how they are called.
+#: The methods, in the order of rows: their experiment, their label in its reports without the data
+#: set, and their model and items in the table.
 ROWS = (
     ('recipe', ('Popularity',), 'popularity', 'none'),
     ('recipe', ('ItemKNN',), '`ItemKNN`', '`id`'),
@@ -42,9 +42,9 @@ ROWS = (
 
 
 def read(folder: str, name: str) -> list[dict[str, Any]]:
-    r"""What the reports of an experiment measured, a row per run. A report on
-    one data set (:obj:`NAME-DATA.jsonl`) takes the place of what one on several
-    says of it.
+    r"""Reads the measurements in the reports of an experiment, one row per run.
+    For its data set, a report on one data set (:obj:`NAME-DATA.jsonl`) replaces
+    a report on several data sets.
     """
     found: dict[str, list[dict[str, Any]]] = {}
     paths = glob.glob(osp.join(folder, f'{name}.jsonl'))
@@ -55,7 +55,7 @@ def read(folder: str, name: str) -> list[dict[str, Any]]:
 
 
 def table(reports: dict[str, Sequence[dict[str, Any]]]) -> str:
-    r"""Recall@20 on test, the best mean of a data set in bold."""
+    r"""Renders test Recall@20, with the best mean of each data set in bold."""
     cells: dict[tuple[int, str], list[float]] = {}
     for position, (report, label, *_) in enumerate(ROWS):
         for row in reports.get(report, ()):
@@ -91,6 +91,6 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    from benchmarks import results  # What one report changes, they change together.
+    from benchmarks import results  # The README and the pages must change together.
 
     results.main()

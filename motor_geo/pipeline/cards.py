@@ -1,4 +1,4 @@
-r"""Cards of public data sets: :obj:`motor-geo data`."""
+r"""Shows the cards of public data sets: :obj:`motor-geo data`."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tune_process()
     parser = argparse.ArgumentParser(
         prog='motor-geo data',
-        description='Says where public data sets come from, and whether a folder holds one.',
+        description='Shows where public data sets come from, and checks whether a folder holds '
+        'one of them.',
     )
-    parser.add_argument('name', metavar='NAME', nargs='?', help='one of them; all without')
+    parser.add_argument('name', metavar='NAME', nargs='?', help='a data set (default: list all)')
     parser.add_argument('--check', metavar='FOLDER', help='compare a folder with the card')
     options = parser.parse_args(arguments)
     return run_command(lambda: command(options))
 
 
 def command(options: argparse.Namespace) -> int:
-    r"""Prints cards, and compares a folder with one."""
+    r"""Prints one card or all of them, and compares a folder with a card."""
     from motor_geo.data.datasets.cards import CARDS
 
     if options.name is None:
@@ -34,7 +35,7 @@ def command(options: argparse.Namespace) -> int:
         return 0
     card = CARDS.get(options.name.lower())
     if card is None:
-        raise ValueError(f"there is no card of '{options.name}'{suggest(options.name, CARDS)}")
+        raise ValueError(f"there is no card for '{options.name}'{suggest(options.name, CARDS)}")
     print(card)
     if options.check is None:
         return 0
@@ -43,7 +44,7 @@ def command(options: argparse.Namespace) -> int:
 
     found = card.differences(TableDataset(options.check))
     if found:
-        print(f"'{options.check}' is another release: {', '.join(found)}")
+        print(f"'{options.check}' is a different release: {', '.join(found)}")
         return 1
     what = 'is this release' if card.hash else 'has these sizes'
     print(f"'{options.check}' {what}")

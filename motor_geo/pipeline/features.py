@@ -1,4 +1,4 @@
-r"""Titles and pictures to features: :obj:`motor-geo features FOLDER`."""
+r"""Computes features of titles and pictures: :obj:`motor-geo features FOLDER`."""
 
 from __future__ import annotations
 
@@ -16,40 +16,53 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tune_process()
     parser = argparse.ArgumentParser(
         prog='motor-geo features',
-        description='Computes text_feat.npy and image_feat.npy of the items of a folder, in the '
-        'order of items.tsv. An interrupted command goes on.',
+        description='Computes text_feat.npy and image_feat.npy for the items of a folder, in the '
+        'order of items.tsv. After an interruption, the same command resumes.',
     )
-    parser.add_argument('folder', metavar='FOLDER', type=osp.expanduser, help='has items.tsv')
-    parser.add_argument('--text', metavar='COLUMNS', help='columns of texts, such as title,text')
     parser.add_argument(
-        '--images', metavar='FOLDER', type=osp.expanduser, help='pictures, named by the id of items'
+        'folder', metavar='FOLDER', type=osp.expanduser, help='folder with items.tsv'
+    )
+    parser.add_argument('--text', metavar='COLUMNS', help='text columns, such as title,text')
+    parser.add_argument(
+        '--images', metavar='FOLDER', type=osp.expanduser, help='pictures, named by item id'
     )
     parser.add_argument(
         '--column',
         default='itemID',
-        help='column of ids, or of files of pictures (default: itemID)',
+        help='column with item ids or picture files (default: itemID)',
     )
     parser.add_argument(
         '--text-encoder',
         default='hashed',
-        help='hashed (without weights), a model or its folder, or the import path of a function '
-        '(default: hashed)',
+        help='hashed (no pretrained weights), a model name or folder, or the import path of a '
+        'function (default: hashed)',
     )
     parser.add_argument(
         '--image-encoder',
         default='statistics',
-        help='statistics (without weights), a model or its folder, or the import path of a '
-        'function (default: statistics)',
+        help='statistics (no pretrained weights), a model name or folder, or the import path of '
+        'a function (default: statistics)',
     )
-    parser.add_argument('--dim', type=int, default=256, help='width of hashed texts (default: 256)')
-    parser.add_argument('--batch-size', type=int, default=64, help='items at once (default: 64)')
-    parser.add_argument('--dtype', choices=('float16', 'float32'), default='float16')
+    parser.add_argument(
+        '--dim', type=int, default=256, help='width of the hashed text features (default: 256)'
+    )
+    parser.add_argument('--batch-size', type=int, default=64, help='items per batch (default: 64)')
+    parser.add_argument(
+        '--dtype',
+        choices=('float16', 'float32'),
+        default='float16',
+        help='data type of the feature files (default: float16)',
+    )
     options = parser.parse_args(arguments)
-    return run_command(lambda: command(options), 'interrupted; the same command goes on')
+    return run_command(lambda: command(options), 'interrupted; run the same command to resume')
 
 
 def command(options: argparse.Namespace) -> int:
-    r"""Checks the options, and computes what they name."""
+    r"""Checks the options and computes the features.
+
+    Raises:
+        ValueError: If an option is invalid.
+    """
     if options.text is None and options.images is None:
         raise ValueError('nothing to encode; expected --text COLUMNS or --images FOLDER')
     if options.batch_size < 1:

@@ -19,14 +19,14 @@ def test_cards(capsys):
     text = capsys.readouterr().out
     assert '9,308 users, 6,710 items, 68,712 interactions' in text and 'github.com' in text
     assert main(['data', 'tiktk']) == 2
-    assert "there is no card of 'tiktk'; did you mean 'tiktok'?" in capsys.readouterr().err
+    assert "there is no card for 'tiktk'; did you mean 'tiktok'?" in capsys.readouterr().err
 
 
 def test_another_release(tmp_path, capsys):
     shop = make_shop(tmp_path / 'shop')
     assert main(['data', 'lastfm', '--check', shop]) == 1
     said = '12 instead of 1,858 users, 20 instead of 1,425 items, 72 instead of 56,345 interactions'
-    assert f"'{shop}' is another release: {said}" in capsys.readouterr().out
+    assert f"'{shop}' is a different release: {said}" in capsys.readouterr().out
     dataset = TableDataset(shop)
     card = CARDS['lastfm']._replace(sizes=(12, 20, 72))
     assert card.differences(dataset) == [

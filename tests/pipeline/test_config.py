@@ -131,7 +131,7 @@ def test_strings_become_values():
         ({'items': {'name': 'specfic'}}, "item encoder 'specfic'; did you mean 'specific'"),
         ({'data': {'name': 'sintetic'}}, "registered name; did you mean 'synthetic'"),
         ({'data': {'name': 'no/such'}}, "'no/such' does not exist; expected a folder"),
-        ({'data': {'name': 'amazon'}}, 'data.root: expected str; amazon needs it'),
+        ({'data': {'name': 'amazon'}}, 'data.root: expected str; amazon requires'),
         ({'model': {'num_layer': 1}}, "'model.num_layer' of LightGCN; did you mean 'num_layers'"),
         ({'model': {'data': 1}}, "Unknown option 'model.data'"),
         ({'trainer': {'seed': 1}}, "Unknown option 'trainer.seed'"),
@@ -262,7 +262,7 @@ def test_a_class_by_import_path():
         (
             'data',
             'no_such.Data',
-            "'no_such.Data' is no folder, and cannot be imported: there is no",
+            "'no_such.Data' is not a folder, and cannot be imported: there is no",
         ),
         ('model', 'a..b', "unknown model 'a..b'; expected one of"),
     ],

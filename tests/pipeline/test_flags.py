@@ -138,7 +138,7 @@ def test_help():
         assert f'\n  --{key} ' in text
     for key in (*CHOICES, *SECTIONS):
         assert f'  --{key}.help' in text
-    assert 'Seed of initial weights, sampling and losses (default: 0)' in text
+    assert 'Seed of the initial weights, the sampling and the losses (default: 0)' in text
     assert not any(word in text for word in ('None', 'True', 'False'))
     for section, default in CHOICES.items():
         assert default in KINDS[section][0]

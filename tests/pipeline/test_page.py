@@ -100,8 +100,8 @@ def test_users_are_counted(tree, runs):
     difference = values[0]['recall@20'] - values[1]['recall@20']
     better, worse = (difference > 0).sum(), (difference < 0).sum()
     assert (
-        f'By Recall@20, {better} users are better off than with LightGCN, id, {worse} worse, and '
-        f'{NUM_USERS - better - worse} the same'
+        f'Recall@20 is higher than with LightGCN, id for {better} users, lower for {worse}, and '
+        f'equal for {NUM_USERS - better - worse};'
     ) in sections(tree)['Results'].text
 
 
@@ -304,10 +304,10 @@ def test_controls_are_checked(runs, tmp_path, capsys):
     out = tmp_path / 'page.html'
     assert main([runs['id'], '--control', other, '--out', str(out)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"error: '{other}' was made from other data than '{runs['id']}'")
+    assert line.startswith(f"error: '{other}' was trained on other data than '{runs['id']}'")
     for folders, message in [
-        ([runs['specific']], 'is there twice'),
-        ([runs['id'], runs['id']], 'is there twice'),
+        ([runs['specific']], 'occurs twice'),
+        ([runs['id'], runs['id']], 'occurs twice'),
         ([str(tmp_path)], 'it has no result.json'),
     ]:
         with pytest.raises(ConfigError, match=message):
@@ -317,7 +317,7 @@ def test_controls_are_checked(runs, tmp_path, capsys):
 
 def test_another_protocol_is_refused(runs, shop, tmp_path):
     masked = start(shop, tmp_path / 'masked', mask_validation=True)
-    with pytest.raises(ConfigError, match=r'evaluated otherwise than .*mask_validation'):
+    with pytest.raises(ConfigError, match=r'were evaluated differently .*mask_validation'):
         write_page(runs['specific'], [masked])
 
 
