@@ -231,13 +231,15 @@ def cost_note(cost: Numbers) -> str:
 
     return f"""## Time and memory
 
-Seconds per epoch on tiktok (9,308 users, 6,710 items, 59,541 training interactions, image
-and audio features of width 128; batches of 2048, d = 64) with {values('threads')} CPU thread(s):
-medians of {values('epochs')} epoch(s) after one more, training and validation (a full ranking)
-apart, each backbone in a process of its own, one after another. Memory is the largest
-resident size of that process; PyTorch and the data take {values('before')} MB of it before there
-is a model. Reference: the reference framework with ID embeddings on two cores; its
-evaluation takes 0.31 s.
+Seconds per epoch on tiktok with {values('threads')} CPU thread(s): 9,308 users, 6,710 items,
+59,541 training interactions, image and audio features of width 128, batches of 2048, d = 64.
+
+- Times are medians of {values('epochs')} epoch(s) after a warm-up epoch. Evaluation is a full
+  ranking. Each backbone runs in its own process, one after another.
+- Memory is the peak resident size of the process. PyTorch and the data take
+  {values('before')} MB of it before the model exists.
+- "Reference" is MMRec, the [reference framework](evaluation.rst), with ID embeddings on two
+  cores. Its evaluation takes 0.31 s.
 """
 
 
@@ -257,28 +259,34 @@ Generated from `docs/backbones.json` by
 python -m benchmarks.backbones --data FOLDER
 ```
 
-where `FOLDER` holds one folder per data set in the common layout. Names lead to formula,
-paper and arguments. ID is the classic item embedding; tokens are `specific`,
-D = {NUM_TOKENS} per modality, K = {CODEBOOK_SIZE}. Arguments are the defaults.
+where `FOLDER` contains one folder per data set in the common layout. Each name links to the
+formula, paper and arguments of a backbone. "ID" is an ID embedding. "Tokens" are `specific`
+with D = {NUM_TOKENS} per modality and K = {CODEBOOK_SIZE}. All arguments are defaults.
 """
 
 AGREEMENT = """## Agreement with published implementations
 
-Largest deviation from float64 results of the published implementation (rounded to float32
-where that is compared) on a small graph with given weights, relative to the largest entry
-of an array: outputs (scores, user and
-item vectors, intermediate vectors), losses (each term and the total) and gradients (of the
-tables; norms where only those are known). Where float64 stops near 1e-8, the published
-code adds a small constant to degrees of nodes.
+The table shows the largest deviation from the float64 results of the published
+implementation, on a small graph with given weights, relative to the largest entry of an
+array. For float32, the published results are rounded first.
+
+- Outputs are scores, user and item vectors, and intermediate vectors.
+- Losses are all terms and the total.
+- Gradients are those of the tables, or their norms where only norms are known.
+
+Float64 deviations near 1e-8 occur where the published code adds a small constant to node
+degrees.
 """
 
 PARAMETERS = f"""## Trainable parameters
 
-On the sizes of the Music data of the paper: {MUSIC[0]:,} users, {MUSIC[1]:,} items, d = 64,
-image features of width {MUSIC[2]['image']}, text features of width {MUSIC[2]['text']}. Raw
-features are not trained. Some have no item table to save: the ID embeddings of MMGCN are
-constants, as published, and LIRDRec, PGL, DRAGON and DualGNN have none; tokens are one more
-input there, with its share of the user table.
+The sizes are those of the Music data of the paper: {MUSIC[0]:,} users, {MUSIC[1]:,} items,
+d = 64, image features of width {MUSIC[2]['image']} and text features of width
+{MUSIC[2]['text']}. Raw features are not trained.
+
+Tokens save no parameters in backbones without a trainable item table. The ID embeddings of
+MMGCN are constants, as published. LIRDRec, PGL, DRAGON and DualGNN have no ID embedding, so
+tokens are an additional input, which also widens the user table.
 """
 
 
