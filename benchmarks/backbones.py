@@ -238,13 +238,15 @@ def cost_note(cost: Numbers) -> str:
 
     return f"""## Time and memory
 
-Seconds per epoch on tiktok (9,308 users, 6,710 items, 59,541 training interactions, image
-and audio features of width 128; batches of 2048, d = 64) with {values('threads')} CPU thread(s).
-The table shows medians of {values('epochs')} epoch(s) after a first one, separately for training
-and validation (a full ranking). Each backbone runs in its own process, one after another. Memory
-is the peak resident size of that process, of which PyTorch and the data take {values('before')} MB
-before the model is built. The column "reference" shows the reference framework with ID embeddings
-on two cores. Its evaluation takes 0.31 s.
+Seconds per epoch on tiktok with {values('threads')} CPU thread(s): 9,308 users, 6,710 items,
+59,541 training interactions, image and audio features of width 128, batches of 2048, d = 64.
+
+- Times are medians of {values('epochs')} epoch(s) after a warm-up epoch. Evaluation is a full
+  ranking. Each backbone runs in its own process, one after another.
+- Memory is the peak resident size of the process. PyTorch and the data take
+  {values('before')} MB of it before the model exists.
+- "Reference" is MMRec, the [reference framework](evaluation.rst), with ID embeddings on two
+  cores. Its evaluation takes 0.31 s.
 """
 
 
@@ -264,28 +266,34 @@ Generated from `docs/backbones.json` by
 python -m benchmarks.backbones --data FOLDER
 ```
 
-where `FOLDER` holds one folder per data set in the common layout. Each name links to the
-formulas, the paper and the arguments. "ID" is the classic item embedding. "Tokens" are `specific`
-with D = {NUM_TOKENS} per modality and K = {CODEBOOK_SIZE}. All other arguments have their defaults.
+where `FOLDER` contains one folder per data set in the common layout. Each name links to the
+formula, paper and arguments of a backbone. "ID" is an ID embedding. "Tokens" are `specific`
+with D = {NUM_TOKENS} per modality and K = {CODEBOOK_SIZE}. All arguments are defaults.
 """
 
 AGREEMENT = """## Agreement with published implementations
 
-The largest deviation from float64 results of the published implementation on a small graph with
-given weights, relative to the largest entry of an array. For comparisons in float32, the results
-are rounded to float32. Outputs are scores, user and item vectors, and intermediate vectors. Losses
-are each term and the total. Gradients are those of the tables, or their norms if only these are
-known. A deviation near 1e-8 in float64 occurs if the published code adds a small constant to node
+The table shows the largest deviation from the float64 results of the published
+implementation, on a small graph with given weights, relative to the largest entry of an
+array. For float32, the published results are rounded first.
+
+- Outputs are scores, user and item vectors, and intermediate vectors.
+- Losses are all terms and the total.
+- Gradients are those of the tables, or their norms where only norms are known.
+
+Float64 deviations near 1e-8 occur where the published code adds a small constant to node
 degrees.
 """
 
 PARAMETERS = f"""## Trainable parameters
 
-For the sizes of the Music data of the paper: {MUSIC[0]:,} users, {MUSIC[1]:,} items, d = 64,
-image features of width {MUSIC[2]['image']}, and text features of width {MUSIC[2]['text']}. Raw
-features are not trained. Some backbones have no item table that tokens could replace: the ID
-embeddings of MMGCN are constants, as published, and LIRDRec, PGL, DRAGON and DualGNN have none. In
-these backbones, tokens are an additional input with its own part of the user table.
+The sizes are those of the Music data of the paper: {MUSIC[0]:,} users, {MUSIC[1]:,} items,
+d = 64, image features of width {MUSIC[2]['image']} and text features of width
+{MUSIC[2]['text']}. Raw features are not trained.
+
+Tokens save no parameters in backbones without a trainable item table. The ID embeddings of
+MMGCN are constants, as published. LIRDRec, PGL, DRAGON and DualGNN have no ID embedding, so
+tokens are an additional input, which also widens the user table.
 """
 
 

@@ -20,8 +20,9 @@ from motor_geo.utils.files import atomic_write
 DOCS = osp.join(osp.dirname(osp.dirname(osp.abspath(__file__))), 'docs')
 HEAD = """# Findings
 
-This page shows to what extent tokens can replace item IDs. Every claim has one table and a link
-to its report, which holds all settings, commands and tests per user.
+Can tokens replace item IDs? This page lists what our experiments support, and what they do not.
+Every claim has a table and links to its reports, which contain all settings, commands and
+significance tests.
 
 Generated from `docs/findings.yaml` and `docs/reproduction/*.jsonl` by
 `python -m benchmarks.findings`.

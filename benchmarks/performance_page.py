@@ -152,82 +152,89 @@ Generated from `docs/performance.jsonl` by
 python -m benchmarks --data FOLDER
 ```
 
-All values are medians. The two sides of a comparison run in turns within one process, so ratios
-are more reliable than seconds, which depend on the load of the machine. "Plain" is the
-straightforward form named in the remark. Loading and quantizers are measured in CPU time. Unless
-noted otherwise, times are for float32, batches of 2,048 and d = 64.
+All times are medians. The two sides of a comparison alternate in one run, so ratios are more
+reliable than seconds, which depend on the load of the machine. "Plain" is the
+straightforward implementation in the remark, and "reference framework" is
+[MMRec](evaluation.rst). Loading and quantizers are measured in processor time. Unless
+stated otherwise, models use float32, batches of 2,048 and d = 64.
 """
 
 TEXT = {
     'tokens': """## Token network
 
 `TokenCrossEncoder` sums precomputed table rows over the token-item graph. The plain form
-gathers the token embeddings of every item and multiplies them.
+gathers the embeddings of every item and multiplies them.
 """,
     'products': """## Products with wide features
 
-Backbones that read features spend most of their time on matrix products with them. PyTorch
-computes these with MKL, which leaves half of the vector units of non-Intel CPUs with AVX-512
-idle. On such CPUs, `motor_geo.nn.functional.matmul` uses oneDNN, which also ships with PyTorch.
-The plain form is the default of PyTorch. On an Intel CPU, both forms are the same.
+Backbones that read features spend most of their time on feature products. PyTorch uses MKL,
+which leaves half of the vector units idle on non-Intel CPUs with AVX-512. On these CPUs,
+`motor_geo.nn.functional.matmul` uses oneDNN, which PyTorch includes. The plain form is the
+default of PyTorch. On Intel CPUs, both are the same.
 """,
     'bf16': """## Training in bfloat16
 
-`--trainer.bf16 true` computes matrix products in half precision. Weights, sums over graphs, token
-networks and ranking stay in float32. On CPUs with bfloat16 instructions (AMX), this speeds up
-backbones with many matrix products whose sizes are the same in every step. After twelve epochs
-on tiktok, the losses of GRCN, LIRDRec and VBPR match those of float32 to four digits, and
-Recall@20 on validation differs by at most .0007.
+`--trainer.bf16 true` multiplies in half precision. Weights, sums over graphs, token networks
+and ranking stay in float32. On CPUs with AMX instructions, it speeds up backbones with many
+products of the same size in every step. After twelve epochs on tiktok, the losses of GRCN,
+LIRDRec and VBPR agree with float32 to four digits, and validation Recall@20 within .0007.
 """,
     'price': """## Cost of tokens
 
-An epoch with `specific` tokens (D = 4 per modality, K = 256) compared with an epoch with IDs,
-with their steps in turns. In each step, the token network computes eight sums over the tokens of
-all items, three forward and five backward. On tiktok (6,710 items with 12 tokens each), these are
-644,000 rows, while two layers over the 59,541 interactions read at most 476,000 rows, forward and
-backward. The more interactions there are per item, the lower is the relative cost of tokens.
+The table compares an epoch with `specific` tokens (D = 4 per modality, K = 256) and one with
+IDs, in alternating steps. In each step, the token network sums over the tokens of all items
+eight times, three times forward and five times backward. On tiktok (6,710 items, 12 tokens
+each), it reads 644,000 rows. Two graph layers over the 59,541 interactions read at most
+476,000 rows, forward and backward. The relative cost of tokens decreases with the number of
+interactions per item.
 """,
     'evaluation': """## Evaluation
 
-All metrics for all users. The plain form multiplies blocks of users with all items and calls
-`torch.topk` on each block, without masks and metrics. `motor_geo.utils.topk` finds the largest
-entries of long rows two to three times faster because it first searches the maxima of columns.
+We compute all metrics for all users. The plain form only multiplies blocks of users with all
+items and calls `torch.topk`, without masks and metrics. `motor_geo.utils.topk` finds the
+largest entries of long rows two to three times faster, because it computes maxima of columns
+first.
 """,
     'baby': """## Epochs at the size of Baby
 
-Generated data with 19,445 users, 7,050 items, 118,551 training interactions, and features of
-width 4,096 and 384. Raw features are frozen unless a row says that they are trained, as in the
-reference framework for BM3, FREEDOM and MGCN.
+The data are generated: 19,445 users, 7,050 items, 118,551 training interactions, features of
+width 4,096 and 384. Raw features are frozen, except in the rows with trained features. The
+reference framework trains the features of BM3, FREEDOM and MGCN.
 """,
     'electronics': """## Memory at the size of Electronics
 
-Generated data with 192,403 users, 63,001 items, 1.69 million interactions, a random item graph,
-and features of width 4,096 and 384 in half precision, memory-mapped. Each backbone runs three
-training steps and a ranking for 2,000 users in its own process. The peak includes the pages of
-the mapped features that are in memory.
+The data are generated: 192,403 users, 63,001 items, 1.69 million interactions, features of
+width 4,096 and 384 in half precision, memory-mapped, and a random item graph. Each process
+trains three steps and ranks for 2,000 users. Memory includes the resident pages of
+the mapped features.
 """,
     'gpu': """## On a GPU
 
-Generated graphs of the sizes of Baby and Electronics (above), with features in half precision.
-The time of an epoch is extrapolated from 30 steps, without sampling. "Never waits" means that a
-step succeeded while PyTorch forbids synchronization with the GPU. Propagation is compared with a
-copy of as many bytes as it reads and writes.
+The graphs are generated with the sizes of Baby and Electronics (above), and features are in
+half precision. The time of an epoch is extrapolated from 30 steps and excludes sampling.
+"Never waits" means that a step succeeds while PyTorch forbids synchronization with the GPU.
+Propagation is compared with a copy of the bytes that it reads and writes.
 """,
     'growth': """## Growth
 
-The number of users is an eighth and the number of items a twentieth of the number of
-interactions. The batch size grows too, so an epoch always has 50 steps. Gray lines show
-proportional growth. With a fixed batch size, the number of steps grows and, if a step visits all
-edges or all rows of a table, so does the cost of each step: the time of an epoch grows
-quadratically. At 10 million interactions, the tables (450 MB) no longer fit in the cache, and
-rows are read from memory in random order. The growth is then more than proportional; the excess
-is half as large with huge pages (`THP_MEM_ALLOC_ENABLE=1`, which the commands set) as without. The
-last line measures the memory alone, without our code: sums of twenty random rows of a table with
-as many rows as there are users, with one row per interaction. Its growth depends on the machine,
-and the epochs follow it. On an AMD EPYC, from 1 to 10 million interactions, its time per
-interaction grew by a factor of 1.64, that of LightGCN by 1.60 and that of BPR by 1.37. On the Intel
-Xeon of the table, that factor is more than twice as large, and both backbones take about twice as
-long per interaction. Ranking stays proportional on both machines.
+The numbers of users (an eighth of the interactions) and items (a twentieth) grow with the
+number of interactions. So does the batch size: every epoch has 50 steps. Gray lines show
+linear growth. With a fixed batch size, an epoch that reads all edges or all table rows in
+every step would grow quadratically.
+
+At 10 million interactions, the tables (450 MB) no longer fit into the cache, so random row
+access makes growth superlinear. Huge pages (`THP_MEM_ALLOC_ENABLE=1`, which the commands
+set) halve this effect. The last row measures the memory alone: for each
+interaction, it sums twenty random rows of a table with one row per user. The growth depends
+on the machine. From 1 to 10 million interactions, the time per interaction grows by these
+factors:
+
+| machine | random rows | LightGCN | BPR |
+|---|---|---|---|
+| AMD EPYC | 1.64 | 1.60 | 1.37 |
+| Intel Xeon (table below) | more than twice that | about 2 | about 2 |
+
+Ranking grows linearly on both machines.
 """,
     'loading': """## Loading
 """,
@@ -235,39 +242,41 @@ long per interaction. Ranking stays proportional on both machines.
 """,
     'quantizer': """## Settings of the quantizer
 
-Relative reconstruction error and time of fitting.
+The table shows the relative reconstruction error and the fitting time.
 """,
 }
 
-TRIED = """## Tried and rejected
+TRIED = """## What we tried and rejected
 
-- MKL's sparse product (`torch.sparse_csr_tensor @ x`) on CPUs, with 64-bit or 32-bit indices:
-  1.4 to 3.6 times slower than `embedding_bag` on the graphs of tiktok, sports and ml1m
-  (float32, one thread). GPUs still use it.
-- A single product of triple width for the three sums of the token network: at 63,001 items, its
-  result is too large for the allocator to keep, and clearing fresh pages costs more than
-  the sums. Three products of width 64 are five to six times faster. At 6,710 items, where
-  memory is not a bottleneck, they are still 1.8 times faster.
-- Storing these sums for the backward pass: no faster at 6,710 items, 25 % slower at 63,001.
-- Allocating everything on the heap (`M_MMAP_MAX` 0): a fifth faster at 10 million interactions,
-  but the gain is lost with huge pages, and GRCN needs 4.5 GB instead of 4.0 at the size of
-  Electronics.
-- Scores in blocks of 37 MB instead of 16 MB: 1.15 to 1.25 times slower because fewer scores stay
-  in the cache between product and selection. In blocks of 4 MB: 1.1 times slower with one thread
-  and 1.5 times with two, because `torch.topk` does not split a few short rows among threads.
-- `torch.set_float32_matmul_precision('medium')` instead of autocast: as fast for MMGCN and faster
-  for MICRO (.79) and VBPR, but LIRDRec gains less (.55 against .45), and SLMRec, BM3 and LGMRec
-  become a sixth to a third slower.
-- `torch.compile(model.loss)` on two cores of an Intel Xeon (tiktok, default backend): a step of
-  BPR takes 1.3 times as long with IDs and 3.2 times with tokens, and a step of VBPR 1.4 and 2.2
+- **MKL's sparse product** (`torch.sparse_csr_tensor @ x`) on CPUs, with 64-bit or 32-bit
+  indices, is 1.4 to 3.6 times slower than `embedding_bag` on the graphs of tiktok, sports and
+  ml1m (float32, one thread). We use it on GPUs.
+- **One product of triple width** for the three sums of the token network. At 63,001 items, its
+  result exceeds what the allocator keeps, and clearing new pages costs more than the sums.
+  Three products of width 64 are five to six times faster. At 6,710 items, where memory does
+  not matter, they are still 1.8 times faster.
+- **Storing these sums** for the backward pass is no faster at 6,710 items and 25 % slower at
+  63,001.
+- **Allocating everything on the heap** (`M_MMAP_MAX` 0) is 20 % faster at 10 million
+  interactions, but fragments with huge pages. GRCN then needs 4.5 GB instead of 4.0 GB at
+  Electronics sizes.
+- **Other block sizes for scores** than 16 MB. Blocks of 37 MB are 1.15 to 1.25 times slower,
+  because fewer scores stay in the cache between product and selection. Blocks of 4 MB are 1.1
+  times slower with one thread. With two threads, they are 1.5 times slower, because
+  `torch.topk` does not parallelize over few short rows.
+- **`torch.set_float32_matmul_precision('medium')`** instead of autocast is equally fast for
+  MMGCN and faster for MICRO (.79) and VBPR. But LIRDRec gains less (.55 instead of .45), and
+  SLMRec, BM3 and LGMRec become 17 to 33 % slower.
+- **`torch.compile(model.loss)`** on two cores of an Intel Xeon (tiktok, default backend). A step
+  of BPR takes 1.3 times as long with IDs and 3.2 times with tokens, a step of VBPR 1.4 and 2.2
   times, because gathers replace the sparse sums of the token network.
-- 32-bit indices in `embedding_bag`: no faster (the token-item graph uses them to save memory).
-- Restricting the last hop of a loss to the distinct nodes of a batch: finding these nodes takes as
-  long as it saves. Restricting the last hop of the gradient to these nodes: selecting their edges
-  takes longer than the hop.
-- Propagating gradients with the graph itself instead of its transpose (the same matrix
-  for symmetric weights): 4 % faster on ml1m, no gain on tiktok and sports.
-- Contrastive losses in tiles of columns as well as of rows: a gain of 5 to 8 %.
-- `scipy.sparse.linalg.eigsh` for 512 of 4,096 principal axes: 50 s of CPU time, compared with
-  11 s for all axes with LAPACK and 7 s with subspace iteration.
+- **32-bit indices in `embedding_bag`** are no faster. The token-item graph uses them to save
+  memory.
+- **Restricting the last hop of a loss to the distinct nodes of a batch.** Finding these nodes
+  costs what they save. In the backward pass, selecting their edges takes longer than the hop.
+- **Using the graph instead of its transpose** in the gradient of propagation (the same matrix
+  for symmetric weights) saves 4 % on ml1m and nothing on tiktok and sports.
+- **Tiling contrastive losses** by columns as well as rows saves 5 to 8 %.
+- **`scipy.sparse.linalg.eigsh`** for 512 of 4,096 principal axes takes 50 s of processor time.
+  LAPACK takes 11 s for all axes, and subspace iteration 7 s.
 """

@@ -19,25 +19,30 @@ from motor_geo.utils.files import atomic_write
 DOCS = Path(readme.ROOT, 'docs')
 HEAD = """# Results
 
-Every number on this page comes from a report of `python -m motor_geo.reproduce`. A report is
-one file in `docs/reproduction`. It holds tables and figures, every run with its command and
-metrics, and the versions of all packages. `python -m benchmarks.results` generates this page, the
-table of the README and the [findings](findings.md) from these files. The [gallery](gallery.rst)
-shows their figures.
+Every result on this page comes from a report of `python -m motor_geo.reproduce`. Each report is
+one file in `docs/reproduction`. It holds tables and figures, the command and the metrics of every
+run, and the versions of all packages. `python -m benchmarks.results` generates this page, the
+[findings](findings.md) and the table of the README from these files. The [gallery](gallery.rst)
+shows the figures.
 
 ## At a glance
 
-Test Recall@20, as mean and standard deviation over seeds (no deviation means a single seed).
-Except for rows with the usual weight, which is the default, validation chooses the setting of
-every row. The reports below hold the settings, early stopping and data splits; do not compare
-numbers without them.
+Test Recall@20, mean and standard deviation over seeds. A cell without a deviation has one seed.
+Every method selects its setting on validation, except the rows with the usual weight, which
+is the default. Do not compare numbers across papers before you check settings, early stopping
+and splits: the reports below state them.
 
 """
 SOURCES = """
-`recommended` averages tokens of content and behavior. `two-orders` has their first and second
-order (`--config two-orders`). `specific` is the network of the paper over tokens of content.
-`features` is a linear map, and `id` is the ID embedding. Empty cells were not measured. Here, baby
-has no features.
+An empty cell was not measured. baby has no content features here. The items are:
+
+| items | item representation |
+|---|---|
+| `recommended` | averages of content tokens and collaborative tokens |
+| `two-orders` | first and second order of the same kinds of tokens (`--config two-orders`) |
+| `specific` | the network of the paper over content tokens |
+| `features` | a linear map of the features |
+| `id` | an ID embedding |
 
 The rows come from these reports:
 
