@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from motor_geo.typing import Embeddings, Scores
+from motor_geo.utils.seen import SeenItems
 from motor_geo.utils.topk import topk
 
 #: Bytes of scores per block of users. On a CPU, they stay in its cache between product and
@@ -33,7 +34,8 @@ class Ranker:
         num_items: Number of items.
         k: Maximum length of the lists, which have at most one entry per
             candidate.
-        exclude: Pairs (user, item) that are never recommended, **[2, E]**.
+        exclude: Pairs (user, item) that are never recommended, **[2, E]**. For a few users
+            at a time, prepare them once as :class:`~motor_geo.utils.seen.SeenItems`.
             (default: none)
         candidates: Distinct items to rank, **[C]**. (default: all)
         batch_size: Number of users per block. (default: on a CPU, as many as
@@ -53,7 +55,7 @@ class Ranker:
         users: Tensor,
         num_items: int,
         k: int,
-        exclude: Tensor | None = None,
+        exclude: Tensor | SeenItems | None = None,
         candidates: Tensor | None = None,
         batch_size: int | None = None,
         seed: int | None = None,
@@ -88,30 +90,32 @@ class Ranker:
         self._max_user = int(users.max()) if users.numel() > 0 else -1
         self._mask(exclude)
 
-    def _mask(self, exclude: Tensor | None) -> None:
+    def _mask(self, exclude: Tensor | SeenItems | None) -> None:
         # Flat positions within the score matrix of each block of users.
         device = self.users.device
         self._flat = torch.empty(0, dtype=torch.long, device=device)
         self._bound = [0] * (-(-self.users.numel() // self.batch_size) + 1)
-        if exclude is None or exclude.numel() == 0 or self.users.numel() == 0:
+        if self.users.numel() == 0:
             return
-        check_items('exclude', exclude[1], self.num_items)
-        user, item = exclude.to(device).long()
+        if isinstance(exclude, Tensor) and exclude.numel() > 0:
+            check_items('exclude', exclude[1], self.num_items)
+            asked = torch.zeros(self._max_user + 1, dtype=torch.bool, device=device)
+            asked[self.users] = True
+            user = exclude[0].to(device)
+            keep = asked[user.clamp(0, self._max_user)] & (user >= 0) & (user <= self._max_user)
+            exclude = SeenItems(exclude.to(device)[:, keep])
+        if not isinstance(exclude, SeenItems) or len(exclude) == 0:
+            return
+        row, column = exclude.of(self.users)
         if self.candidates is not None:
-            place = item.new_full((self.num_items,), -1)
+            place = column.new_full((self.num_items,), -1)
             place[self.candidates] = torch.arange(self.num_candidates, device=device)
-            user, item = user[place[item] >= 0], place[item][place[item] >= 0]
-        user, perm = user.sort()
-        ptr = user.bincount(minlength=self._max_user + 1).cumsum(0)
-        ptr = torch.cat([ptr.new_zeros(1), ptr])
-        count = ptr[self.users + 1] - ptr[self.users]
-        end = count.cumsum(0)
-        row = torch.arange(count.numel(), device=device).repeat_interleave(count)
-        offset = torch.arange(row.numel(), device=device) - (end - count)[row]
-        column = item[perm[ptr[self.users][row] + offset]]
+            known = place[column] >= 0
+            row, column = row[known], place[column[known]]
+        end = row.bincount(minlength=self.users.numel()).cumsum(0)
         self._flat = (row % self.batch_size) * self.num_candidates + column
         last = torch.arange(len(self._bound) - 1, device=device) * self.batch_size
-        last = (last + self.batch_size - 1).clamp(max=count.numel() - 1)
+        last = (last + self.batch_size - 1).clamp(max=end.numel() - 1)
         self._bound = [0, *end[last].tolist()]
 
     def __len__(self) -> int:
@@ -217,7 +221,7 @@ def top_k(
     emb: Embeddings | Scores,
     users: Tensor | Sequence[int] | int,
     k: int,
-    exclude: Tensor | None = None,
+    exclude: Tensor | SeenItems | None = None,
     candidates: Tensor | None = None,
     batch_size: int | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -229,7 +233,8 @@ def top_k(
             boolean mask of all users **[M]**.
         k: Maximum length of the lists, which have at most one entry per
             candidate.
-        exclude: Pairs (user, item) that are never recommended, **[2, E]**.
+        exclude: Pairs (user, item) that are never recommended, **[2, E]**. For a few users
+            at a time, prepare them once as :class:`~motor_geo.utils.seen.SeenItems`.
             (default: none)
         candidates: Distinct items to rank, **[C]**. (default: all)
         batch_size: Number of users per block. (default: as in

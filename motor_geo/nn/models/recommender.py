@@ -16,6 +16,7 @@ from motor_geo.nn.memo import Memo
 from motor_geo.nn.objective import RankingLoss
 from motor_geo.typing import RATES, Batch, Embeddings, Rows, find_edges, node_store, num_nodes
 from motor_geo.utils.ranking import top_k
+from motor_geo.utils.seen import SeenItems
 
 
 class Recommender(nn.Module):
@@ -87,7 +88,7 @@ class Recommender(nn.Module):
         self.user_embedding = nn.Parameter(
             torch.empty(num_nodes(data, self.user_type), self.user_channels(channels))
         )
-        self._graphs = Memo()
+        self._graphs, self._seen = Memo(), Memo()
         xavier_(self.user_embedding, self.init)
 
     @classmethod
@@ -292,7 +293,9 @@ class Recommender(nn.Module):
         self.train(training)
         if user is None:
             user = torch.arange(embeddings.user.size(0), device=embeddings.user.device)
-        return top_k(embeddings, user, k, exclude=find_edges(data, self.edge_type))
+        edge_index = find_edges(data, self.edge_type)
+        seen = self._seen(lambda: SeenItems(edge_index), edge_index)
+        return top_k(embeddings, user, k, exclude=seen)
 
     def item_parameters(self, num_items: int) -> list[str]:
         r"""Names of trainable parameters with a dimension equal to the number of
