@@ -305,6 +305,26 @@ class EvalTargets:
         ptr = torch.from_numpy(np.concatenate([[0], np.cumsum(count)])).to(self.ptr)
         return replace(self, ptr=ptr, item=self.item[torch.from_numpy(first).to(self.item.device)])
 
+    def sample(self, num_users: int, seed: int = 0) -> EvalTargets:
+        r"""Keeps a random sample of the users, in the same order. Returns the object
+        itself if it has no more users.
+
+        Args:
+            num_users: Number of users to keep.
+            seed: Seed of the sample. (default: :obj:`0`)
+        """
+        if len(self) <= num_users:
+            return self
+        generator = torch.Generator().manual_seed(seed)
+        keep = torch.randperm(len(self), generator=generator)[:num_users].sort().values
+        keep = keep.to(self.ptr.device)
+        first, count = self.ptr[keep], self.count[keep]
+        end = count.cumsum(0)
+        entry = torch.arange(int(end[-1]), device=keep.device)
+        entry += (first - end + count).repeat_interleave(count)
+        ptr = torch.cat([end.new_zeros(1), end])
+        return replace(self, user=self.user[keep], ptr=ptr, item=self.item[entry])
+
     def to(self, device: torch.device | str) -> EvalTargets:
         candidates = self.candidates
         return replace(

@@ -261,7 +261,10 @@ class Evaluator:
         metrics: Names or functions of per-user metrics, see
             :func:`motor_geo.engine.metrics.ranking_metrics`. A configuration
             gives functions by their import paths.
-        seed: Seed for breaking ties.
+        seed: Seed for breaking ties, and of the sample of users.
+        max_users: If given, evaluates a fixed random sample of so many users.
+            In a run, validation is on the sample and test on all users.
+            (default: :obj:`None`)
 
     Raises:
         ValueError: If there is nothing to evaluate, an index is out of range,
@@ -279,8 +282,11 @@ class Evaluator:
         batch_size: int | None = None,
         metrics: Sequence[str | Metric] = METRICS,
         seed: int = 0,
+        max_users: int | None = None,
     ):
         ks = cutoffs(ks)
+        if max_users is not None and max_users < 1:
+            raise ValueError(f"'max_users' must be at least 1, got {max_users}.")
         functions = find_metrics(metrics)
         one = torch.ones(1, dtype=torch.long)  # Finds errors in functions before training.
         ranking_metrics(torch.zeros(1, max(ks), dtype=torch.bool), one, ks, functions)
@@ -298,6 +304,8 @@ class Evaluator:
             if bool(missing.any()):
                 item = int(targets.item[missing][0])
                 raise ValueError(f'The held-out item {item} is not among the candidates.')
+        if max_users is not None:
+            targets = targets.sample(max_users, seed)
         self.targets = targets.distinct()
         self.train_edge_index = train_edge_index
         self.num_items = num_items

@@ -148,6 +148,7 @@ LATER: dict[str, Any] = {
     'data.cold_share': 0.0,
     'cold_candidates': 'unseen',
     'users': 'table',
+    'evaluator.max_users': None,
     'trainer.drop_items': 0.0,
     'unseen.layers': False,
     'unseen.length': False,

@@ -199,13 +199,16 @@ def build_evaluator(
     if len(targets) == 0:
         return None
     masked = split == 'test' and assembly.config.mask_validation
+    options = assembly.config.options('evaluator')
+    if split == 'test':
+        options['max_users'] = None
     with named('evaluator'):
         return Evaluator(
             targets.to(device),
             data[RATES].edge_index,
             int(data[ITEM].num_nodes),
             exclude=dataset.targets('val').to(device) if masked else None,
-            **assembly.config.options('evaluator'),
+            **options,
         )
 
 

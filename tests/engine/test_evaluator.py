@@ -259,6 +259,27 @@ def test_slices():
     assert result.slices(bounds=(3,))['>3'] == {'items': 0, 'interactions': 0, 'users': 0}
 
 
+def test_a_sample_of_users():
+    rng = np.random.default_rng(0)
+    pairs = np.unique(rng.integers(0, 30, (200, 2)), axis=0)
+    targets = EvalTargets.from_pairs(*pairs.T)
+    train = torch.empty(2, 0, dtype=torch.long)
+    emb = Embeddings(torch.randn(30, 4), torch.randn(30, 4))
+    whole = Evaluator(targets, train, 30, ks=5).evaluate(emb)
+    part = Evaluator(targets, train, 30, ks=5, max_users=7).evaluate(emb)
+    again = Evaluator(targets, train, 30, ks=5, max_users=7).evaluate(emb)
+    assert part.user.numel() == 7 and part.metrics == again.metrics
+    rows = torch.searchsorted(whole.user, part.user)
+    for key, value in part.per_user.items():
+        assert torch.equal(value, whole.per_user[key][rows])
+    assert part.metrics['recall@5'] == pytest.approx(float(part.per_user['recall@5'].mean()))
+    other = Evaluator(targets, train, 30, ks=5, max_users=7, seed=1)
+    assert not torch.equal(other.targets.user, part.user)
+    assert len(Evaluator(targets, train, 30, max_users=1000).targets) == len(targets)
+    with pytest.raises(ValueError, match="'max_users' must be at least 1, got 0"):
+        Evaluator(targets, train, 30, max_users=0)
+
+
 def test_groups_by_age():
     nan = float('nan')
     first = torch.tensor([5.0, nan, 1.0, 2.0, 9.0, 9.0, 7.0, 8.0, 3.0, 10.0, 4.0]).double()
