@@ -149,6 +149,8 @@ LATER: dict[str, Any] = {
     'cold_candidates': 'unseen',
     'users': 'table',
     'evaluator.max_users': None,
+    'graph.method': 'exact',
+    'graph.num_probes': 16,
     'trainer.drop_items': 0.0,
     'unseen.layers': False,
     'unseen.length': False,

@@ -432,7 +432,7 @@ def one_thread_faiss() -> Iterator[Any]:
             faiss.omp_set_num_threads(num_threads)
 
 
-def _short(seed: int) -> int:
+def short_seed(seed: int) -> int:
     r"""Reduces a seed to 32 bits."""
     if -(2**31) <= seed < 2**31:
         return seed
@@ -441,7 +441,7 @@ def _short(seed: int) -> int:
 
 def _product_quantizer(faiss: Any, width: int, num_tokens: int, size: int, seed: int) -> Any:
     pq = faiss.ProductQuantizer(width, num_tokens, size.bit_length() - 1)
-    pq.cp.seed = _short(seed)
+    pq.cp.seed = short_seed(seed)
     pq.cp.min_points_per_centroid = 1  # With fewer than 39, faiss warns at every iteration.
     return pq
 
@@ -505,7 +505,7 @@ def train_residual(
     centroids, offsets = [], []
     for _ in range(num_tokens):
         means = faiss.Kmeans(
-            z.shape[1], size, niter=25, seed=_short(seed), min_points_per_centroid=1
+            z.shape[1], size, niter=25, seed=short_seed(seed), min_points_per_centroid=1
         )
         means.train(residual.numpy())
         centroid, offset = torch.from_numpy(means.centroids.copy()), None

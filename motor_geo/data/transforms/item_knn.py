@@ -3,6 +3,8 @@ r"""Item-item graphs of nearest neighbors in feature space."""
 from __future__ import annotations
 
 import copy
+import logging
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,8 +22,25 @@ from motor_geo.data.transforms.features import (
     needed_modalities,
 )
 from motor_geo.data.transforms.knn import WEIGHTINGS, attach, knn_graph_cosine, knn_weights
+from motor_geo.data.transforms.knn_ivf import knn_graph_ivf
 from motor_geo.typing import ITEM, feature_key, num_nodes, similar
 from motor_geo.utils.cache import cached, fingerprint
+
+LOG = logging.getLogger(__name__)
+METHODS = ('exact', 'ivf')
+#: Multiplications per second of one core, and seconds of a wait worth a warning.
+SPEED, LONG = 2e10, 600
+
+
+def warn_of_time(num_items: int, width: int) -> None:
+    r"""Warns of an exact graph that takes long."""
+    seconds = num_items**2 * width / 2 / (SPEED * torch.get_num_threads())
+    if seconds > LONG:
+        warnings.warn(
+            f'The exact item graph of {num_items:,} items of {width} features takes about '
+            f"{seconds / 3600:.1f} hours; method='ivf' (--graph.method ivf) approximates it",
+            stacklevel=2,
+        )
 
 
 class ItemKNN(BaseTransform):
@@ -52,6 +71,12 @@ class ItemKNN(BaseTransform):
         k: Number of neighbors, including the item itself.
         modalities: The modalities to use. (default: all of the graph)
         weighting: :obj:`"binary"` or :obj:`"cosine"`.
+        method: :obj:`"exact"` compares all pairs of items, in time quadratic in
+            their number. :obj:`"ivf"` compares the items of nearby cells (see
+            :func:`~motor_geo.data.transforms.knn_ivf.knn_graph_ivf`), for
+            several hundred thousand items. :obj:`recall` then holds the share of
+            the exact neighbors that it finds, by modality.
+        num_probes: Number of cells to compare with :obj:`"ivf"`.
         block_size: Number of items to compare at once.
         cache: If set to :obj:`True`, caches neighbors on disk, keyed by the
             features and :obj:`k`.
@@ -74,10 +99,18 @@ class ItemKNN(BaseTransform):
         block_size: int = 1024,
         cache: bool = True,
         node_type: str = ITEM,
+        method: str = 'exact',
+        num_probes: int = 16,
     ) -> None:
         k, block_size = as_int('k', k), as_int('block_size', block_size)
-        if k < 1 or block_size < 1:
-            raise ValueError(f'k and block_size must be at least 1, got {k} and {block_size}.')
+        num_probes = as_int('num_probes', num_probes)
+        if k < 1 or block_size < 1 or num_probes < 1:
+            raise ValueError(
+                f'k, block_size and num_probes must be at least 1, got {k}, {block_size} and '
+                f'{num_probes}.'
+            )
+        if method not in METHODS:
+            raise ValueError(f"method must be one of {', '.join(METHODS)}, got '{method}'.")
         if weighting not in WEIGHTINGS:
             raise ValueError(
                 f"weighting must be one of {', '.join(WEIGHTINGS)}, got '{weighting}'."
@@ -88,6 +121,9 @@ class ItemKNN(BaseTransform):
         self.block_size = block_size
         self.cache = cache
         self.node_type = node_type
+        self.method = method
+        self.num_probes = num_probes
+        self.recall: dict[str, float] = {}
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -98,7 +134,10 @@ class ItemKNN(BaseTransform):
             if self.k > x.shape[0]:
                 raise ValueError(f'k={self.k} exceeds the number of items ({x.shape[0]}).')
         for m, x in features.items():
-            index, similarity = self._neighbors(x)
+            index, similarity, recall = self._neighbors(x)
+            self.recall[m] = recall
+            if self.method == 'ivf':
+                LOG.info("'%s': the approximate item graph has a recall of %.3f", m, recall)
             edge_index, edge_weight = knn_weights(index, similarity, self.weighting)
             store = data[self.node_type]
             device = device_of(store[feature_key(store, m)])
@@ -136,20 +175,30 @@ class ItemKNN(BaseTransform):
             )
         return out
 
-    def _neighbors(self, x: np.ndarray) -> tuple[Tensor, Tensor]:
-        def compute() -> dict[str, Tensor]:
-            index, similarity = knn_graph_cosine(x, self.k, self.block_size)
-            return {'index': index, 'similarity': similarity}
+    def _neighbors(self, x: np.ndarray) -> tuple[Tensor, Tensor, float]:
+        exact = self.method == 'exact'
 
-        if not self.cache:
-            return knn_graph_cosine(x, self.k, self.block_size)
+        def compute() -> dict[str, Tensor]:
+            if exact:
+                warn_of_time(len(x), x.shape[1])
+                index, similarity = knn_graph_cosine(x, self.k, self.block_size)
+                return {'index': index, 'similarity': similarity}
+            options = {'num_probes': self.num_probes, 'block_size': self.block_size}
+            index, similarity, recall = knn_graph_ivf(x, self.k, **options)
+            state = {'index': index, 'similarity': similarity}
+            return {**state, 'recall': torch.tensor(recall, dtype=torch.float64)}
 
         def fits(state: dict[str, Tensor]) -> bool:
             index = state['index']
             return index.shape == state['similarity'].shape == (len(x), self.k)
 
-        result = cached('knn', fingerprint('knn_graph_cosine.2', x, self.k), compute, fits)
-        return result['index'], result['similarity']
+        if self.cache:
+            key = ('knn_graph_cosine.2', x, self.k)
+            key = key if exact else ('knn_graph_ivf.1', *key[1:], self.num_probes)
+            state = cached('knn', fingerprint(*key), compute, fits)
+        else:
+            state = compute()
+        return state['index'], state['similarity'], float(state.get('recall', 1.0))
 
     def __repr__(self) -> str:
         return f'{self.__class__.__name__}({arguments(self, ("k", "weighting"))})'

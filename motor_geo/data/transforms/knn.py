@@ -51,10 +51,10 @@ def knn_graph_cosine(
         raise ValueError(f'k must be between 1 and the number of rows ({num_rows}), got {k}.')
     # Comparing equal rows only once makes their similarities tie exactly.
     first, inverse = unique_rows(array)
-    group, value = _nearest(array, first, array, first, min(k, first.size), block_size, own=True)
+    group, value = nearest(array, first, array, first, min(k, first.size), block_size, own=True)
     index, similarity = _expand(group, value, inverse, k)
     index, similarity = index[inverse], similarity[inverse]
-    return _self_first(index, similarity, torch.arange(num_rows), _is_zero(array))
+    return self_first(index, similarity, torch.arange(num_rows), is_zero(array))
 
 
 def attach(
@@ -92,11 +92,11 @@ def attach(
     if k > 1:
         first, inverse = unique_rows(old)
         rows = np.arange(num_new)
-        group, value = _nearest(new, rows, old, first, min(k - 1, first.size), block_size)
+        group, value = nearest(new, rows, old, first, min(k - 1, first.size), block_size)
         index, similarity = _expand(group, value, inverse, k - 1)
     index = torch.cat([own.view(-1, 1), index], dim=1)
     similarity = torch.cat([torch.ones(num_new, 1), similarity], dim=1).to(dtype)
-    return _self_first(index, similarity, own, _is_zero(new))
+    return self_first(index, similarity, own, is_zero(new))
 
 
 def knn_weights(
@@ -145,18 +145,18 @@ def _dtype(x: np.ndarray) -> torch.dtype:
     return torch.double if x.dtype == np.float64 else torch.float
 
 
-def _is_zero(x: np.ndarray) -> Tensor:
+def is_zero(x: np.ndarray) -> Tensor:
     blocks = [~np.any(x[i : i + 4096] != 0, axis=1) for i in range(0, x.shape[0], 4096)]
     return torch.from_numpy(np.concatenate([np.empty(0, dtype=bool), *blocks]))
 
 
-def _unit_rows(x: np.ndarray, rows: np.ndarray, dtype: torch.dtype) -> Tensor:
+def unit_rows(x: np.ndarray, rows: np.ndarray, dtype: torch.dtype) -> Tensor:
     block = torch.tensor(x[rows], dtype=dtype)
     scale = block.abs().amax(dim=1, keepdim=True)  # Otherwise, squares may over- or underflow.
     return F.normalize(block / scale.masked_fill(scale == 0, 1.0))
 
 
-def _nearest(
+def nearest(
     query: np.ndarray,
     query_rows: np.ndarray,
     base: np.ndarray,
@@ -171,29 +171,29 @@ def _nearest(
     multiplied only once.
     """
     dtype = _dtype(query)
-    zero = _is_zero(base)[torch.from_numpy(base_rows)]
+    zero = is_zero(base)[torch.from_numpy(base_rows)]
     value = torch.full((query_rows.size, k), -torch.inf, dtype=dtype)
     index = torch.zeros(query_rows.size, k, dtype=torch.long)
 
     def merge(rows: slice, block: Tensor, begin: int) -> None:
-        nearest, chosen = _top(block, min(k, block.size(1)))
-        nearest = torch.cat([value[rows], nearest], dim=1)
+        best, chosen = top(block, min(k, block.size(1)))
+        best = torch.cat([value[rows], best], dim=1)
         chosen = torch.cat([index[rows], chosen + begin], dim=1)
-        value[rows], order = _top(nearest, k)
+        value[rows], order = top(best, k)
         index[rows] = chosen.gather(1, order)
 
     wide = 8 * block_size
     large = wide * max(1, MAX_VALUES // (wide * max(1, base.shape[1])))
     for left in range(0, base_rows.size, large):
-        unit = _unit_rows(base, base_rows[left : left + large], dtype)
+        unit = unit_rows(base, base_rows[left : left + large], dtype)
         last = left + unit.size(0) if own else query_rows.size
         for start in range(0, last, block_size):
             rows = slice(start, start + block_size)
-            x = _unit_rows(query, query_rows[rows], dtype)
+            x = unit_rows(query, query_rows[rows], dtype)
             # The transposed block already covered everything left of the diagonal.
             first = max(left, start // wide * wide) if own else left
             for begin in range(first, left + unit.size(0), wide):
-                block = _product(x, unit[begin - left : begin - left + wide])
+                block = product(x, unit[begin - left : begin - left + wide])
                 columns = slice(begin, begin + block.size(1))
                 # Values outside of [-1, 1] determine the order and are replaced below.
                 block[:, zero[columns]] = -2
@@ -208,7 +208,7 @@ def _nearest(
     return index, value
 
 
-def _product(x: Tensor, y: Tensor) -> Tensor:
+def product(x: Tensor, y: Tensor) -> Tensor:
     r"""Returns all inner products of rows, bit for bit the same for any number
     of threads.
     """
@@ -222,13 +222,13 @@ def _product(x: Tensor, y: Tensor) -> Tensor:
         torch.set_num_threads(threads)
 
 
-def _top(value: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def top(value: Tensor, k: int) -> tuple[Tensor, Tensor]:
     r"""Returns the :obj:`k` largest entries of each row in descending order, and
     equal ones from left to right (an order that :meth:`torch.topk` does not
     guarantee).
     """
-    top, chosen = topk(value, min(k + 1, value.size(1)))
-    tied = (top[:, k - 1 :].diff(dim=1) == 0).any(dim=1).nonzero().view(-1)
+    best, chosen = topk(value, min(k + 1, value.size(1)))
+    tied = (best[:, k - 1 :].diff(dim=1) == 0).any(dim=1).nonzero().view(-1)
     chosen = chosen[:, :k].sort(dim=1).values
     order = value.gather(1, chosen).sort(dim=1, descending=True, stable=True).indices
     chosen = chosen.gather(1, order)
@@ -255,7 +255,7 @@ def _expand(
     return members[begin[chosen] + offset], similarity.gather(1, source)
 
 
-def _self_first(
+def self_first(
     index: Tensor, similarity: Tensor, own: Tensor, zero: Tensor
 ) -> tuple[Tensor, Tensor]:
     r"""Moves each row to the front of its list. If copies of a row pushed it out
