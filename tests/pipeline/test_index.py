@@ -71,5 +71,5 @@ def test_refused_files(tables, tmp_path):
         read_index(path)
     with pytest.raises(ValueError, match="--kind: expected flat, hnsw, ivf, got 'tree'"):
         build_index(user, item, ids, 'tree')
-    with pytest.raises(ValueError, match='hold NaN'):
+    with pytest.raises(ValueError, match='are not finite'):
         build_index(user, item * torch.nan, ids)
