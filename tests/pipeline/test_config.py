@@ -174,7 +174,8 @@ def test_the_dictionary_of_a_configuration():
     assert list(config['items']) == [
         *('name', 'num_layers', 'activation', 'init', 'weight_init', 'mlp_gain', 'dropout'),
     ]
-    assert list(config['graph']) == ['k', 'modalities', 'block_size', 'cache']
+    graph = ['k', 'modalities', 'block_size', 'cache', 'method', 'num_probes']
+    assert list(config['graph']) == graph
     assert all(type(config[key]) is dict for key in (*CHOICES, *SECTIONS))
 
 

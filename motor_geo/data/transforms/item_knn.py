@@ -193,9 +193,9 @@ class ItemKNN(BaseTransform):
             return index.shape == state['similarity'].shape == (len(x), self.k)
 
         if self.cache:
-            key = ('knn_graph_cosine.2', x, self.k)
-            key = key if exact else ('knn_graph_ivf.1', *key[1:], self.num_probes)
-            state = cached('knn', fingerprint(*key), compute, fits)
+            own = () if exact else (self.num_probes,)
+            name = 'knn_graph_cosine.2' if exact else 'knn_graph_ivf.1'
+            state = cached('knn', fingerprint(name, x, self.k, *own), compute, fits)
         else:
             state = compute()
         return state['index'], state['similarity'], float(state.get('recall', 1.0))
