@@ -76,7 +76,7 @@ def check_sums(path: str) -> None:
 
     Raises:
         ValueError: If an entry is compressed. If the file is not an archive or
-            a checksum differs, :mod:`zipfile` raises its own
+            a checksum differs, :obj:`zipfile` raises its own
             :obj:`BadZipFile`.
     """
     with zipfile.ZipFile(path) as archive:
