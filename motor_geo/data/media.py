@@ -13,10 +13,12 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 from motor_geo.data.datasets.item_index import find_items
 from motor_geo.data.datasets.names import untyped
 from motor_geo.data.datasets.reader import read_header
+from motor_geo.data.describe import is_import_path, split_revision
 from motor_geo.data.encoders import hashed_ngrams, image_statistics
 from motor_geo.utils.cache import fingerprint
 from motor_geo.utils.files import atomic_write, writing
@@ -28,6 +30,8 @@ HASHED, STATISTICS = 'hashed', 'statistics'
 PICTURES, SIDE = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif'), 64
 #: Items that are encoded and kept at a time.
 PART = 1024
+#: How the vectors of words become that of a text.
+POOLINGS = ('mean', 'cls', 'max', 'lasttoken')
 
 Encode = Callable[[Sequence[Any]], np.ndarray]
 
@@ -46,32 +50,49 @@ class Encoder(NamedTuple):
     opens: bool = True
 
 
-def text_encoder(name: str = HASHED, dim: int = 256) -> Encoder:
+def text_encoder(
+    name: str = HASHED,
+    dim: int = 256,
+    precision: str | None = None,
+    pooling: str | None = None,
+    option: str = '--text-encoder',
+) -> Encoder:
     r"""An encoder of texts.
 
     Args:
         name: :obj:`'hashed'` for
             :func:`~motor_geo.data.encoders.hashed_ngrams`, the import path of
             a function from texts to a matrix, or a model of
-            sentence-transformers, by its name or its folder.
+            sentence-transformers, by its name, :obj:`NAME@REVISION` or its
+            folder.
         dim: Width of hashed features.
+        precision: Type of the weights of a model, such as :obj:`'bfloat16'`.
+            (default: as it is stored)
+        pooling: How a model sums up the vectors of words, one of
+            :obj:`POOLINGS`. (default: as it was trained)
+        option: What messages call the name.
 
     Raises:
         ValueError: If there is no such encoder.
     """
+    if name == HASHED or is_import_path(name):
+        if precision is not None or pooling is not None:
+            raise ValueError(f"{option} '{name}' is no model that has a precision or a pooling")
     if name == HASHED:
         return Encoder(lambda texts: hashed_ngrams(texts, dim), {'encoder': name, 'dim': dim})
-    return _other(name, 'text')
+    return _other(name, option, HASHED, precision, pooling)
 
 
-def image_encoder(name: str = STATISTICS) -> Encoder:
+def image_encoder(name: str = STATISTICS, precision: str | None = None) -> Encoder:
     r"""An encoder of pictures.
 
     Args:
         name: :obj:`'statistics'` for
             :func:`~motor_geo.data.encoders.image_statistics`, the import path
             of a function from pictures (of Pillow) to a matrix, or a model of
-            sentence-transformers, such as CLIP.
+            sentence-transformers, such as CLIP, by its name,
+            :obj:`NAME@REVISION` or its folder.
+        precision: Type of the weights of a model. (default: as it is stored)
 
     Raises:
         ValueError: If there is no such encoder.
@@ -79,30 +100,31 @@ def image_encoder(name: str = STATISTICS) -> Encoder:
     if name == STATISTICS:
         source = {'encoder': name, 'side': SIDE}
         return Encoder(lambda pictures: image_statistics(np.stack(pictures)), source, False)
-    return _other(name, 'image')
+    return _other(name, '--image-encoder', STATISTICS, precision)
 
 
-def _other(name: str, what: str) -> Encoder:
-    here = osp.isdir(osp.expanduser(name))
-    if not here and '.' in name and all(part.isidentifier() for part in name.split('.')):
+def _other(
+    name: str, option: str, own: str, precision: str | None = None, pooling: str | None = None
+) -> Encoder:
+    if is_import_path(name):
         try:
             function = import_function(name)
         except ValueError as error:
-            raise ValueError(f"--{what}-encoder: '{name}' {error}") from error
+            raise ValueError(f"{option}: '{name}' {error}") from error
         return Encoder(function, {'encoder': name})
     if find_spec('sentence_transformers') is None:
-        own = HASHED if what == 'text' else STATISTICS
         raise ValueError(
-            f"--{what}-encoder '{name}' needs 'pip install sentence-transformers'; without it "
+            f"{option} '{name}' needs 'pip install sentence-transformers'; without it "
             f"there is '{own}', and any function by its import path"
         )
     from sentence_transformers import SentenceTransformer
 
+    place, revision = split_revision(name)
     try:
-        model = SentenceTransformer(osp.expanduser(name))
+        model = SentenceTransformer(place, **({} if revision is None else {'revision': revision}))
     except Exception as error:
         raise ValueError(
-            f"--{what}-encoder: the model '{name}' cannot be loaded ({type(error).__name__}); "
+            f"{option}: the model '{name}' cannot be loaded ({type(error).__name__}); "
             'expected the name of one of sentence-transformers, or a folder with one'
         ) from error
     config = getattr(getattr(model[0], 'auto_model', None), 'config', None)
@@ -111,7 +133,54 @@ def _other(name: str, what: str) -> Encoder:
         'sentence-transformers': version('sentence-transformers'),
         'revision': getattr(config, '_commit_hash', None),
     }
+    if pooling is not None:
+        _set_pooling(model, pooling, name, option)
+        source['pooling'] = pooling
+    if precision is not None:
+        import torch
+
+        model = model.to(getattr(torch, precision))
+        source['precision'] = precision
     return Encoder(lambda batch: model.encode(list(batch), show_progress_bar=False), source)
+
+
+def _set_pooling(model: Any, pooling: str, name: str, option: str) -> None:
+    r"""Puts another layer in the place of the one that sums up vectors of words."""
+    for key, layer in model.named_children():
+        if type(layer).__name__ == 'Pooling':
+            width = getattr(layer, 'embedding_dimension', None) or layer.word_embedding_dimension
+            setattr(model, key, type(layer)(width, pooling_mode=pooling))
+            return
+    raise ValueError(f"{option} '{name}' has no layer that pools; expected no --pooling")
+
+
+def text_key(name: str) -> str:
+    r"""Tells encoders of texts apart without loading them: by name, and models
+    in a folder by the sizes and times of their files.
+    """
+    folder, files = osp.expanduser(name), []
+    for place, _, names in os.walk(folder) if osp.isdir(folder) else ():
+        for file in names:
+            found = os.stat(osp.join(place, file))
+            path = osp.relpath(osp.join(place, file), folder)
+            files.append((path, found.st_size, found.st_mtime_ns))
+    return fingerprint('text encoder', '' if files else name, sorted(files))
+
+
+def encode_texts(encoder: Encoder, texts: Sequence[str], batch_size: int = 64) -> np.ndarray:
+    r"""Features of texts, float32 **[N, d]**.
+
+    Raises:
+        ValueError: If the encoder returns something else than a row of finite
+            numbers for each.
+    """
+    rows = []
+    with tqdm(total=len(texts), desc='text', unit='item', disable=None) as bar:
+        for start in range(0, len(texts), batch_size):
+            batch = list(texts[start : start + batch_size])
+            rows.append(_checked(encoder, batch, 'text').astype(np.float32))
+            bar.update(len(batch))
+    return np.concatenate(rows)
 
 
 def read_texts(folder: str, columns: Sequence[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import json
 import os
 import os.path as osp
 import re
@@ -29,6 +30,7 @@ from motor_geo.data.datasets.pre_transform import apply_once
 from motor_geo.data.datasets.split import SPLITS
 from motor_geo.data.datasets.subsample import core_mask
 from motor_geo.data.datasets.table import TableDataset
+from motor_geo.data.media import encode_texts, text_encoder, text_key
 from motor_geo.utils.arrays import load_array
 from motor_geo.utils.cache import fingerprint
 from motor_geo.utils.download import download
@@ -55,6 +57,7 @@ SHORT_NAMES = {
     'toys': 'Toys_and_Games',
 }
 ENCODER = 'all-MiniLM-L6-v2'
+ARRAYS = ('.npy', '.npz', '.pt')
 VERSION = 1  # Of the processed files.
 
 Encoder = Callable[[list[str]], np.ndarray]
@@ -100,8 +103,12 @@ class AmazonReviews(TableDataset):
         seed: Seed of the split.
         text: :obj:`'auto'` encodes texts by :obj:`all-MiniLM-L6-v2` if
             :obj:`sentence-transformers` is installed and leaves them out with
-            a warning otherwise; a path is a :obj:`.npy` with one row per line
-            of :obj:`items.tsv`; :obj:`None` leaves texts out.
+            a warning otherwise; a file is a :obj:`.npy` with one row per line
+            of :obj:`items.tsv`; any other text is an encoder as in
+            :func:`~motor_geo.data.media.text_encoder`: :obj:`'hashed'`, a model
+            of sentence-transformers by its name, :obj:`NAME@REVISION` or its
+            folder, which needs no network, or the import path of a function;
+            :obj:`None` leaves texts out.
         image: If set to :obj:`False`, images are left out.
         mmap: If set to :obj:`True`, features stay on disk where possible.
         force_reload: If set to :obj:`True`, raw files are processed again.
@@ -160,7 +167,8 @@ class AmazonReviews(TableDataset):
 
     The rows of core 1 are the sizes given in `"MOTOR"
     <https://arxiv.org/abs/2410.19276>`_, which does not say how they follow
-    from the raw files.
+    from the raw files; some three interactions per user suggest
+    :obj:`core=2`.
 
     Raises:
         FileNotFoundError: If files are neither there nor can be downloaded.
@@ -204,10 +212,14 @@ class AmazonReviews(TableDataset):
             text = None if encode is None else ENCODER
         elif text == 'auto':
             text = ENCODER
-        elif text is not None:
+        elif text is not None and _is_file(text):
             path = osp.abspath(osp.expanduser(text))
             given = load_array(path)
             encode, text = _Given(path, given), fingerprint(given)
+        elif text is not None:
+            name, text = text, text_key(text)
+            if force_reload or not osp.isdir(self._folder(text)):
+                encode = _Named(name)
 
         folder = self._folder(text)
         if force_reload or not osp.isdir(folder):
@@ -341,6 +353,9 @@ class AmazonReviews(TableDataset):
             if encode is not None:
                 x = np.asarray(encode(texts), np.float32)
                 np.save(osp.join(temporary, 'text_feat.npy'), x)
+            if isinstance(encode, _Named):
+                with open(osp.join(temporary, 'text_feat.json'), 'w', encoding='utf-8') as file:
+                    json.dump(encode.source, file, indent=1)
             _publish(temporary, folder, replace)
 
 
@@ -359,6 +374,21 @@ class _Given:
 
     def __call__(self, texts: list[str]) -> np.ndarray:
         return self.x
+
+
+class _Named:
+    r"""An encoder by its name."""
+
+    def __init__(self, name: str) -> None:
+        self.encoder = text_encoder(name, option='text')
+        self.source = self.encoder.source
+
+    def __call__(self, texts: list[str]) -> np.ndarray:
+        return encode_texts(self.encoder, texts)
+
+
+def _is_file(text: str) -> bool:
+    return osp.isfile(osp.expanduser(text)) or osp.splitext(text)[1] in ARRAYS
 
 
 def find_category(name: str) -> str:
