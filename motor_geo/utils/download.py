@@ -22,7 +22,8 @@ BLOCK = 2**18
 def download(url: str, path: str, sha256: str | None = None, timeout: float = 60.0) -> None:
     r"""Downloads a file. One that breaks off stays beside it as
     :obj:`<path>.part`, and the next call goes on with it if the server still
-    has the same file. Certificates are verified.
+    has the same file. Certificates are verified, and an address with
+    encryption does not lead to one without.
 
     Args:
         url: Where the file is.
@@ -39,6 +40,8 @@ def download(url: str, path: str, sha256: str | None = None, timeout: float = 60
             return
         part, version = f'{path}{PART}', f'{path}{VERSION}'
         with _open(url, part, version, timeout) as answer:
+            if url.startswith('https:') and not answer.url.startswith('https:'):
+                raise OSError(f"it leads to '{answer.url}', without encryption")
             start = osp.getsize(part) if answer.status == 206 else 0
             length = _length(answer, start)
             with open(version, 'w', encoding='utf-8') as file:
@@ -51,7 +54,7 @@ def download(url: str, path: str, sha256: str | None = None, timeout: float = 60
         size = osp.getsize(part)
         if size < length:
             raise OSError(f'the connection ended after {size} of {length} bytes; start again')
-        found = None if sha256 is None else _sha256(part)
+        found = None if sha256 is None else sha256_of(part)
         if size > length or found != sha256:
             os.remove(part)
             raise OSError(
@@ -97,7 +100,8 @@ def _version_of(answer: Any) -> str | None:
     return tag if tag and not tag.startswith('W/') else answer.headers.get('Last-Modified')
 
 
-def _sha256(path: str) -> str:
+def sha256_of(path: str) -> str:
+    r"""The SHA-256 of a file."""
     digest = hashlib.sha256()
     with open(path, 'rb') as file:
         while block := file.read(BLOCK):

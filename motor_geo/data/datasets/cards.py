@@ -6,7 +6,24 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from motor_geo.data.datasets.amazon import AmazonReviews
 from motor_geo.data.datasets.base import RecommendationDataset
+
+NOT_CHECKED = 'not checked'
+
+
+class RawFile(NamedTuple):
+    r"""A file that can be downloaded.
+
+    Args:
+        url: Its address.
+        path: Where it goes in a folder.
+        sha256: Its SHA-256, as others have published it; empty if unknown.
+    """
+
+    url: str
+    path: str
+    sha256: str = ''
 
 
 class Card(NamedTuple):
@@ -23,6 +40,9 @@ class Card(NamedTuple):
         read: How this package reads it.
         hash: :obj:`dataset.fingerprint` of the release that the
             numbers of this package are from; empty if none was at hand.
+        evidence: What license and address were compared with.
+        files: The raw files at the source, where their addresses are known.
+            They are not the release whose hash is known here.
     """
 
     name: str
@@ -34,6 +54,8 @@ class Card(NamedTuple):
     content: str
     read: str
     hash: str = ''
+    evidence: str = NOT_CHECKED
+    files: tuple[RawFile, ...] = ()
 
     def __str__(self) -> str:
         users, items, interactions = self.sizes
@@ -41,12 +63,14 @@ class Card(NamedTuple):
             'source': self.source,
             'address': self.url,
             'license': self.license,
+            'evidence': self.evidence,
             'sizes': f'{users:,} users, {items:,} items, {interactions:,} interactions'
             + ('' if self.hash else ' (as published, not checked here)'),
             'split': self.split,
             'content': self.content,
             'reading': self.read,
             'hash': self.hash or 'not known here',
+            'files': ', '.join(file.url for file in self.files) or 'no address of a file is known',
         }
         return '\n'.join([self.name, *(f'  {key:9s}{value}' for key, value in rows.items())])
 
@@ -70,8 +94,27 @@ class Card(NamedTuple):
         return out
 
 
-RESEARCH = 'the publisher asks for a citation and allows research; not to be passed on'
 UNKNOWN = 'its publishers name none'
+GROUPLENS = 'https://files.grouplens.org/datasets'
+CITE = f'{UNKNOWN}, and ask for a citation'
+AMAZON_EVIDENCE = (
+    'descriptions of the data by others, which name this address and the papers to cite; the page '
+    'itself was not read'
+)
+MOTOR = 'the paper of MOTOR names a core of 1; {} interactions per user suggest --data.core 2'
+
+
+def amazon_files(category: str) -> tuple[RawFile, ...]:
+    r"""The raw files of a category, as :class:`~motor_geo.data.AmazonReviews`
+    reads them from the folder :obj:`raw`.
+    """
+    names = f'ratings_{category}.csv', f'meta_{category}.json.gz'
+    image = f'image_features_{category}.b'
+    places = [*(f'categoryFiles/{name}' for name in names), f'image_features/categoryFiles/{image}']
+    url = AmazonReviews.url
+    return tuple(RawFile(f'{url}/{place}', f'raw/{place.split("/")[-1]}') for place in places)
+
+
 AMAZON = 'https://cseweb.ucsd.edu/~jmcauley/datasets/amazon/links.html'
 FIVE = 'random 8:1:1 within each user, released as x_label'
 LAYOUT = 'NAME.inter and <modality>_feat.npy: --data FOLDER'
@@ -83,97 +126,164 @@ CARDS = {
             'lastfm',
             'HetRec 2011, Last.fm: artists that users listened to',
             'https://grouplens.org/datasets/hetrec-2011/',
-            RESEARCH,
+            'for non-commercial use, with a citation',
             (1858, 1425, 56345),
             'released as x_label',
             'text (384) and audio (128), computed from tags and tracks',
             LAYOUT,
             '9ab4a7846faed46f',
+            'the readme of hetrec2011-lastfm-2k, in copies by others',
+            (
+                RawFile(
+                    f'{GROUPLENS}/hetrec2011/hetrec2011-lastfm-2k.zip',
+                    'hetrec2011-lastfm-2k.zip',
+                    '6738f48195667ff03caaab4d32ca9a3133d8cc026b7c3cdaf6ce1010e913c59c',
+                ),
+            ),
         ),
         Card(
             'tiktok',
-            'short videos, in the release of DiffMM (without its text)',
+            'short videos, in the release of DiffMM (without its text), made from that of MMSSL; '
+            'the site of the original data is closed',
             'https://github.com/HKUDS/DiffMM',
-            UNKNOWN,
+            NOT_CHECKED,
             (9308, 6710, 68712),
             'released as x_label',
             'image (128) and audio (128)',
             f'{LAYOUT}; the lists and matrices of LATTICE and MMSSL are read, too',
             '1aa9453889cf6b58',
+            'for the source alone: answers of the authors of DiffMM and MMSSL in their '
+            'repositories',
         ),
         Card(
             'ml1m',
             'MovieLens 1M: ratings as interactions',
             'https://grouplens.org/datasets/movielens/1m/',
-            RESEARCH,
+            'for research, with a citation; neither passed on nor used commercially without '
+            'permission',
             (6040, 3260, 998539),
             'released as x_label',
             'image (1024, posters through a MobileNet), text (384, titles, genres and abstracts)',
             LAYOUT,
             '6bb13210cb337ee5',
+            'the readme of ml-1m, in copies by others',
+            (
+                RawFile(
+                    f'{GROUPLENS}/movielens/ml-1m.zip',
+                    'ml-1m.zip',
+                    'a6898adb50b9ca05aa231689da44c217cb524e7ebd39d264c56e2832f2c54e20',
+                ),
+            ),
         ),
         Card(
             'sports',
             'Amazon reviews of 2014, Sports and Outdoors, 5-core',
             AMAZON,
-            UNKNOWN,
+            CITE,
             (35598, 18357, 296337),
             FIVE,
             'text (384, brands and categories through MiniLM)',
             f'{LAYOUT}; from the raw files --data amazon --data.core 5',
             'cc03d77b64823810',
+            AMAZON_EVIDENCE,
+            amazon_files('Sports_and_Outdoors'),
         ),
         Card(
             'baby',
             'Amazon reviews of 2014, Baby, 5-core',
             AMAZON,
-            UNKNOWN,
+            CITE,
             (19445, 7050, 160782),
             FIVE,
-            'interactions only; the paper of MOTOR has 139,722 users and 28,795 items with some '
-            '3.6 interactions per user, which suggests --data.core 2',
+            'interactions only',
             f'{LAYOUT}; from the raw files --data amazon --data.category Baby --data.core 5',
             '6c73e79f52264d60',
+            AMAZON_EVIDENCE,
+            amazon_files('Baby'),
         ),
         Card(
             'Clothing',
             'Amazon reviews of 2014, Clothing, Shoes and Jewelry, 5-core',
             AMAZON,
-            UNKNOWN,
+            CITE,
             (39387, 23033, 278677),
             FIVE,
             'image (4096) and text (384) in the release of MMRec',
             '--data amazon --data.category Clothing_Shoes_and_Jewelry --data.core 5',
+            evidence=AMAZON_EVIDENCE,
+            files=amazon_files('Clothing_Shoes_and_Jewelry'),
         ),
         Card(
             'Electronics',
             'Amazon reviews of 2014, Electronics, 5-core',
             AMAZON,
-            UNKNOWN,
+            CITE,
             (192403, 63001, 1689188),
             FIVE,
             'image (4096) and text (384) in the release of MMRec',
             '--data amazon --data.category Electronics --data.core 5',
+            evidence=AMAZON_EVIDENCE,
+            files=amazon_files('Electronics'),
+        ),
+        Card(
+            'Music',
+            'Amazon reviews of 2014, Musical Instruments, as in the paper of MOTOR',
+            AMAZON,
+            CITE,
+            (57202, 25717, 184556),
+            'random 8:1:1 within each user',
+            f'image (4096) and text (384); {MOTOR.format(3.2)}',
+            '--data amazon --data.category Musical_Instruments --data.core 2',
+            evidence=AMAZON_EVIDENCE,
+            files=amazon_files('Musical_Instruments'),
+        ),
+        Card(
+            'Baby-MOTOR',
+            'Amazon reviews of 2014, Baby, as in the paper of MOTOR',
+            AMAZON,
+            CITE,
+            (139722, 28795, 501717),
+            'random 8:1:1 within each user',
+            f'image (4096) and text (384); {MOTOR.format(3.6)}',
+            '--data amazon --data.category Baby --data.core 2',
+            evidence=AMAZON_EVIDENCE,
+            files=amazon_files('Baby'),
+        ),
+        Card(
+            'Office',
+            'Amazon reviews of 2014, Office Products, as in the paper of MOTOR',
+            AMAZON,
+            CITE,
+            (146048, 38140, 435675),
+            'random 8:1:1 within each user',
+            f'image (4096) and text (384); {MOTOR.format(3.0)}',
+            '--data amazon --data.category Office_Products --data.core 2',
+            evidence=AMAZON_EVIDENCE,
+            files=amazon_files('Office_Products'),
         ),
         Card(
             'MicroLens',
             'short videos with covers, titles and audio; sizes as in the paper of LIRDRec',
             'https://github.com/westlake-repl/MicroLens',
-            UNKNOWN,
+            f'{UNKNOWN}, ask for a citation, and forbid to pass on a copy that was changed',
             (98129, 17228, 705174),
             'random 8:1:1 within each user',
             'covers, titles, audio and video, raw and as features',
             f'{LAYOUT}; its tables of user, item and timestamp are read as they are',
+            evidence='the readme of its repository; in 2026 a user reports that links to its site '
+            'have moved',
         ),
         Card(
             'Allrecipes',
             'recipes with pictures and ingredients, in the release of MMSSL',
             'https://github.com/HKUDS/MMSSL',
-            UNKNOWN,
+            NOT_CHECKED,
             (19805, 10067, 58922),
             'released as train.json, val.json and test.json',
             'image (2048) and text (20)',
             'the lists and matrices of MMSSL are read as they are: --data FOLDER',
+            evidence='for the address alone: questions in the repository of MMSSL, some for '
+            'access to the data',
         ),
     )
 }
