@@ -7,14 +7,16 @@ WORDS = 'bottle toy baby acme feeding red blue chair lamp what is this a picture
 LETTERS = 'abcdefghijklmnopqrstuvwxyz'
 
 
-def tokenizer_of(special, **tokens):
+def tokenizer_of(special, kind='PreTrainedTokenizerFast', **tokens):
     r"""A tokenizer of whole words."""
     tokenizers, transformers = map(pytest.importorskip, ('tokenizers', 'transformers'))
     vocabulary = {word: i for i, word in enumerate([*special, *WORDS, *LETTERS])}
     tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token='[UNK]'))
     tokenizer.normalizer = tokenizers.normalizers.Lowercase()
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **tokens)
+    names = ['input_ids', 'attention_mask']
+    kind = getattr(transformers, kind)
+    return kind(tokenizer_object=tokenizer, model_input_names=names, **tokens)
 
 
 def tiny_text_model(folder, width=16):
@@ -47,7 +49,7 @@ def tiny_caption_model(folder):
     special = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[DEC]']
     names = {'pad_token': '[PAD]', 'unk_token': '[UNK]'}
     more = {'additional_special_tokens': ['[DEC]'], 'sep_token': '[SEP]', 'cls_token': '[CLS]'}
-    tokenizer = tokenizer_of(special, **names, **more)
+    tokenizer = tokenizer_of(special, 'BertTokenizerFast', **names, **more)
     vision = {'hidden_size': 16, 'intermediate_size': 16, 'num_hidden_layers': 1}
     vision |= {'num_attention_heads': 2, 'image_size': 16, 'patch_size': 8}
     ids = {'bos_token_id': 4, 'eos_token_id': 3, 'sep_token_id': 3, 'pad_token_id': 0}
