@@ -1,5 +1,5 @@
-r"""Measurements of motor_geo, each by one command."""
+r"""Measurements of motor_geo. Each of them is one command."""
 
 from motor_geo.utils.memory import tune_process
 
-tune_process()  # As the commands do, before PyTorch makes its first tensor.
+tune_process()  # Like the commands, before PyTorch allocates its first tensor.

@@ -1,11 +1,11 @@
-r"""Measures how fast motor_geo is, prints a table, and writes it:
+r"""Measures the speed and memory of motor_geo, prints and writes the results:
 
     python -m benchmarks --data FOLDER
 
-:obj:`FOLDER` holds one folder per data set in the common layout; without it,
-only generated data is used. Rows go into :obj:`docs/performance.jsonl`, with
-the machine and the versions, and replace older ones of the same name; the page
-:obj:`docs/performance.md` is made from them.
+:obj:`FOLDER` holds one folder per data set in the common layout. Without it,
+only generated data are used. Rows are written to :obj:`docs/performance.jsonl`
+with the machine and the versions, and replace older rows of the same name. The
+page :obj:`docs/performance.md` is generated from these rows.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ PARTS = (
 
 
 def machine(threads: int) -> Row:
-    r"""What a measurement depends on beside the code."""
+    r"""Describes the machine and the versions of a measurement."""
     name = platform.processor() or platform.machine()
     if osp.exists('/proc/cpuinfo'):
         with open('/proc/cpuinfo') as file:
@@ -59,10 +59,18 @@ def machine(threads: int) -> Row:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='python -m benchmarks')
     parser.add_argument('--data', help='folder of data set folders')
-    parser.add_argument('--only', nargs='+', choices=[*PARTS, 'quantizer'], help='what to measure')
-    parser.add_argument('--models', nargs='+', default=list(MODELS), help='of whole epochs')
-    parser.add_argument('--out', default=osp.join('docs', 'performance.jsonl'))
-    parser.add_argument('--threads', type=int, default=max(1, torch.get_num_threads()))
+    parser.add_argument(
+        '--only', nargs='+', choices=[*PARTS, 'quantizer'], help='parts to measure (default: all)'
+    )
+    parser.add_argument(
+        '--models', nargs='+', default=list(MODELS), help='backbones to measure (default: all)'
+    )
+    parser.add_argument(
+        '--out', default=osp.join('docs', 'performance.jsonl'), help='file of the measurements'
+    )
+    parser.add_argument(
+        '--threads', type=int, default=max(1, torch.get_num_threads()), help='number of threads'
+    )
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     parts: dict[str, Callable[[], Iterable[Row]]] = {
@@ -85,11 +93,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = options.only or [*PARTS, 'quantizer']
     if not torch.cuda.is_available():
         if options.only and 'gpu' in names:
-            parser.error('there is no GPU to measure')
+            parser.error("the part 'gpu' requires a GPU")
         names = [name for name in names if name != 'gpu']
     if options.data is None:
         if options.only and set(names) & set(NEED_DATA):
-            parser.error(f'--data is needed to measure {", ".join(set(names) & set(NEED_DATA))}')
+            parser.error(f'--data is required to measure {", ".join(set(names) & set(NEED_DATA))}')
         names = [name for name in names if name not in NEED_DATA]
 
     rows = load(options.out)
@@ -99,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             row = {'part': name, **row, 'machine': about}
             tqdm.write(line(row))
             rows[identity(row)] = row
-            save(options.out, rows)  # What is measured is kept.
+            save(options.out, rows)  # Keep the measurements so far.
     growth = [row for row in rows.values() if row['part'] == 'growth']
     if 'growth' in names:
         plot_growth(growth, osp.join(osp.dirname(options.out), GROWTH))

@@ -1,11 +1,11 @@
 r"""Measures every backbone (agreement with its published implementation, size,
-time and memory) and writes :obj:`docs/backbones.md`:
+time and memory), and writes :obj:`docs/backbones.md`:
 
     python -m benchmarks.backbones --data FOLDER
 
 :obj:`FOLDER` holds one folder per data set in the common layout. The numbers
-are kept next to the page, in :obj:`docs/backbones.json`: with
-:obj:`--skip-time` those of time and memory are taken from there.
+are stored next to the page in :obj:`docs/backbones.json`. With
+:obj:`--skip-time`, time and memory are read from there instead of measured.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from motor_geo.pipeline.config import RunConfig
 from motor_geo.typing import ITEM, RATES, USER, modalities, similar, similar_users
 
 ITEMS = ('id', 'specific')
-#: IDs, and raw features as parameters, as some published implementations have them.
+#: IDs, with raw features as trainable parameters, as in some published implementations.
 TRAINED = 'id, trained features'
 NUM_TOKENS, CODEBOOK_SIZE = 4, 256
-#: The Music data of the paper: users, items, widths of features.
+#: The Music data of the paper: number of users and items, and widths of features.
 MUSIC = 57202, 25717, {'image': 4096, 'text': 384}
-#: Seconds of training per epoch in the reference framework, on tiktok.
+#: Seconds of training per epoch on tiktok in the reference framework.
 REFERENCE = {
     'BPR': '0.24',
     'LightGCN': '0.94',
@@ -62,8 +62,11 @@ Numbers = dict[str, Any]
 
 
 def deviations() -> Numbers:
-    r"""Largest relative deviations from the golden cases, by model, dtype and
-    kind, as the tests see them. Models without a golden case are left out.
+    r"""Runs the golden tests, and returns the largest relative deviations by
+    model, dtype and kind. Models without a golden case are left out.
+
+    Raises:
+        RuntimeError: If a golden test fails.
     """
     import pytest
 
@@ -73,17 +76,19 @@ def deviations() -> Numbers:
     DEVIATIONS.clear()
     folder = osp.join(root, 'tests', 'nn', 'models')
     if pytest.main(['-q', '--disable-warnings', '-k', 'golden', f'--rootdir={root}', folder]) != 0:
-        raise RuntimeError('The golden cases do not pass.')
+        raise RuntimeError('The golden tests have failed.')
     names = {name.lower(): name for name in MODELS}
     out: Numbers = defaultdict(lambda: defaultdict(dict))
     for (case, dtype, kind), value in DEVIATIONS.items():
-        if case in names:  # Others are of models that are not trained.
+        if case in names:  # The other cases are models without training.
             out[names[case]][dtype][kind] = value
     return {name: out[name] for name in MODELS if name in out}
 
 
 def num_parameters(name: str, items: str) -> int:
-    r"""Trainable parameters on the sizes of Music; nothing is allocated."""
+    r"""Counts trainable parameters for the sizes of Music, without allocating
+    them.
+    """
     num_users, num_items, widths = MUSIC
     with torch.device('meta'):
         data = HeteroData()
@@ -99,7 +104,7 @@ def num_parameters(name: str, items: str) -> int:
 
 
 def build(name: str, data: HeteroData, items: str) -> Recommender:
-    r"""A backbone on a graph, whose tokens may be generated."""
+    r"""Builds a backbone on a graph. Its tokens may be generated."""
     options = {'train_features': True} if items == TRAINED else {}
     encoder = None
     if items == 'specific':
@@ -108,8 +113,8 @@ def build(name: str, data: HeteroData, items: str) -> Recommender:
 
 
 def configuration(folder: str, model: str, items: str) -> RunConfig:
-    r"""Default arguments of a backbone, and tokens of centered features of
-    length one.
+    r"""Returns a configuration with the default arguments of a backbone, and
+    with tokens of centered and normalized features.
     """
     tokenizer = {
         'num_tokens': NUM_TOKENS,
@@ -125,7 +130,9 @@ def configuration(folder: str, model: str, items: str) -> RunConfig:
 def measure_all(
     folder: str, models: Sequence[str], epochs: int, threads: int
 ) -> Iterator[tuple[str, Numbers]]:
-    r"""Time and memory, each backbone in a process of its own, in turns."""
+    r"""Measures time and memory of each backbone in its own process, one after
+    another.
+    """
     dataset, tokenizer = TableDataset(folder), None
     for name in tqdm(models, desc='time'):
         job = assemble(configuration(folder, name, 'specific'), dataset)
@@ -143,8 +150,8 @@ def measure_all(
 
 
 def measure(path: str, name: str, items: str, epochs: int, threads: int) -> Numbers:
-    r"""Median seconds per epoch after the first, and resident memory in MB
-    before there is a model, and at its peak.
+    r"""Measures the median seconds per epoch after the first one, and the
+    resident memory in MB before building the model and at its peak.
     """
     torch.set_num_threads(threads)
     data, targets = torch.load(path, weights_only=False)
@@ -169,8 +176,8 @@ def measure(path: str, name: str, items: str, epochs: int, threads: int) -> Numb
 
 
 def resident(name: str) -> int:
-    r"""A size of this process in MB (Linux only). The peak of
-    :obj:`getrusage` would be that of the parent.
+    r"""Returns a memory size of this process in MB (Linux only). The peak of
+    :obj:`getrusage` would include that of the parent process.
     """
     with open('/proc/self/status') as file:
         match = re.search(rf'^{name}:\s+(\d+) kB$', file.read(), re.MULTILINE)
@@ -179,7 +186,7 @@ def resident(name: str) -> int:
 
 
 def render(numbers: Numbers) -> str:
-    r"""The page."""
+    r"""Renders the page."""
     parts = [INTRO, AGREEMENT]
     kinds = ('outputs', 'losses', 'gradients')
     header = [
@@ -231,13 +238,15 @@ def cost_note(cost: Numbers) -> str:
 
     return f"""## Time and memory
 
-Seconds per epoch on tiktok (9,308 users, 6,710 items, 59,541 training interactions, image
-and audio features of width 128; batches of 2048, d = 64) with {values('threads')} CPU thread(s):
-medians of {values('epochs')} epoch(s) after one more, training and validation (a full ranking)
-apart, each backbone in a process of its own, one after another. Memory is the largest
-resident size of that process; PyTorch and the data take {values('before')} MB of it before there
-is a model. Reference: the reference framework with ID embeddings on two cores; its
-evaluation takes 0.31 s.
+Seconds per epoch on tiktok with {values('threads')} CPU thread(s): 9,308 users, 6,710 items,
+59,541 training interactions, image and audio features of width 128, batches of 2048, d = 64.
+
+- Times are medians of {values('epochs')} epoch(s) after a warm-up epoch. Evaluation is a full
+  ranking. Each backbone runs in its own process, one after another.
+- Memory is the peak resident size of the process. PyTorch and the data take
+  {values('before')} MB of it before the model exists.
+- "Reference" is MMRec, the [reference framework](evaluation.rst), with ID embeddings on two
+  cores. Its evaluation takes 0.31 s.
 """
 
 
@@ -257,42 +266,52 @@ Generated from `docs/backbones.json` by
 python -m benchmarks.backbones --data FOLDER
 ```
 
-where `FOLDER` holds one folder per data set in the common layout. Names lead to formula,
-paper and arguments. ID is the classic item embedding; tokens are `specific`,
-D = {NUM_TOKENS} per modality, K = {CODEBOOK_SIZE}. Arguments are the defaults.
+where `FOLDER` contains one folder per data set in the common layout. Each name links to the
+formula, paper and arguments of a backbone. "ID" is an ID embedding. "Tokens" are `specific`
+with D = {NUM_TOKENS} per modality and K = {CODEBOOK_SIZE}. All arguments are defaults.
 """
 
 AGREEMENT = """## Agreement with published implementations
 
-Largest deviation from float64 results of the published implementation (rounded to float32
-where that is compared) on a small graph with given weights, relative to the largest entry
-of an array: outputs (scores, user and
-item vectors, intermediate vectors), losses (each term and the total) and gradients (of the
-tables; norms where only those are known). Where float64 stops near 1e-8, the published
-code adds a small constant to degrees of nodes.
+The table shows the largest deviation from the float64 results of the published
+implementation, on a small graph with given weights, relative to the largest entry of an
+array. For float32, the published results are rounded first.
+
+- Outputs are scores, user and item vectors, and intermediate vectors.
+- Losses are all terms and the total.
+- Gradients are those of the tables, or their norms where only norms are known.
+
+Float64 deviations near 1e-8 occur where the published code adds a small constant to node
+degrees.
 """
 
 PARAMETERS = f"""## Trainable parameters
 
-On the sizes of the Music data of the paper: {MUSIC[0]:,} users, {MUSIC[1]:,} items, d = 64,
-image features of width {MUSIC[2]['image']}, text features of width {MUSIC[2]['text']}. Raw
-features are not trained. Some have no item table to save: the ID embeddings of MMGCN are
-constants, as published, and LIRDRec, PGL, DRAGON and DualGNN have none; tokens are one more
-input there, with its share of the user table.
+The sizes are those of the Music data of the paper: {MUSIC[0]:,} users, {MUSIC[1]:,} items,
+d = 64, image features of width {MUSIC[2]['image']} and text features of width
+{MUSIC[2]['text']}. Raw features are not trained.
+
+Tokens save no parameters in backbones without a trainable item table. The ID embeddings of
+MMGCN are constants, as published. LIRDRec, PGL, DRAGON and DualGNN have no ID embedding, so
+tokens are an additional input, which also widens the user table.
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='python -m benchmarks.backbones')
-    parser.add_argument('--data', help='folder of data set folders, with tiktok')
+    parser.add_argument('--data', help='folder of data set folders that includes tiktok')
     parser.add_argument('--out', default=osp.join('docs', 'backbones.md'), help='the page')
-    parser.add_argument('--skip-time', action='store_true', help='keep the time and memory')
-    parser.add_argument('--models', nargs='+', default=list(MODELS), help='whose time is taken')
-    parser.add_argument('--epochs', type=int, default=5, help='epochs timed, after one more')
-    parser.add_argument('--threads', type=int, default=max(1, torch.get_num_threads()))
+    parser.add_argument('--skip-time', action='store_true', help='do not measure time and memory')
+    parser.add_argument('--models', nargs='+', default=list(MODELS), help='backbones to time')
+    parser.add_argument(
+        '--epochs', type=int, default=5, help='epochs to time, after a first one (default: 5)'
+    )
+    parser.add_argument(
+        '--threads', type=int, default=max(1, torch.get_num_threads()), help='number of threads'
+    )
     options = parser.parse_args(arguments)
     if options.data is None and not options.skip_time:
-        parser.error('--data is needed, unless --skip-time is given')
+        parser.error('--data is required unless --skip-time is given')
 
     path = osp.splitext(options.out)[0] + '.json'
     cost: Numbers = {}
@@ -310,13 +329,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder = osp.join(options.data, 'tiktok')
         for name, found in measure_all(folder, options.models, options.epochs, options.threads):
             cost[name] = found
-            write({**numbers, 'cost': cost}, options.out)  # What is measured is kept.
+            write({**numbers, 'cost': cost}, options.out)  # Keep the measurements so far.
     print(f"numbers written to '{path}', the page is '{options.out}'")
     return 0
 
 
 def write(numbers: Numbers, page: str) -> None:
-    r"""Writes the numbers and the page, backbones in the usual order."""
+    r"""Writes the numbers and the page, with backbones in the order of the package."""
     cost = numbers['cost']
     numbers = {**numbers, 'cost': {name: cost[name] for name in MODELS if name in cost}}
     with open(osp.splitext(page)[0] + '.json', 'w') as file:

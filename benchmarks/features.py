@@ -1,12 +1,12 @@
-r"""Measures what the iterations of OPQ, its start and the reduction to
-principal axes cost and bring:
+r"""Measures the cost and the benefit of the iterations of OPQ, its
+initialization, and the reduction to principal axes:
 
     python -m benchmarks.features --data FOLDER
 
 :obj:`FOLDER` holds one folder per data set in the common layout. Seconds are
-processor time of one thread; the error is the squared error of the decoded
-tokens relative to the variance of the features, what a reduction leaves out
-included.
+CPU time of one thread. The error is the squared error of the decoded tokens
+relative to the variance of the features, including the variance that a
+reduction drops.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import torch
 from motor_geo.data.transforms.fit_quantizer import _eigh, _leading_axes, fit_quantizer
 from motor_geo.data.transforms.token_report import token_report
 
-#: Data set and modality.
+#: Data sets and modalities.
 FEATURES = (('ml1m', 'image'), ('sports', 'text'))
 ITERATIONS = (1, 2, 5, 10, 20, 50)
 DIMENSIONS = (64, 128, 256, 512, None)
@@ -45,19 +45,19 @@ def one_thread() -> Iterator[None]:
 
 
 def timed(function: Callable[[], Any]) -> tuple[Any, float]:
-    r"""Result and seconds of processor time."""
+    r"""Returns the result of a function, and its seconds of CPU time."""
     start = time.process_time()
     return function(), time.process_time() - start
 
 
 def load(folder: str) -> dict[str, np.ndarray]:
-    r"""The features :obj:`FEATURES` that the folder holds."""
+    r"""Loads those of :obj:`FEATURES` that the folder holds."""
     paths = {f'{data} {m}': osp.join(folder, data, f'{m}_feat.npy') for data, m in FEATURES}
     return {what: np.load(path) for what, path in paths.items() if osp.exists(path)}
 
 
 def fit_row(what: str, x: np.ndarray, **setting: Any) -> Row:
-    r"""Fits tokens with one setting."""
+    r"""Measures tokens with a single setting."""
     quantizer, seconds = timed(lambda: fit_quantizer(x, NUM_TOKENS, CODEBOOK_SIZE, **setting))
     report = token_report({what: quantizer}, {what: x}, k=0)['modalities'][what]
     return {'what': what, 'setting': setting, 'seconds': seconds, 'error': report['error']}
@@ -66,7 +66,9 @@ def fit_row(what: str, x: np.ndarray, **setting: Any) -> Row:
 def iteration_rows(
     features: dict[str, np.ndarray], iterations: Sequence[int] = ITERATIONS, max_dim: int = 512
 ) -> list[Row]:
-    r"""Error against time for numbers of iterations, from both starts."""
+    r"""Measures error and time by the number of iterations, for both
+    initializations.
+    """
     with one_thread():
         return [
             fit_row(what, x, num_iters=num_iters, init=init, max_dim=max_dim)
@@ -81,8 +83,8 @@ def dimension_rows(
     dimensions: Sequence[int | None] = DIMENSIONS,
     num_iters: int = 10,
 ) -> list[Row]:
-    r"""Error against time for numbers of principal axes (:obj:`None` keeps
-    all; numbers that reduce nothing are left out).
+    r"""Measures error and time by the number of principal axes. :obj:`None`
+    keeps all axes. Numbers without any reduction are left out.
     """
     with one_thread():
         return [
@@ -94,9 +96,9 @@ def dimension_rows(
 
 
 def axes_rows(width: int = 4096, num_rows: int = 8192, num_axes: int = 512) -> list[Row]:
-    r"""All eigenvectors of a covariance against the iteration for the leading
-    ones, on generated features whose spectrum decays; the error is the share
-    of the variance outside of the axes.
+    r"""Compares the computation of all eigenvectors of a covariance with the
+    iteration for the leading ones, on generated features with a decaying
+    spectrum. The error is the share of the variance outside the axes.
     """
     generator = torch.Generator().manual_seed(0)
     rank = width // 4
@@ -120,7 +122,7 @@ def axes_rows(width: int = 4096, num_rows: int = 8192, num_axes: int = 512) -> l
 
 
 def rows(folder: str) -> list[Row]:
-    r"""Everything that is measured here."""
+    r"""Runs all measurements of this module."""
     features = load(folder)
     return [*iteration_rows(features), *dimension_rows(features), *axes_rows()]
 

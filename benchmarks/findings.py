@@ -1,6 +1,7 @@
-r"""Writes the page of claims, each with the numbers behind it, from the reports:
+r"""Generates the page of findings, with the numbers behind each claim, from the
+reports:
 
-python -m benchmarks.findings
+    python -m benchmarks.findings
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from motor_geo.utils.files import atomic_write
 DOCS = osp.join(osp.dirname(osp.dirname(osp.abspath(__file__))), 'docs')
 HEAD = """# Findings
 
-What holds here of the claim that tokens can replace item IDs, and what does not. Every claim
-has one table and a link to the report that it comes from, with all settings, commands and tests
-per user.
+Can tokens replace item IDs? This page lists what our experiments support, and what they do not.
+Every claim has a table and links to its reports, which contain all settings, commands and
+significance tests.
 
 Generated from `docs/findings.yaml` and `docs/reproduction/*.jsonl` by
 `python -m benchmarks.findings`.
@@ -29,7 +30,7 @@ Generated from `docs/findings.yaml` and `docs/reproduction/*.jsonl` by
 
 
 def options(axis: Any, key: str) -> dict[str, dict[str, Any]]:
-    r"""Rows or columns by header."""
+    r"""Returns the options of rows or columns by header."""
     named = axis if isinstance(axis, Mapping) else {name: name for name in axis}
     return {
         str(name): dict(value) if isinstance(value, Mapping) else {key: value}
@@ -38,12 +39,12 @@ def options(axis: Any, key: str) -> dict[str, dict[str, Any]]:
 
 
 def words(value: Any) -> list[str]:
-    r"""A part of a label: nothing, a word or several."""
+    r"""Returns a part of a label: none, one or several words."""
     return [str(word) for word in (value if isinstance(value, list) else [value]) if word != '']
 
 
 def label_of(claim: Mapping[str, Any], cell: Mapping[str, Any]) -> list[str]:
-    r"""The label of the runs of a cell."""
+    r"""Returns the label of the runs of a cell."""
     out: list[str] = []
     for part in claim['label']:
         out += words(cell.get(part[1:], '')) if part.startswith('$') else [part]
@@ -53,15 +54,16 @@ def label_of(claim: Mapping[str, Any], cell: Mapping[str, Any]) -> list[str]:
 
 
 def value_of(run: Mapping[str, Any], part: str | None) -> float:
-    r"""Recall@20 on test, or that of a group of items."""
+    r"""Returns the test Recall@20 of all items or of a group of items."""
     return run['test']['recall@20'] if part is None else run['slices'][part]['recall@20']
 
 
 def table(claim: Mapping[str, Any], reports: Mapping[str, Any]) -> tuple[str, list[str], set[int]]:
-    r"""The table of a claim, the reports it took numbers from, and the numbers of seeds.
+    r"""Renders the table of a claim. Also returns the reports of its numbers, and
+    the numbers of seeds.
 
     Raises:
-        ValueError: If a whole row has no run.
+        ValueError: If a row has no run in any column.
     """
     rows, columns = options(claim['rows'], 'row'), options(claim['columns'], 'column')
     values: list[list[list[float]]] = []
@@ -71,7 +73,7 @@ def table(claim: Mapping[str, Any], reports: Mapping[str, Any]) -> tuple[str, li
         for column in columns.values():
             cell = {'report': claim.get('report', []), **row, **column}
             want, found = label_of(claim, cell), []
-            # A later report on the same data takes the place of an earlier one.
+            # A later report on the same data replaces an earlier one.
             for report in words(cell['report']):
                 now = [run for run in reports[report] if run['label'] == want]
                 if now:
@@ -81,7 +83,7 @@ def table(claim: Mapping[str, Any], reports: Mapping[str, Any]) -> tuple[str, li
                 used[source] = None
             values[-1].append(found)
         if not any(values[-1]):
-            raise ValueError(f"No run is behind the row '{name}' of '{claim['claim']}'.")
+            raise ValueError(f"The row '{name}' of '{claim['claim']}' has no run.")
     seeds = {len(found) for line in values for found in line if found}
     body = cells(values, claim.get('best', 'row') == 'row')
     head = ['', *columns]
@@ -90,7 +92,9 @@ def table(claim: Mapping[str, Any], reports: Mapping[str, Any]) -> tuple[str, li
 
 
 def cells(values: list[list[list[float]]], by_row: bool) -> list[list[str]]:
-    r"""Means and deviations, with the best of each row (or column) in bold."""
+    r"""Formats means and deviations, with the best of each row (or column) in
+    bold.
+    """
     mean = np.array([[np.mean(x) if x else -1.0 for x in line] for line in values])
     best = mean == mean.max(axis=1 if by_row else 0, keepdims=True)
     if mean.shape[1 if by_row else 0] == 1:
@@ -102,13 +106,13 @@ def cells(values: list[list[list[float]]], by_row: bool) -> list[list[str]]:
 
 
 def seeds_of(numbers: Iterable[int]) -> str:
-    r"""In words: one seed, three seeds, one or three seeds."""
+    r"""Formats numbers of seeds in words, such as "one or three seeds"."""
     names = [{1: 'one', 2: 'two', 3: 'three'}.get(n, str(n)) for n in sorted(numbers)]
     return ' or '.join(names) + (' seed' if names == ['one'] else ' seeds')
 
 
 def page(claims: list[dict[str, Any]], reports: Mapping[str, Any]) -> str:
-    r"""The page."""
+    r"""Renders the page."""
     out = [HEAD]
     for claim in claims:
         if 'section' in claim:
@@ -124,7 +128,7 @@ def page(claims: list[dict[str, Any]], reports: Mapping[str, Any]) -> str:
 
 
 class Reports(dict[str, Any]):
-    r"""The runs of every report, read when they are asked for."""
+    r"""The runs of every report, read on demand."""
 
     def __missing__(self, name: str) -> Any:
         self[name] = read_runs(osp.join(DOCS, 'reproduction', f'{name}.jsonl'))

@@ -1,4 +1,4 @@
-r"""Steps, evaluation and propagation on a GPU."""
+r"""Measures training steps, evaluation and propagation on a GPU."""
 
 from __future__ import annotations
 
@@ -20,22 +20,23 @@ from motor_geo.typing import ITEM, RATES, USER, EvalTargets
 
 Sizes = tuple[int, int, int, dict[str, int]]
 SIZES: dict[str, Sizes] = {'Baby': BABY, 'Electronics': ELECTRONICS}
-#: Steps that are measured; an epoch takes as many times more as it has steps.
+#: Number of steps to measure. The time of an epoch is extrapolated from them.
 STEPS = 30
 
 
 def rows(
     models: Sequence[str], device: str = 'cuda', sizes: dict[str, Sizes] | None = None
 ) -> Iterator[Row]:
-    r"""Seconds per epoch and of evaluation of every backbone, whether a step
-    waits for the GPU, and how much of the bandwidth of memory propagation
-    achieves.
+    r"""Measures the seconds per epoch and per evaluation of every backbone,
+    whether a step waits for the GPU, and which part of the memory bandwidth
+    propagation reaches.
 
     Args:
-        models: Names of backbones.
-        device: Where to measure.
-        sizes: Users, items, interactions and widths of features of generated
-            graphs, by name.
+        models: Names of the backbones.
+        device: The device. (default: :obj:`'cuda'`)
+        sizes: Numbers of users, items and interactions, and widths of features
+            of generated graphs, by name. (default: those of Baby and
+            Electronics)
     """
     for where, size in (SIZES if sizes is None else sizes).items():
         for weighting in (None, 'binary'):
@@ -51,8 +52,8 @@ def rows(
 
 
 def propagation(data: HeteroData, where: str, channels: int = 64) -> Row:
-    r"""One hop to users and one to items, beside a copy of as many bytes as
-    they have to read and write.
+    r"""Compares one hop to users and one to items with a copy of as many bytes
+    as they read and write.
     """
     edge_index = data[RATES].edge_index
     sizes = int(data[USER].num_nodes), int(data[ITEM].num_nodes)
@@ -79,7 +80,9 @@ def propagation(data: HeteroData, where: str, channels: int = 64) -> Row:
 def backbone(
     data: HeteroData, targets: EvalTargets, name: str, items: str, where: str
 ) -> Iterator[Row]:
-    r"""An epoch, from some of its steps, and the evaluation of one split."""
+    r"""Measures an epoch, extrapolated from some of its steps, and the evaluation
+    of one split.
+    """
     edge_index, num_items = data[RATES].edge_index, int(data[ITEM].num_nodes)
     device = edge_index.device
     if device.type == 'cuda':
@@ -108,7 +111,7 @@ def backbone(
 
 
 def waits(model: Recommender, data: HeteroData, batches: Sequence[Any]) -> str:
-    r"""Whether a step of training has to wait for the GPU."""
+    r"""Describes whether a training step waits for the GPU."""
     if data[RATES].edge_index.device.type != 'cuda':
         return 'not on a GPU'
     advance = training_steps(model, data, batches, 1)
@@ -124,7 +127,7 @@ def waits(model: Recommender, data: HeteroData, batches: Sequence[Any]) -> str:
 
 
 def done(function: Callable[[], Any], device: torch.device) -> Callable[[], None]:
-    r"""A function that returns when the GPU is done with its work."""
+    r"""Returns a function that also waits until the GPU has finished."""
 
     def run() -> None:
         function()

@@ -1,4 +1,4 @@
-r"""What :mod:`benchmarks` measures of single parts of a step."""
+r"""Measurements of single parts of a training step."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from motor_geo.typing import RATES
 
 
 def token_network(num_items: int = 63001, num_tokens: int = 8) -> Iterator[Row]:
-    r"""The token network over all items, against gathering the embeddings of
-    every item and multiplying.
+    r"""Compares the token network over all items with gathering the token
+    embeddings of every item and multiplying them.
     """
     torch.manual_seed(0)
     counts = {'image': num_tokens, 'text': num_tokens}
@@ -55,7 +55,7 @@ def token_network(num_items: int = 63001, num_tokens: int = 8) -> Iterator[Row]:
 
 
 def allocated(function: Callable[[], Any]) -> float:
-    r"""Peak MB of tensors that a function allocates."""
+    r"""Returns the peak MB of tensors that a function allocates."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         function()
     events = profiler.profiler.kineto_results.events()  # type: ignore
@@ -64,9 +64,9 @@ def allocated(function: Callable[[], Any]) -> float:
 
 
 def products(num_items: int = 7050, width: int = 4096) -> Iterator[Row]:
-    r"""Projections of wide features, alone and in steps of training, against
-    those that PyTorch computes by itself (on CPUs where these are as fast, they
-    are the same).
+    r"""Compares projections of wide features, alone and in training steps, with
+    the default of PyTorch. Both are the same on CPUs where the default is as
+    fast.
     """
     torch.manual_seed(0)
     x, upstream = torch.randn(num_items, width), torch.randn(num_items, 64)
@@ -96,7 +96,7 @@ def products(num_items: int = 7050, width: int = 4096) -> Iterator[Row]:
 
 
 def half_precision() -> Iterator[Row]:
-    r"""Steps of training in bfloat16 against steps in float32."""
+    r"""Compares training steps in bfloat16 and in float32."""
     data = generate(BABY, 'binary', torch.float32)
     batches = list(BPRSampler(data[RATES].edge_index, *BABY[:2]).epoch(0))
     for name in ('VBPR', 'GRCN', 'SLMRec', 'BM3', 'FREEDOM', 'MGCN', 'LIRDRec', 'LGMRec', 'MMGCN'):

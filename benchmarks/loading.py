@@ -1,10 +1,10 @@
-r"""Measures what happens before the first training step, against the
-straightforward form of the same:
+r"""Measures everything before the first training step, and compares it with
+straightforward code:
 
     python -m benchmarks.loading
 
-Interactions are generated. Seconds are medians of processor time of one
-thread, and both forms are measured in turns.
+Interactions are generated. Seconds are medians of CPU time of one thread. Both
+forms run in turns.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from motor_geo.data.datasets.reader import read_table
 from motor_geo.nn.models import LightGCN
 from motor_geo.typing import RATES
 
-#: The sizes of the reviews of electronics: users, items, interactions.
+#: The size of Electronics: number of users, items and interactions.
 SIZES = 192_403, 63_001, 1_700_000
 MODULES = ('motor_geo', 'motor_geo.nn.models', 'motor_geo.data', 'motor_geo.run')
 COLUMNS = ['userID', 'itemID']
@@ -40,7 +40,9 @@ Row = dict[str, Any]
 
 @contextmanager
 def generated(sizes: Sequence[int] = SIZES) -> Iterator[str]:
-    r"""A temporary folder with generated interactions, in an empty cache."""
+    r"""Creates a temporary folder with generated interactions and an empty
+    cache.
+    """
     num_users, num_items, num_rows = sizes
     generator = np.random.default_rng(0)
     user = np.concatenate([np.arange(num_users), generator.integers(0, num_users, num_rows)])
@@ -65,7 +67,7 @@ def generated(sizes: Sequence[int] = SIZES) -> Iterator[str]:
 
 
 def compare(what: str, ours: Callable[[], Any], plain: Callable[[], Any], repeats: int = 5) -> Row:
-    r"""Medians of processor time, measured in turns."""
+    r"""Runs two functions in turns, and returns their median CPU time."""
     seconds: dict[str, list[float]] = {'ours': [], 'plain': []}
     for _ in range(repeats):
         for key, function in (('ours', ours), ('plain', plain)):
@@ -80,7 +82,7 @@ def compare(what: str, ours: Callable[[], Any], plain: Callable[[], Any], repeat
 
 
 def parse_plainly(path: str) -> list[np.ndarray]:
-    r"""The loop that comes to mind first."""
+    r"""Parses a file with a straightforward loop."""
     columns: dict[str, list[int]] = {'userID': [], 'itemID': [], 'x_label': []}
     with open(path, newline='') as file:
         for row in csv.DictReader(file, delimiter='\t'):
@@ -90,7 +92,7 @@ def parse_plainly(path: str) -> list[np.ndarray]:
 
 
 def start(folder: str) -> None:
-    r"""Everything up to the first batch."""
+    r"""Runs everything up to the first batch."""
     dataset = TableDataset(folder)
     LightGCN(dataset.data).graph(dataset.data)
     edge_index = dataset.data[RATES].edge_index
@@ -98,8 +100,8 @@ def start(folder: str) -> None:
 
 
 def parsing_row(folder: str, repeats: int = 5) -> Row:
-    r"""A file that is read for the first time, with all its checks, against a
-    loop over :class:`csv.DictReader`.
+    r"""Compares the first read of a file, with all its checks, with a loop over
+    :class:`csv.DictReader`.
     """
     path = osp.join(folder, 'shop.inter')
 
@@ -111,8 +113,8 @@ def parsing_row(folder: str, repeats: int = 5) -> Row:
 
 
 def start_row(folder: str, repeats: int = 5) -> Row:
-    r"""From files to the first batch of LightGCN: a start after the first one,
-    against one that reads the file anew.
+    r"""Measures the time from files to the first batch of LightGCN. This compares
+    a later start, which uses the cache, with one that reads the file again.
     """
     start(folder)
 
@@ -124,7 +126,7 @@ def start_row(folder: str, repeats: int = 5) -> Row:
 
 
 def import_rows(modules: Sequence[str] = MODULES, repeats: int = 5) -> list[Row]:
-    r"""Imports, each in a process of its own, against those of PyTorch and PyG
+    r"""Compares imports, each in its own process, with those of PyTorch and PyG
     alone.
     """
     plain = 'torch, torch_geometric'
@@ -143,7 +145,7 @@ def import_rows(modules: Sequence[str] = MODULES, repeats: int = 5) -> list[Row]
 
 
 def rows(repeats: int = 5) -> list[Row]:
-    r"""Everything that is measured here."""
+    r"""Runs all measurements of this module."""
     with generated() as folder:
         out = [parsing_row(folder, repeats), start_row(folder, repeats)]
     return out + import_rows(repeats=repeats)

@@ -23,7 +23,7 @@ def ratio(row: Row) -> str:
 
 
 def line(row: Row) -> str:
-    r"""A measurement, for the terminal."""
+    r"""Formats a measurement for the terminal."""
     setting = ' '.join(f'{key}={value}' for key, value in row.get('setting', {}).items())
     more = f'{row["interactions"]:,} interactions' if 'interactions' in row else setting
     peak = f'  peak {row["peak_mb"]:,} MB' if 'peak_mb' in row else ''
@@ -34,7 +34,7 @@ def line(row: Row) -> str:
 
 
 def render(rows: Sequence[Row]) -> str:
-    r"""The page for the rows that :mod:`benchmarks` collects."""
+    r"""Renders the page for the rows that :mod:`benchmarks` collects."""
     by_part = group(rows, lambda row: row['part'])
     sections: dict[str, Callable[[Sequence[Row]], str]] = {
         'tokens': pairs,
@@ -68,7 +68,7 @@ def machines(rows: Sequence[Row]) -> str:
 
 
 def pairs(rows: Sequence[Row]) -> str:
-    r"""Ours beside the plain form."""
+    r"""Renders a table that compares our form with the plain form."""
     header = ['what', 'ours', 'plain', 'ours / plain', 'remark']
     lines = []
     for row in rows:
@@ -91,7 +91,7 @@ def pairs(rows: Sequence[Row]) -> str:
 
 
 def epochs(rows: Sequence[Row]) -> str:
-    r"""Whole epochs beside those of the reference framework."""
+    r"""Renders a table that compares whole epochs with the reference framework."""
     text = pairs(rows)
     for items, name in (('id', 'IDs'), (TRAINED, 'IDs and trained features')):
         known = [row for row in rows if row['plain'] and f'epoch ({items})' in row['what']]
@@ -102,7 +102,7 @@ def epochs(rows: Sequence[Row]) -> str:
 
 
 def growth(rows: Sequence[Row]) -> str:
-    r"""Against the number of interactions, as a table and a plot."""
+    r"""Renders seconds over the number of interactions as a table, with a plot."""
     counts = sorted({row['interactions'] for row in rows})
     lines: list[list[str]] = []
     for what, mine in group(rows, lambda row: row['what']).items():
@@ -115,11 +115,11 @@ def growth(rows: Sequence[Row]) -> str:
 
 
 def plot_growth(rows: Sequence[Row], path: str) -> None:
-    r"""Draws seconds against interactions."""
+    r"""Plots seconds over the number of interactions."""
     import matplotlib
 
     matplotlib.use('Agg')
-    # Text as text is smaller than its outlines.
+    # Text elements make smaller files than outlines.
     matplotlib.rcParams.update({'svg.hashsalt': 'motor_geo', 'svg.fonttype': 'none'})
     from matplotlib import pyplot as plt
 
@@ -136,7 +136,7 @@ def plot_growth(rows: Sequence[Row], path: str) -> None:
 
 
 def curve(rows: Sequence[Row]) -> str:
-    r"""Error of the quantizer against its time."""
+    r"""Renders a table with the error and the time of quantizers."""
     lines = []
     for row in rows:
         setting = ', '.join(f'{key} {value}' for key, value in row['setting'].items())
@@ -152,80 +152,89 @@ Generated from `docs/performance.jsonl` by
 python -m benchmarks --data FOLDER
 ```
 
-Medians; the two sides of a comparison take turns in one run, so that ratios say more than
-seconds, which depend on what else the machine does. "Plain" is the straightforward form
-named in the remark; loading and quantizers are in seconds of processor time. Times are
-for float32, batches of 2,048 and d = 64 where nothing else is said.
+All times are medians. The two sides of a comparison alternate in one run, so ratios are more
+reliable than seconds, which depend on the load of the machine. "Plain" is the
+straightforward implementation in the remark, and "reference framework" is
+[MMRec](evaluation.rst). Loading and quantizers are measured in processor time. Unless
+stated otherwise, models use float32, batches of 2,048 and d = 64.
 """
 
 TEXT = {
     'tokens': """## Token network
 
-`TokenCrossEncoder` sums precomputed table rows over the token-item graph; the plain form
-gathers the embeddings of every item and multiplies.
+`TokenCrossEncoder` sums precomputed table rows over the token-item graph. The plain form
+gathers the embeddings of every item and multiplies them.
 """,
-    'products': """## Wide products
+    'products': """## Products with wide features
 
-Backbones that read features spend most of their time on products with them. PyTorch takes
-MKL for those, which leaves half of the units of CPUs with AVX-512 that are not Intel's
-unused; there, `motor_geo.nn.functional.matmul` takes oneDNN, which PyTorch brings as well. The
-plain form is what PyTorch does by itself; on an Intel CPU the two are the same.
+Backbones that read features spend most of their time on feature products. PyTorch uses MKL,
+which leaves half of the vector units idle on non-Intel CPUs with AVX-512. On these CPUs,
+`motor_geo.nn.functional.matmul` uses oneDNN, which PyTorch includes. The plain form is the
+default of PyTorch. On Intel CPUs, both are the same.
 """,
-    'bf16': """## In bfloat16
+    'bf16': """## Training in bfloat16
 
-`--trainer.bf16 true` multiplies in half precision (weights, sums over graphs, token networks
-and ranking stay in float32). On CPUs it pays where they have instructions for it (AMX), for
-backbones whose products are many and of the same sizes in every step. After twelve epochs
-on tiktok, losses of GRCN, LIRDRec and VBPR are those of float32 to four digits, and
-Recall@20 on validation is within .0007.
+`--trainer.bf16 true` multiplies in half precision. Weights, sums over graphs, token networks
+and ranking stay in float32. On CPUs with AMX instructions, it speeds up backbones with many
+products of the same size in every step. After twelve epochs on tiktok, the losses of GRCN,
+LIRDRec and VBPR agree with float32 to four digits, and validation Recall@20 within .0007.
 """,
-    'price': """## What tokens cost
+    'price': """## Cost of tokens
 
-An epoch with `specific` tokens (D = 4 per modality, K = 256) and one with IDs, steps of
-both in turns. The token network takes eight sums over the tokens of all items in a step,
-three forward and five backward: on tiktok (6,710 items of 12 tokens) that is 644,000 rows,
-while two layers over its 59,541 interactions take at most 476,000, both ways. The more
-interactions an item has, the less its tokens cost.
+The table compares an epoch with `specific` tokens (D = 4 per modality, K = 256) and one with
+IDs, in alternating steps. In each step, the token network sums over the tokens of all items
+eight times, three times forward and five times backward. On tiktok (6,710 items, 12 tokens
+each), it reads 644,000 rows. Two graph layers over the 59,541 interactions read at most
+476,000 rows, forward and backward. The relative cost of tokens decreases with the number of
+interactions per item.
 """,
     'evaluation': """## Evaluation
 
-All metrics for all users against the plain form, products of blocks of users and all items
-and `torch.topk` of each, without masks and metrics. `motor_geo.utils.topk` finds the largest
-entries of long rows two to three times faster, by looking for maxima of columns first.
+We compute all metrics for all users. The plain form only multiplies blocks of users with all
+items and calls `torch.topk`, without masks and metrics. `motor_geo.utils.topk` finds the
+largest entries of long rows two to three times faster, because it computes maxima of columns
+first.
 """,
-    'baby': """## Epochs at the sizes of Baby
+    'baby': """## Epochs at the size of Baby
 
-19,445 users, 7,050 items, 118,551 training interactions, features of width 4,096 and 384
-(generated). Raw features are frozen, but for the rows that say otherwise: those are what
-the reference framework does in BM3, FREEDOM and MGCN.
+The data are generated: 19,445 users, 7,050 items, 118,551 training interactions, features of
+width 4,096 and 384. Raw features are frozen, except in the rows with trained features. The
+reference framework trains the features of BM3, FREEDOM and MGCN.
 """,
-    'electronics': """## Memory at the sizes of Electronics
+    'electronics': """## Memory at the size of Electronics
 
-192,403 users, 63,001 items, 1.69 million interactions, features of width 4,096 and 384
-(generated, half precision, memory-mapped; the item graph is random): three steps of
-training and a ranking for 2,000 users, in a process of its own. Pages of mapped features
-that are in memory are counted.
+The data are generated: 192,403 users, 63,001 items, 1.69 million interactions, features of
+width 4,096 and 384 in half precision, memory-mapped, and a random item graph. Each process
+trains three steps and ranks for 2,000 users. Memory includes the resident pages of
+the mapped features.
 """,
     'gpu': """## On a GPU
 
-Generated graphs of the sizes of Baby and Electronics (above), features in half precision.
-An epoch is as many times 30 steps as it has; sampling is not part of it. "Never waits"
-says that a step went through while PyTorch forbids to wait for the GPU. Propagation is
-compared with a copy of as many bytes as it has to read and write.
+The graphs are generated with the sizes of Baby and Electronics (above), and features are in
+half precision. The time of an epoch is extrapolated from 30 steps and excludes sampling.
+"Never waits" means that a step succeeds while PyTorch forbids synchronization with the GPU.
+Propagation is compared with a copy of the bytes that it reads and writes.
 """,
     'growth': """## Growth
 
-Users (an eighth of the interactions) and items (a twentieth) grow along, and so do
-batches: an epoch has 50 steps. Gray lines are proportional. With batches of a fixed size,
-steps grow in number and, wherever they go over all edges or all rows of a table, in size:
-such an epoch grows with the square. At 10 million interactions, the tables (450 MB) leave
-the cache and rows come from memory in random order: more than proportional, half as much
-with huge pages (`THP_MEM_ALLOC_ENABLE=1`, which the commands set) as without. The
-last line is what the memory does without any of our code: sums of twenty rows, drawn at
-random, of a table as long as there are users, once per interaction. How much that grows
-is up to the machine, and epochs follow: from 1 to 10 million, per interaction, 1.64 on an AMD
-EPYC, where an epoch of LightGCN grew by 1.60 and one of BPR by 1.37, and more than twice as
-much on the Intel Xeon of the table, where both double. Ranking stays proportional on both.
+The numbers of users (an eighth of the interactions) and items (a twentieth) grow with the
+number of interactions. So does the batch size: every epoch has 50 steps. Gray lines show
+linear growth. With a fixed batch size, an epoch that reads all edges or all table rows in
+every step would grow quadratically.
+
+At 10 million interactions, the tables (450 MB) no longer fit into the cache, so random row
+access makes growth superlinear. Huge pages (`THP_MEM_ALLOC_ENABLE=1`, which the commands
+set) halve this effect. The last row measures the memory alone: for each
+interaction, it sums twenty random rows of a table with one row per user. The growth depends
+on the machine. From 1 to 10 million interactions, the time per interaction grows by these
+factors:
+
+| machine | random rows | LightGCN | BPR |
+|---|---|---|---|
+| AMD EPYC | 1.64 | 1.60 | 1.37 |
+| Intel Xeon (table below) | more than twice that | about 2 | about 2 |
+
+Ranking grows linearly on both machines.
 """,
     'loading': """## Loading
 """,
@@ -233,38 +242,41 @@ much on the Intel Xeon of the table, where both double. Ranking stays proportion
 """,
     'quantizer': """## Settings of the quantizer
 
-Relative reconstruction error against the time of fitting.
+The table shows the relative reconstruction error and the fitting time.
 """,
 }
 
-TRIED = """## Tried, and not kept
+TRIED = """## What we tried and rejected
 
-- MKL's sparse product (`torch.sparse_csr_tensor @ x`) on CPUs, 64-bit or 32-bit indices:
-  1.4 to 3.6 times slower than `embedding_bag` on the graphs of tiktok, sports and ml1m
-  (float32, one thread). It remains the form on GPUs.
-- One product of triple width for the three sums of the token network: at 63,001 items its
-  result is larger than what the allocator keeps, and clearing fresh pages costs more than
-  the sums. Three products of width 64 are five to six times faster. At 6,710 items, where
-  memory plays no part, they are still 1.8 times faster.
-- Keeping those sums for the backward pass: no faster at 6,710 items, 25 % slower at 63,001.
-- Everything from the heap (`M_MMAP_MAX` 0): a fifth faster at 10 million interactions, but
-  with huge pages it falls apart, and GRCN needs 4.5 GB instead of 4.0 at Electronics sizes.
-- Scores in blocks of 37 MB instead of 16: 1.15 to 1.25 times slower, since less of them is in
-  the cache between product and selection. In blocks of 4 MB: 1.1 times slower with one thread,
-  1.5 with two, among which `torch.topk` does not divide few short rows.
-- `torch.set_float32_matmul_precision('medium')` in place of autocast: as good for MMGCN, better
-  for MICRO (.79) and VBPR, but LIRDRec gains less (.55 against .45) and SLMRec, BM3 and LGMRec
-  become a sixth to a third slower.
-- `torch.compile(model.loss)` on two cores of an Intel Xeon (tiktok, default backend): a step of
-  BPR takes 1.3 times as long with IDs and 3.2 with tokens, of VBPR 1.4 and 2.2, since gathers
-  replace the sparse sums of the token network.
-- 32-bit indices in `embedding_bag`: no faster (the token-item graph has them for its size).
-- The distinct nodes of a batch for the last hop of a loss: finding them takes what they
-  spare. The last hop of its gradient for those nodes alone: picking their edges takes
-  longer than the hop.
-- The gradient of propagation by the graph itself instead of its transpose (the same matrix
-  for symmetric weights): 4 % on ml1m, nothing on tiktok and sports.
-- Contrastive losses in tiles of columns as well as of rows: 5 to 8 %.
-- `scipy.sparse.linalg.eigsh` for 512 of 4,096 principal axes: 50 s of processor time,
-  against 11 s for all axes by LAPACK and 7 s by subspace iteration.
+- **MKL's sparse product** (`torch.sparse_csr_tensor @ x`) on CPUs, with 64-bit or 32-bit
+  indices, is 1.4 to 3.6 times slower than `embedding_bag` on the graphs of tiktok, sports and
+  ml1m (float32, one thread). We use it on GPUs.
+- **One product of triple width** for the three sums of the token network. At 63,001 items, its
+  result exceeds what the allocator keeps, and clearing new pages costs more than the sums.
+  Three products of width 64 are five to six times faster. At 6,710 items, where memory does
+  not matter, they are still 1.8 times faster.
+- **Storing these sums** for the backward pass is no faster at 6,710 items and 25 % slower at
+  63,001.
+- **Allocating everything on the heap** (`M_MMAP_MAX` 0) is 20 % faster at 10 million
+  interactions, but fragments with huge pages. GRCN then needs 4.5 GB instead of 4.0 GB at
+  Electronics sizes.
+- **Other block sizes for scores** than 16 MB. Blocks of 37 MB are 1.15 to 1.25 times slower,
+  because fewer scores stay in the cache between product and selection. Blocks of 4 MB are 1.1
+  times slower with one thread. With two threads, they are 1.5 times slower, because
+  `torch.topk` does not parallelize over few short rows.
+- **`torch.set_float32_matmul_precision('medium')`** instead of autocast is equally fast for
+  MMGCN and faster for MICRO (.79) and VBPR. But LIRDRec gains less (.55 instead of .45), and
+  SLMRec, BM3 and LGMRec become 17 to 33 % slower.
+- **`torch.compile(model.loss)`** on two cores of an Intel Xeon (tiktok, default backend). A step
+  of BPR takes 1.3 times as long with IDs and 3.2 times with tokens, a step of VBPR 1.4 and 2.2
+  times, because gathers replace the sparse sums of the token network.
+- **32-bit indices in `embedding_bag`** are no faster. The token-item graph uses them to save
+  memory.
+- **Restricting the last hop of a loss to the distinct nodes of a batch.** Finding these nodes
+  costs what they save. In the backward pass, selecting their edges takes longer than the hop.
+- **Using the graph instead of its transpose** in the gradient of propagation (the same matrix
+  for symmetric weights) saves 4 % on ml1m and nothing on tiktok and sports.
+- **Tiling contrastive losses** by columns as well as rows saves 5 to 8 %.
+- **`scipy.sparse.linalg.eigsh`** for 512 of 4,096 principal axes takes 50 s of processor time.
+  LAPACK takes 11 s for all axes, and subspace iteration 7 s.
 """

@@ -1,5 +1,5 @@
-r"""The table of the README, from the reports. :obj:`python -m benchmarks.results` writes it, with
-the pages of results and findings.
+r"""Generates the table of the README from the reports. To also generate the
+pages of results and findings, run :obj:`python -m benchmarks.results`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from motor_geo.utils.files import atomic_write
 
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
 START, END = '<!-- results:start -->\n', '<!-- results:end -->'
-#: Data sets in the order of columns.
+#: The data sets, in the order of columns.
 DATA = ('lastfm', 'tiktok', 'baby', 'sports', 'ml1m')
 #: Methods in the order of rows: the reports they are in, their label there without the data set,
-#: and how they are called.
+#: and the names of model and items.
 ROWS = (
     ('recipe', ('Popularity',), 'popularity', 'none'),
     ('recipe', ('ItemKNN',), '`ItemKNN`', '`id`'),
@@ -39,12 +39,26 @@ ROWS = (
     ('recipe', ('id, untuned',), '`TokenALS`, usual weight', '`id`'),
     ('recipe', ('recommended, untuned',), '`TokenALS`, usual weight', '`recommended`'),
 )
+#: Rows of the README, by model and items: the simplest and the strongest baseline, the usual graph
+#: backbone with its published loss, and both models under least squares over all pairs.
+README = (
+    ('popularity', 'none'),
+    ('`IALS`', '`id`'),
+    ('`LightGCN`', '`id`'),
+    ('`LightGCN`', '`features`'),
+    ('`LightGCN`', '`specific`'),
+    ('`LightGCN`', '`two-orders`'),
+    ('`LightGCN`, `--loss whole`', '`id`'),
+    ('`LightGCN`, `--loss whole`', '`recommended`'),
+    ('`TokenALS`', '`id`'),
+    ('`TokenALS`', '`recommended`'),
+)
 
 
 def read(folder: str, name: str) -> list[dict[str, Any]]:
-    r"""What the reports of an experiment measured, a row per run. A report on
-    one data set (:obj:`NAME-DATA.jsonl`) takes the place of what one on several
-    says of it.
+    r"""Reads the measurements in the reports of an experiment, one row per run.
+    For its data set, a report on one data set (:obj:`NAME-DATA.jsonl`) replaces
+    a report on several data sets.
     """
     found: dict[str, list[dict[str, Any]]] = {}
     paths = glob.glob(osp.join(folder, f'{name}.jsonl'))
@@ -54,8 +68,16 @@ def read(folder: str, name: str) -> list[dict[str, Any]]:
     return [row for rows in found.values() for row in rows]
 
 
-def table(reports: dict[str, Sequence[dict[str, Any]]]) -> str:
-    r"""Recall@20 on test, the best mean of a data set in bold."""
+def table(
+    reports: dict[str, Sequence[dict[str, Any]]], shown: Sequence[tuple[str, str]] | None = None
+) -> str:
+    r"""Recall@20 on test, the best mean of a data set in bold. The best is that of all methods,
+    whether it is among the rows shown or not.
+
+    Args:
+        reports: The runs of every report.
+        shown: Model and items of the rows to show; :obj:`None` shows all.
+    """
     cells: dict[tuple[int, str], list[float]] = {}
     for position, (report, label, *_) in enumerate(ROWS):
         for row in reports.get(report, ()):
@@ -75,7 +97,7 @@ def table(reports: dict[str, Sequence[dict[str, Any]]]) -> str:
             key = position, data
             text = spread(cells[key]) if key in cells else ''
             line.append(f'**{text}**' if best.get(data) == key else text)
-        if any(line):
+        if any(line) and (shown is None or (model, items) in shown):
             lines.append([model, items, *line])
     return markdown(['model', 'items', *DATA], lines)
 
@@ -87,10 +109,10 @@ def main() -> None:
     folder = osp.join(ROOT, 'docs', 'reproduction')
     reports = {name: read(folder, name) for name in {name for name, *_ in ROWS}}
     with atomic_write(path) as temporary, open(temporary, 'w') as file:
-        file.write(f'{before}{START}{table(reports)}{END}{rest.split(END)[1]}')
+        file.write(f'{before}{START}{table(reports, README)}{END}{rest.split(END)[1]}')
 
 
 if __name__ == '__main__':
-    from benchmarks import results  # What one report changes, they change together.
+    from benchmarks import results  # The README and the pages must change together.
 
     results.main()

@@ -1,7 +1,7 @@
-r"""Writes everything that says what was measured, from the reports in :obj:`docs/reproduction`: the
-table of the README, the page of results and the page of findings.
+r"""Generates the table of the README, the page of results and the page of
+findings from the reports in :obj:`docs/reproduction`:
 
-python -m benchmarks.results
+    python -m benchmarks.results
 """
 
 from __future__ import annotations
@@ -19,26 +19,32 @@ from motor_geo.utils.files import atomic_write
 DOCS = Path(readme.ROOT, 'docs')
 HEAD = """# Results
 
-Every number on this site comes from a report of `python -m motor_geo.reproduce`. A report is
-one file in `docs/reproduction`: its tables and figures, every run with its command and its
-metrics, and the versions that made it. This page, the table of the README and the
-[findings](findings.md) are generated from these files by `python -m benchmarks.results`. The
-[gallery](gallery.rst) shows their figures.
+Every result on this page comes from a report of `python -m motor_geo.reproduce`. Each report is
+one file in `docs/reproduction`. It holds tables and figures, the command and the metrics of every
+run, and the versions of all packages. `python -m benchmarks.results` generates this page, the
+[findings](findings.md) and the table of the README from these files. The [gallery](gallery.rst)
+shows the figures.
 
 ## At a glance
 
-Test Recall@20, mean and standard deviation over seeds (no deviation: one seed). Every row
-chooses among its settings on validation. Settings, early stopping and data splits are in the
-reports named below; a number means little without them.
+Test Recall@20, mean and standard deviation over seeds. A cell without a deviation has one seed.
+Every method selects its setting on validation, except the rows with the usual weight, which
+is the default. Do not compare numbers across papers before you check settings, early stopping
+and splits: the reports below state them.
 
 """
 SOURCES = """
- `recommended` are averages of tokens of content and behavior (with `LightGCN` and `TokenALS`);
-`two-orders` is their first and second order (`--config two-orders`); `specific` is the network
-of the paper over tokens of content; `features` is a linear map; `id` is the ID embedding. An
-empty cell was not measured. baby has no features here.
+An empty cell was not measured. baby has no content features here. The items are:
 
-Rows come from these reports:
+| items | item representation |
+|---|---|
+| `recommended` | averages of content tokens and collaborative tokens |
+| `two-orders` | first and second order of the same kinds of tokens (`--config two-orders`) |
+| `specific` | the network of the paper over content tokens |
+| `features` | a linear map of the features |
+| `id` | an ID embedding |
+
+The rows come from these reports:
 
 """
 ALL = """
@@ -48,7 +54,7 @@ ALL = """
 
 
 def summary(path: Path) -> dict[str, Any]:
-    r"""What a report says of itself, and how many seeds its methods have."""
+    r"""Summarizes a report: its title, data sets, number of seeds and of runs."""
     rows = list(read_rows(str(path)))
     runs = [row for row in rows if 'run' in row]
     counts = Counter(tuple(row['label']) for row in runs)
@@ -62,7 +68,7 @@ def summary(path: Path) -> dict[str, Any]:
 
 
 def page(folder: Path = DOCS / 'reproduction') -> str:
-    r"""The page of results."""
+    r"""Renders the page of results."""
     reports = {name: readme.read(str(folder), name) for name in {name for name, *_ in readme.ROWS}}
     every = [summary(path) for path in sorted(folder.glob('*.jsonl'))]
     used = [
@@ -79,7 +85,7 @@ def page(folder: Path = DOCS / 'reproduction') -> str:
         + SOURCES
         + markdown(['experiment', 'reports'], used)
         + ALL
-        + markdown(['report', 'what', 'data', 'seeds', 'runs'], lines)
+        + markdown(['report', 'title', 'data', 'seeds', 'runs'], lines)
     )
 
 

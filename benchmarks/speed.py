@@ -1,6 +1,4 @@
-r"""What :mod:`benchmarks` measures of models: whole epochs, evaluation, memory
-and growth.
-"""
+r"""Measurements of models: whole epochs, evaluation, memory and growth."""
 
 from __future__ import annotations
 
@@ -31,13 +29,12 @@ from motor_geo.nn.models import MODELS, LightGCN, Recommender
 from motor_geo.pipeline.assemble import assemble
 from motor_geo.typing import ITEM, RATED_BY, RATES, USER, Embeddings, EvalTargets, similar
 
-#: Users, items, training interactions and widths of features.
+#: Number of users, items and training interactions, and widths of features.
 BABY = 19445, 7050, 118551, {'image': 4096, 'text': 384}
 ELECTRONICS = 192403, 63001, 1690000, {'image': 4096, 'text': 384}
-#: Seconds of training per epoch in the reference framework at these sizes, on
-#: two cores.
+#: Seconds of training per epoch in the reference framework at this size, on two cores.
 REFERENCE_BABY = {'BPR': 0.5, 'LightGCN': 2.9, 'VBPR': 3.5, 'GRCN': 55.0, 'SLMRec': 18.0}
-#: The same of those that train their raw features there.
+#: The same for backbones that train raw features in the reference framework.
 REFERENCE_TRAINED = {'BM3': 26.0, 'FREEDOM': 15.0, 'MGCN': 23.0}
 
 
@@ -46,9 +43,9 @@ def generate(
     weighting: str | None,
     dtype: torch.dtype = torch.float16,
 ) -> HeteroData:
-    r"""A random graph with popular items, features, tokens
-    and, if a model asks for them, item graphs of random neighbors: their time
-    and memory are those of real ones.
+    r"""Generates a random graph with popular items, features, tokens and, if a
+    model needs them, item graphs of random neighbors. These take as much time
+    and memory as real item graphs.
     """
     num_users, num_items, num_edges, widths = sizes
     generator = torch.Generator().manual_seed(0)
@@ -83,13 +80,13 @@ def generate(
 
 
 def held_out(num_users: int, num_items: int) -> EvalTargets:
-    r"""One random item per user."""
+    r"""Holds out one random item per user."""
     item = torch.randint(num_items, (num_users,), generator=torch.Generator().manual_seed(1))
     return EvalTargets(torch.arange(num_users), torch.arange(num_users + 1), item)
 
 
 def prices(folder: str) -> Iterator[Row]:
-    r"""Steps of training with tokens against the same with IDs, in turns."""
+    r"""Compares training steps with tokens and with IDs, in turns."""
     for name in ('tiktok', 'sports', 'ml1m'):
         path = osp.join(folder, name)
         dataset, tokenizer = TableDataset(path), None
@@ -108,14 +105,14 @@ def prices(folder: str) -> Iterator[Row]:
                 f'{model} on {name}, an epoch with tokens',
                 ours * count,
                 plain * count,
-                note='plain: the same with IDs',
+                note='plain: with IDs',
             )
 
 
 def training_steps(
     model: Recommender, data: HeteroData, batches: Sequence[Any], count: int, bf16: bool = False
 ) -> Callable[[], None]:
-    r"""A function that takes the next :obj:`count` steps of training."""
+    r"""Returns a function that runs the next :obj:`count` training steps."""
     data = half_features(data) if bf16 else data
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
     model.begin_epoch(data, 0, torch.Generator().manual_seed(0))
@@ -135,8 +132,8 @@ def training_steps(
 
 
 def evaluation(folder: str, name: str = 'sports') -> Iterator[Row]:
-    r"""Full ranking with all metrics, against products of blocks of users and
-    all items, and the selection of the best of each.
+    r"""Compares full ranking with all metrics against matrix products of blocks
+    of users with all items, and the selection of the best items.
     """
     dataset = TableDataset(osp.join(folder, name))
     targets, num_items = dataset.targets('val'), dataset.num_items
@@ -153,11 +150,13 @@ def evaluation(folder: str, name: str = 'sports') -> Iterator[Row]:
         repeats=3,
     )
     what, size = f'evaluation of {name}', f'{len(targets):,} users x {num_items:,} items'
-    yield row(what, ours, min(large, small), size=size, note='plain: product and top 50 alone')
+    yield row(
+        what, ours, min(large, small), size=size, note='plain: matrix product and top 50 only'
+    )
 
 
 def baby(models: Sequence[str], threads: int, epochs: int = 2) -> Iterator[Row]:
-    r"""Epochs of all backbones at the sizes of Baby (generated)."""
+    r"""Measures epochs of all backbones on generated data of the size of Baby."""
     sizes, more = (BABY, torch.float32), (measure, epochs, threads)
     trained = [name for name in models if name in REFERENCE_TRAINED]
     found = itertools.chain(
@@ -178,17 +177,17 @@ def baby(models: Sequence[str], threads: int, epochs: int = 2) -> Iterator[Row]:
 
 
 def electronics(models: Sequence[str], threads: int) -> Iterator[Row]:
-    r"""Peak memory of steps of training and of ranking at the sizes of
-    Electronics (generated), features half precision and memory-mapped.
+    r"""Measures the peak memory of training steps and ranking on generated data
+    of the size of Electronics, with memory-mapped features in half precision.
     """
     found = in_processes(ELECTRONICS, torch.float16, models, ['specific'], memory, threads)
     for name, items, (seconds, peak) in found:
         what = f'{name} at Electronics sizes, peak memory ({items})'
-        yield row(what, peak, 4000.0, 'MB', step_s=seconds, note='plain: the bound to keep')
+        yield row(what, peak, 4000.0, 'MB', step_s=seconds, note='plain: memory limit')
 
 
 def memory(path: str, name: str, items: str, threads: int) -> tuple[float, int]:
-    r"""Seconds of a step of training, and resident memory in MB."""
+    r"""Returns the seconds per training step, and the peak resident memory in MB."""
     torch.set_num_threads(threads)
     data, targets = torch.load(path, weights_only=False, mmap=True)
     model = build(name, data, items)
@@ -206,15 +205,15 @@ def memory(path: str, name: str, items: str, threads: int) -> tuple[float, int]:
 
 
 def wide_features(num_items: int = 63001, width: int = 4096, threads: int = 2) -> Iterator[Row]:
-    r"""Item graph and tokens of wide features, half precision on disk and
-    memory-mapped.
+    r"""Measures the item graph and the tokens of wide, memory-mapped features in
+    half precision.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = osp.join(folder, 'image_feat.npy')
         out = np.lib.format.open_memmap(path, 'w+', np.float16, (num_items, width))
         generator = np.random.default_rng(0)
         basis = generator.standard_normal((width // 8, width), np.float32)
-        for start in range(0, num_items, 4096):  # Of low rank, with noise.
+        for start in range(0, num_items, 4096):  # A low-rank matrix with noise.
             rows = out[start : start + 4096]
             code = generator.standard_normal((len(rows), width // 8), np.float32)
             rows[:] = code @ basis / 8 + generator.standard_normal(rows.shape, np.float32)
@@ -250,7 +249,7 @@ def in_processes(
     function: Callable[..., Any],
     *arguments: Any,
 ) -> Iterator[tuple[str, str, Any]]:
-    r"""Measures every model on a generated graph in a process of its own."""
+    r"""Measures every model on a generated graph in its own process."""
     for weighting in (None, 'binary'):
         names = [m for m in models if (not MODELS[m].transforms) == (weighting is None)]
         if not names:
@@ -258,7 +257,7 @@ def in_processes(
         with tempfile.TemporaryDirectory() as folder:
             path = osp.join(folder, 'data.pt')
             torch.save((generate(sizes, weighting, dtype), held_out(*sizes[:2])), path)
-            os.sync()  # Writing goes on behind the first measurement otherwise.
+            os.sync()  # Otherwise, writing would continue during the first measurement.
             for name in names:
                 for how in items:
                     with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool:
@@ -272,11 +271,13 @@ def consume(sampler: BPRSampler) -> None:
 
 
 def growth(counts: Sequence[int] = (100_000, 1_000_000, 10_000_000)) -> Iterator[Row]:
-    r"""Seconds per epoch against the number of interactions. Users and items
-    grow along, and so do batches: an epoch has 50 steps.
+    r"""Measures the seconds per epoch for growing numbers of interactions. The
+    numbers of users and items and the batch size grow as well, so an epoch
+    always has 50 steps.
 
-    (With batches of a fixed size, steps grow in number and, where they go over
-    all nodes or edges, in size: such an epoch grows with the square.)
+    (With a fixed batch size, the number of steps grows and, if a step visits
+    all nodes or edges, so does the cost of each step: the time of an epoch
+    grows quadratically.)
     """
     for count in counts:
         data = generate((count // 8, count // 20, count, {}), None)
@@ -295,7 +296,7 @@ def growth(counts: Sequence[int] = (100_000, 1_000_000, 10_000_000)) -> Iterator
         evaluator = Evaluator(held_out(1000, sizes[1]), data[RATES].edge_index, sizes[1])
         (seconds,) = interleave([partial(evaluator.evaluate, emb)], repeats=3)
         yield row('growth: ranking for 1,000 users', seconds, None, interactions=count)
-        # What the memory itself does: twenty random users for every item, as in one hop.
+        # The memory alone: twenty random users for every item, as in one hop.
         table, index = torch.randn(sizes[0], 64), torch.randint(sizes[0], (count,))
         bound = torch.arange(0, count, 20)
         sums = partial(F.embedding_bag, index, table, bound, mode='sum')

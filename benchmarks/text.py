@@ -1,4 +1,4 @@
-r"""Rows of measurements as Markdown."""
+r"""Formats rows of measurements as Markdown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Row = dict[str, Any]
 
 
 def group(rows: Sequence[Row], by: Callable[[Row], Any]) -> dict[Any, list[Row]]:
-    r"""Rows by a key, in the order of its first occurrences."""
+    r"""Groups rows by a key, in the order of first occurrences."""
     out: dict[Any, list[Row]] = defaultdict(list)
     for row in rows:
         out[by(row)].append(row)
@@ -20,13 +20,13 @@ def group(rows: Sequence[Row], by: Callable[[Row], Any]) -> dict[Any, list[Row]]
 
 
 def spread(values: Sequence[float]) -> str:
-    r"""Mean and sample standard deviation."""
+    r"""Formats the mean and the sample standard deviation."""
     text = f'{np.mean(values):.4f}'
     return text if len(values) < 2 else f'{text} ± {np.std(values, ddof=1):.4f}'
 
 
 def markdown(header: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
-    r"""A table."""
+    r"""Formats a table."""
     out = ['| ' + ' | '.join(header) + ' |', '|' + '---|' * len(header)]
     out += ['| ' + ' | '.join(str(cell) for cell in line) + ' |' for line in lines]
     return '\n'.join(out) + '\n'

@@ -1,5 +1,5 @@
-r"""Rows of measurements: what was measured, our seconds (or MB) and those of
-the plain form beside it.
+r"""Rows of measurements: a name, our seconds (or MB), and those of the plain
+form.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def row(what: str, ours: float, plain: float | None, unit: str = 's', **more: An
 def interleave(
     functions: Sequence[Callable[[], Any]], repeats: int, warmup: int = 1
 ) -> list[float]:
-    r"""Median seconds of functions that take turns."""
+    r"""Runs functions in turns, and returns their median seconds."""
     seconds: list[list[float]] = [[] for _ in functions]
     for repeat in range(warmup + repeats):
         for function, values in zip(functions, seconds):

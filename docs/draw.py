@@ -95,20 +95,20 @@ class Drawing:
 def method(colors):
     d = Drawing(colors)
     # 1: what an item shows.
-    d.text(20, 34, '1  An item shows a picture and a text', size=20, weight='bold')
+    d.text(20, 34, '1  An item has an image and a text', size=20, weight='bold')
     d.box(20, 52, 330, 96)
     sneaker(d, 38, 70, 'text')
     d.text(140, 95, '“red canvas')
     d.text(140, 119, 'sneakers”')
     d.arrow((358, 100), (404, 100))
-    d.text(420, 79, 'picture', color='image')
+    d.text(420, 79, 'image', color='image')
     d.vector(500, 62, [0.9, 0.2, 0.6, 0.1, 0.8, 0.4, 0.3, 0.7], 'image')
     d.text(420, 130, 'text', color='text')
     d.vector(500, 113, [0.2, 0.7, 0.1, 0.9, 0.5, 0.3, 0.8, 0.2], 'text')
     d.arrow((604, 156), (604, 184))
 
     # 2: tokens.
-    d.text(20, 206, '2  A quantizer replaces features by a few tokens', size=20, weight='bold')
+    d.text(20, 206, '2  A quantizer maps features to a few tokens', size=20, weight='bold')
     items = (
         ('red sneakers', (17, 203, 5, 88)),
         ('blue sneakers', (17, 41, 5, 130)),
@@ -124,14 +124,14 @@ def method(colors):
             d.box(x, y, 54, 34, fill=color, radius=17)
             ink = 'on' if shared else 'ink'
             d.text(x + 27, y + 23, str(token), color=ink, anchor='middle', weight='bold')
-    d.text(500, 247, 'Items that look or read', size=17, color='soft')
-    d.text(500, 270, 'alike share tokens, and', size=17, color='soft')
-    d.text(500, 293, 'learn from each other’s', size=17, color='soft')
+    d.text(500, 247, 'Similar items share', size=17, color='soft')
+    d.text(500, 270, 'tokens, so they learn', size=17, color='soft')
+    d.text(500, 293, 'from each other’s', size=17, color='soft')
     d.text(500, 316, 'interactions.', size=17, color='soft')
 
     # 3: vectors.
     d.arrow((330, 360), (330, 386))
-    d.text(20, 408, '3  Tokens look up rows of small tables, and cross', size=20, weight='bold')
+    d.text(20, 408, '3  A network combines the embeddings of the tokens', size=20, weight='bold')
     for slot, row in enumerate((1, 3, 0, 2)):
         for i in range(5):
             color = ('image' if slot < 2 else 'text') if i == row else 'other'
@@ -145,7 +145,7 @@ def method(colors):
 
     # 4: the graph.
     d.arrow((711, 518), (711, 548))
-    d.text(20, 562, '4  A graph recommender takes it for the item ID', size=20, weight='bold')
+    d.text(20, 562, '4  It replaces the ID embedding of a GNN', size=20, weight='bold')
     users, things = [(150, 606), (150, 656)], [(380, 590), (380, 631), (380, 672)]
     for (ux, uy), (ix, iy) in [(users[0], things[0]), (users[0], things[1]), (users[1], things[1])]:
         d.edge(ux, uy, ix, iy)
@@ -156,10 +156,10 @@ def method(colors):
     d.text(126, 637, 'users', anchor='end', color='user')
     d.text(404, 596, 'red sneakers', color='soft', size=16)
     d.text(404, 637, 'blue sneakers', color='soft', size=16)
-    d.text(404, 678, 'a new item: no interaction, and a vector', color='item', size=16)
+    d.text(404, 678, 'a new item: no interactions, but a vector', color='item', size=16)
     return d.svg(
         'How tokens replace item IDs: features become tokens, tokens become an item vector, and '
-        'the vector enters a graph recommender.'
+        'the vector replaces the ID embedding of a graph recommender.'
     )
 
 

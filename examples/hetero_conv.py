@@ -1,7 +1,7 @@
-r"""Three relations and no item embedding, with PyG's HeteroConv.
+r"""Uses tokens in PyG's HeteroConv with three edge types.
 
-Users rate items, items are rated by users, and items with similar texts are
-connected. Users have an embedding, items have tokens.
+Users rate items, items are rated by users, and edges connect items with similar
+text. Users have an embedding, items have tokens.
 
     python examples/hetero_conv.py [EPOCHS]
 
@@ -33,13 +33,13 @@ class MyGNN(torch.nn.Module):
             {
                 ('user', 'rates', 'item'): SAGEConv((channels, channels), channels),
                 ('item', 'rated_by', 'user'): SAGEConv((channels, channels), channels),
-                ('item', 'similar_text', 'item'): LGConv(normalize=False),  # Weighted already.
+                ('item', 'similar_text', 'item'): LGConv(normalize=False),  # Has edge weights.
             }
         )
 
     def forward(self, data):
         x = {'user': self.user, 'item': self.item(data['item'].token_id)}
-        # Only similar items have weights.
+        # Only edges between similar items have weights.
         out = self.conv(x, data.edge_index_dict, edge_weight_dict=data.edge_weight_dict)
         return Embeddings(x['user'] + out['user'], x['item'] + out['item'])
 

@@ -1,4 +1,4 @@
-r"""A backbone of this package in PyTorch Lightning's Trainer.
+r"""Trains a backbone of this package with the Trainer of PyTorch Lightning.
 
     pip install lightning && python examples/lightning_trainer.py [EPOCHS]
 
@@ -27,7 +27,7 @@ class LitRecommender(LightningModule):
         self.model, self.data = model, data
         self.sampler, self.evaluators = sampler, evaluators
 
-    def train_dataloader(self):  # Every epoch has negatives of its own.
+    def train_dataloader(self):  # Samples new negatives in every epoch.
         return DataLoader(list(self.sampler.epoch(self.current_epoch)), batch_size=None)
 
     def setup(self, stage):
@@ -43,7 +43,7 @@ class LitRecommender(LightningModule):
         return sum(losses.values())
 
     def val_dataloader(self):
-        return DataLoader([0])  # One step that ranks all items for all users.
+        return DataLoader([0])  # A single step ranks all items for all users.
 
     test_dataloader = val_dataloader
 

@@ -1,8 +1,8 @@
-r"""Sampled subgraphs: PyG's LinkNeighborLoader on the user-item graph.
+r"""Trains on sampled subgraphs with PyG's LinkNeighborLoader.
 
-A batch holds some interactions, one negative item for each, and sampled
-neighbors of both ends. Only items of the subgraph are encoded: a step costs
-the same however many items there are. Needs pyg-lib or torch-sparse.
+A batch contains interactions, one negative item for each, and sampled neighbors
+of users and items. The model encodes only the items of the subgraph, so the cost
+of a step does not depend on the size of the catalog. Needs pyg-lib or torch-sparse.
 
     python examples/link_neighbor_loader.py [EPOCHS]
 
@@ -46,7 +46,7 @@ tokenizer = OPQTokenizer(num_tokens=4)
 data = tokenizer(dataset[0])
 test = Evaluator(dataset.targets('test'), data[RATES].edge_index, dataset.num_items)
 data['user'].node_id = torch.arange(dataset.num_users)
-for modality in dataset.modalities:  # What the model does not read is not sampled either.
+for modality in dataset.modalities:  # Do not sample unused features.
     del data['item'][f'x_{modality}']
 
 loader = LinkNeighborLoader(
@@ -61,7 +61,7 @@ model = MyGNN(TokenCrossEncoder.from_tokenizer(tokenizer), dataset.num_users)
 optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
 for epoch in range(epochs):
     for batch in loader:
-        for edge_type in (RATES, RATED_BY):  # No pair tells of itself.
+        for edge_type in (RATES, RATED_BY):  # Hide the edges to predict.
             keep = ~torch.isin(batch[edge_type].e_id, batch[RATES].input_id)
             batch[edge_type].edge_index = batch[edge_type].edge_index[:, keep]
         out = model(batch)
@@ -73,5 +73,5 @@ for epoch in range(epochs):
     if epoch == 0:
         print(f'a batch: {batch["user"].num_nodes} users, {batch["item"].num_nodes} items')
 
-with torch.inference_mode():  # Everybody at once: whole neighborhoods, all items.
+with torch.inference_mode():  # The full graph, without sampling.
     print('test recall@20:', round(test.evaluate(model.eval()(data)).metrics['recall@20'], 4))

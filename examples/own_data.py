@@ -1,12 +1,12 @@
-r"""Your own data, from files to recommendations.
+r"""Goes from your own files to recommendations.
 
-Writes a small shop in the common layout (a table of interactions, a feature
-matrix), reads it, turns the features into tokens, trains LightGCN on them and
-recommends, also items that have just arrived.
+The script writes a small shop in the common layout (an interaction table and a
+feature matrix), reads it, computes tokens, trains LightGCN, and recommends
+items, including new ones.
 
     python examples/own_data.py [EPOCHS]
 
-Measured: test recall@20 .282 after 30 epochs (a random list has .05), in 5 s.
+Test recall@20 after 30 epochs: .282 (random lists: .05), in 5 s.
 """
 
 import os
@@ -32,7 +32,7 @@ def describe(category):  # A stand-in for your text or image encoder.
     return (prototypes[category] + 0.5 * rng.standard_normal((len(category), 32))).astype('f4')
 
 
-# 300 customers buy in two out of eight categories; 400 items have a description.
+# Each of 300 customers buys in two of eight categories; 400 items have a description.
 prototypes = rng.standard_normal((8, 32))
 item_category = rng.integers(8, size=400)
 with tempfile.TemporaryDirectory() as root:
@@ -63,7 +63,7 @@ score, item = model.recommend(data, torch.tensor([0, 1]), k=5)
 for user, items in zip(dataset.user_ids, dataset.item_ids[item]):
     print(user, 'gets', items.tolist())
 
-# Arrivals have a description and nothing else. The same weights give them vectors.
+# New items have a description but no interactions. The trained encoder computes their vectors.
 category = np.arange(8)
 with torch.no_grad():
     arrival = encoder(tokenizer.encode({'text': describe(category)}))

@@ -17,7 +17,7 @@ _MODULES = {'ItemKNN': 'data', 'OPQTokenizer': 'data', 'TokenCrossEncoder': 'nn'
 
 
 def __getattr__(name: str) -> Any:
-    r"""Imports a public name when it is first asked for (PEP 562)."""
+    r"""Imports a public name on first access (PEP 562)."""
     if name in ('data', 'nn'):
         return importlib.import_module(f'motor_geo.{name}')
     if name in _MODULES:

@@ -1,4 +1,4 @@
-r"""All commands behind one: :obj:`motor-geo`, or :obj:`python -m motor_geo`."""
+r"""Dispatches all commands: :obj:`motor-geo`, or :obj:`python -m motor_geo`."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from collections.abc import Sequence
 from motor_geo import __version__
 from motor_geo.utils.errors import suggest
 
-#: By command, the module with its function :obj:`main`, and what it does.
+#: For each command, the module with its function :obj:`main`, and a description.
 COMMANDS = {
     'run': ('motor_geo.run', 'train a recommender and evaluate it'),
     'recommend': ('motor_geo.recommend', 'write top-k lists from a finished run'),
-    'explain': ('motor_geo.pipeline.explain', 'say why a user gets an item'),
+    'explain': ('motor_geo.pipeline.explain', 'explain why an item is recommended to a user'),
     'export': ('motor_geo.pipeline.export', 'write an index or vectors of a finished run'),
-    'bundle': ('motor_geo.pipeline.bundle', 'copy a run with all that it needs to serve elsewhere'),
-    'update': ('motor_geo.pipeline.update', 'go on with a run on new interactions and items'),
-    'data': ('motor_geo.pipeline.cards', 'say where public data sets come from'),
+    'bundle': ('motor_geo.pipeline.bundle', 'copy a run with everything needed to serve it'),
+    'update': ('motor_geo.pipeline.update', 'continue a run with new interactions and items'),
+    'data': ('motor_geo.pipeline.cards', 'show where public data sets come from'),
     'features': ('motor_geo.pipeline.features', 'compute features of titles and pictures'),
     'sweep': ('motor_geo.sweep', 'search hyper-parameters on validation'),
     'reproduce': ('motor_geo.reproduce', 'run the experiments of the papers and report them'),
-    'report': ('motor_geo.pipeline.page', 'write a finished run as a page for a browser'),
+    'report': ('motor_geo.pipeline.page', 'write an HTML page about a finished run'),
     'tokens': ('motor_geo.pipeline.tokens', 'fit the tokens of a data set and measure them'),
     'compare': ('motor_geo.experiments.compare', 'compare finished runs, with tests per user'),
     'doctor': ('motor_geo.pipeline.doctor', 'show versions, threads, kernels and the cache'),
@@ -29,7 +29,7 @@ COMMANDS = {
 
 
 def usage() -> str:
-    r"""The text of :obj:`--help`."""
+    r"""Returns the text of :obj:`--help`."""
     return '\n'.join(
         [
             'usage: motor-geo COMMAND [OPTIONS]',
@@ -39,7 +39,7 @@ def usage() -> str:
             '',
             'options:',
             '  --version  print the version',
-            '  --help     print this text; after a command, its options',
+            '  --help     print this text, or after a command its options',
         ]
     )
 

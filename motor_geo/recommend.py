@@ -1,4 +1,4 @@
-r"""Top-k lists from a finished run: :obj:`python -m motor_geo.recommend RUN`."""
+r"""Writes top-k lists of a finished run: :obj:`python -m motor_geo.recommend RUN`."""
 
 from __future__ import annotations
 
@@ -20,12 +20,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tune_process()
     parser = argparse.ArgumentParser(
         prog='python -m motor_geo.recommend',
-        description='Writes the best items of every user, from a finished run.',
+        description='Recommends the best items to every user with a finished run.',
     )
-    parser.add_argument('run', metavar='RUN_DIR', type=osp.expanduser, help='folder of a run')
-    parser.add_argument(
-        '--data', metavar='FOLDER', help='where the data are, if they have moved since'
-    )
+    parser.add_argument('run', metavar='RUN_DIR', type=osp.expanduser, help='run folder')
+    parser.add_argument('--data', metavar='FOLDER', help='location of the data, if they have moved')
     parser.add_argument(
         '--users', metavar='FILE', type=osp.expanduser, help='raw user ids, one per line'
     )
@@ -33,38 +31,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         '--out',
         type=osp.expanduser,
-        help='.csv, .tsv or .parquet (default: RUN_DIR/recs.csv; of new items or users, '
-        'recs-new.csv)',
+        help='.csv, .tsv or .parquet file (default: RUN_DIR/recs.csv, or RUN_DIR/recs-new.csv for '
+        'new items or users)',
     )
     parser.add_argument(
-        '--new-items', metavar='FOLDER', help='rank new items instead, from their features'
+        '--new-items',
+        metavar='FOLDER',
+        help='rank only the new items of this folder, from their features',
     )
     parser.add_argument(
-        '--mix', action='store_true', help='rank new items among all others, in one list'
+        '--mix', action='store_true', help='rank new items together with all others'
     )
     parser.add_argument(
         '--new-users',
         metavar='FILE',
         type=osp.expanduser,
-        help='lists for the users of this file, from the items that it says they used (columns '
-        'userID and itemID)',
+        help='recommend to the users of this file, from their interactions in it (columns userID '
+        'and itemID)',
     )
     parser.add_argument(
         '--index',
         metavar='FILE',
         type=osp.expanduser,
-        help='look for items in an index of motor-geo export',
+        help='search an index of motor-geo export instead of scoring all items',
     )
     parser.add_argument(
         '--why',
         action='store_true',
-        help='a column with the items of the user that carry the score, and the tokens they share',
+        help='add a column with the items of the user that contribute most to the score, and the '
+        'number of tokens they share',
     )
     parser.add_argument(
         '--exclude',
         choices=('all', 'train'),
         default='all',
-        help='items of a user that are no recommendations: all that are known of her, or those of '
+        help='items to exclude from the list of a user: all known items, or only those of '
         'training (default: all)',
     )
     parser.add_argument('--device', default='auto', help='auto, cpu or cuda (default: auto)')
@@ -73,11 +74,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def command(options: argparse.Namespace) -> int:
-    r"""Checks the options, and writes and shows lists."""
+    r"""Checks the options, writes the lists and prints the first three.
+
+    Raises:
+        ValueError: If an option is invalid.
+    """
     if options.k < 1:
         raise ValueError(f'--k must be at least 1 (got {options.k})')
     if not osp.isfile(osp.join(options.run, 'config.yaml')):
-        raise ValueError(f"'{options.run}' is not the folder of a run: it has no config.yaml")
+        raise ValueError(f"'{options.run}' is not a run folder: it has no config.yaml")
     users = None if options.users is None else read_users(options.users)
 
     import numpy as np
@@ -123,8 +128,11 @@ def command(options: argparse.Namespace) -> int:
 
 
 def read_users(path: str) -> dict[str, int]:
-    r"""Distinct raw user ids of a file, one per line, and the first line of
-    each.
+    r"""Reads the distinct raw user ids of a file with one id per line, and the
+    number of the first line of each.
+
+    Raises:
+        ValueError: If the file is empty or cannot be read.
     """
     users: dict[str, int] = {}
     try:
@@ -145,7 +153,11 @@ def read_users(path: str) -> dict[str, int]:
 
 
 def check_users(users: dict[str, int], dataset: RecommendationDataset, path: str) -> None:
-    r"""Raises a :class:`ValueError` that names the line of an unknown user."""
+    r"""Checks that all users are in the data set.
+
+    Raises:
+        ValueError: If a user is unknown. The message names the line.
+    """
     known = dataset.user_ids[dataset.known_users.numpy()].astype(str).tolist()
     names = set(known)
     for user, line in users.items():

@@ -1,8 +1,8 @@
-r"""Runs an experiment of a paper and reports it:
+r"""Runs an experiment of a paper and writes a report:
 :obj:`python -m motor_geo.reproduce table2 --data FOLDER`.
 
-What a run of it is, and how processes share the list, is in
-:mod:`motor_geo.experiments.runner`.
+:mod:`motor_geo.experiments.runner` describes the runs of an experiment and how
+processes share them.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ if TYPE_CHECKING:
 
 
 def render(arguments: Sequence[str]) -> list[str] | None:
-    r"""Writes the pages of reports, if that is what the command asks for.
+    r"""Writes the pages of reports if :obj:`--render` is given. Returns their
+    paths, or :obj:`None` without :obj:`--render`.
 
     Raises:
-        ConfigError: If it asks for anything else, too.
+        ConfigError: If another option than :obj:`--out` is given.
     """
     options, rest = parser().parse_known_args(arguments)
     if options.render is None:
         return None
     if options.name is not None or rest:
         what = options.name or rest[0]
-        raise ConfigError(f"--render: expected no other option than --out, got '{what}'")
+        raise ConfigError(f"--render: expected no option other than --out, got '{what}'")
     from motor_geo.report.write import render_folder
 
     return render_folder(options.render, options.out)
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     helpers: list[BaseProcess] = []
     status = run_command(
-        lambda: command(arguments, helpers), 'interrupted; the same command goes on'
+        lambda: command(arguments, helpers), 'interrupted; run the same command to resume'
     )
     if status != 0:
         for process in helpers:
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def command(arguments: Sequence[str], helpers: list[BaseProcess]) -> int:
-    r"""Checks the arguments, works on the list of runs, and reports."""
+    r"""Checks the arguments, executes the runs, and writes the report."""
     if (pages := render(arguments)) is not None:
         print(f'written: {len(pages)} files')
         return 0
@@ -78,7 +79,7 @@ def command(arguments: Sequence[str], helpers: list[BaseProcess]) -> int:
     line = shlex.join(['python', '-m', 'motor_geo.reproduce', *arguments])
     paths = reproduction.report(options.report, line)
     if not done:
-        print('the time is used up; the same command goes on with what is left')
+        print('the time budget is used up; run the same command to continue')
     for path in paths:
         print(f"written: '{path}'")
     return 0

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def table(result: dict[str, Any]) -> str:
-    r"""The closing table."""
+    r"""Formats the final table of a run."""
     measured = result['test'] or result['val']
     ks = sorted({int(key.split('@')[1]) for key in measured if '@' in key})
     names: list[str] = []
@@ -47,19 +47,23 @@ def table(result: dict[str, Any]) -> str:
     )
     lines.append(
         f'{result["num_parameters"]:,} parameters, '
-        + (f'{share:,} of them in tables with a row per item' if share else 'none of them per item')
+        + (
+            f'{share:,} of them in tables with one row per item'
+            if share
+            else 'none of them per item'
+        )
     )
     return '\n'.join(lines)
 
 
 def load_config(arguments: Sequence[str]) -> RunConfig:
-    r"""The configuration of command-line arguments."""
+    r"""Returns the configuration of command-line arguments."""
     from motor_geo.pipeline.config import RunConfig
 
     return RunConfig.of(read_config(parse_flags(arguments)))
 
 
-#: What is run without any option.
+#: The options of a run without any arguments.
 MAIN_JOB = ('--control', 'id', 'features')
 NEXT = """Next:
   python -m motor_geo.recommend {out} --k 10
@@ -69,7 +73,7 @@ NEXT = """Next:
 
 
 def show(found: Comparison) -> None:
-    r"""The small table of a run and its controls, and what it means."""
+    r"""Prints the table of a run and its controls, and the conclusion."""
     from motor_geo.pipeline.controls import conclusion
     from motor_geo.report.terminal import print_table
 
@@ -87,10 +91,10 @@ def show(found: Comparison) -> None:
 
 
 def show_users(folder: str, device: str) -> None:
-    r"""What a few users had and would get."""
+    r"""Prints what a few users had and would get."""
     from motor_geo.pipeline.examples import examples
 
-    print('\nThree users, drawn at random (* what they took later):')
+    print('\nThree random users (* marks items that they took later):')
     for user in examples(folder, device):
         print(user.user)
         for name, titles in (('had', user.had), ('would get', user.gets), ('of the new', user.new)):
@@ -98,8 +102,8 @@ def show_users(folder: str, device: str) -> None:
 
 
 def help_text(flags: Config) -> str | None:
-    r"""What is asked for by :obj:`--model.help`, :obj:`--model.help FREEDOM` or
-    :obj:`--model FREEDOM --model.help`.
+    r"""Returns the text of :obj:`--model.help`, :obj:`--model.help FREEDOM` or
+    :obj:`--model FREEDOM --model.help`, or :obj:`None` without such a flag.
     """
     for section, options in flags.items():
         if isinstance(options, dict) and 'help' in options:
@@ -179,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
     return run_command(
-        command, 'interrupted; the same command goes on from the last finished epoch'
+        command, 'interrupted; run the same command to resume from the last finished epoch'
     )
 
 

@@ -14,21 +14,21 @@ from motor_geo.utils.memory import tune_process
 USAGE = """usage: python -m motor_geo.sweep [--config FILE.yaml|NAME] [--option value ...]
 
 Searches hyper-parameters on validation. A file holds options of motor_geo.run and a mapping
-'search' from options to lists of choices, or to {low: 0.1, high: 0.9, log: false}. Lists alone
-are a grid; with ranges, trials follow Optuna's TPE. The same command goes on with a sweep, and
-several processes may share one.
+'search' from options to lists of choices or to ranges {low: 0.1, high: 0.9, log: false}. If all
+entries are lists, the search is a grid search. With ranges, Optuna's TPE proposes the trials.
+Run the same command again to resume a sweep. Several processes may share a sweep.
 
   --config FILE   A file, or the name of one that comes with the package
-  --space FILE    A second file, whose options and choices come before those of the first
-  --trials N      Number of trials: so many combinations of a grid, drawn at random (default:
-                  all), or so many of ranges (default: 20)
+  --space FILE    A second file. Its options and choices override those of the first
+  --trials N      Number of trials: random combinations of a grid (default: all), or samples from
+                  ranges (default: 20)
   --out FOLDER    Folder of the sweep (default: sweeps/DATA-MODEL-ITEMS-seedSEED)
   --retry         Try failed trials again
-  --option VALUE  Any option of motor_geo.run, for all trials, such as --data FOLDER"""
+  --option VALUE  Any option of motor_geo.run, applied to all trials, such as --data FOLDER"""
 
 
 def table(summary: dict[str, Any]) -> str:
-    r"""The closing table."""
+    r"""Formats the final table of all trials."""
     metric = summary['metric']
     rows = [[*summary['trials'][0]['options'], f'val {metric}', 'best epoch', 'seconds']]
     for row in summary['trials']:
@@ -45,15 +45,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if '-h' in arguments or '--help' in arguments:
         print(USAGE)
         return 0
-    return run_command(lambda: command(arguments), 'interrupted; the same command goes on')
+    return run_command(lambda: command(arguments), 'interrupted; run the same command to resume')
 
 
 def command(arguments: Sequence[str]) -> int:
-    r"""Reads the arguments, searches, and shows all trials."""
+    r"""Parses the arguments, searches, and prints all trials."""
     flags = parse_flags(arguments)
     trials = flags.pop('trials', None)
     if trials is not None and not (trials.isdecimal() and int(trials) > 0):
-        raise ConfigError(f"--trials: expected a number above 0, got '{trials}'")
+        raise ConfigError(f"--trials: expected a positive integer, got '{trials}'")
     paths = [
         find_config(flags.pop(key), first='sweep') for key in ('config', 'space') if key in flags
     ]
@@ -76,7 +76,7 @@ def command(arguments: Sequence[str]) -> int:
     states = [row['state'] for row in summary['trials']]
     print(f'\n{table(summary)}')
     if 'open' in states:
-        print(f'{states.count("open")} of them still run in other processes')
+        print(f'{states.count("open")} of them are still running in other processes')
     if 'finished' not in states:
         raise ConfigError('no trial has finished')
     print(f"best options: '{osp.join(out, 'best.yaml')}', for python -m motor_geo.run --config")

@@ -1,5 +1,5 @@
-r"""Names of node and edge types, what a graph has under them, and the few
-tuples that travel between packages.
+r"""Node and edge types, accessors for graphs, and the tuples and data classes
+that several packages share.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ USER = 'user'
 ITEM = 'item'
 RATES: EdgeType = (USER, 'rates', ITEM)
 RATED_BY: EdgeType = (ITEM, 'rated_by', USER)
-#: What a tokenizer adds to items.
+#: Item attributes that a tokenizer adds.
 TOKENS = ('token_id', 'token_near', 'token_distance')
 
 
@@ -35,24 +35,32 @@ def similar_users(node_type: str = USER) -> EdgeType:
 
 
 def node_store(data: HeteroData, node_type: str) -> NodeStorage:
-    r"""The nodes of a type, or an error that says what the graph has."""
+    r"""The store of a node type.
+
+    Raises:
+        ValueError: If :obj:`data` is not a :obj:`HeteroData` or has no such
+            nodes; the message lists the node types of the graph.
+    """
     if not isinstance(data, HeteroData):
         got = 'None' if data is None else f'a {type(data).__name__}'
         raise ValueError(
-            f"Expected a HeteroData with nodes '{node_type}', got {got}; of a data set, pass "
+            f"Expected a HeteroData with nodes '{node_type}', got {got}; for a data set, pass "
             'dataset[0].'
         )
     if node_type not in data.node_types:
         raise ValueError(
             f"The graph has no nodes '{node_type}', it has {listing(data.node_types)}; name the "
-            f'ones that are meant by node_type or edge_type.'
+            f'right type with node_type or edge_type.'
         )
     return data[node_type]
 
 
 def num_nodes(data: HeteroData, node_type: str) -> int:
-    r"""Number of nodes of a type: what the graph says, or else the rows of
-    features or tokens.
+    r"""Number of nodes of a type: :obj:`num_nodes` of the graph, or else the number
+    of rows of the features or tokens.
+
+    Raises:
+        ValueError: If the graph has no such nodes, or their number is unknown.
     """
     size = num_rows(node_store(data, node_type))
     if size is None:
@@ -61,7 +69,7 @@ def num_nodes(data: HeteroData, node_type: str) -> int:
 
 
 def num_rows(store: NodeStorage) -> int | None:
-    r"""Number of the nodes of a store, if that is known."""
+    r"""Number of nodes in a store, or :obj:`None` if it is unknown."""
     rows = [key for key in store.keys() if key in ('x', 'token_id') or key.startswith('x_')]
     if rows and 'num_nodes' not in store:
         return len(store[rows[0]])
@@ -70,25 +78,32 @@ def num_rows(store: NodeStorage) -> int | None:
 
 
 def edge_types(data: HeteroData) -> list[EdgeType]:
-    r"""Types of which there is an :obj:`edge_index`, maybe an empty one."""
+    r"""Edge types that have an :obj:`edge_index`, which may be empty."""
     return [edge_type for edge_type in data.edge_types if 'edge_index' in data[edge_type]]
 
 
 def find_edges(data: HeteroData, edge_type: EdgeType) -> Tensor:
-    r"""The edges of a type, or an error that says which types exist."""
+    r"""The :obj:`edge_index` of an edge type.
+
+    Raises:
+        ValueError: If the graph has no such edges; the message lists the edge
+            types of the graph.
+    """
     if not isinstance(data, HeteroData):
         node_store(data, edge_type[2])
     known = edge_types(data)
     if edge_type not in known:
         raise ValueError(
             f'The graph has no edges {edge_type}, it has {listing(known)}; name the '
-            f'interactions by edge_type.'
+            f'interactions with edge_type.'
         )
     return data[edge_type].edge_index
 
 
 def with_edges(data: HeteroData, edge_index: Tensor, edge_type: EdgeType = RATES) -> HeteroData:
-    r"""A shallow copy of a graph with other interactions."""
+    r"""A shallow copy of a graph with other interactions. Edges in the opposite
+    direction are replaced as well if the graph has them.
+    """
     out = copy.copy(data)
     out[edge_type].edge_index = edge_index
     back = edge_type[2], RATED_BY[1], edge_type[0]
@@ -98,14 +113,14 @@ def with_edges(data: HeteroData, edge_index: Tensor, edge_type: EdgeType = RATES
 
 
 def listing(names: Sequence[Any]) -> str:
-    r"""Up to ten names in words."""
+    r"""Up to ten names as text."""
     shown = [repr(name) for name in names[:10]]
     more = [f'{len(names) - 10} more'] if len(names) > 10 else []
     return ', '.join(shown + more) or 'none'
 
 
 def feature_key(store: NodeStorage, modality: str) -> str:
-    r"""The attribute :obj:`x_<modality>`; plain :obj:`x` is the modality
+    r"""The attribute :obj:`x_<modality>`, or plain :obj:`x` for the modality
     :obj:`x`.
     """
     key = f'x_{modality}'
@@ -113,8 +128,8 @@ def feature_key(store: NodeStorage, modality: str) -> str:
 
 
 def feature_modalities(data: HeteroData, node_type: str = ITEM) -> list[str]:
-    r"""Names :obj:`m` of the features :obj:`x_m`, sorted; :obj:`"x"` if there
-    is a plain :obj:`x`.
+    r"""Sorted names :obj:`m` of the features :obj:`x_m`, with :obj:`"x"` for a plain
+    :obj:`x`.
     """
     keys = node_store(data, node_type).keys()
     return sorted({key[2:] or 'x' for key in keys if key == 'x' or key.startswith('x_')})
@@ -124,7 +139,7 @@ def feature_table(data: HeteroData, modality: str, node_type: str = ITEM) -> Ten
     r"""The features of a modality, **[N, d_m]**.
 
     Raises:
-        ValueError: If the graph has none.
+        ValueError: If the graph has no features of this modality.
     """
     store = node_store(data, node_type)
     key = feature_key(store, modality)
@@ -139,17 +154,17 @@ def feature_table(data: HeteroData, modality: str, node_type: str = ITEM) -> Ten
 def modalities(
     data: HeteroData, model: str | None = None, at_least: int = 0, node_type: str = ITEM
 ) -> list[str]:
-    r"""Names :obj:`m` of the features :obj:`x_m` in sorted order, :obj:`"x"`
-    if there is a plain :obj:`x`.
+    r"""Sorted names :obj:`m` of the features :obj:`x_m`, with :obj:`"x"` for a plain
+    :obj:`x`.
 
     Args:
         data: The graph.
-        model: Who asks, for the message.
-        at_least: Number of modalities that are needed.
+        model: Name of the model, used in the error message.
+        at_least: Minimum number of modalities.
         node_type: Node type of items.
 
     Raises:
-        ValueError: If there are fewer.
+        ValueError: If the graph has fewer modalities.
     """
     names = feature_modalities(data, node_type)
     if len(names) < at_least:
@@ -162,7 +177,7 @@ def modalities(
 
 
 class Embeddings(NamedTuple):
-    r"""Final vectors: the score of a pair is their inner product."""
+    r"""Final user and item vectors. The score of a pair is their inner product."""
 
     user: Tensor  # [M, d]
     item: Tensor  # [N, d]
@@ -170,10 +185,15 @@ class Embeddings(NamedTuple):
 
 @dataclass(frozen=True)
 class Scores:
-    r"""Scores of what has no vectors: a function from users **[B]** to their
-    scores of all items **[B, N]**, and the numbers of both. :obj:`history`,
-    if there is one, scores for people whom the graph does not know, by what
-    they used: a sparse matrix **[B, N]**.
+    r"""Scores of a model that has no vectors.
+
+    Args:
+        function: Maps users **[B]** to their scores of all items **[B, N]**.
+        num_users: Number of users :math:`M`.
+        num_items: Number of items :math:`N`.
+        history: If given, scores all items for users outside the graph. Its
+            input is a sparse matrix **[B, N]** of the items that each user
+            interacted with.
     """
 
     function: Callable[[Tensor], Tensor]
@@ -186,38 +206,38 @@ class Scores:
 
 
 class Rows(NamedTuple):
-    r"""Vectors of the users, positive and negative items of a batch."""
+    r"""Vectors of the users, positive items and negative items of a batch."""
 
     user: Tensor  # [B, d]
     pos: Tensor  # [B, d]
     neg: Tensor  # [B, d]
 
     def scores(self) -> tuple[Tensor, Tensor]:
-        r"""Scores of the positive and of the negative items, **[B]** each."""
+        r"""Scores of the positive and the negative items, **[B]** each."""
         return (self.user * self.pos).sum(dim=-1), (self.user * self.neg).sum(dim=-1)
 
 
 class Batch(NamedTuple):
-    r"""Training triples; models without negatives ignore :obj:`neg`."""
+    r"""Training triples. Models without negatives ignore :obj:`neg`."""
 
     user: Tensor  # [B]
     pos: Tensor  # [B]
     neg: Tensor  # [B]
 
     def rows(self, emb: Embeddings) -> Rows:
-        r"""Rows of the users, positive and negative items of the batch.
+        r"""Gathers the vectors of the users, positive items and negative items.
 
-        They are taken by :meth:`torch.Tensor.index_select`: the backward pass
-        of :obj:`x[index]` is slow on CPUs and sums in an order that changes
-        from call to call. Both kinds of items are taken at once, since every
-        backward pass fills a gradient of the whole size.
+        Uses :meth:`torch.Tensor.index_select`, since the backward pass of
+        :obj:`x[index]` is slow on CPUs and sums in an order that changes from call
+        to call. One call gathers both kinds of items, since every backward pass
+        fills a gradient as large as the item table.
         """
         item = emb.item.index_select(0, torch.cat([self.pos, self.neg]))
         pos, neg = item.split([self.pos.numel(), self.neg.numel()])
         return Rows(emb.user.index_select(0, self.user), pos, neg)
 
     def scores(self, emb: Embeddings) -> tuple[Tensor, Tensor]:
-        r"""Scores of the positive and of the negative items, **[B]** each."""
+        r"""Scores of the positive and the negative items, **[B]** each."""
         return self.rows(emb).scores()
 
 
@@ -230,8 +250,8 @@ class EvalTargets:
         user: Distinct users with at least one held-out item, **[U]**.
         ptr: Row pointer, **[U + 1]**.
         item: Held-out items, grouped by user, **[n]**.
-        candidates: If given, only these items are ranked (the cold-item
-            protocol), **[C]**; otherwise all items are.
+        candidates: If given, evaluation ranks only these items, **[C]** (the
+            cold-item protocol). Otherwise, it ranks all items.
     """
 
     user: Tensor
@@ -246,7 +266,7 @@ class EvalTargets:
         item: np.ndarray,
         candidates: np.ndarray | None = None,
     ) -> EvalTargets:
-        r"""Groups user-item pairs by user (ascending user index)."""
+        r"""Groups user-item pairs by user, in ascending order of users."""
         order = np.argsort(user, kind='stable')
         users, counts = np.unique(user, return_counts=True)
         ptr = np.concatenate([[0], np.cumsum(counts)])
@@ -273,8 +293,8 @@ class EvalTargets:
         return torch.stack([row.repeat_interleave(self.count), self.item])
 
     def distinct(self) -> EvalTargets:
-        r"""Every pair once, in the order of its first occurrence; the object
-        itself if none occurs twice.
+        r"""Removes repeated pairs and keeps the order of first occurrences. Returns
+        the object itself if no pair is repeated.
         """
         row, item = self.index.cpu().numpy()
         first = np.unique(row * (item.max(initial=0) + 1) + item, return_index=True)[1]
@@ -284,6 +304,26 @@ class EvalTargets:
         count = np.bincount(row[first], minlength=len(self))
         ptr = torch.from_numpy(np.concatenate([[0], np.cumsum(count)])).to(self.ptr)
         return replace(self, ptr=ptr, item=self.item[torch.from_numpy(first).to(self.item.device)])
+
+    def sample(self, num_users: int, seed: int = 0) -> EvalTargets:
+        r"""Keeps a random sample of the users, in the same order. Returns the object
+        itself if it has no more users.
+
+        Args:
+            num_users: Number of users to keep.
+            seed: Seed of the sample. (default: :obj:`0`)
+        """
+        if len(self) <= num_users:
+            return self
+        generator = torch.Generator().manual_seed(seed)
+        keep = torch.randperm(len(self), generator=generator)[:num_users].sort().values
+        keep = keep.to(self.ptr.device)
+        first, count = self.ptr[keep], self.count[keep]
+        end = count.cumsum(0)
+        entry = torch.arange(int(end[-1]), device=keep.device)
+        entry += (first - end + count).repeat_interleave(count)
+        ptr = torch.cat([end.new_zeros(1), end])
+        return replace(self, user=self.user[keep], ptr=ptr, item=self.item[entry])
 
     def to(self, device: torch.device | str) -> EvalTargets:
         candidates = self.candidates

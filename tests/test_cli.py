@@ -47,7 +47,7 @@ def test_an_unknown_command(capsys):
     error = capsys.readouterr().err
     assert error == "error: unknown command 'recomend'; did you mean 'recommend'?\n"
     assert main(['xyz']) == 2
-    assert '; known are bundle, compare, ' in capsys.readouterr().err
+    assert '; expected one of bundle, compare, ' in capsys.readouterr().err
 
 
 def test_interrupted(monkeypatch, capsys):

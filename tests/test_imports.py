@@ -29,7 +29,7 @@ NN = [
     {'item_encoder', 'loss'},
     {'objective'},
     {'token_cross', 'conv'},
-    {'token_interaction', 'soft_tokens', 'unseen'},
+    {'token_interaction', 'soft_tokens', 'unseen', 'user_encoder'},
     {'models'},
     {'fold_in'},
 ]

@@ -344,7 +344,7 @@ def test_refused_new_items(runs, shop, tmp_path, capsys):
     assert 'the folder' in message(folder) and 'image, text' in message(folder)
     arrivals(shop, folder, [0, 1], ['a'])
     assert 'A model with ID embeddings has no vector' in message(folder, 'id')
-    assert "items.tsv' has 1 rows, the features have 2" in message(folder)
+    assert "items.tsv' has 1 rows, but the features have 2" in message(folder)
     np.save(folder / 'text_feat.npy', np.ones((2, 3)))
     assert "text_feat.npy': expected at least one row of 8 columns" in message(folder)
     np.save(folder / 'text_feat.npy', np.ones((3, 8)))

@@ -65,10 +65,10 @@ def test_render(shop, tmp_path, capsys):
     assert set(pages) == {'table1.md', 'table1.tex', 'table1.html'}
     assert all((tmp_path / name).read_bytes() == text for name, text in pages.items())
     for arguments, message in [
-        (['--render', str(tmp_path / 'pages')], 'expected a report that was kept (NAME.jsonl)'),
+        (['--render', str(tmp_path / 'pages')], 'expected a stored report (NAME.jsonl)'),
         (
             ['--render', str(tmp_path), 'table2'],
-            "expected no other option than --out, got 'table2'",
+            "expected no option other than --out, got 'table2'",
         ),
         (['--render', str(tmp_path / 'none')], 'none'),
         ([], 'Expected the NAME of an experiment, or --render FOLDER'),
@@ -151,21 +151,21 @@ def test_a_grid_of_ones_own(shop, tmp_path):
             "--report: expected letters, digits, '_' and '-', got 'a/b'",
         ),
         (['table2', '--models', 'LightGNC'], "unknown model 'LightGNC'; did you mean 'LightGCN'"),
-        (['table2', '--models', 'BPR', 'BPR'], "--models: 'BPR' is there twice"),
-        (['table2', '--seeds', '0', '0'], '--seeds: expected different numbers'),
+        (['table2', '--models', 'BPR', 'BPR'], "--models: 'BPR' occurs twice"),
+        (['table2', '--seeds', '0', '0'], '--seeds: expected distinct non-negative integers'),
         (['table2', '--effort', '0'], '--effort: expected at least 1'),
         (['table2', '--grid', 'model.reg_weight'], '--grid: expected OPTION=VALUE,VALUE'),
         (['table2', '--grid', 'model.reg_weight=0.1,'], '--grid: expected OPTION=VALUE,VALUE'),
         (
             ['table2', '--grid', 'model.reg_weight=1,2,3,4'],
-            '--grid: 4 values, of which --effort tries 3',
+            '--grid: 4 values, but --effort tries only 3',
         ),
         (['table2', '--grid', 'model.reg_wait=0.1'], "did you mean 'reg_weight'"),
         (
             ['table2', '--grid', 'model.reg_weight=1', '--model.reg_weight', '1'],
-            '--grid: --model.reg_weight is set for all runs',
+            '--grid: --model.reg_weight is already set for all runs',
         ),
-        (['table2', '--seed', '1'], '--seed is no option of all runs'),
+        (['table2', '--seed', '1'], '--seed cannot be set for all runs'),
         (['table2', '--data', '/nowhere/at/all'], 'does not exist'),
         (['table2', '--trainer.epohcs', '3'], "did you mean 'epochs'"),
     ],

@@ -164,7 +164,7 @@ def test_table_has_a_row_per_metric():
     lines = table(result).splitlines()
     assert lines[0].split() == ['@10', '@20']
     assert lines[1].split() == ['test', 'recall', '0.5000', '0.5000']
-    assert '1,234 parameters, 1,000 of them in tables with a row per item' in lines[-1]
+    assert '1,234 parameters, 1,000 of them in tables with one row per item' in lines[-1]
 
 
 def test_a_configuration_is_printed(capsys, tmp_path, monkeypatch):
@@ -285,7 +285,7 @@ def test_classes_of_another_package(tmp_path, monkeypatch, capsys):
     result = read(out)
     assert result['model'] == 'outside_of_it.Mine' and result['items'] == 'outside_of_it.Items'
     assert result['num_item_parameters'] == 0
-    assert main(flags) == 0 and 'is finished' in capsys.readouterr().out
+    assert main(flags) == 0 and 'is already finished' in capsys.readouterr().out
     assert main([*flags, '--model.bost', '1']) == 2
     assert "did you mean 'boost'" in capsys.readouterr().err
 

@@ -165,7 +165,7 @@ def test_warnings_are_one_line(data, out, capsys):
     again = capsys.readouterr().err.splitlines()
     assert again[:-1] == lines and warnings.showwarning is before
     who = "warning: 'shop': 1 user without training interactions ('12')"
-    assert again[-1] == f'{who} gets lists by what is held out of hers'
+    assert again[-1] == f'{who} gets recommendations from their held-out interactions'
 
 
 @pytest.mark.parametrize(
@@ -256,13 +256,13 @@ def test_no_features(fails, tmp_path):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is one')
 def test_no_gpu(fails, data):
-    assert fails('--device', 'cuda') == "--device: there is no 'cuda' here; use cpu or auto"
+    assert fails('--device', 'cuda') == "--device: 'cuda' is not available; use cpu or auto"
 
 
 def test_output_folder_that_cannot_be(fails, data, tmp_path):
     (tmp_path / 'file').write_text('')
     error = fails('--out', tmp_path / 'file' / 'out')
-    assert f"cannot be made: '{tmp_path / 'file'}' is not a folder" in error
+    assert f"cannot be created: '{tmp_path / 'file'}' is not a folder" in error
     assert "'/dev/full' is not a folder" in fails('--out', '/dev/full')
 
 
@@ -372,7 +372,7 @@ def test_run_folders_that_do_not_fit(fails, broken, finished):
         broken('result.json', content)
         assert "result.json' is damaged: expected the result of a run; delete it" in more()
     broken('result.json', 'data')
-    assert "result.json' was made from other data or settings" in more()
+    assert "result.json' comes from other data or settings" in more()
     broken('config.yaml', b'a: [b')
     assert "config.yaml', line 1, column 6: not valid YAML" in more()
     broken('config.yaml', b'model: FOO')
@@ -390,7 +390,7 @@ def test_recommend_from_a_run_that_does_not_fit(fails, broken, finished, out):
     for name in ('config.yaml', 'best.pt', 'tokenizer.pt'):
         broken(name, None)
         error = load()
-        assert name in error and ('does not exist' in error or 'not the folder of a run' in error)
+        assert name in error and ('does not exist' in error or 'not a run folder' in error)
     broken('config.yaml', b'a: [b')
     assert "config.yaml', line 1, column 6: not valid YAML" in load()
     broken('config.yaml', b'model: FOO')

@@ -303,7 +303,7 @@ def test_a_value_out_of_range_ends_the_sweep(tmp_path, capsys):
         ({'lr': {'low': 1}}, 'expected a list of choices or'),
         ({'lr': {'low': 1, 'high': 0.1}}, 'expected low below high'),
         ({'lr': {'low': 0, 'high': 0.1, 'log': True}}, 'above 0 if log'),
-        ({'tokenizer.method': {'low': 'a', 'high': 'b'}}, 'takes no range'),
+        ({'tokenizer.method': {'low': 'a', 'high': 'b'}}, 'does not take a range'),
         ({'model': ['BPR', 'BRP']}, "did you mean 'BPR'"),
         ({'data.seed': [0, 1]}, 'must be the same in all trials'),
         ({'evaluator.batch_size': [1]}, 'must be the same in all trials'),

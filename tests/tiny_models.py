@@ -1,4 +1,4 @@
-r"""Models with random weights, a few kilobytes each, in the form of their libraries."""
+r"""Builds tiny models with random weights for transformers and sentence-transformers."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ LETTERS = 'abcdefghijklmnopqrstuvwxyz'
 
 
 def tokenizer_of(special, kind='PreTrainedTokenizerFast', **tokens):
-    r"""A tokenizer of whole words."""
+    r"""A tokenizer that splits at spaces."""
     tokenizers, transformers = map(pytest.importorskip, ('tokenizers', 'transformers'))
     vocabulary = {word: i for i, word in enumerate([*special, *WORDS, *LETTERS])}
     tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token='[UNK]'))
@@ -20,7 +20,7 @@ def tokenizer_of(special, kind='PreTrainedTokenizerFast', **tokens):
 
 
 def tiny_text_model(folder, width=16):
-    r"""A model of sentence-transformers, with pooling by the mean."""
+    r"""A sentence-transformers model with mean pooling."""
     st = pytest.importorskip('sentence_transformers')
     transformers = pytest.importorskip('transformers')
     special = ['[PAD]', '[UNK]', '[CLS]', '[SEP]']
@@ -37,13 +37,13 @@ def tiny_text_model(folder, width=16):
     inner = folder / 'inner'
     transformers.BertModel(config).save_pretrained(inner)
     tokenizer.save_pretrained(inner)
-    # A folder without a pooling of its own gets that by the mean.
+    # Without a pooling configuration, sentence-transformers uses mean pooling.
     st.SentenceTransformer(str(inner)).save(str(folder / 'model'))
     return str(folder / 'model')
 
 
 def tiny_caption_model(folder):
-    r"""BLIP: goes on with a text; its tokenizer has no form of a talk."""
+    r"""BLIP, which continues a text. Its processor has no chat template."""
     transformers = pytest.importorskip('transformers')
     pytest.importorskip('PIL')
     special = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[DEC]']
@@ -64,15 +64,15 @@ def tiny_caption_model(folder):
     return str(folder)
 
 
-TALK = (
+CHAT = (
     "{% for m in messages %}user {% for c in m['content'] %}"
     "{% if c['type'] == 'image' %}<image> {% else %}{{ c['text'] }} {% endif %}"
     '{% endfor %}{% endfor %}assistant'
 )
 
 
-def tiny_talking_model(folder):
-    r"""LLaVA: a language model that reads a picture as tokens of a talk."""
+def tiny_chat_model(folder):
+    r"""LLaVA, a language model with image tokens and a chat template."""
     transformers = pytest.importorskip('transformers')
     pytest.importorskip('PIL')
     special = ['<pad>', '<s>', '</s>', '[UNK]', '<image>', 'user', 'assistant']
@@ -105,7 +105,7 @@ def tiny_talking_model(folder):
         tokenizer,
         patch_size=8,
         vision_feature_select_strategy='default',
-        chat_template=TALK,
+        chat_template=CHAT,
         num_additional_image_tokens=1,
     ).save_pretrained(folder)
     return str(folder)

@@ -12,7 +12,7 @@ from .transforms.item_knn import ItemKNN
 from .transforms.opq_tokenizer import OPQTokenizer
 from .transforms.user_knn import UserKNN
 
-#: Data sets that have a name; a folder is read by :class:`TableDataset`.
+#: Data sets by name. :class:`TableDataset` reads a folder.
 DATASETS = {
     'synthetic': SyntheticMultimodal,
     'clusters': SyntheticClusters,

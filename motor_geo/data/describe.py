@@ -1,4 +1,4 @@
-r"""Descriptions of pictures by language models, which a text encoder then turns into features."""
+r"""Describes images with language models. A text encoder then encodes the descriptions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PROMPT = (
     'Describe the product in this picture for somebody who cannot see it: what it is, its color, '
     'material, shape, pattern and use.'
 )
-#: What is kept beside the features: a line for settings, and one for each picture.
+#: File of the descriptions: one line with the settings, and one per image.
 FILE = 'image_descriptions.jsonl'
 PRECISIONS = ('float32', 'bfloat16', 'float16')
 
@@ -29,11 +29,11 @@ Describe = Callable[[Sequence[Any]], Sequence[str]]
 
 
 class Describer(NamedTuple):
-    r"""What turns pictures into texts.
+    r"""A model that describes images.
 
     Args:
-        describe: From pictures of Pillow to a text for each.
-        source: Where the texts come from: model, revision, prompt, precision.
+        describe: A function from Pillow images to one text per image.
+        source: The origin of the texts: model, revision, prompt, precision.
     """
 
     describe: Describe
@@ -43,22 +43,23 @@ class Describer(NamedTuple):
 def picture_describer(
     name: str, prompt: str = PROMPT, max_new_tokens: int = 64, precision: str | None = None
 ) -> Describer:
-    r"""A model that describes pictures, as in the `"Learning Item
+    r"""Loads a model that describes images, as in the `"Learning Item
     Representations Directly from Multimodal Features for Effective
-    Recommendation" <https://arxiv.org/abs/2505.04960>`_ paper. The most
-    probable word is taken at every step, so that a text can be made again.
+    Recommendation" <https://arxiv.org/abs/2505.04960>`_ paper. Decoding is
+    greedy, so the texts are reproducible.
 
     Args:
-        name: A model of :obj:`transformers` from pictures and text to text, by
-            its name, :obj:`NAME@REVISION` or its folder, or the import path of
-            a function from pictures to texts.
-        prompt: What the model is asked.
-        max_new_tokens: How long a text may be.
-        precision: Type of the weights, one of :obj:`PRECISIONS`. (default: as
-            the model is stored)
+        name: A :obj:`transformers` model that generates text from images and
+            text, as :obj:`NAME`, :obj:`NAME@REVISION` or a folder, or the
+            import path of a function from images to texts.
+        prompt: Prompt for the model.
+        max_new_tokens: Maximum number of tokens of a text.
+        precision: Data type of the weights, one of :obj:`PRECISIONS`.
+            (default: that of the stored weights)
 
     Raises:
-        ValueError: If there is no such model.
+        ValueError: If there is no such model, it cannot be loaded, or
+            :obj:`max_new_tokens` is below 1.
     """
     if max_new_tokens < 1:
         raise ValueError(f'--max-new-tokens must be at least 1 (got {max_new_tokens})')
@@ -71,7 +72,7 @@ def picture_describer(
     if find_spec('transformers') is None:
         raise ValueError(
             f'--describe \'{name}\' needs transformers: pip install "motor-geo[features]"; without '
-            'it there is any function by its import path'
+            'it, expected the import path of a function'
         )
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -84,8 +85,8 @@ def picture_describer(
     except Exception as error:
         raise ValueError(
             f"--describe: the model '{name}' cannot be loaded ({type(error).__name__}: "
-            f'{one_line(error)[:200]}); expected the name of a model from pictures and text to '
-            'text, or a folder with one'
+            f'{one_line(error)[:200]}); expected the name or the folder of a transformers model '
+            'that generates text from images and text'
         ) from error
     model = model.to('cuda' if torch.cuda.is_available() else 'cpu').eval()
     source = {
@@ -104,13 +105,22 @@ def picture_describer(
 
 
 def is_import_path(name: str) -> bool:
-    r"""Whether a name is that of a function of a module, and no folder."""
+    r"""Returns whether a name is the import path of a function and not a folder.
+
+    Args:
+        name: The name.
+    """
     here = osp.isdir(osp.expanduser(name))
     return not here and '.' in name and all(part.isidentifier() for part in name.split('.'))
 
 
 def split_revision(name: str) -> tuple[str, str | None]:
-    r"""A model and its revision, from :obj:`NAME@REVISION`. A folder has none."""
+    r"""Splits :obj:`NAME@REVISION` into the model and its revision. A folder has
+    no revision.
+
+    Args:
+        name: The name, or the folder.
+    """
     folder = osp.expanduser(name)
     if osp.isdir(folder) or '@' not in name:
         return folder, None
@@ -124,7 +134,7 @@ def _generate(
 ) -> list[str]:
     tokenizer = getattr(processor, 'tokenizer', processor)
     if not model.config.is_encoder_decoder:
-        tokenizer.padding_side = 'left'  # A text goes on at its right end.
+        tokenizer.padding_side = 'left'  # Generated tokens are appended on the right.
     if getattr(processor, 'chat_template', None):
         inputs = _chat(processor, pictures, prompt)
     else:
@@ -160,8 +170,8 @@ def _chat(processor: Any, pictures: list[Any], prompt: str) -> Any:
 
 
 def _answer(row: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
-    r"""What comes after the question, if the model repeats it: all but, in some
-    models, its first and its last token.
+    r"""Removes the prompt if the output of the model repeats it. In some models,
+    the first and the last token of the repeated prompt differ.
     """
     size, same = min(len(row), len(asked)), 1
     while same < size and bool(row[same] == asked[same]):
@@ -177,20 +187,23 @@ def describe_pictures(
     batch_size: int = 8,
     progress: Callable[[int], None] = lambda count: None,
 ) -> list[str]:
-    r"""Descriptions of the pictures of items, empty where there is none. They
-    are kept in :obj:`image_descriptions.jsonl` line by line; a picture that is
-    in it with the same settings is not described again.
+    r"""Describes the images of items. The descriptions are stored in
+    :obj:`image_descriptions.jsonl`. An image that was described with the same
+    settings is not described again.
 
     Args:
-        folder: Where the file is.
-        paths: Pictures by item.
+        folder: The folder of the file.
+        paths: The image path of each item, or :obj:`None`.
         describer: The model.
-        load: From a path to a picture.
-        batch_size: Pictures that are described at once.
-        progress: Called with the number of pictures that are done.
+        load: A function that loads an image from a path.
+        batch_size: Number of images per batch.
+        progress: A function that is called with the number of finished images.
+
+    Returns:
+        The description of each item; empty if it has no image.
 
     Raises:
-        ValueError: If the model returns something else than a text for each.
+        ValueError: If the model does not return one text per image.
     """
     path = osp.join(folder, FILE)
     known = _read(path, describer.source)
@@ -204,9 +217,10 @@ def describe_pictures(
             batch = todo[start : start + batch_size]
             texts = list(describer.describe([load(picture) for picture in batch]))
             if len(texts) != len(batch) or not all(isinstance(text, str) for text in texts):
+                count = sum(isinstance(text, str) for text in texts)
                 raise ValueError(
-                    f"--describe '{describer.source['describer']}': expected a text for each of "
-                    f'{len(batch)} pictures, got {len(texts)} {type(texts[:1]).__name__} entries'
+                    f"--describe '{describer.source['describer']}': expected {len(batch)} texts, "
+                    f'one per image, got {count} texts among {len(texts)} values'
                 )
             for picture, text in zip(batch, texts):
                 known[keys[picture]] = text
@@ -222,8 +236,8 @@ def _key(path: str) -> tuple[str, int, int]:
 
 
 def _read(path: str, source: dict[str, Any]) -> dict[tuple[str, int, int], str]:
-    r"""Descriptions of a file, if they were made with these settings; otherwise
-    it is begun anew. A line that was not written to its end is cut off.
+    r"""Reads the descriptions if the file has the same settings, and starts a new
+    file otherwise. Removes incomplete lines.
     """
     lines = []
     if osp.isfile(path):

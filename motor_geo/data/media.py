@@ -1,4 +1,6 @@
-r"""Texts and pictures of items as feature matrices, in the order of their file."""
+r"""Encodes texts and images of items as feature matrices, in the order of the
+file of items.
+"""
 
 from __future__ import annotations
 
@@ -26,23 +28,24 @@ from motor_geo.utils.plugin import import_function
 
 #: Encoders without weights.
 HASHED, STATISTICS = 'hashed', 'statistics'
-#: Endings of pictures, and the side that they are scaled to for statistics.
+#: Extensions of image files, and the side length to which images are resized for statistics.
 PICTURES, SIDE = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif'), 64
-#: Items that are encoded and kept at a time.
+#: Number of items that are encoded and saved at a time.
 PART = 1024
-#: How the vectors of words become that of a text.
+#: Pooling methods, which reduce token vectors to the vector of a text.
 POOLINGS = ('mean', 'cls', 'max', 'lasttoken')
 
 Encode = Callable[[Sequence[Any]], np.ndarray]
 
 
 class Encoder(NamedTuple):
-    r"""What turns texts or pictures into vectors.
+    r"""An encoder of texts or images.
 
     Args:
-        encode: From a list to a matrix with a row for each.
-        source: Where the numbers come from: name, versions, revision.
-        opens: Whether it takes pictures of Pillow rather than arrays.
+        encode: A function from a list of inputs to a matrix with one row per
+            input.
+        source: The origin of the numbers: name, versions, revision.
+        opens: Whether :obj:`encode` takes Pillow images rather than arrays.
     """
 
     encode: Encode
@@ -57,45 +60,46 @@ def text_encoder(
     pooling: str | None = None,
     option: str = '--text-encoder',
 ) -> Encoder:
-    r"""An encoder of texts.
+    r"""Returns a text encoder.
 
     Args:
         name: :obj:`'hashed'` for
             :func:`~motor_geo.data.encoders.hashed_ngrams`, the import path of
-            a function from texts to a matrix, or a model of
-            sentence-transformers, by its name, :obj:`NAME@REVISION` or its
-            folder.
+            a function from texts to a matrix, or a sentence-transformers model
+            as :obj:`NAME`, :obj:`NAME@REVISION` or a folder.
         dim: Width of hashed features.
-        precision: Type of the weights of a model, such as :obj:`'bfloat16'`.
-            (default: as it is stored)
-        pooling: How a model sums up the vectors of words, one of
-            :obj:`POOLINGS`. (default: as it was trained)
-        option: What messages call the name.
+        precision: Data type of the weights of a model, such as
+            :obj:`'bfloat16'`. (default: that of the stored weights)
+        pooling: Pooling method of a model, one of :obj:`POOLINGS`.
+            (default: that of the model)
+        option: Name of the option in error messages.
 
     Raises:
-        ValueError: If there is no such encoder.
+        ValueError: If there is no such encoder, it cannot be loaded, or it does
+            not support :obj:`precision` or :obj:`pooling`.
     """
     if name == HASHED or is_import_path(name):
         if precision is not None or pooling is not None:
-            raise ValueError(f"{option} '{name}' is no model that has a precision or a pooling")
+            raise ValueError(f"{option} '{name}' does not support --precision or --pooling")
     if name == HASHED:
         return Encoder(lambda texts: hashed_ngrams(texts, dim), {'encoder': name, 'dim': dim})
     return _other(name, option, HASHED, precision, pooling)
 
 
 def image_encoder(name: str = STATISTICS, precision: str | None = None) -> Encoder:
-    r"""An encoder of pictures.
+    r"""Returns an image encoder.
 
     Args:
         name: :obj:`'statistics'` for
             :func:`~motor_geo.data.encoders.image_statistics`, the import path
-            of a function from pictures (of Pillow) to a matrix, or a model of
-            sentence-transformers, such as CLIP, by its name,
-            :obj:`NAME@REVISION` or its folder.
-        precision: Type of the weights of a model. (default: as it is stored)
+            of a function from Pillow images to a matrix, or a
+            sentence-transformers model, such as CLIP, as :obj:`NAME`,
+            :obj:`NAME@REVISION` or a folder.
+        precision: Data type of the weights of a model. (default: that of the
+            stored weights)
 
     Raises:
-        ValueError: If there is no such encoder.
+        ValueError: If there is no such encoder, or it cannot be loaded.
     """
     if name == STATISTICS:
         source = {'encoder': name, 'side': SIDE}
@@ -114,8 +118,8 @@ def _other(
         return Encoder(function, {'encoder': name})
     if find_spec('sentence_transformers') is None:
         raise ValueError(
-            f"{option} '{name}' needs 'pip install sentence-transformers'; without it "
-            f"there is '{own}', and any function by its import path"
+            f"{option} '{name}' needs 'pip install sentence-transformers'; without it, "
+            f"expected '{own}' or the import path of a function"
         )
     from sentence_transformers import SentenceTransformer
 
@@ -125,7 +129,7 @@ def _other(
     except Exception as error:
         raise ValueError(
             f"{option}: the model '{name}' cannot be loaded ({type(error).__name__}); "
-            'expected the name of one of sentence-transformers, or a folder with one'
+            'expected the name or the folder of a sentence-transformers model'
         ) from error
     config = getattr(getattr(model[0], 'auto_model', None), 'config', None)
     source = {
@@ -145,18 +149,22 @@ def _other(
 
 
 def _set_pooling(model: Any, pooling: str, name: str, option: str) -> None:
-    r"""Puts another layer in the place of the one that sums up vectors of words."""
+    r"""Replaces the pooling layer of a sentence-transformers model."""
     for key, layer in model.named_children():
         if type(layer).__name__ == 'Pooling':
             width = getattr(layer, 'embedding_dimension', None) or layer.word_embedding_dimension
             setattr(model, key, type(layer)(width, pooling_mode=pooling))
             return
-    raise ValueError(f"{option} '{name}' has no layer that pools; expected no --pooling")
+    raise ValueError(f"{option} '{name}' has no pooling layer; expected no --pooling")
 
 
 def text_key(name: str) -> str:
-    r"""Tells encoders of texts apart without loading them: by name, and models
-    in a folder by the sizes and times of their files.
+    r"""Returns a key that identifies a text encoder without loading it. Models
+    in a folder are identified by the sizes and modification times of their
+    files, others by name.
+
+    Args:
+        name: Name of the encoder.
     """
     folder, files = osp.expanduser(name), []
     for place, _, names in os.walk(folder) if osp.isdir(folder) else ():
@@ -168,11 +176,19 @@ def text_key(name: str) -> str:
 
 
 def encode_texts(encoder: Encoder, texts: Sequence[str], batch_size: int = 64) -> np.ndarray:
-    r"""Features of texts, float32 **[N, d]**.
+    r"""Encodes texts.
+
+    Args:
+        encoder: The encoder.
+        texts: The texts.
+        batch_size: Number of texts per batch.
+
+    Returns:
+        The features as float32, **[N, d]**.
 
     Raises:
-        ValueError: If the encoder returns something else than a row of finite
-            numbers for each.
+        ValueError: If the encoder does not return one row of finite numbers per
+            text.
     """
     rows = []
     with tqdm(total=len(texts), desc='text', unit='item', disable=None) as bar:
@@ -184,26 +200,37 @@ def encode_texts(encoder: Encoder, texts: Sequence[str], batch_size: int = 64) -
 
 
 def read_texts(folder: str, columns: Sequence[str]) -> list[str]:
-    r"""Texts of items, the given columns of their file joined.
+    r"""Reads the texts of items by joining columns of their file.
+
+    Args:
+        folder: The folder with the file of items.
+        columns: Names of the columns to join.
+
+    Returns:
+        The text of each item, **[N]**.
 
     Raises:
-        ValueError: If there is no file of items, or no such column.
+        ValueError: If there is no file of items, or it lacks a column.
     """
     rows = _rows(folder, columns)
     return ['. '.join(text for text in map(str.strip, row) if text) for row in rows]
 
 
 def read_paths(folder: str, images: str, column: str) -> list[str | None]:
-    r"""Files of pictures of items, by their id or the name in a column;
-    :obj:`None` where there is none.
+    r"""Finds the image files of items by their id or by the file name in a
+    column.
 
     Args:
         folder: The folder with the file of items.
-        images: The folder of pictures.
-        column: The column of ids, or of names of files.
+        images: The folder of images.
+        column: The column of ids or file names.
+
+    Returns:
+        The path of each item's image, or :obj:`None` if it has none, **[N]**.
 
     Raises:
-        ValueError: If the folder does not exist, or no item has a picture.
+        ValueError: If the folder of images does not exist, or no item has an
+            image.
     """
     if not osp.isdir(images):
         raise ValueError(f"--images: the folder '{images}' does not exist")
@@ -219,7 +246,7 @@ def read_paths(folder: str, images: str, column: str) -> list[str | None]:
         out.append(None if found is None else osp.join(images, found))
     if not any(out):
         raise ValueError(
-            f"--images: '{images}' has no picture of an item; expected files named by the column "
+            f"--images: '{images}' has no image of any item; expected files named by the column "
             f"'{column}', such as '{next(iter(_rows(folder, [column])), ['id'])[0]}.jpg'"
         )
     return out
@@ -256,20 +283,25 @@ def _text_rows(path: str, places: list[int]) -> Iterator[list[str]]:
 
 
 def open_picture(path: str, whole: bool) -> Any:
-    r"""A picture of Pillow, or as uint8 **[64, 64, 3]**.
+    r"""Opens an image file.
+
+    Args:
+        path: The file.
+        whole: If set to :obj:`True`, returns the Pillow image. Otherwise,
+            returns its pixels at a reduced size, uint8 **[64, 64, 3]**.
 
     Raises:
-        ValueError: If the file is no picture.
+        ValueError: If the file is not an image, or Pillow is not installed.
     """
     if find_spec('PIL') is None:
-        raise ValueError("Pictures need 'pip install pillow'")
+        raise ValueError("Reading images needs 'pip install pillow'")
     from PIL import Image
 
     try:
         with Image.open(path) as file:
             picture = file.convert('RGB')
     except Exception as error:
-        raise ValueError(f"'{path}' cannot be read as a picture") from error
+        raise ValueError(f"'{path}' cannot be read as an image") from error
     return picture if whole else np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
 
 
@@ -283,31 +315,35 @@ def write_features(
     dtype: str = 'float16',
     progress: Callable[[int], None] = lambda count: None,
 ) -> tuple[int, int]:
-    r"""Writes :obj:`<modality>_feat.npy`, :obj:`<modality>_mask.npy` if items
-    lack the modality, and :obj:`<modality>_feat.json`, which says where the
-    numbers come from. What was encoded when it was interrupted is not encoded
-    again.
+    r"""Encodes items and writes :obj:`<modality>_feat.npy`,
+    :obj:`<modality>_mask.npy` if items lack the modality, and
+    :obj:`<modality>_feat.json` with the origin of the numbers. After an
+    interruption, the next call continues with the items that are not yet
+    encoded.
 
     Args:
-        folder: Where to write.
+        folder: Folder of the output files.
         modality: Name of the modality.
-        inputs: Texts or paths by item; empty where there is none.
+        inputs: The text or path of each item, or an empty value if it lacks
+            the modality, **[N]**.
         encoder: The encoder.
-        load: From an input to what the encoder takes.
-        batch_size: Items that are encoded at once.
+        load: A function from an input to what the encoder takes. (default: the
+            input itself)
+        batch_size: Number of items to encode at a time.
         dtype: Type of the numbers, :obj:`'float16'` or :obj:`'float32'`.
-        progress: Called with the number of items that are done.
+        progress: Called with the number of items encoded so far.
 
     Returns:
-        The number of items that have the modality, and the width.
+        The number of items that have the modality, and the feature width.
 
     Raises:
-        ValueError: If no item has it, or the encoder returns something else
-            than a row of finite numbers for each.
+        OSError: If a file cannot be written.
+        ValueError: If no item has the modality, or the encoder does not return
+            one row of finite numbers per input.
     """
     mask = np.array([bool(value) for value in inputs])
     if not mask.any():
-        raise ValueError(f"No item has '{modality}'; expected some that is not empty")
+        raise ValueError(f"No item has '{modality}'; expected at least one that is not empty")
     present = [value for value in inputs if value]
     stamps = [] if load is None else [osp.getmtime(path) for path in present]
     key = fingerprint(present, stamps, encoder.source, dtype)

@@ -1,4 +1,4 @@
-r"""Training triples."""
+r"""Samples training triples of a user, a positive item and a negative item."""
 
 from __future__ import annotations
 
@@ -11,13 +11,18 @@ from torch import Tensor
 
 from motor_geo.typing import Batch
 
-#: Interactions whose negatives are drawn at a time on a CPU.
+#: Number of interactions whose negatives are drawn at a time on a CPU.
 BLOCK = 2**17
 
 
 def has_full_user(edge_index: Tensor, num_users: int, num_items: int) -> bool:
-    r"""Whether some user interacted with every item that anybody interacted
-    with.
+    r"""Returns whether some user interacted with every item that has an
+    interaction.
+
+    Args:
+        edge_index: Training interactions (user, item), **[2, E]**.
+        num_users: Number of users.
+        num_items: Number of items.
     """
     key = (edge_index[0].long() * num_items + edge_index[1]).unique()
     most = (key // num_items).bincount(minlength=num_users).max()
@@ -25,31 +30,32 @@ def has_full_user(edge_index: Tensor, num_users: int, num_items: int) -> bool:
 
 
 class BPRSampler:
-    r"""Mini-batches of users, items they interacted with, and items they did
-    not, as in `"BPR: Bayesian Personalized Ranking from Implicit Feedback"
-    <https://arxiv.org/abs/1205.2618>`_.
+    r"""Samples mini-batches of users, items they interacted with, and items
+    they did not interact with, as in `"BPR: Bayesian Personalized Ranking from
+    Implicit Feedback" <https://arxiv.org/abs/1205.2618>`_.
 
-    One epoch holds every training interaction once, in random order; the last
-    batch may be short. The negative of a pair :math:`(u, i)` is uniform over
+    One epoch contains every training interaction once, in random order. The
+    last batch may be smaller. The negative of a pair :math:`(u, i)` is uniform
+    over
 
     .. math::
         \mathcal{I}_{\mathrm{train}} \setminus \mathcal{I}_u,
 
-    the items that occur in the training interactions without those of
-    :math:`u`. It is drawn without rejection: if :math:`p_0 < p_1 < \ldots` are
-    the positions of :math:`\mathcal{I}_u` in
-    :math:`\mathcal{I}_{\mathrm{train}}`, the :math:`r`-th item of the
-    difference has position :math:`r + |\{ j : p_j - j \leq r \}|`, which a
-    binary search finds for the whole epoch at once.
+    the items that occur in training except those of :math:`u`. Sampling needs
+    no rejection: if :math:`p_0 < p_1 < \ldots` are the positions of
+    :math:`\mathcal{I}_u` in :math:`\mathcal{I}_{\mathrm{train}}`, the
+    :math:`r`-th item of the difference has position
+    :math:`r + |\{ j : p_j - j \leq r \}|`. A binary search finds these
+    positions for a whole epoch at once.
 
     Args:
-        edge_index: Training interactions (user, item). Batches live on its
+        edge_index: Training interactions (user, item). Batches are on the same
             device.
         num_users: Number of users.
         num_items: Number of items.
         batch_size: Number of interactions per batch.
-        seed: Epoch :obj:`e` depends on :obj:`(seed, e)` and nothing else
-            (CPU and GPU draw different numbers).
+        seed: Random seed. Epoch :obj:`e` depends only on :obj:`(seed, e)` (but
+            CPU and GPU draw different numbers).
         negatives: If set to :obj:`False`, :obj:`neg` is an empty tensor.
         user_names: Names of the users, for warnings. (default: their indices)
 
@@ -59,15 +65,16 @@ class BPRSampler:
           :math:`(B)`
 
     Raises:
-        ValueError: If there is no interaction, an index is out of range, or
-            every user interacted with every item so that no negative exists.
+        ValueError: If :obj:`batch_size` or :obj:`seed` is out of range, there
+            is no interaction, an index is out of range, or no negative exists
+            because every user interacted with every item.
 
     .. note::
-        A user who interacted with every item has no negative. The pairs of
-        such users are left out, with a warning that names them.
+        A user who interacted with every item has no negative. Training leaves
+        out the pairs of such users, and a warning names these users.
     """
 
-    @torch.inference_mode(False)  # Batches go into backward passes.
+    @torch.inference_mode(False)  # Batches take part in backward passes.
     def __init__(
         self,
         edge_index: Tensor,
@@ -100,7 +107,7 @@ class BPRSampler:
         self.seed = seed
         self.negatives = negatives
 
-        # Sorted by user, neighboring searches touch neighboring memory.
+        # Sorting by user makes successive searches access nearby memory.
         key = edge_index[0].long() * num_items + edge_index[1]
         if bool((key[1:] < key[:-1]).any()):
             key = key.sort().values
@@ -112,7 +119,7 @@ class BPRSampler:
     def _leave_out(
         self, full: Tensor, user_names: Sequence[object] | np.ndarray | None = None
     ) -> None:
-        r"""Leaves out the pairs of users without a negative item."""
+        r"""Removes the pairs of users without a negative item."""
         if not bool(full.any()):
             return
         count = f'all {self._items.numel()} items of the training interactions'
@@ -120,14 +127,14 @@ class BPRSampler:
         if not bool(keep.any()):
             raise ValueError(
                 f'Every user interacted with {count}, so no negative item exists; expected a '
-                'model that needs no negatives, or other data.'
+                'model that needs no negatives, or different data.'
             )
         users = full.nonzero().view(-1).tolist()
         names = [str(user if user_names is None else user_names[user]) for user in users[:5]]
         more = f' and {len(users) - 5} more' if len(users) > 5 else ''
         warnings.warn(
             f'User{"s" if len(users) > 1 else ""} {", ".join(names)}{more} interacted with '
-            f'{count}, so no negative item exists; their pairs are left out of training.',
+            f'{count}, so no negative item exists; leaving their pairs out of training.',
             stacklevel=1,
         )
         self.user, self.pos = self.user[keep], self.pos[keep]
@@ -141,11 +148,11 @@ class BPRSampler:
         self._start = degree.cumsum(0) - degree
         rank = torch.arange(key.numel(), device=key.device) - self._start[user]
         # Within a user, p_j - j lies in [0, free] and does not decrease.
-        position = seen.cumsum(0) - 1  # Of an item among those with interactions.
+        position = seen.cumsum(0) - 1  # Position of each item among those with interactions.
         self._gap = user * self._items.numel() + position[item] - rank
 
     def _sample(self, generator: torch.Generator) -> Tensor:
-        # Block by block on a CPU, so that what is computed on the way stays in its cache.
+        # Blocks keep intermediate results in the cache of a CPU.
         size = BLOCK if self.user.device.type == 'cpu' else self.user.numel()
         neg = torch.empty_like(self.user)
         for user, out in zip(self.user.split(size), neg.split(size)):
@@ -164,12 +171,16 @@ class BPRSampler:
         return -(-self.pos.numel() // self.batch_size)
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
-        r"""Yields the batches of an epoch."""
+        r"""Yields the batches of an epoch.
+
+        Args:
+            epoch: Number of the epoch, from 0.
+        """
         state = np.random.SeedSequence([self.seed, epoch]).generate_state(1, np.uint64)
         generator = torch.Generator(self.pos.device).manual_seed(int(state[0]))
         neg = self._sample(generator) if self.negatives else None
         count, device = self.pos.numel(), self.pos.device
-        dtype = torch.int32 if count < 2**31 else torch.int64  # Half the memory at random.
+        dtype = torch.int32 if count < 2**31 else torch.int64  # Halves the random memory access.
         perm = torch.randperm(count, dtype=dtype, device=device, generator=generator)
         user, pos = self.user.index_select(0, perm), self.pos.index_select(0, perm)
         neg = pos[:0] if neg is None else neg.index_select(0, perm)

@@ -1,4 +1,4 @@
-r"""Checkpoints that say what they belong to."""
+r"""Checkpoints that record their model and their data."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ VERSION = 1
 
 
 def save_checkpoint(path: str, state: dict[str, Any], model: str, fingerprint: str) -> None:
-    r"""Writes :obj:`state` so that :obj:`path` holds either the old or the
-    new checkpoint, whatever interrupts the writing.
+    r"""Writes a checkpoint atomically: after an interruption, the file contains
+    either the old or the new checkpoint.
 
     Args:
         path: The file.
         state: Tensors and plain values in dictionaries, lists and tuples.
         model: Class name of the model.
-        fingerprint: Hash of the data it was trained on.
+        fingerprint: Hash of the data that the model was trained on.
 
     Raises:
         OSError: If the file cannot be written.
-        ValueError: If a value of :obj:`state` could not be read back.
+        ValueError: If :obj:`state` contains a value that could not be read
+            back.
     """
     _check_plain(state, 'state')
     content = {
@@ -39,7 +40,7 @@ def save_checkpoint(path: str, state: dict[str, Any], model: str, fingerprint: s
     }
     try:
         save(content, path)
-    except (OSError, RuntimeError) as error:  # PyTorch reports some as the latter.
+    except (OSError, RuntimeError) as error:  # PyTorch reports some I/O errors as the latter.
         reason = getattr(error, 'strerror', None) or str(error).splitlines()[0]
         raise OSError(f"cannot write '{path}': {reason}") from error
 
@@ -51,19 +52,19 @@ def load_checkpoint(
     fingerprint: str | None = None,
     map_location: str | torch.device = 'cpu',
 ) -> dict[str, Any]:
-    r"""Reads the :obj:`state` of a checkpoint. Nothing in the file is
-    executed.
+    r"""Reads the :obj:`state` of a checkpoint without executing code from the
+    file.
 
     Args:
         path: The file.
-        model: Expected class name of the model, if any.
-        fingerprint: Expected hash of the data, if any.
+        model: Expected class name of the model. (default: any)
+        fingerprint: Expected hash of the data. (default: any)
         map_location: Device of the tensors.
 
     Raises:
         FileNotFoundError: If the file is missing.
-        ValueError: If it is truncated or damaged, no checkpoint of this
-            package, or belongs to another model or to other data.
+        ValueError: If the file is truncated or damaged, is not a checkpoint of
+            this package, or belongs to another model or other data.
     """
     content = load(path, 'a checkpoint', map_location)
     if not isinstance(content, dict) or content.get('format') != FORMAT:
@@ -86,7 +87,7 @@ def load_checkpoint(
 
 
 def _check_plain(value: Any, where: str) -> None:
-    kind = type(value)  # Exact: a subclass such as `np.float64` is refused when reading.
+    kind = type(value)  # Exact type: reading rejects subclasses such as `np.float64`.
     if kind in (dict, OrderedDict):
         for key, entry in value.items():
             _check_plain(key, f'a key of {where}')
@@ -96,6 +97,6 @@ def _check_plain(value: Any, where: str) -> None:
             _check_plain(entry, f'{where}[{i}]')
     elif kind not in (Tensor, Parameter, str, int, float, bool, type(None)):
         raise ValueError(
-            f'{where} is a {kind.__name__}, but a checkpoint holds only tensors, strings, '
+            f'{where} is a {kind.__name__}, but a checkpoint can only hold tensors, strings, '
             f'numbers, booleans and None'
         )

@@ -1,4 +1,4 @@
-r"""What a backbone returns, checked once where it is first used."""
+r"""Checks what a backbone returns when it is first used."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from motor_geo.typing import RATES, Embeddings, num_nodes
 
 
 def check_methods(model: Recommender) -> None:
-    r"""Raises a :class:`ValueError` if :meth:`forward` or :meth:`loss` is
-    missing.
+    r"""Checks that a backbone implements :meth:`forward` and :meth:`loss`.
+
+    Raises:
+        ValueError: If one of them is missing.
     """
     for name, what in [
         ('forward(data)', 'Embeddings(user, item)'),
@@ -25,13 +27,21 @@ def check_methods(model: Recommender) -> None:
         method = name.partition('(')[0]
         if getattr(type(model), method, None) is getattr(Recommender, method):
             raise ValueError(
-                f"{type(model).__name__} has no method '{method}'; expected {name}, which returns "
+                f"{type(model).__name__} has no method '{method}'; expected {name} that returns "
                 f'{what}'
             )
 
 
 def check_losses(model: Recommender, losses: object) -> None:
-    r"""Raises a :class:`ValueError` if the loss is no dictionary of scalars."""
+    r"""Checks the losses of a backbone.
+
+    Args:
+        model: The backbone, for messages.
+        losses: What its :meth:`loss` returned.
+
+    Raises:
+        ValueError: If the losses are not a dictionary of scalar tensors.
+    """
     name, expected = f'{type(model).__name__}.loss', 'expected a dictionary of scalar tensors'
     if not isinstance(losses, Mapping):
         raise ValueError(f'{name} returned {_kind(losses)}; {expected}')
@@ -45,15 +55,24 @@ def check_losses(model: Recommender, losses: object) -> None:
 def check_embeddings(
     model: Recommender, out: object, data: HeteroData, edge_type: EdgeType = RATES
 ) -> None:
-    r"""Raises a :class:`ValueError` if a backbone does not give a vector to
-    every user and every item of a graph, all of the same size.
+    r"""Checks that a backbone returns a vector for every user and every item of
+    a graph, all of the same size.
+
+    Args:
+        model: The backbone, for messages.
+        out: What its :meth:`forward` returned.
+        data: The graph.
+        edge_type: Edge type of interactions, from users to items.
+
+    Raises:
+        ValueError: If it does not.
     """
     name = f'{type(model).__name__}.forward'
     if not isinstance(out, Embeddings):
         raise ValueError(f'{name} returned {_kind(out)}; expected Embeddings(user, item)')
     for part, value in zip(out._fields, out):
         if not isinstance(value, Tensor) or value.dim() != 2:
-            raise ValueError(f"{name}: '{part}' is {_kind(value)}; expected a row per {part}")
+            raise ValueError(f"{name}: '{part}' is {_kind(value)}; expected one row per {part}")
     sizes = num_nodes(data, edge_type[0]), num_nodes(data, edge_type[2])
     rows, width = (out.user.size(0), out.item.size(0)), out.user.size(1)
     if rows != sizes or out.item.size(1) != width:
@@ -66,7 +85,17 @@ def check_embeddings(
 
 @contextmanager
 def checked_forward(model: Recommender, data: HeteroData, edge_type: EdgeType) -> Iterator[None]:
-    r"""Checks the embeddings of a graph wherever a backbone calls itself."""
+    r"""Checks the embeddings of a graph whenever its backbone is called inside
+    the :obj:`with` block.
+
+    Args:
+        model: The backbone.
+        data: The graph.
+        edge_type: Edge type of interactions, from users to items.
+
+    Raises:
+        ValueError: As in :func:`check_embeddings`.
+    """
 
     def hook(module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
         if len(args) == 1 and args[0] is data:
@@ -81,8 +110,15 @@ def checked_forward(model: Recommender, data: HeteroData, edge_type: EdgeType) -
 
 @contextmanager
 def checked_objective(model: Recommender) -> Iterator[None]:
-    r"""Raises a :class:`ValueError` if a backbone has another loss in the place
-    of its own, but does not ask for it.
+    r"""Checks that a backbone uses the objective that replaces its own loss, if
+    it has one.
+
+    Args:
+        model: The backbone.
+
+    Raises:
+        ValueError: If the :obj:`with` block ends without a call of the
+            objective.
     """
     calls: list[nn.Module] = []
     objective = model.objective
@@ -96,8 +132,8 @@ def checked_objective(model: Recommender) -> Iterator[None]:
             handle.remove()
     if objective is not None and not calls:
         raise ValueError(
-            f"{type(model).__name__}.loss does not call 'ranking', so that "
-            f"'{type(objective).__name__}' cannot take the place of its loss; expected "
+            f"{type(model).__name__}.loss does not call 'ranking', so "
+            f"'{type(objective).__name__}' cannot replace its loss; expected "
             'self.ranking(data, batch, rows) among its terms'
         )
 

@@ -1,5 +1,5 @@
-r"""What training and fitting have in common: epochs that are validated, saved and
-gone on with, until one is the last.
+r"""The loop shared by training and fitting: run, validate and save epochs until
+early stopping or the last epoch, and resume after an interruption.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ logger = logging.getLogger(__name__)
 
 
 class FitResult(NamedTuple):
-    r"""The result of a training."""
+    r"""The result of training or fitting."""
 
-    epochs: int  # finished epochs
-    best_epoch: int  # counted from 1; the last one without an evaluator
-    best: dict[str, float]  # validation metrics at the best epoch
+    epochs: int  # number of finished epochs
+    best_epoch: int  # number of the best epoch, from 1; the last one without an evaluator
+    best: dict[str, float]  # validation metrics of the best epoch
     history: list[dict[str, Any]]  # one entry per epoch, as in metrics.jsonl
-    seconds: float  # training and validation, interruptions apart
+    seconds: float  # time of training and validation, without interruptions
 
 
 class EpochLoop:
-    r"""The base of :class:`~motor_geo.engine.trainer.Trainer` and
+    r"""Base class of :class:`~motor_geo.engine.trainer.Trainer` and
     :class:`~motor_geo.engine.fitter.Fitter`, which implement :obj:`run_epoch`.
     """
 
-    #: What an epoch is called.
+    #: The word for an epoch in progress bars and logs.
     word = 'epoch'
 
     def __init__(
@@ -81,31 +81,36 @@ class EpochLoop:
         self.callbacks = callbacks
         self.edge_type = edge_type
         self.history: list[dict[str, Any]] = []
-        #: What is saved and restored, by name in the checkpoint.
+        #: The objects to save and restore, by their name in the checkpoint.
         self.parts: dict[str, Any] = {'model': model}
         self._inputs: dict[str, str] = {}
 
     def begin(self) -> None:
-        r"""Called once, after what was saved is restored."""
+        r"""Called once before the first epoch, after restoring a checkpoint."""
 
     def run_epoch(self, epoch: int, first: bool) -> dict[str, Any]:
-        r"""Trains and validates an epoch.
+        r"""Trains and validates one epoch.
 
         Args:
-            epoch: Its number, from 0.
-            first: Whether it is the first one of this process.
+            epoch: Number of the epoch, from 0.
+            first: Whether it is the first epoch of this call of :meth:`fit`.
 
         Returns:
-            Its entry in :obj:`metrics.jsonl`.
+            The entry of the epoch in :obj:`metrics.jsonl`.
         """
         raise NotImplementedError
 
     def fit(self) -> FitResult:
-        r"""Goes on from the last finished epoch if :obj:`out` holds one, to the
-        end.
+        r"""Runs all remaining epochs. If :obj:`out` contains a checkpoint,
+        resumes after the last finished epoch.
 
-        With :obj:`out` given, the weights of the best epoch are in
-        :obj:`best.pt` afterwards, and the model holds those of the last.
+        Afterwards, the model has the weights of the last epoch. If :obj:`out`
+        is given, :obj:`best.pt` contains the weights of the best epoch.
+
+        Raises:
+            OSError: If a file cannot be written.
+            ValueError: If a checkpoint in :obj:`out` belongs to another model,
+                other data, other tokens or other graphs.
         """
         self._inputs = _inputs(self.data)
         self._resume()
@@ -141,12 +146,15 @@ class EpochLoop:
 
     @property
     def device(self) -> torch.device:
-        r"""Where the graph is."""
+        r"""The device of the graph."""
         return find_edges(self.data, self.edge_type).device
 
     def seed_epoch(self, epoch: int) -> torch.Generator:
-        r"""Seeds the global random state for an epoch; returns a generator of
-        its own.
+        r"""Seeds the global random state for an epoch, and returns an
+        independent generator on the device of the graph.
+
+        Args:
+            epoch: Number of the epoch, from 0.
         """
         state = np.random.SeedSequence((self.seed, epoch)).generate_state(2, np.uint64)
         torch.manual_seed(int(state[0]) >> 1)
@@ -156,7 +164,7 @@ class EpochLoop:
         if self.evaluator is None:
             return len(self.history) - 1
         values = [round(entry['val'][self.metric], 4) for entry in self.history]
-        return values.index(max(values))  # The first: a tie is no improvement.
+        return values.index(max(values))  # The first one, since a tie is not an improvement.
 
     def _failures(self) -> int:
         return len(self.history) - 1 - self._best() if self.history else 0
@@ -166,7 +174,7 @@ class EpochLoop:
         if path is None:
             return
         if not osp.exists(path):
-            if osp.lexists(self._metrics_path()):  # Of a training that is lost.
+            if osp.lexists(self._metrics_path()):  # Its checkpoint was lost.
                 os.remove(self._metrics_path())
             return
         state = load_checkpoint(
@@ -175,12 +183,12 @@ class EpochLoop:
             fingerprint=self.fingerprint,
             map_location=self.device,
         )
-        known = state.get('inputs')  # Versions of before kept none.
+        known = state.get('inputs')  # Checkpoints of earlier versions have none.
         for name, value in self._inputs.items():
             if isinstance(known, dict) and known.get(name, value) != value:
                 raise ValueError(
-                    f"'{path}' was trained with other {name} than those that the data have now; "
-                    'go on with the versions of before, or delete the folder'
+                    f"'{path}' was trained with other {name} than the data has now; resume with "
+                    'the package versions that created it, or delete the folder'
                 )
         try:
             for name, part in self.parts.items():
@@ -189,7 +197,7 @@ class EpochLoop:
             self._best(), [entry['epoch'] + entry['seconds'] for entry in self.history]
         except Exception as error:
             raise ValueError(f"'{path}' does not fit the model: {one_line(error)[:200]}") from error
-        # Lines of an epoch whose checkpoint was not written are taken back.
+        # Removes the lines of epochs without a checkpoint.
         with atomic_write(self._metrics_path()) as temporary, open(temporary, 'w') as file:
             file.writelines(json.dumps(entry) + '\n' for entry in self.history)
 
@@ -199,7 +207,7 @@ class EpochLoop:
         os.makedirs(self.out, exist_ok=True)
         meta = {'model': type(self.parts['model']).__name__, 'fingerprint': self.fingerprint}
         parts = {name: part.state_dict() for name, part in self.parts.items()}
-        # The order matters: a kill in between repeats the epoch.
+        # The order matters: if the process is killed in between, the epoch runs again.
         if self._failures() == 0:
             best = {'epoch': entry['epoch'], 'model': parts['model']}
             save_checkpoint(osp.join(self.out, 'best.pt'), best, **meta)
@@ -235,7 +243,7 @@ class EpochLoop:
 
 
 def _inputs(data: HeteroData) -> dict[str, str]:
-    r"""Hashes of the tokens and of the graphs that a model is trained with."""
+    r"""Returns hashes of the tokens and the graphs that a model is trained on."""
     stores = [data[edge_type] for edge_type in data.edge_types]
     graphs = [[store.get(key) for key in ('edge_index', 'edge_weight')] for store in stores]
     tokens = [data[node_type].get('token_id') for node_type in data.node_types]

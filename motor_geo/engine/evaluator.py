@@ -1,4 +1,6 @@
-r"""Full ranking: every user against every item, in blocks of users."""
+r"""Evaluates models with a full ranking of all items for every user, in blocks of
+users.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +28,7 @@ from motor_geo.utils.ranking import Ranker, check_items
 __all__ = [
     'EvalResult',
     'Evaluator',
+    'age_groups',
     'item_groups',
     'popularity_embeddings',
     'slice_metrics',
@@ -36,18 +39,22 @@ __all__ = [
 def item_groups(count: Tensor, bounds: Sequence[int] | None = None) -> tuple[list[str], Tensor]:
     r"""Groups items by their number of training interactions.
 
-    Without :obj:`bounds`, :obj:`cold` items have none, :obj:`tail` items at
-    most the median and :obj:`head` items more than the 80th percentile of the
-    others; :obj:`middle` items are in between. Items with equal counts are in
-    the same group.
+    Without :obj:`bounds`, :obj:`cold` items have no training interaction. Of
+    the remaining items, :obj:`tail` items have at most the median number,
+    :obj:`head` items have more than the 80th percentile, and :obj:`middle`
+    items are in between. Items with equal counts are in the same group.
 
     Args:
         count: Number of training interactions of every item, **[N]**.
         bounds: Increasing upper bounds, *e.g.*, :obj:`(0, 5, 10, 20, 50)` for
             the groups :obj:`0`, :obj:`1-5`, ..., :obj:`21-50`, :obj:`>50`.
+            (default: :obj:`cold`, :obj:`tail`, :obj:`middle` and :obj:`head`)
 
     Returns:
         The names of the groups, and the group of every item **[N]**.
+
+    Raises:
+        ValueError: If :obj:`bounds` are empty, negative or not increasing.
     """
     if bounds is None:
         warm = count[count > 0].sort().values
@@ -66,6 +73,30 @@ def item_groups(count: Tensor, bounds: Sequence[int] | None = None) -> tuple[lis
     return names, torch.bucketize(count, torch.tensor(edges, device=count.device))
 
 
+def age_groups(first: Tensor) -> tuple[list[str], Tensor]:
+    r"""Groups items by the time of their first training interaction.
+
+    Of the items with a training interaction, :obj:`newest` are the fifth that
+    came last, :obj:`recent` those of the half that came last but for these, and
+    :obj:`oldest` all others; :obj:`unseen` items have no training interaction.
+    Items of the same time are in the same group, the older one.
+
+    Args:
+        first: Time of the first training interaction, NaN without any, **[N]**.
+
+    Returns:
+        The names of the groups, and the group of every item **[N]**.
+    """
+    names = ['unseen', 'newest', 'recent', 'oldest']
+    group = torch.zeros_like(first, dtype=torch.long)
+    known = ~first.isnan()
+    time = first[known].sort().values
+    if time.numel() > 0:
+        half, most = (time.numel() - 1) // 2, (4 * time.numel() - 1) // 5
+        group[known] = 3 - torch.bucketize(first[known], time[[half, most]])
+    return names, group
+
+
 def slice_metrics(
     rank: Tensor,
     targets: EvalTargets,
@@ -73,25 +104,34 @@ def slice_metrics(
     ks: Sequence[int] = (20,),
     bounds: Sequence[int] | None = None,
 ) -> dict[str, dict[str, float]]:
-    r"""Recall and NDCG of groups of items (see :func:`item_groups`).
+    r"""Computes recall and NDCG for groups of items (see :func:`item_groups`).
 
-    The lists stay as they are; only held-out items of the group count, and
-    means are over users who have one. A group held out by nobody has no
-    metrics.
+    The ranked lists do not change. For each group, only its held-out items
+    count, and the metrics are means over the users with such an item. A group
+    without held-out items has no metrics.
 
     Args:
-        rank: Rank of each held-out item in its user's list, from 0; the
-            largest cut-off or more if it is not in it, **[n]**.
+        rank: Rank of each held-out item in its user's list, from 0, or at least
+            the largest cut-off if the list does not contain it, **[n]**.
         targets: The held-out interactions, each pair once.
         count: Number of training interactions of every item, **[N]**.
         ks: The cut-offs.
-        bounds: Increasing upper bounds of the groups.
+        bounds: Increasing upper bounds of the groups, as in
+            :func:`item_groups`.
 
     Returns:
-        For each group its number of :obj:`items`, held-out
-        :obj:`interactions`, :obj:`users`, and metrics.
+        For each group, its number of :obj:`items`, of held-out
+        :obj:`interactions` and of :obj:`users`, and its metrics.
+
+    Raises:
+        ValueError: If :obj:`bounds` are empty, negative or not increasing.
     """
-    names, group = item_groups(count, bounds)
+    return _slices(rank, targets, *item_groups(count, bounds), ks)
+
+
+def _slices(
+    rank: Tensor, targets: EvalTargets, names: Sequence[str], group: Tensor, ks: Sequence[int]
+) -> dict[str, dict[str, float]]:
     user, item = targets.index
     out = {}
     for i, name in enumerate(names):
@@ -111,21 +151,24 @@ def slice_metrics(
 def warm_and_unseen(
     rank: Tensor, targets: EvalTargets, count: Tensor, ks: Sequence[int]
 ) -> dict[str, Tensor]:
-    r"""What one list gives to items with training interactions and to those
-    without: the recall of either, over the users who have such an item, and
-    the harmonic mean
+    r"""Computes the recall of items with and without training interactions in
+    the same ranked lists, each averaged over the users with such a held-out
+    item, and their harmonic mean
 
     .. math::
         \mathrm{harmonic}@K = \frac{2 \, \mathrm{warm} \cdot
         \mathrm{unseen}}{\mathrm{warm} + \mathrm{unseen}} ,
 
-    which is high only where both are. Empty unless both are held out.
+    which is high only if both are high.
 
     Args:
         rank: Rank of each held-out item in its user's list, from 0, **[n]**.
         targets: The held-out interactions, each pair once.
         count: Number of training interactions of every item, **[N]**.
         ks: The cut-offs.
+
+    Returns:
+        The metrics by name. Empty unless items of both kinds are held out.
     """
     user, item = targets.index
     warm = count[item] > 0
@@ -147,18 +190,19 @@ def warm_and_unseen(
 
 @dataclass(frozen=True)
 class EvalResult:
-    r"""Metrics of one evaluation.
+    r"""The metrics of one evaluation.
 
     Args:
-        metrics: Means over users, *e.g.*, :obj:`metrics['recall@20']`.
-        per_user: The same metrics (but those of lists) of each user, **[U]**.
+        metrics: Means over users, *e.g.*, :obj:`metrics['recall@20']`, and
+            metrics of the lists as a whole.
+        per_user: The per-user metrics of each user, **[U]**.
         rank: Rank of each held-out item in its user's list, from 0, or the
-            largest cut-off if it is not in it, **[n]**.
+            largest cut-off if the list does not contain it, **[n]**.
         targets: The held-out interactions, each pair once.
         count: Number of training interactions of every item, **[N]**.
         ks: The cut-offs.
-        pred: The ranked items, if asked for, **[U, max K]**; :obj:`-1` is
-            empty.
+        pred: The ranked items, if requested, **[U, max K]**. Empty entries are
+            :obj:`-1`.
     """
 
     metrics: dict[str, float]
@@ -175,43 +219,57 @@ class EvalResult:
         return self.targets.user
 
     def slices(self, bounds: Sequence[int] | None = None) -> dict[str, dict[str, float]]:
-        r"""Recall and NDCG of groups of items, see :func:`slice_metrics`."""
+        r"""Computes recall and NDCG for groups of items, see
+        :func:`slice_metrics`.
+
+        Args:
+            bounds: Increasing upper bounds of the groups, as in
+                :func:`item_groups`.
+        """
         return slice_metrics(self.rank, self.targets, self.count, self.ks, bounds)
+
+    def ages(self, first: Tensor) -> dict[str, dict[str, float]]:
+        r"""Recall and NDCG of groups of items by age, from the time of their
+        first training interaction **[N]**, see :func:`age_groups`.
+        """
+        return _slices(self.rank, self.targets, *age_groups(first.to(self.rank.device)), self.ks)
 
 
 class Evaluator:
     r"""Evaluates embeddings by ranking all items (or the candidates of
-    :obj:`targets`) for every user with a held-out item. Training items of a
-    user are not ranked, held-out items of other splits are, unless
-    :obj:`exclude` holds them.
+    :obj:`targets`) for every user with a held-out item. The ranking excludes a
+    user's training items. It includes the held-out items of other splits unless
+    :obj:`exclude` contains them.
 
-    Of items with equal scores, a draw decides which comes first: another one
-    for every user, and the same one in every evaluation. A model with nothing
-    but equal scores therefore has the metrics of chance, however the items
-    are numbered.
+    Ties between equal scores are broken at random: differently for every user,
+    but the same way in every evaluation. A model whose scores are all equal
+    therefore has chance-level metrics, regardless of the order of items.
 
-    Where items with and items without training interactions are held out,
-    :obj:`warm_recall`, :obj:`unseen_recall` and :obj:`harmonic` tell what the
-    same lists give to either, see :func:`warm_and_unseen`.
+    If items both with and without training interactions are held out,
+    :obj:`warm_recall`, :obj:`unseen_recall` and :obj:`harmonic` report how well
+    the same lists rank each kind, see :func:`warm_and_unseen`.
 
     Args:
-        targets: The held-out interactions; a pair counts once, however often
-            it occurs.
+        targets: The held-out interactions. Duplicate pairs count once.
         train_edge_index: Training interactions (user, item), **[2, E]**.
         num_items: Number of items.
         ks: The cut-offs, or a single one.
-        exclude: Further interactions that are not ranked, *e.g.*, validation
-            when testing.
-        batch_size: Number of users per block; see
-            :class:`motor_geo.utils.ranking.Ranker` for the default.
-        metrics: Names of per-user metrics, or functions (in a configuration,
-            their import paths); see
-            :func:`motor_geo.engine.metrics.ranking_metrics`.
-        seed: Seed of the draw between equal scores.
+        exclude: Additional interactions to exclude from the ranking, *e.g.*,
+            validation interactions during testing. (default: none)
+        batch_size: Number of users per block. (default: see
+            :class:`motor_geo.utils.ranking.Ranker`)
+        metrics: Names or functions of per-user metrics, see
+            :func:`motor_geo.engine.metrics.ranking_metrics`. A configuration
+            gives functions by their import paths.
+        seed: Seed for breaking ties, and of the sample of users.
+        max_users: If given, evaluates a fixed random sample of so many users.
+            In a run, validation is on the sample and test on all users.
+            (default: :obj:`None`)
 
     Raises:
         ValueError: If there is nothing to evaluate, an index is out of range,
-            or a held-out item is not among the candidates.
+            a held-out item is not among the candidates, or a metric or a
+            cut-off is invalid.
     """
 
     def __init__(
@@ -224,17 +282,20 @@ class Evaluator:
         batch_size: int | None = None,
         metrics: Sequence[str | Metric] = METRICS,
         seed: int = 0,
+        max_users: int | None = None,
     ):
         ks = cutoffs(ks)
+        if max_users is not None and max_users < 1:
+            raise ValueError(f"'max_users' must be at least 1, got {max_users}.")
         functions = find_metrics(metrics)
-        one = torch.ones(1, dtype=torch.long)  # Mistakes in functions are found before training.
+        one = torch.ones(1, dtype=torch.long)  # Finds errors in functions before training.
         ranking_metrics(torch.zeros(1, max(ks), dtype=torch.bool), one, ks, functions)
         if len(targets) == 0:
             raise ValueError('There is no held-out interaction to evaluate.')
         if int(targets.count.min()) < 1:
             user = int(targets.user[targets.count.argmin()])
             raise ValueError(
-                f"User {user} of 'targets' has no held-out item, expected one or more."
+                f"User {user} of 'targets' has no held-out item, expected at least one."
             )
         check_items('targets', targets.item, num_items)
         check_items('train_edge_index', train_edge_index[1], num_items)
@@ -243,6 +304,8 @@ class Evaluator:
             if bool(missing.any()):
                 item = int(targets.item[missing][0])
                 raise ValueError(f'The held-out item {item} is not among the candidates.')
+        if max_users is not None:
+            targets = targets.sample(max_users, seed)
         self.targets = targets.distinct()
         self.train_edge_index = train_edge_index
         self.num_items = num_items
@@ -277,7 +340,7 @@ class Evaluator:
 
     @property
     def mean_metrics(self) -> tuple[str, ...]:
-        r"""Names of all metrics of which :meth:`evaluate` gives means."""
+        r"""The names of all metrics in :obj:`metrics` of :meth:`evaluate`."""
         warm = self._count[self._item] > 0
         both = bool(warm.any()) and not bool(warm.all())
         return (*self.metrics, *LIST_METRICS, *(GROUP_METRICS if both else ()))
@@ -286,15 +349,16 @@ class Evaluator:
     def evaluate(
         self, emb: Embeddings | Callable[[Tensor], Tensor], return_pred: bool = False
     ) -> EvalResult:
-        r"""Ranks items by the inner products of :obj:`emb`.
+        r"""Ranks items by their scores and computes all metrics.
 
         Args:
             emb: User and item vectors, **[M, d]** and **[N, d]**, or a function
                 from users **[B]** to their scores of all items **[B, N]**.
-            return_pred: If set to :obj:`True`, keeps the lists.
+            return_pred: If set to :obj:`True`, also returns the ranked lists.
 
         Raises:
-            ValueError: If a score is NaN, or the embeddings do not fit.
+            ValueError: If a score is NaN, or the embeddings have the wrong
+                size.
         """
         if not callable(emb) and emb.user.device != self.targets.user.device:
             self._prepare(emb.user.device)

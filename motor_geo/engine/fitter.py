@@ -1,4 +1,4 @@
-r"""Fitting models in closed form, or by a solver of their own."""
+r"""Fits models in closed form or with their own solver."""
 
 from __future__ import annotations
 
@@ -19,30 +19,32 @@ from motor_geo.typing import RATES
 
 
 class Fitter(EpochLoop):
-    r"""Fits a model without gradient steps: iterate, validate, checkpoint,
-    stop, as :class:`~motor_geo.engine.trainer.Trainer` does with epochs.
+    r"""Fits a model without gradient steps. Like
+    :class:`~motor_geo.engine.trainer.Trainer`, it validates and saves the model
+    after each iteration, and stops early.
 
-    A model in closed form has one iteration. All others end when
-    :obj:`metric`, rounded to four decimals, has not risen for more than
+    A closed-form model takes a single iteration. For other models, fitting ends
+    when :obj:`metric`, rounded to four decimals, has not improved for more than
     :obj:`patience` iterations in a row.
 
     Args:
         model: The model.
         data: The graph with training edges, on the device of the model.
-        evaluator: Ranks the validation targets. Without one, there are
+        evaluator: Ranks the validation targets. Without one, fitting runs
             :obj:`epochs` iterations, and the last one counts as the best.
-        epochs: Iterations at the most.
-        patience: Iterations in a row without improvement before the next one
-            is the last.
-        metric: The validation metric that decides.
-        seed: Seed of everything random in an iteration.
-        out: Folder of checkpoints and of :obj:`metrics.jsonl`; nothing is
-            written if :obj:`None`.
-        fingerprint: Hash of data and settings, which a checkpoint must share.
-        progress: Whether a bar is shown (or, where there is no terminal, a
-            line per iteration logged at level :obj:`INFO`).
-        callbacks: Called with the entry of every iteration: functions, or
-            loggers of :obj:`motor_geo.engine.loggers`.
+        epochs: Maximum number of iterations.
+        patience: Number of iterations in a row without improvement before the
+            next one is the last.
+        metric: The validation metric for early stopping.
+        seed: Seed of all randomness in an iteration.
+        out: Folder of checkpoints and of :obj:`metrics.jsonl`. If set to
+            :obj:`None`, nothing is written.
+        fingerprint: Hash of data and settings. Resuming requires a checkpoint
+            with the same hash.
+        progress: If set to :obj:`True`, shows a progress bar, or logs one line
+            per iteration at level :obj:`INFO` if there is no terminal.
+        callbacks: Functions, or loggers from :obj:`motor_geo.engine.loggers`,
+            that receive the entry of every iteration.
         edge_type: Edge type of training interactions, from users to items.
 
     Raises:

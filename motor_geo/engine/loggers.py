@@ -1,4 +1,4 @@
-r"""Where the numbers of every epoch can go."""
+r"""Loggers for the numbers of every epoch."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Any, Protocol, runtime_checkable
 
 @runtime_checkable
 class Logger(Protocol):
-    r"""What :class:`~motor_geo.engine.trainer.Trainer` tells its numbers to,
-    as one of its :obj:`callbacks`. Who makes a logger closes it.
+    r"""The interface of loggers, which
+    :class:`~motor_geo.engine.trainer.Trainer` accepts as :obj:`callbacks`.
+    Whoever creates a logger must close it.
 
-    The loggers of this module take the hyper-parameters of a run when they
-    are made, write nothing before the first epoch, and close themselves in a
-    :obj:`with` statement.
+    The loggers of this module take the hyper-parameters of a run in their
+    constructor and write nothing before the first epoch. A :obj:`with`
+    statement closes them.
 
     .. code-block:: python
 
@@ -23,15 +24,22 @@ class Logger(Protocol):
     """
 
     def log(self, entry: Mapping[str, Any]) -> None:
-        r"""Takes the entry of an epoch, a line of :obj:`metrics.jsonl`."""
+        r"""Logs the entry of an epoch.
+
+        Args:
+            entry: The entry, as in a line of :obj:`metrics.jsonl`.
+        """
 
     def close(self) -> None:
-        r"""Writes what is left; nothing is logged afterwards."""
+        r"""Writes pending entries and closes the logger."""
 
 
 def scalars(entry: Mapping[str, Any]) -> dict[str, float]:
-    r"""The numbers of an epoch by tag, in the groups :obj:`loss/`,
+    r"""Returns the numbers of an epoch by tag, in the groups :obj:`loss/`,
     :obj:`val/` and :obj:`seconds/`.
+
+    Args:
+        entry: The entry, as in a line of :obj:`metrics.jsonl`.
     """
     return {
         'loss/total': entry['loss'],
@@ -43,7 +51,7 @@ def scalars(entry: Mapping[str, Any]) -> dict[str, float]:
 
 
 class _Logger:
-    r"""A logger that opens with its first entry."""
+    r"""Base class of loggers that open on their first entry."""
 
     package = ''
 
@@ -89,12 +97,12 @@ class _Logger:
 
 
 class TensorBoardLogger(_Logger):
-    r"""Writes for `TensorBoard <https://www.tensorflow.org/tensorboard>`_;
-    hyper-parameters are in its tab HPARAMS.
+    r"""Logs to `TensorBoard <https://www.tensorflow.org/tensorboard>`_. The tab
+    HPARAMS shows the hyper-parameters.
 
     Args:
-        folder: Folder of the files.
-        options: Hyper-parameters, nested or not.
+        folder: Folder of the event files.
+        options: Hyper-parameters, nested or not. (default: none)
 
     Raises:
         ImportError: If :obj:`tensorboard` is not installed (with the first
@@ -124,13 +132,13 @@ class TensorBoardLogger(_Logger):
 
 
 class WandbLogger(_Logger):
-    r"""Sends to `Weights & Biases <https://wandb.ai>`_.
+    r"""Logs to `Weights & Biases <https://wandb.ai>`_.
 
     Args:
-        folder: Folder of local files; its name is that of the run.
-        options: Hyper-parameters, nested or not.
+        folder: Folder of local files. The run has the name of this folder.
+        options: Hyper-parameters, nested or not. (default: none)
         project: Name of the project.
-        **kwargs: Further arguments of :obj:`wandb.init`.
+        **kwargs: Additional arguments of :obj:`wandb.init`.
 
     Raises:
         ImportError: If :obj:`wandb` is not installed (with the first entry).
@@ -163,14 +171,15 @@ class WandbLogger(_Logger):
 
 
 class MLflowLogger(_Logger):
-    r"""Sends to `MLflow <https://mlflow.org>`_, where a metric is spelled
-    :obj:`val/recall_at_20`.
+    r"""Logs to `MLflow <https://mlflow.org>`_. Metric names replace :obj:`@`,
+    as in :obj:`val/recall_at_20`.
 
     Args:
-        folder: Folder of the run; its name is that of the run.
-        options: Hyper-parameters, nested or not.
+        folder: Folder of the run. The run has the name of this folder.
+        options: Hyper-parameters, nested or not. (default: none)
         experiment: Name of the experiment.
-        tracking_uri: Where MLflow keeps runs. (default: as MLflow is set up)
+        tracking_uri: Location of the MLflow runs. (default: as configured in
+            MLflow)
 
     Raises:
         ImportError: If :obj:`mlflow` is not installed (with the first entry).

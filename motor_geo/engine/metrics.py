@@ -1,4 +1,4 @@
-r"""Ranking metrics, per user and per list, in one pass over the hits."""
+r"""Ranking metrics per user and of whole lists, computed in one pass."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from motor_geo.utils.plugin import import_function
 
 METRICS = ('recall', 'ndcg', 'precision', 'map', 'mrr', 'hit')
 LIST_METRICS = ('coverage', 'popularity')
-#: What lists give to items with and without training interactions, where both are held out.
+#: Metrics of items with and without training interactions, if both are held out.
 GROUP_METRICS = ('warm_recall', 'unseen_recall', 'harmonic')
-#: A metric of one's own: from hits **[U, K]** (in double precision), the number of held-out
-#: items **[U]** and the cut-off K to a value for every user **[U]**.
+#: A user-defined metric. A function from hits **[U, K]** (in double precision), the number of
+#: held-out items **[U]** and the cut-off K to a value for every user **[U]**.
 Metric = Callable[[Tensor, Tensor, int], Tensor]
 
 
@@ -26,9 +26,9 @@ def ranking_metrics(
     ks: Sequence[int],
     metrics: Sequence[str | Metric] = METRICS,
 ) -> dict[str, Tensor]:
-    r"""Per-user metrics at several cut-offs, equal to
-    :class:`torch_geometric.metrics.LinkPredMetricCollection` but in double
-    precision and from one pass.
+    r"""Computes per-user metrics at several cut-offs. The values equal those of
+    :class:`torch_geometric.metrics.LinkPredMetricCollection`, but are computed
+    in double precision and in a single pass.
 
     With :math:`h_{u,k} \in \{ 0, 1 \}` the hit at rank :math:`k` and
     :math:`T_u` the held-out items of :math:`u`,
@@ -52,15 +52,16 @@ def ranking_metrics(
 
     Args:
         hits: Whether the :math:`k`-th ranked item is held out.
-        count: Number of held-out items per user. Users without any get zeros.
+        count: Number of held-out items per user. Users without held-out items
+            get zeros.
         ks: The cut-offs. Ranks beyond the width of :obj:`hits` are misses.
-        metrics: Names from :obj:`METRICS`, or functions, which are called as
-            :obj:`metric(hits[:, :k], count, k)` for each cut-off and bear
-            their own name.
+        metrics: Names from :obj:`METRICS`, or functions. A function is called
+            as :obj:`metric(hits[:, :k], count, k)` for each cut-off, and its
+            name is the name of the metric.
 
     Shapes:
         - **input:** hits :math:`(U, K_{\max})`, count :math:`(U)`
-        - **output:** one vector :math:`(U)` for each name, *e.g.*,
+        - **output:** one vector :math:`(U)` per name and cut-off, *e.g.*,
           :obj:`'recall@20'`
 
     Raises:
@@ -76,7 +77,7 @@ def ranking_metrics(
     cutoff = torch.tensor(list(ks), device=device)
     truncated = torch.minimum(count.clamp(min=1).view(-1, 1), cutoff)
 
-    # A sum over the first K ranks, at all K together: a product with a step matrix.
+    # A product with a step matrix sums over the first K ranks for all K at once.
     step = (rank[:width].view(-1, 1) <= cutoff).double()
     hits = hits.double()
     rank = rank[:width]
@@ -99,7 +100,7 @@ def ranking_metrics(
     for name, metric in own.items():
         columns = [_own_metric(metric, name, hits[:, :k], count, k) for k in ks]
         values[name] = torch.stack(columns, dim=1)
-    # Contiguous columns: the table is small, and each vector is kept.
+    # Copies columns, so that a vector does not keep the whole table alive.
     names = map(name_of, metrics)
     return {f'{name}@{k}': values[name][:, i].clone() for name in names for i, k in enumerate(ks)}
 
@@ -120,16 +121,19 @@ def _own_metric(metric: Metric, name: str, hits: Tensor, count: Tensor, k: int) 
 
 
 def name_of(metric: str | Metric) -> str:
-    r"""The name of a metric in results."""
+    r"""Returns the name of a metric in results."""
     return metric if isinstance(metric, str) else getattr(metric, '__name__', repr(metric))
 
 
 def find_metrics(metrics: str | Metric | Sequence[str | Metric]) -> tuple[str | Metric, ...]:
-    r"""Metrics with functions in place of import paths, such as
-    :obj:`'my_package.my_metric'`.
+    r"""Replaces import paths, such as :obj:`'my_package.my_metric'`, by the
+    functions that they name.
+
+    Args:
+        metrics: Names, import paths or functions, or a single one.
 
     Raises:
-        ValueError: If one cannot be imported, or a name occurs twice.
+        ValueError: If a function cannot be imported, or a name occurs twice.
     """
     given = (metrics,) if isinstance(metrics, str) or callable(metrics) else tuple(metrics)
     found: list[str | Metric] = []
@@ -144,7 +148,7 @@ def find_metrics(metrics: str | Metric | Sequence[str | Metric]) -> tuple[str | 
     taken += [name_of(metric) for metric in found if not isinstance(metric, str)]
     for metric in found:
         if not isinstance(metric, str) and taken.count(name_of(metric)) > 1:
-            raise ValueError(f"There are two metrics of the name '{name_of(metric)}'.")
+            raise ValueError(f"There are two metrics with the name '{name_of(metric)}'.")
     return tuple(found)
 
 
@@ -154,28 +158,30 @@ def list_metrics(
     ks: Sequence[int],
     num_items: int | None = None,
 ) -> dict[str, Tensor]:
-    r"""Metrics of the lists themselves.
+    r"""Computes metrics of the lists as a whole.
 
     :obj:`coverage@K` is the share of items that appear in the first :math:`K`
-    ranks of anybody; :obj:`popularity@K` is the popularity of the first
-    :math:`K` items, averaged over each list and then over lists.
+    ranks of at least one list. :obj:`popularity@K` is the popularity of the
+    first :math:`K` items, averaged over each list and then over all lists.
 
     Args:
-        pred: Ranked items; a negative entry is empty and ignored.
+        pred: Ranked items. Negative entries are empty and ignored.
         popularity: Popularity of every item, *e.g.*, its number of training
             interactions.
         ks: The cut-offs.
-        num_items: Number of items that could be recommended.
-            (default: all)
+        num_items: Number of items that could be recommended. (default: all)
 
     Shapes:
         - **input:** pred :math:`(U, K_{\max})`, popularity :math:`(N)`
-        - **output:** scalars
+        - **output:** one scalar per metric and cut-off
+
+    Raises:
+        ValueError: If a cut-off is below 1.
     """
     check_names(ks, (), ())
     filled = pred >= 0
     item = pred.clamp(min=0)
-    # The best rank at which anybody gets to see an item:
+    # The best rank of each item in any list:
     rank = torch.arange(pred.size(1), device=pred.device).expand_as(pred)
     rank = rank.masked_fill(~filled, pred.size(1))
     first = rank.new_full((popularity.numel(),), pred.size(1))
@@ -194,10 +200,13 @@ def list_metrics(
 
 
 def cutoffs(ks: int | Sequence[int]) -> tuple[int, ...]:
-    r"""One or several cut-offs as a tuple of integers.
+    r"""Converts one or several cut-offs to a tuple of integers.
+
+    Args:
+        ks: The cut-offs, or a single one.
 
     Raises:
-        ValueError: If there is none, or one is no positive integer.
+        ValueError: If there are none, or one is not a positive integer.
     """
     given = np.atleast_1d(np.asarray(ks))
     if given.ndim != 1 or given.size == 0 or given.dtype.kind not in 'iu' or given.min() < 1:
@@ -206,7 +215,17 @@ def cutoffs(ks: int | Sequence[int]) -> tuple[int, ...]:
 
 
 def check_names(ks: Sequence[int], metrics: Sequence[str], known: Sequence[str]) -> None:
-    r"""Raises a :class:`ValueError` on an unknown metric or a bad cut-off."""
+    r"""Checks names of metrics and cut-offs.
+
+    Args:
+        ks: The cut-offs.
+        metrics: Names of metrics.
+        known: All valid names.
+
+    Raises:
+        ValueError: If a metric is unknown or a cut-off is not a positive
+            integer.
+    """
     cutoffs(ks)
     for name in metrics:
         if name not in known:

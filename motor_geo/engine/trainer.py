@@ -1,4 +1,4 @@
-r"""Training by gradient steps."""
+r"""Trains models with gradient steps."""
 
 from __future__ import annotations
 
@@ -32,7 +32,12 @@ from motor_geo.typing import ITEM, RATES, find_edges, num_nodes, with_edges
 
 
 def half_features(data: HeteroData, node_type: str = ITEM) -> HeteroData:
-    r"""A shallow copy of a graph whose item features are bfloat16."""
+    r"""Returns a shallow copy of a graph with item features in bfloat16.
+
+    Args:
+        data: The graph.
+        node_type: Node type of items.
+    """
     out = copy.copy(data)
     for key, value in data[node_type].items():
         if key.startswith('x_') and value.is_floating_point():
@@ -43,8 +48,15 @@ def half_features(data: HeteroData, node_type: str = ITEM) -> HeteroData:
 def without_items(
     data: HeteroData, share: float, generator: torch.Generator, edge_type: EdgeType = RATES
 ) -> HeteroData:
-    r"""A shallow copy of a graph in which a share of the items, drawn at
-    random, has no interactions; all of them are in :obj:`full_edge_index`.
+    r"""Returns a shallow copy of a graph in which a random share of the items
+    has no interactions. :obj:`full_edge_index` contains all interactions. If no
+    interaction would remain, it returns the graph itself.
+
+    Args:
+        data: The graph.
+        share: Probability that an item loses its interactions.
+        generator: The random number generator.
+        edge_type: Edge type of interactions, from users to items.
     """
     edge_index = find_edges(data, edge_type)
     num_items = num_nodes(data, edge_type[2])
@@ -58,46 +70,48 @@ def without_items(
 
 
 class Trainer(EpochLoop):
-    r"""Trains a backbone: sample, loss, step, validate, checkpoint, stop.
+    r"""Trains a backbone with sampled mini-batches, and validates it and saves a
+    checkpoint after each epoch.
 
-    Training ends when :obj:`metric`, rounded to four decimals, has not risen
+    Training ends when :obj:`metric`, rounded to four decimals, has not improved
     for more than :obj:`patience` epochs in a row. All randomness of an epoch
-    derives from :obj:`seed` and the number of the epoch, so that a training
-    which was killed goes on from its last finished epoch and ends with the
-    same bits.
+    derives from :obj:`seed` and the number of the epoch. An interrupted
+    training therefore resumes after its last finished epoch and gives
+    bit-identical results.
 
     Args:
         model: The backbone.
         data: The graph with training edges, on the device of the model.
-        evaluator: Ranks the validation targets. Without one, all
-            :obj:`epochs` are trained, nothing is validated, and the last
-            epoch counts as the best.
-        lr: Learning rate of Adam; :obj:`None` is the model's own.
-        weight_decay: Coupled weight decay of Adam; :obj:`None` is the model's
-            own.
-        lr_decay: Whether the learning-rate schedule of the model is followed.
-        batch_size: Interactions per step.
-        epochs: Epochs at the most.
-        patience: Epochs in a row without improvement before training ends with
-            the next one.
-        metric: The validation metric that decides.
-        drop_items: Share of the items, drawn for every epoch, whose edges are
-            left out of the graph but not of the loss, so that their content
-            has to carry them, in the manner of DropoutNet.
-        bf16: If set to :obj:`True`, losses are computed under
-            :class:`torch.autocast` in bfloat16: products of matrices take and
-            give half precision, while weights, token networks, sums over
-            graphs and ranking stay as they are. Measured on CPUs with AMX
-            only, where it pays for backbones that multiply much (LIRDRec,
-            MMGCN, GRCN). Features are held a second time, in half the memory.
-        seed: Seed of sampling and of everything random in a loss.
-        out: Folder of checkpoints and of :obj:`metrics.jsonl`; nothing is
-            written if :obj:`None`.
-        fingerprint: Hash of data and settings, which a checkpoint must share.
-        progress: Whether a bar is shown (or, where there is no terminal, a
-            line per epoch logged at level :obj:`INFO`).
-        callbacks: Called with the entry of every epoch: functions, or
-            loggers of :obj:`motor_geo.engine.loggers`.
+        evaluator: Ranks the validation targets. Without one, training runs all
+            :obj:`epochs` without validation, and the last epoch counts as the
+            best.
+        lr: Learning rate of Adam. (default: the model's own)
+        weight_decay: Coupled weight decay of Adam. (default: the model's own)
+        lr_decay: If set to :obj:`True`, follows the learning-rate schedule of
+            the model.
+        batch_size: Number of interactions per step.
+        epochs: Maximum number of epochs.
+        patience: Number of epochs in a row without improvement before the next
+            one is the last.
+        metric: The validation metric for early stopping.
+        drop_items: Share of the items whose edges are removed from the graph,
+            but not from the loss. They are drawn anew in every epoch. The model
+            must then represent these items by their content, as in DropoutNet.
+        bf16: If set to :obj:`True`, computes losses under
+            :class:`torch.autocast` in bfloat16: matrix products take and return
+            half precision, while weights, token networks, sums over graphs and
+            ranking keep their precision. Only measured on CPUs with AMX, where
+            it speeds up backbones with many matrix products (LIRDRec, MMGCN,
+            GRCN). It stores a second copy of the features in half the memory.
+        seed: Seed of sampling and of all randomness in a loss.
+        out: Folder of checkpoints and of :obj:`metrics.jsonl`. If set to
+            :obj:`None`, nothing is written.
+        fingerprint: Hash of data and settings. Resuming requires a checkpoint
+            with the same hash.
+        progress: If set to :obj:`True`, shows a progress bar, or logs one line
+            per epoch at level :obj:`INFO` if there is no terminal.
+        callbacks: Functions, or loggers from :obj:`motor_geo.engine.loggers`,
+            that receive the entry of every epoch.
         user_names: Names of the users, for warnings. (default: their indices)
         edge_type: Edge type of training interactions, from users to items.
 
@@ -105,7 +119,7 @@ class Trainer(EpochLoop):
         ValueError: If an argument is out of range, a checkpoint in
             :obj:`out` belongs to another model or other data, or the model
             returns something other than losses and embeddings.
-        FloatingPointError: If the loss is not finite.
+        FloatingPointError: If the loss or a weight is not finite.
     """
 
     def __init__(
@@ -147,7 +161,8 @@ class Trainer(EpochLoop):
             *sizes,
             batch_size=batch_size,
             seed=seed,
-            # Where all users have negatives, they are drawn for the sake of the random stream.
+            # Draws negatives if all users have some, even if the loss does not need them: this
+            # keeps the random stream the same.
             negatives=model.needs_negatives or not has_full_user(edge_index, *sizes),
             user_names=user_names,
         )
@@ -200,7 +215,7 @@ class Trainer(EpochLoop):
             self.optimizer.zero_grad(set_to_none=True)
             total.backward()
             self.optimizer.step()
-            for name, value in losses.items():  # Read once, at the end of the epoch.
+            for name, value in losses.items():  # Read from the device only once per epoch.
                 value = value.detach()
                 sums[name] = sums[name] + value if name in sums else value
 
@@ -213,8 +228,8 @@ class Trainer(EpochLoop):
         for name, weight in self.model.named_parameters():
             if not bool(weight.isfinite().all()):
                 raise FloatingPointError(
-                    f"The weights '{name}' are not finite after epoch {epoch + 1}: a gradient was "
-                    'not; try a lower learning rate, or scale the features'
+                    f"The weights '{name}' are not finite after epoch {epoch + 1}, because a "
+                    'gradient was not; try a lower learning rate, or scale the features'
                 )
         trained = time.perf_counter()
         self.model.eval()

@@ -1,4 +1,4 @@
-r"""Models without an item encoder, which stand beside backbones."""
+r"""Baselines: models without an item encoder."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from motor_geo.engine import Fitter
 from motor_geo.nn.models import FITTED
 from motor_geo.pipeline.config import arguments_of, takes_items
 
-#: The baselines by name: without a choice of items.
+#: The baselines by name. They have no choice of items.
 BASELINES = {name: model for name, model in FITTED.items() if not takes_items(model)}
-#: Sections of options that play no part without tokens and item graphs.
+#: Sections of options without effect on models without tokens and item graphs.
 UNREAD = ('items', 'tokenizer', 'svd', 'graph', 'behavior')
 
 
 def applicable(options: dict[str, Any]) -> dict[str, Any]:
-    r"""Options of all runs without those that a model which is fitted without
-    gradient steps does not have, by dotted name.
+    r"""Removes the options that a model without gradient steps does not have.
+
+    Args:
+        options: Options by dotted name, including :obj:`model`.
     """
     target = FITTED[options['model']]
     known = {'model': arguments_of(target), 'trainer': arguments_of(Fitter)}

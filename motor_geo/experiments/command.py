@@ -1,4 +1,4 @@
-r"""The options of :obj:`python -m motor_geo.reproduce`, from text to objects."""
+r"""Parses the options of :obj:`python -m motor_geo.reproduce`."""
 
 from __future__ import annotations
 
@@ -18,29 +18,30 @@ if TYPE_CHECKING:
 
 
 def parser() -> argparse.ArgumentParser:
-    r"""The options of the command; all others are options of runs."""
+    r"""Builds the parser of the command. All other options are options of runs."""
     names = '\n'.join(f'  {name:18s}{entry.title}' for name, entry in EXPERIMENTS.items())
     out = argparse.ArgumentParser(
         prog='python -m motor_geo.reproduce',
         description='Runs an experiment of a paper and writes a report.',
         epilog=f'experiments:\n{names}\n\nFurther options (--trainer.patience 50) are those of '
-        'motor_geo.run, for all runs.\nThe same command goes on; processes may share --out.',
+        'motor_geo.run and apply to all runs.\nRun the same command again to resume. Processes may '
+        'share --out.',
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    out.add_argument('name', metavar='NAME', nargs='?', help='the experiment, see below')
+    out.add_argument('name', metavar='NAME', nargs='?', help='the experiment (see below)')
     out.add_argument(
         '--data',
         nargs='+',
         metavar='FOLDER',
         default=['synthetic'],
-        help='folders of data sets, or names (default: synthetic)',
+        help='folders or names of data sets (default: synthetic)',
     )
     out.add_argument(
         '--models',
         nargs='+',
         metavar='MODEL',
-        help="backbones and baselines, or import paths of your own (default: the paper's)",
+        help='backbones and baselines, by name or import path (default: those of the paper)',
     )
     out.add_argument(
         '--seeds',
@@ -48,38 +49,42 @@ def parser() -> argparse.ArgumentParser:
         metavar='SEED',
         type=int,
         default=[0, 1, 2],
-        help='seeds of the runs of a chosen setting (default: 0 1 2)',
+        help='seeds for the chosen settings (default: 0 1 2)',
     )
     out.add_argument(
         '--effort',
         metavar='N',
         type=int,
         default=3,
-        help='settings tried for each variant on validation (default: 3)',
+        help='maximum number of settings to try on validation for each variant (default: 3)',
     )
     out.add_argument(
         '--grid',
         metavar='OPTION=VALUE,VALUE',
-        help='settings tried for each backbone (default: `reproduce` of configs/sweep/NAME.yaml)',
+        help='settings to try for each backbone (default: `reproduce` in configs/sweep/NAME.yaml)',
     )
     out.add_argument(
         '--budget',
         metavar='HOURS',
         type=float,
         default=math.inf,
-        help='hours after which no run is started',
+        help='start no run after this many hours (default: no limit)',
     )
-    out.add_argument('--retry', action='store_true', help='try failed runs again')
-    out.add_argument('--jobs', metavar='N', type=int, default=1, help='runs at a time (default: 1)')
-    out.add_argument('--threads', metavar='N', type=int, help='number of threads of each run')
+    out.add_argument('--retry', action='store_true', help='retry failed runs')
+    out.add_argument(
+        '--jobs', metavar='N', type=int, default=1, help='number of parallel runs (default: 1)'
+    )
+    out.add_argument('--threads', metavar='N', type=int, help='number of threads per run')
     out.add_argument('--device', default='auto', help='auto, cpu or cuda (default: auto)')
     out.add_argument(
         '--out',
         metavar='FOLDER',
         type=osp.expanduser,
-        help='where runs and report are written (default: reproduction)',
+        help='folder of the runs and the report (default: reproduction)',
     )
-    out.add_argument('--report', metavar='NAME', help="name of the report's files (default: NAME)")
+    out.add_argument(
+        '--report', metavar='NAME', help='name of the report files (default: the experiment)'
+    )
     out.add_argument(
         '--render',
         type=osp.expanduser,
@@ -90,10 +95,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def prepare(arguments: Sequence[str]) -> tuple[argparse.Namespace, Reproduction]:
-    r"""Checks the arguments of the command.
+    r"""Checks the arguments of the command, and builds the reproduction.
 
     Raises:
-        ConfigError: If one is wrong.
+        ConfigError: If an argument is invalid.
     """
     from motor_geo.experiments.runner import Reproduction
     from motor_geo.report.document import NAMING, valid_name
@@ -109,7 +114,7 @@ def prepare(arguments: Sequence[str]) -> tuple[argparse.Namespace, Reproduction]
         if getattr(options, key) < 1:
             raise ConfigError(f'--{key}: expected at least 1, got {getattr(options, key)}')
     if min(options.seeds) < 0 or len(set(options.seeds)) < len(options.seeds):
-        raise ConfigError(f'--seeds: expected different numbers from 0, got {options.seeds}')
+        raise ConfigError(f'--seeds: expected distinct non-negative integers, got {options.seeds}')
     options.name = name
     options.report = options.report or name
     if not valid_name(options.report):
@@ -117,7 +122,7 @@ def prepare(arguments: Sequence[str]) -> tuple[argparse.Namespace, Reproduction]
     flags = flatten(parse_flags(rest))
     for key in ('seed', 'out', 'config'):
         if key in flags:
-            raise ConfigError(f'--{key} is no option of all runs')
+            raise ConfigError(f'--{key} cannot be set for all runs')
     general: Config = {'device': options.device}
     if options.threads is not None:
         general['threads'] = options.threads
@@ -127,10 +132,10 @@ def prepare(arguments: Sequence[str]) -> tuple[argparse.Namespace, Reproduction]
 
 
 def read_options(options: argparse.Namespace, flags: Config) -> ExperimentOptions:
-    r"""What an experiment runs on.
+    r"""Returns the data sets, backbones and settings of an experiment.
 
     Raises:
-        ConfigError: If a data set or a backbone is unknown.
+        ConfigError: If a data set or a backbone is unknown, or occurs twice.
     """
     from motor_geo.experiments.baselines import BASELINES
     from motor_geo.experiments.options import ExperimentOptions, backbone, short
@@ -144,7 +149,7 @@ def read_options(options: argparse.Namespace, flags: Config) -> ExperimentOption
         dataset = build_dataset(resolve(override({}, {'data': folder, **own})))
         check_splits(dataset, 'val', 'test')
         if dataset.name in data:
-            raise ConfigError(f"--data: '{dataset.name}' is there twice")
+            raise ConfigError(f"--data: '{dataset.name}' occurs twice")
         data[dataset.name], modalities[dataset.name] = folder, dataset.modalities
         sizes[dataset.name] = dataset.num_users, dataset.num_items
     models = tuple(options.models) if options.models else None
@@ -153,24 +158,24 @@ def read_options(options: argparse.Namespace, flags: Config) -> ExperimentOption
         if model not in BASELINES:
             backbone(model)
         if names.count(name) > 1:
-            raise ConfigError(f"--models: '{name}' is there twice")
+            raise ConfigError(f"--models: '{name}' occurs twice")
     grid = read_grid(options.grid, flags) if options.grid else ()
     if len(grid) > options.effort:
-        raise ConfigError(f'--grid: {len(grid)} values, of which --effort tries {options.effort}')
+        raise ConfigError(f'--grid: {len(grid)} values, but --effort tries only {options.effort}')
     return ExperimentOptions(data, modalities, models, options.effort, flags, sizes, grid)
 
 
 def read_grid(text: str, flags: Config) -> tuple[Config, ...]:
-    r"""Settings from :obj:`OPTION=VALUE,VALUE`.
+    r"""Parses settings of the form :obj:`OPTION=VALUE,VALUE`.
 
     Raises:
-        ConfigError: If that is not what it looks like, or the option is set
-            for all runs.
+        ConfigError: If the text has another form, or the option is set for all
+            runs.
     """
     name, _, values = text.partition('=')
     entries = values.split(',')
     if not all([name, *entries]):
         raise ConfigError(f'--grid: expected OPTION=VALUE,VALUE, got {text!r}')
     if name in flags:
-        raise ConfigError(f'--grid: --{name} is set for all runs')
+        raise ConfigError(f'--grid: --{name} is already set for all runs')
     return tuple(flatten(parse_flags([f'--{name}', value])) for value in entries)

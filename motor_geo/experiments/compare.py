@@ -1,4 +1,4 @@
-r"""Finished runs side by side, with tests per user: :obj:`motor-geo compare`."""
+r"""Compares finished runs, with tests per user: :obj:`motor-geo compare`."""
 
 from __future__ import annotations
 
@@ -21,38 +21,39 @@ if TYPE_CHECKING:
     from motor_geo.experiments.significance import Paired
     from motor_geo.report.document import Figure, Report, Table
 
-#: Columns of the table, as far as all runs have them.
+#: Metrics to show in the table, if all runs have them.
 SHOWN = ('recall@10', 'ndcg@10', 'recall@20', 'ndcg@20')
 KINDS = ('.md', '.html', '.json')
 SEEDS = ('seed', 'tokenizer.seed')
-#: Differences in these make no other method; the data are compared by their hash.
+#: Runs that differ only in these options belong to the same method. A hash identifies the data.
 FREE = {*UNHASHED, *SEEDS, 'trainer.progress'}
 
 
 class Method(NamedTuple):
-    r"""Runs that differ in nothing but their seed."""
+    r"""Runs that differ only in their seed."""
 
     label: str
     runs: list[FinishedRun]
 
     def test(self, metric: str) -> list[float]:
-        r"""A test metric, by run."""
+        r"""Returns a test metric of each run."""
         return [float(run.result['test'][metric]) for run in self.runs]
 
     def users(self, metric: str) -> np.ndarray:
-        r"""A test metric of every user, as mean over runs."""
+        r"""Returns a test metric of every user, averaged over runs."""
         return np.stack([run.values[metric] for run in self.runs]).astype(np.float64).mean(axis=0)
 
 
 class Comparison(NamedTuple):
-    r"""Methods, and the tests of all but the first against it.
+    r"""Methods, and the tests of all others against the first one.
 
     Args:
         data: Name of the data set.
-        metrics: What is compared.
+        metrics: The metrics to compare.
         methods: The methods, in the order of their runs.
-        tests: Tests per user by label and metric, corrected together. Metrics
-            of lists, such as coverage, have none.
+        tests: Paired tests per user by label and metric, corrected together.
+            There are no tests of metrics without values per user, such as
+            coverage.
     """
 
     data: str
@@ -65,7 +66,8 @@ def read_run(folder: str) -> FinishedRun:
     r"""Reads the folder of a finished run with the metrics of every user.
 
     Raises:
-        ConfigError: If it is none, or damaged.
+        ConfigError: If the folder holds no finished run, or a file is missing
+            or damaged.
     """
     run = read_finished(folder)
     if not run.values:
@@ -75,8 +77,8 @@ def read_run(folder: str) -> FinishedRun:
 
 
 def methods_of(runs: Sequence[FinishedRun]) -> list[Method]:
-    r"""Groups runs that differ in nothing but their seed. A seed that occurs
-    twice begins another method.
+    r"""Groups runs that differ only in their seed. If a seed occurs twice, the
+    second run starts another method.
     """
     groups: dict[str, list[FinishedRun]] = {}
     for run in runs:
@@ -98,7 +100,9 @@ def _seeds(run: FinishedRun) -> tuple[Any, ...]:
 
 
 def _labels(groups: Sequence[Sequence[FinishedRun]]) -> list[str]:
-    r"""Model, items, the options that tell methods apart, and at last the folder."""
+    r"""Labels methods by model, items and the options in which they differ. Adds
+    the folder if labels are still equal.
+    """
     from motor_geo.experiments.options import in_words, short
 
     heads = []
@@ -122,26 +126,26 @@ def compare(folders: Sequence[str], metrics: Sequence[str] | None = None) -> Com
     r"""Compares finished runs on the same data.
 
     Args:
-        folders: Their folders.
-        metrics: What is compared, such as :obj:`'recall@20'`. (default:
+        folders: The run folders.
+        metrics: The metrics to compare, such as :obj:`'recall@20'`. (default:
             recall and NDCG at 10 and 20)
 
     Raises:
-        ConfigError: If a folder holds no finished run, or one on other data,
-            or a metric is missing.
+        ConfigError: If a folder occurs twice, holds no finished run, or holds
+            a run on other data, or if a metric is missing.
     """
     from motor_geo.experiments.significance import paired_tests
 
     for folder in folders:
         if [osp.abspath(other) for other in folders].count(osp.abspath(folder)) > 1:
-            raise ConfigError(f"'{folder}' is there twice")
+            raise ConfigError(f"'{folder}' occurs twice")
     runs = [read_run(folder) for folder in folders]
     for run in runs[1:]:
         check_same(runs[0], run)
     common = [key for key in runs[0].result['test'] if all(key in r.result['test'] for r in runs)]
     for metric in metrics or ():
         if metric not in common:
-            raise ConfigError(f"--metric: no '{metric}' in all runs{suggest(metric, common)}")
+            raise ConfigError(f"--metric: not all runs have '{metric}'{suggest(metric, common)}")
     chosen = list(metrics or [key for key in SHOWN if key in common] or common[:4])
     methods = methods_of(runs)
     pairs = {
@@ -154,12 +158,12 @@ def compare(folders: Sequence[str], metrics: Sequence[str] | None = None) -> Com
 
 
 def spread(values: Sequence[float]) -> float | None:
-    r"""The sample standard deviation of two values or more."""
+    r"""Returns the sample standard deviation of two or more values."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 def text_table(found: Comparison) -> str:
-    r"""The comparison as text."""
+    r"""Formats a comparison as text."""
     rows = [['method', 'seeds', *found.metrics]]
     for method in found.methods:
         row = [method.label, str(len(method.runs))]
@@ -193,7 +197,7 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def to_json(found: Comparison) -> dict[str, Any]:
-    r"""The comparison as plain values."""
+    r"""Converts a comparison to plain values."""
     return {
         'data': found.data,
         'methods': [
@@ -221,7 +225,7 @@ def to_json(found: Comparison) -> dict[str, Any]:
 
 
 def to_table(found: Comparison) -> Table:
-    r"""The comparison as a table of a report."""
+    r"""Converts a comparison to a table of a report."""
     from motor_geo.experiments.metrics import spelled
     from motor_geo.report.document import Column, Row, Table, Value
 
@@ -245,7 +249,7 @@ def to_table(found: Comparison) -> Table:
 
 
 def to_figure(found: Comparison) -> Figure:
-    r"""The comparison as bars."""
+    r"""Converts a comparison to a bar chart."""
     from motor_geo.experiments.metrics import spelled
     from motor_geo.report.document import Figure, Series
 
@@ -260,7 +264,7 @@ def to_figure(found: Comparison) -> Figure:
 
 
 def to_report(found: Comparison, command: str, figure: bool) -> Report:
-    r"""The comparison as a report."""
+    r"""Converts a comparison to a report."""
     from motor_geo.report.document import Block, Report, RunInfo
 
     runs = [run for method in found.methods for run in method.runs]
@@ -270,7 +274,7 @@ def to_report(found: Comparison, command: str, figure: bool) -> Report:
     return Report(
         name='comparison',
         title=f'Runs on {found.data}',
-        intro='Test metrics of the best epoch on validation, as means over seeds.',
+        intro='Test metrics of the best epoch on validation, averaged over seeds.',
         command=command,
         machine=runs[0].result.get('versions', {}),
         blocks=blocks,
@@ -292,8 +296,8 @@ def to_report(found: Comparison, command: str, figure: bool) -> Report:
 def parser() -> argparse.ArgumentParser:
     out = argparse.ArgumentParser(
         prog='motor-geo compare',
-        description='Compares finished runs on the same data: test metrics as means over seeds, '
-        'and paired tests per user against the first.',
+        description='Compares finished runs on the same data: test metrics averaged over seeds, '
+        'and paired tests per user against the first method.',
         allow_abbrev=False,
     )
     out.add_argument(
@@ -302,16 +306,16 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument(
         '--metric',
         nargs='+',
-        help='what is compared, such as recall@20 (default: recall and ndcg at 10 and 20)',
+        help='metrics to compare, such as recall@20 (default: recall and ndcg at 10 and 20)',
     )
     out.add_argument(
         '--out',
         metavar='FILE',
         type=osp.expanduser,
-        help='write it as .md, .html or .json, by the ending of the name',
+        help='write the comparison as .md, .html or .json, by file extension',
     )
     out.add_argument(
-        '--plot', metavar='FILE', type=osp.expanduser, help='draw bars of the metrics, as .svg'
+        '--plot', metavar='FILE', type=osp.expanduser, help='plot the metrics as bars (.svg)'
     )
     return out
 
@@ -325,11 +329,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def command(options: argparse.Namespace, line: str) -> int:
-    r"""Compares, prints and writes what is asked for."""
+    r"""Compares runs, prints the table and writes the requested files.
+
+    Raises:
+        ConfigError: If a file extension is unknown, or runs cannot be compared.
+    """
     for key, kinds in (('out', KINDS), ('plot', ('.svg',))):
         path = getattr(options, key)
         if path is not None and osp.splitext(path)[1] not in kinds:
-            raise ConfigError(f"--{key}: expected a name with {' or '.join(kinds)}, got '{path}'")
+            raise ConfigError(f"--{key}: expected a file {' or '.join(kinds)}, got '{path}'")
     found = compare(options.runs, options.metric)
     print(text_table(found))
     for path in write(found, line, options.out, options.plot):
@@ -340,8 +348,14 @@ def command(options: argparse.Namespace, line: str) -> int:
 def write(found: Comparison, line: str, out: str | None, plot: str | None) -> list[str]:
     r"""Writes a comparison as a page or as JSON, and its figure.
 
+    Args:
+        found: The comparison.
+        line: The command, for the page.
+        out: The file of the page or the JSON, or :obj:`None`.
+        plot: The file of the figure, or :obj:`None`.
+
     Returns:
-        The paths.
+        The paths of the files.
     """
     from motor_geo.report.plot import svg
     from motor_geo.report.write import render

@@ -1,4 +1,4 @@
-r"""The metrics of an experiment, which follow from :obj:`trainer.metric` and the
+r"""The metrics of an experiment. They follow from :obj:`trainer.metric` and the
 options of the evaluator.
 """
 
@@ -12,7 +12,7 @@ from motor_geo.experiments.search import override
 from motor_geo.pipeline.config import resolve
 from motor_geo.utils.errors import ConfigError
 
-#: The cut-offs of tables, where both are evaluated.
+#: The cut-offs to show in tables, if both are evaluated.
 CUTOFFS = (10, 20)
 NAMES = ('recall', 'ndcg')
 
@@ -21,12 +21,12 @@ class Metrics(NamedTuple):
     r"""Metrics by name, such as :obj:`'recall@20'`.
 
     Args:
-        main: The one that settings are chosen by, on validation.
-        tested: Those that variants are compared by: the main one, and NDCG
-            beside recall or recall beside all others.
-        shown: The columns of tables.
-        of_groups: Those of groups of items, which are recall and NDCG at the
-            cut-off of the main one.
+        main: The metric that chooses settings on validation.
+        tested: The metrics of the tests between variants: the main metric, and
+            either NDCG (if the main metric is recall) or recall.
+        shown: The metrics in the columns of tables.
+        of_groups: The metrics of groups of items: recall and NDCG at the
+            cut-off of the main metric.
     """
 
     main: str
@@ -36,7 +36,10 @@ class Metrics(NamedTuple):
 
 
 def read_metrics(options: Options) -> Metrics:
-    r"""The metrics of runs with these options, by dotted name.
+    r"""Returns the metrics of runs with the given options.
+
+    Args:
+        options: The options, by dotted name.
 
     Raises:
         ConfigError: If :obj:`trainer.metric` is not evaluated.
@@ -62,11 +65,11 @@ def read_metrics(options: Options) -> Metrics:
 
 
 def spelled(metric: str) -> str:
-    r"""A metric in words."""
+    r"""Formats the name of a metric."""
     name, _, k = metric.partition('@')
     return f'{ {"recall": "Recall", "ndcg": "NDCG"}.get(name, name) }@{k}'
 
 
 def stem(metric: str) -> str:
-    r"""A metric in the name of a file: without its cut-off."""
+    r"""Returns the name of a metric without its cut-off, for file names."""
     return metric.partition('@')[0]

@@ -1,5 +1,5 @@
-r"""What an experiment runs on: data sets, backbones and the settings that are tried
-for each of them on validation. PyTorch is imported when it is needed.
+r"""The options of an experiment: data sets, backbones and the settings to try
+for each of them on validation. PyTorch is imported on demand.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from motor_geo.pipeline.settings import Options
 if TYPE_CHECKING:
     from motor_geo.nn.models import FittedRecommender, Recommender
 
-#: What runs have in common unless the call says otherwise.
+#: Options of all runs, unless the call overrides them.
 BASE: Options = {'tokenizer.center': True, 'tokenizer.normalize': True}
 
 
 def in_words(setting: Mapping[str, Any]) -> str:
-    r"""A setting in words."""
+    r"""Describes a setting in words."""
     return ', '.join(f'{key.split(".")[-1]} {value}' for key, value in setting.items())
 
 
 def backbone(name: str) -> Any:
-    r"""The class of a backbone.
+    r"""Returns the class of a backbone.
 
     Raises:
-        ConfigError: If there is none of this name.
+        ConfigError: If the name is unknown.
     """
     from motor_geo.pipeline.config import find_class
 
@@ -34,48 +34,48 @@ def backbone(name: str) -> Any:
 
 
 def all_backbones() -> dict[str, type[Recommender]]:
-    r"""The backbones of the package by name."""
+    r"""Returns the backbones of the package by name."""
     from motor_geo.nn.models import MODELS
 
     return MODELS
 
 
 def all_fitted() -> dict[str, type[FittedRecommender]]:
-    r"""The models that are fitted without gradient steps by name."""
+    r"""Returns the models that are fitted without gradient steps by name."""
     from motor_geo.nn.models import FITTED
 
     return FITTED
 
 
 def all_baselines() -> dict[str, type[FittedRecommender]]:
-    r"""The baselines by name."""
+    r"""Returns the baselines by name."""
     from motor_geo.experiments.baselines import BASELINES
 
     return BASELINES
 
 
 def short(name: str) -> str:
-    r"""The name of a backbone in tables, without that of its module."""
+    r"""Returns the name of a backbone without its module, for tables."""
     return name.rpartition('.')[2]
 
 
 def settings_of(model: str) -> list[Options]:
-    r"""The settings that are tried for a backbone, whatever its items, or for a
-    baseline: :obj:`reproduce` in :obj:`configs/sweep/NAME.yaml`. The first one
-    holds where nothing is tried; a model without such a file has its
+    r"""Returns the settings to try for a backbone (with any items) or for a
+    baseline: :obj:`reproduce` in :obj:`configs/sweep/NAME.yaml`. Experiments
+    that try no settings use the first one. A model without such a file uses its
     defaults.
     """
     return pipeline_settings.settings_of(backbone(model))
 
 
 class Variant(NamedTuple):
-    r"""A method that takes part in an experiment.
+    r"""A method in an experiment.
 
     Args:
-        label: Data set, backbone and so on: the first columns of a table.
+        label: The first columns of a table: data set, backbone and so on.
         options: Options of its runs, by dotted name.
-        settings: Further options that are tried on validation with the first
-            seed; the best ones are trained with every seed.
+        settings: Further options to try on validation with the first seed. The
+            best setting is trained with every seed.
     """
 
     label: tuple[str, ...]
@@ -84,16 +84,20 @@ class Variant(NamedTuple):
 
 
 class ExperimentOptions(NamedTuple):
-    r"""What an experiment runs on.
+    r"""The data sets, backbones and settings of an experiment.
 
     Args:
         data: Folders of data sets by name.
         modalities: Modalities of each data set.
-        models: Backbones; :obj:`None` are those of the paper.
-        effort: Settings that are tried for every variant, at most.
-        options: Options of all runs, by dotted name.
-        sizes: Users and items of each data set.
-        grid: What is tried for every backbone in place of its own settings.
+        models: Backbones and baselines. (default: :obj:`None`, which means
+            those of the paper)
+        effort: Maximum number of settings to try for every variant.
+            (default: :obj:`3`)
+        options: Options of all runs, by dotted name. (default: :obj:`{}`)
+        sizes: Number of users and items of each data set.
+            (default: :obj:`{}`)
+        grid: Settings to try for every backbone instead of its own.
+            (default: :obj:`()`)
     """
 
     data: dict[str, str]
@@ -106,17 +110,21 @@ class ExperimentOptions(NamedTuple):
 
     @property
     def content(self) -> dict[str, list[str]]:
-        r"""Modalities of the data sets that have any."""
+        r"""The modalities of the data sets with features."""
         return {data: names for data, names in self.modalities.items() if names}
 
     def settings(self, model: str) -> list[Options]:
-        r"""What is tried for a backbone or a baseline."""
+        r"""Returns the settings to try for a backbone or a baseline."""
         own = settings_of(model)
         return own if model in all_baselines() else list(self.grid) or own
 
     def choose(self, models: Sequence[str] | None, data: str) -> list[str]:
-        r"""The backbones that can be trained on a data set: of those that are
-        asked for, or else of :obj:`models`, by default all.
+        r"""Returns the backbones that can be trained on a data set.
+
+        Args:
+            models: The default backbones, if the call names none. :obj:`None`
+                stands for all backbones.
+            data: Name of the data set.
         """
         count = len(self.modalities[data])
         models = self.models or (tuple(all_backbones()) if models is None else models)
@@ -124,8 +132,11 @@ class ExperimentOptions(NamedTuple):
         return [name for name in wanted if backbone(name).min_modalities <= count]
 
     def baselines(self, names: Sequence[str] | None = ()) -> list[str]:
-        r"""The baselines that are asked for, or else :obj:`names`, where
-        :obj:`None` are all.
+        r"""Returns the baselines.
+
+        Args:
+            names: The default baselines, if the call names no models.
+                :obj:`None` stands for all baselines. (default: :obj:`()`)
         """
         known = all_baselines()
         wanted = (tuple(known) if names is None else names) if self.models is None else self.models
@@ -139,7 +150,16 @@ class ExperimentOptions(NamedTuple):
         options: Options | None = None,
         settings: list[Options] | None = None,
     ) -> Variant:
-        r"""A variant on the data set that its label begins with."""
+        r"""Builds a variant on the data set that its label starts with.
+
+        Args:
+            label: The label.
+            model: The backbone or baseline.
+            items: The item representation.
+            options: Options of the variant, by dotted name.
+                (default: :obj:`None`)
+            settings: The settings to try. (default: those of the model)
+        """
         label = tuple(short(part) if part == model else part for part in label)
         tried = self.settings(model)
         settings = tried if settings is None else settings
@@ -147,7 +167,7 @@ class ExperimentOptions(NamedTuple):
         fixed.update(tried[0])
         fixed.update(options or {})
         left: list[Options] = []
-        for setting in settings:  # What is given for all runs is not tried.
+        for setting in settings:  # Options that are given for all runs are not tried.
             own = {key: value for key, value in setting.items() if key not in self.options}
             if own not in left:
                 left.append(own)

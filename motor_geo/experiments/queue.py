@@ -1,10 +1,10 @@
-r"""Runs that any number of processes share.
+r"""A queue of runs that any number of processes can share.
 
-A run is a folder, which says all that there is to know: the process that works
-on it holds its lock, a finished run has a :obj:`result.json`, and a failed one
-an :obj:`error.txt`. A folder with neither, which nobody holds, is open: its run
-has not begun, or the process that worked on it has ended, and the next one goes
-on from the checkpoint.
+The folder of a run holds its whole state. A process that works on a run holds
+the lock of the folder, a finished run has a :obj:`result.json`, and a failed
+run has an :obj:`error.txt`. A run with neither file and without a lock is open:
+either it has not started, or its process has ended, and the next process
+resumes from the checkpoint.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from motor_geo.utils.errors import one_line
 from motor_geo.utils.files import atomic_write, check_writable, locked, writing
 
 RESULT, ERROR = 'result.json', 'error.txt'
-NEEDS = 'A reproduction needs matplotlib: pip install "motor-geo[reproduce]"'
+NEEDS = 'A reproduction requires matplotlib: pip install "motor-geo[reproduce]"'
 
 
 class Job(NamedTuple):
-    r"""A run of a list."""
+    r"""A run in the queue."""
 
     name: str
     folder: str
-    options: Options  # By dotted name, as the command spells them.
+    options: Options  # By dotted name, as in the command.
     config: Config
 
     @property
     def command(self) -> str:
-        r"""The command that repeats the run."""
+        r"""The command to repeat the run."""
         options = {**self.options, 'out': self.folder}
         words = [f'--{key} {shlex.quote(_spell(value))}' for key, value in options.items()]
         return ' '.join(['python -m motor_geo.run', *words])
@@ -49,20 +49,20 @@ def _spell(value: Any) -> str:
 
 
 def in_folder(config: Config, folder: str) -> Config:
-    r"""The configuration of a run in a folder, which shows no progress of its own."""
+    r"""Returns the configuration of a run in a folder, without a progress bar."""
     return {**config, 'out': folder, 'trainer': {**config['trainer'], 'progress': False}}
 
 
 class RunQueue:
-    r"""Who works on which run.
+    r"""Assigns runs to processes.
 
     Args:
-        folder: The folder that holds those of the runs.
-        failures: Errors after which a run counts as failed; others end the
-            process.
+        folder: The folder with all run folders.
+        failures: Exceptions that mark a run as failed. Other exceptions end
+            the process. (default: :obj:`(FloatingPointError,)`)
 
     Raises:
-        ConfigError: If the folder cannot be written to.
+        ConfigError: If the folder is not writable.
     """
 
     def __init__(self, folder: str, failures: tuple[type[Exception], ...] = (FloatingPointError,)):
@@ -71,7 +71,7 @@ class RunQueue:
         self._results: dict[str, dict[str, Any]] = {}
 
     def result(self, folder: str) -> dict[str, Any] | None:
-        r"""The result of a run that is finished."""
+        r"""Returns the result of a run, or :obj:`None` if it is not finished."""
         if folder not in self._results:
             result = read_result(folder)
             if result is None:
@@ -80,7 +80,7 @@ class RunQueue:
         return self._results[folder]
 
     def error(self, folder: str) -> str | None:
-        r"""Why a run has failed, if it has."""
+        r"""Returns the error message of a failed run, or :obj:`None`."""
         path = osp.join(folder, ERROR)
         if osp.exists(osp.join(folder, RESULT)) or not osp.exists(path):
             return None
@@ -93,11 +93,13 @@ class RunQueue:
 
     @contextmanager
     def claim(self, folders: Iterable[str]) -> Iterator[str | None]:
-        r"""Holds the first open run that no other process holds."""
+        r"""Locks the first open run that no other process holds, and yields its
+        folder, or :obj:`None` if there is no such run.
+        """
         for folder in folders:
             if self.is_open(folder):
                 with locked(folder) as held:
-                    if held and self.is_open(folder):  # Or another process has just finished it.
+                    if held and self.is_open(folder):  # Another process may have just finished it.
                         yield folder
                         return
         yield None
@@ -105,14 +107,15 @@ class RunQueue:
     def run_job(
         self, config: Config, execute: Callable[[Config], dict[str, Any]] | None = None
     ) -> dict[str, Any] | str:
-        r"""Does a run that this process holds.
+        r"""Executes a run whose lock this process holds.
 
         Args:
-            config: Its configuration, with the folder.
-            execute: What to do in place of a run of :obj:`motor_geo.run`.
+            config: The configuration of the run, including its folder.
+            execute: A function to call instead of
+                :func:`~motor_geo.pipeline.train.run`. (default: :obj:`None`)
 
         Returns:
-            The result, or why the run has failed.
+            The result, or the error message if the run has failed.
         """
         folder = config['out']
         try:
@@ -126,7 +129,7 @@ class RunQueue:
         return result
 
     def retry(self, folders: Iterable[str]) -> None:
-        r"""Makes failed runs open again."""
+        r"""Reopens failed runs."""
         for folder in folders:
             if self.error(folder) is not None:
                 with locked(folder) as held:

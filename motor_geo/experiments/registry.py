@@ -1,4 +1,4 @@
-r"""The experiments of the papers, and some beyond."""
+r"""The experiments of the papers, and additional ones."""
 
 from __future__ import annotations
 
@@ -35,15 +35,19 @@ class Experiment(NamedTuple):
     r"""An experiment.
 
     Args:
-        name: Its name.
-        title: What it shows.
-        variants: Its variants, given what it runs on.
-        view: How the report shows it, see :mod:`motor_geo.experiments.views`.
-        reference: Index of the label that differs between variants that are
-            compared, and its value for the one compared with.
+        name: Name of the experiment.
+        title: Title of the report.
+        variants: Builds the variants from the options of the experiment.
+        view: Name of the view in :mod:`motor_geo.experiments.views` that
+            builds the report.
+        reference: Index of the label in which a variant and its reference
+            differ, and the label of the reference.
+            (default: :obj:`None`, for experiments without tests)
         paper: Key of the paper in the file of published numbers.
+            (default: :obj:`None`)
         head: Names of the labels.
-        note: What a reader should know.
+            (default: :obj:`('data', 'backbone', 'items')`)
+        note: A note for the introduction of the report. (default: :obj:`''`)
     """
 
     name: str
@@ -77,7 +81,7 @@ _ALL = [
     ),
     Experiment(
         'table4',
-        'Single modalities and plainer decoders',
+        'Single modalities and simpler item encoders',
         parts,
         'comparison',
         AGAINST_IDS,
@@ -92,11 +96,11 @@ _ALL = [
         'motor',
         ('data', 'backbone', 'tokens'),
     ),
-    Experiment('figure5', 'Items that share most tokens', nothing, 'neighbors', paper='motor'),
-    Experiment('figure6', 'How often tokens occur', nothing, 'tokens', paper='motor'),
+    Experiment('figure5', 'Items that share the most tokens', nothing, 'neighbors', paper='motor'),
+    Experiment('figure6', 'Frequencies of tokens', nothing, 'tokens', paper='motor'),
     Experiment(
         'lirdrec-table2',
-        'LIRDRec and others',
+        'LIRDRec and other backbones',
         backbones(LIRDREC, ('id',)),
         'comparison',
         (1, 'LIRDRec'),
@@ -145,14 +149,14 @@ _ALL = [
     Experiment(
         'backbones',
         'All backbones with IDs and with tokens, and baselines without parameters',
-        backbones(None, ('id', 'specific'), None),
+        backbones(None, ('id', 'specific', 'recommended'), None),
         'comparison',
         AGAINST_IDS,
         'motor',
     ),
     Experiment(
         'quantizers',
-        'Tokenizers with as many tokens of as many codes',
+        'Tokenizers with equal numbers of tokens and codes',
         quantizers,
         'quantizers',
         (3, 'opq'),
@@ -160,7 +164,7 @@ _ALL = [
     ),
     Experiment(
         'interactions',
-        'Networks over tokens with about as many parameters',
+        'Token networks with similar numbers of parameters',
         interactions,
         'comparison',
         (2, 'specific'),
@@ -171,11 +175,11 @@ _ALL = [
         'Items that lack a modality',
         missing,
         'lines',
-        head=('data', 'backbone', 'items', 'share of items that lost a modality'),
+        head=('data', 'backbone', 'items', 'share of items that lack a modality'),
     ),
     Experiment(
         'controls',
-        'What content adds, and what the token network adds',
+        'Contributions of content and of the token network',
         controls,
         'comparison',
         AGAINST_IDS,
@@ -194,7 +198,7 @@ _ALL = [
         'comparison',
         (1, 'recommended'),
         head=('data', 'method'),
-        note='Run with --effort 12: every method but popularity has twelve settings.',
+        note='Run this with --effort 12: every method except popularity has twelve settings.',
     ),
     Experiment(
         'whole',

@@ -1,5 +1,5 @@
-r"""The results of an experiment, as its views need them: values over seeds, tests
-per user, groups of items, and published numbers.
+r"""The results of an experiment for its views: values over seeds, tests per
+user, groups of items, and published numbers.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class VariantResults(NamedTuple):
 
     Args:
         variant: The variant.
-        setting: What was chosen on validation; :obj:`None` if some of its
-            settings have not been tried yet.
-        validation: Settings and what they reach on validation.
+        setting: The setting chosen on validation. :obj:`None` if some settings
+            have not been tried yet, or all of them have failed.
+        validation: The settings tried so far, and their validation metrics.
         jobs: The finished runs of the chosen setting.
-        results: Their results.
+        results: The results of these runs.
     """
 
     variant: Variant
@@ -51,7 +51,7 @@ class VariantResults(NamedTuple):
     results: list[dict[str, Any]]
 
     def values(self, *path: str) -> list[float]:
-        r"""An entry of the results, *e.g.*, :obj:`('test', 'recall@20')`."""
+        r"""Returns an entry of all results, *e.g.*, :obj:`('test', 'recall@20')`."""
         out = []
         for entry in self.results:
             value: Any = entry
@@ -61,14 +61,18 @@ class VariantResults(NamedTuple):
         return out
 
     def arrays(self) -> list[dict[str, np.ndarray]]:
-        r"""Values of users and ranks of held-out items, by seed."""
+        r"""Reads the metrics of users and the ranks of held-out items, by seed."""
         out = []
         for job in self.jobs:
             out.append(load_npz(osp.join(job.folder, 'per_user.npz'), 'the metrics of every user'))
         return out
 
     def epochs(self, metric: str) -> list[list[float]]:
-        r"""A metric on validation after every epoch, by seed."""
+        r"""Reads a validation metric after every epoch, by seed.
+
+        Raises:
+            ConfigError: If a file is damaged or lacks the metric.
+        """
         out = []
         for job in self.jobs:
             path = osp.join(job.folder, 'metrics.jsonl')
@@ -78,17 +82,17 @@ class VariantResults(NamedTuple):
                     out.append([float(json.loads(line)['val'][metric]) for line in file])
                 except (ValueError, KeyError, TypeError, RecursionError) as error:
                     raise ConfigError(
-                        f"'{path}' is damaged: expected '{metric}' of every epoch"
+                        f"'{path}' is damaged: expected '{metric}' for every epoch"
                     ) from error
         return out
 
 
 class Results:
-    r"""What a view is made from.
+    r"""The input of a view.
 
     Args:
         experiment: The experiment.
-        options: What it ran on.
+        options: The options of the experiment.
         results: The results of its variants.
     """
 
@@ -102,7 +106,7 @@ class Results:
         self.metrics = read_metrics(options.options)
         self.variants = {entry.variant.label: entry for entry in results}
         self._datasets: dict[str, RecommendationDataset] = {}
-        #: What is tested by label, the means over seeds of the metrics of users.
+        #: The metrics of every user that are tested, averaged over seeds, by label.
         self.user_values: dict[Label, dict[str, np.ndarray]] = {}
         if experiment.reference is not None:
             tested = self.metrics.tested
@@ -121,7 +125,7 @@ class Results:
         return reference_of(label, self.experiment.reference, self.variants)
 
     def value(self, label: Label, metric: str) -> Value:
-        r"""A metric on the test set."""
+        r"""Returns a test metric of a variant."""
         own = self.variants[label]
         test = self.tests.get((label, metric))
         return summary(
@@ -132,7 +136,7 @@ class Results:
         )
 
     def gain(self, label: Label) -> Value | str:
-        r"""By how many per cent a variant is better than the reference."""
+        r"""Returns the relative gain of a variant over its reference."""
         other = self.reference(label)
         if other is None:
             return ''
@@ -143,7 +147,7 @@ class Results:
         return Value(float(np.mean(new)) / float(np.mean(old)) - 1)
 
     def dataset(self, own: VariantResults) -> RecommendationDataset:
-        r"""The data that the runs of a variant were made from."""
+        r"""Returns the data set of the runs of a variant."""
         key = repr(sorted((k, v) for k, v in own.variant.options.items() if k[:4] == 'data'))
         if key not in self._datasets:
             self._datasets[key] = build_dataset(own.jobs[0].config)
@@ -152,7 +156,9 @@ class Results:
     def groups(
         self, own: VariantResults, bounds: Sequence[int] | None = None
     ) -> list[dict[str, dict[str, float]]]:
-        r"""Metrics of groups of items by training count, by seed."""
+        r"""Computes metrics of groups of items by their number of training
+        interactions, for each seed.
+        """
         if not own.jobs:
             return []
         dataset, k = self.dataset(own), int(self.metrics.of_groups[0].partition('@')[2])
@@ -167,7 +173,7 @@ class Results:
 
 
 def summary(values: Sequence[float], own: VariantResults, **more: Any) -> Value:
-    r"""Mean and sample standard deviation over seeds."""
+    r"""Returns the mean and the sample standard deviation over seeds."""
     if not values:
         return Value(None, **more)
     std = float(np.std(values, ddof=1)) if len(values) > 1 else None
@@ -176,13 +182,13 @@ def summary(values: Sequence[float], own: VariantResults, **more: Any) -> Value:
 
 @lru_cache
 def numbers() -> dict[str, Any]:
-    r"""The file of published numbers."""
+    r"""Reads the file of published numbers."""
     return yaml.safe_load(files('motor_geo.experiments').joinpath('published.yaml').read_text())
 
 
 def published(results: Results, label: Label, metric: str) -> float | None:
-    r"""The printed number of a variant on data of the same name and size,
-    or of a backbone with IDs on the very split.
+    r"""Returns the published number of a variant on data of the same name and
+    size, or of a backbone with IDs on the splits released with DiffMM.
     """
     data, *rest = label
     table = {'table4': 'table4', 'lirdrec-table3': 'table3', 'lirdrec-table4': 'table4'}
@@ -207,7 +213,7 @@ def published(results: Results, label: Label, metric: str) -> float | None:
 def _look_up(table: Mapping[str, Any], data: str, keys: Sequence[str], metric: str) -> float | None:
     found = table.get('results', {}).get(data, {})
     for key in keys:
-        if isinstance(found, dict) and key in found:  # Ablations are of one backbone.
+        if isinstance(found, dict) and key in found:  # Ablations do not name the backbone.
             found = found[key]
     if not isinstance(found, list) or metric not in table['columns']:
         return None
@@ -215,13 +221,13 @@ def _look_up(table: Mapping[str, Any], data: str, keys: Sequence[str], metric: s
 
 
 def of_group(groups: Sequence[Mapping[str, Any]], name: str, metric: str) -> list[float]:
-    r"""A metric of a group of items, by seed."""
+    r"""Returns a metric of a group of items, by seed."""
     return [entry[name][metric] for entry in groups if metric in entry.get(name, {})]
 
 
 def rows(results: Sequence[VariantResults], metric: str) -> Iterator[dict[str, Any]]:
-    r"""What was measured, a row per run of a chosen setting, and what the
-    settings reach on validation.
+    r"""Yields the measurements, one row per run of a chosen setting. The first
+    row of a variant also has the validation metrics of all settings.
     """
     keys = ('seed', 'epochs', 'best_epoch', 'seconds', 'num_parameters', 'test', 'slices')
     for own in results:
@@ -234,4 +240,4 @@ def rows(results: Sequence[VariantResults], metric: str) -> Iterator[dict[str, A
                 'val': result['val'][metric],
                 **{key: result[key] for key in keys},
             }
-            validation = {}  # Once for a variant.
+            validation = {}  # Once per variant.

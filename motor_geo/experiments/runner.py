@@ -1,10 +1,10 @@
-r"""Runs an experiment and reports it.
+r"""Runs an experiment and writes its report.
 
-An experiment is a list of variants. The settings of each are trained with the
-first seed, and the one that is best on validation with all seeds; each of these
-is a run as :obj:`motor_geo.run` makes it, in :obj:`OUT/runs`. Any number of
-processes can work on them, see :mod:`motor_geo.experiments.queue`, and the same
-command goes on with what is there.
+An experiment is a list of variants. All settings of a variant are trained with
+the first seed, and the best one on validation is trained with all seeds. Each
+training is a run of :obj:`motor_geo.run` in :obj:`OUT/runs`. Any number of
+processes can share these runs (see :mod:`motor_geo.experiments.queue`), and
+running the same command again resumes them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from motor_geo.pipeline.train import versions
 from motor_geo.report.document import Report, RunInfo
 from motor_geo.report.write import save, write
 
-#: What one variant cannot do must not end the others.
+#: Exceptions that only mark a run as failed, so the other variants continue.
 FAILURES = (ValueError, FloatingPointError, ImportError)
 
 
@@ -45,13 +45,14 @@ class Reproduction:
 
     Args:
         experiment: The experiment.
-        options: What it runs on.
+        options: The options of the experiment.
         out: The folder.
-        seeds: Seeds of the runs.
-        general: Options of all runs that change no result.
+        seeds: Seeds of the runs. (default: :obj:`(0, 1, 2)`)
+        general: Options of all runs that do not affect results.
+            (default: :obj:`None`)
 
     Raises:
-        ConfigError: If an option is wrong, or the folder cannot be written to.
+        ConfigError: If an option is invalid, or the folder is not writable.
         ImportError: If Matplotlib is not installed.
     """
 
@@ -72,18 +73,18 @@ class Reproduction:
         self._epochs = resolve({})['trainer']['epochs']
         self._known: dict[str, tuple[str, str]] = {}
         self._jobs: dict[str, Job] = {}
-        for variant in self.variants:  # Mistakes are found before any training.
+        for variant in self.variants:  # Find invalid settings before any training.
             self.tried(variant)
         self.queue = RunQueue(out, FAILURES)
         if osp.exists(osp.join(out, 'runs.log')):
             warnings.warn(
-                f"'{osp.join(out, 'runs.log')}' is of an earlier version and no longer read: its "
-                'finished runs count, its failed ones are tried again',
+                f"'{osp.join(out, 'runs.log')}' is from an earlier version and is ignored: "
+                'finished runs still count, and failed runs are tried again',
                 stacklevel=2,
             )
 
     def job(self, variant: Variant, setting: Options, seed: int) -> Job:
-        r"""The run of a setting."""
+        r"""Returns the run of a setting."""
         options = {**variant.options, **setting, 'seed': seed}
         if reads_tokens(options['items']):
             options['tokenizer.seed'] = seed
@@ -95,19 +96,21 @@ class Reproduction:
             items = config['items']['name']
             name = '-'.join([*variant.label[:1], short(options['model']), items])
             name = f'{name}-seed{seed}-{identity[:10]}'
-            if config['trainer']['epochs'] != self._epochs:  # Which a run can be continued with.
+            if config['trainer']['epochs'] != self._epochs:  # The hash leaves out the epochs.
                 name += f'-epochs{config["trainer"]["epochs"]}'
             folder = osp.join(self.out, 'runs', name)
             self._jobs[key] = Job(name, folder, options, in_folder(config, folder))
         return self._jobs[key]
 
     def _resolve(self, options: Options) -> tuple[Config, str]:
-        r"""The configuration of a run, and its hash."""
+        r"""Returns the configuration of a run, and its hash."""
         config = resolve(override(self.general, options))
         return config, run_fingerprint(config, self._data(config)[1])
 
     def _data(self, config: Config) -> tuple[str, str]:
-        r"""Name and hash of the data; they themselves may be large."""
+        r"""Returns the name and the hash of the data, without keeping the data in
+        memory.
+        """
         key = json.dumps(config['data'], sort_keys=True)
         if key not in self._known:
             dataset = build_dataset(config)
@@ -115,15 +118,15 @@ class Reproduction:
         return self._known[key]
 
     def tried(self, variant: Variant) -> list[Job]:
-        r"""The runs that a setting is chosen by."""
+        r"""Returns the runs that choose the setting of a variant."""
         return [self.job(variant, setting, self.seeds[0]) for setting in variant.settings]
 
     def finals(self, variant: Variant, setting: Options) -> list[Job]:
-        r"""The runs of a chosen setting, one per seed."""
+        r"""Returns the runs of a chosen setting, one per seed."""
         return [self.job(variant, setting, seed) for seed in self.seeds]
 
     def results(self) -> list[VariantResults]:
-        r"""The results of the variants so far."""
+        r"""Returns the results of the variants so far."""
         out = []
         for variant in self.variants:
             tried, found, setting = self.tried(variant), [], None
@@ -132,7 +135,7 @@ class Reproduction:
                 if result is not None:
                     found.append((entry, float(result['val'][self.metric])))
             if found and not any(self.queue.is_open(job.folder) for job in tried):
-                setting = max(found, key=lambda pair: pair[1])[0]  # The first of equals.
+                setting = max(found, key=lambda pair: pair[1])[0]  # The first one wins ties.
             jobs, own = [], []
             for job in [] if setting is None else self.finals(variant, setting):
                 result = self.queue.result(job.folder)
@@ -143,18 +146,18 @@ class Reproduction:
         return out
 
     def failed(self) -> dict[str, str]:
-        r"""Names of the runs that failed, and why."""
+        r"""Returns the names and error messages of failed runs."""
         errors = {job.name: self.queue.error(job.folder) for job in self._jobs.values()}
         return {name: error for name, error in errors.items() if error is not None}
 
     def retry(self) -> None:
-        r"""Opens the failed runs of this experiment again."""
-        self.results()  # With these, all runs are known.
+        r"""Reopens the failed runs of this experiment."""
+        self.results()  # Registers all runs.
         self.queue.retry(job.folder for job in self._jobs.values())
 
     def open(self) -> tuple[list[Job], int, int]:
-        r"""Runs that can be done now, the number of all that are left,
-        and the number of all.
+        r"""Returns the runs that can start now, the number of unfinished runs, and
+        the total number of runs.
         """
         results, later = self.results(), 0
         jobs = {job.name: job for own in results for job in self.tried(own.variant)}
@@ -167,12 +170,16 @@ class Reproduction:
         return ready, len(ready) + later, len(jobs) + later
 
     def work(self, budget: float = math.inf, progress: bool = True, jobs: int = 1) -> bool:
-        r"""Does runs until none is left; returns whether that is so.
+        r"""Executes runs until none is left.
 
         Args:
-            budget: Hours after which no run is started any more.
-            progress: Whether progress is shown.
-            jobs: Number of processes at work, for the remaining time.
+            budget: Start no run after this many hours. (default: :obj:`inf`)
+            progress: Whether to show progress. (default: :obj:`True`)
+            jobs: Number of processes at work, to estimate the remaining time.
+                (default: :obj:`1`)
+
+        Returns:
+            Whether all runs are done.
         """
         end = time.monotonic() + 3600 * budget
         shape = '{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} runs{postfix}'
@@ -183,7 +190,7 @@ class Reproduction:
                 bar.total, bar.n = total, total - left
                 bar.set_postfix_str(self.remaining(ready, left, jobs))
                 if left == 0:
-                    for job in self._jobs.values():  # Another process may have been killed there.
+                    for job in self._jobs.values():  # Another process may have been killed here.
                         if self.queue.result(job.folder) is not None:
                             self.tidy(job)
                     return True
@@ -194,12 +201,12 @@ class Reproduction:
                 with self.queue.claim(known) as folder:
                     line = None if folder is None else self.run_job(known[folder])
                 if line is None:
-                    time.sleep(1)  # Others are at work.
+                    time.sleep(1)  # Other processes hold all open runs.
                 elif progress:
                     tqdm.write(line)
 
     def run_job(self, job: Job) -> str:
-        r"""Does a run that this process holds; returns a line about it."""
+        r"""Executes a run whose lock this process holds, and returns a log line."""
         result = self.queue.run_job(job.config)
         if isinstance(result, str):
             return f'{job.name} failed: {result}'
@@ -207,14 +214,14 @@ class Reproduction:
         return f'{job.name}: {self.metric} {result["val"][self.metric]:.4f} on validation'
 
     def tidy(self, job: Job) -> None:
-        r"""Removes what a run that is finished needs no more."""
+        r"""Removes files that a finished run no longer needs."""
         for file in ('last.pt', 'tokenizer.pt'):
             with suppress(FileNotFoundError):
                 os.remove(osp.join(job.folder, file))
 
     def remaining(self, ready: Sequence[Job], left: int, jobs: int) -> str:
-        r"""How long it will take, from the runs of the same backbone on the
-        same data; those of which nothing is known count as the mean of all.
+        r"""Estimates the remaining time from finished runs of the same backbone on
+        the same data. Without such runs, this uses the mean over all of them.
         """
         seconds: dict[tuple[str, str], list[float]] = {}
         for job in self._jobs.values():
@@ -234,8 +241,16 @@ class Reproduction:
         return f'about {minutes // 60} h {minutes % 60} min left'
 
     def report(self, name: str, command: str) -> list[str]:
-        r"""Writes the report of what is there. Files of figures bear its name
-        if it is not that of the experiment, so that reports stand side by side.
+        r"""Writes the report of all results so far. If the report has another
+        name than the experiment, this name is the prefix of the figure files,
+        so several reports can share a folder.
+
+        Args:
+            name: Name of the report.
+            command: The command, for the report.
+
+        Returns:
+            The paths of the files.
         """
         from motor_geo.experiments.views import blocks
 
@@ -268,25 +283,29 @@ class Reproduction:
         return [*paths, path] if kept else paths
 
     def intro(self) -> str:
-        r"""What was done, and what was not."""
+        r"""Describes the finished, unfinished and failed runs."""
         lines = [self.experiment.note] if self.experiment.note else []
         if self.variants:
             efforts = sorted({len(variant.settings) for variant in self.variants})
             lines.append(
-                f'Settings are chosen by {spelled(self.metric)} on validation with seed '
-                f'{self.seeds[0]}, {" or ".join(map(str, efforts))} of them for every variant, '
-                f'and trained with the seeds {", ".join(map(str, self.seeds))}. Test metrics are '
-                'those of the best epoch on validation.'
+                f'{spelled(self.metric)} on validation with seed {self.seeds[0]} chooses among '
+                f'{" or ".join(map(str, efforts))} settings per variant. The chosen setting is '
+                f'trained with the seeds {", ".join(map(str, self.seeds))}. Test metrics are those '
+                'of the best epoch on validation.'
             )
             _, left, total = self.open()
             if left:
-                lines.append(f'Of {total} runs, {left} are not finished: what they belong to is –.')
+                lines.append(f'Of {total} runs, {left} are not finished; missing values are –.')
             lines += [f'The run {name} failed: {why}' for name, why in self.failed().items()]
         return '\n\n'.join(lines)
 
 
 def check_packages() -> None:
-    r"""Raises an :class:`ImportError` if the report could not be written."""
+    r"""Checks that the report can be written.
+
+    Raises:
+        ImportError: If Matplotlib is not installed.
+    """
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:

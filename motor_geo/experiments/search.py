@@ -1,4 +1,4 @@
-r"""What a sweep searches: options of runs with lists of choices or ranges."""
+r"""The search space of a sweep: options with lists of choices or ranges."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from motor_geo.utils.safe_yaml import load_yaml
 
 
 class Range(NamedTuple):
-    r"""Numbers to search between, both included."""
+    r"""A range of numbers, including both ends."""
 
     low: int | float
     high: int | float
@@ -35,12 +35,12 @@ class Range(NamedTuple):
 
 
 class Space:
-    r"""A search space: options of all trials, and what differs.
+    r"""A search space.
 
     Args:
         config: Options of all trials.
-        search: For every searched option by dotted name, a list of choices or
-            a mapping :obj:`{low, high, log}`.
+        search: The searched options by dotted name, each with a list of
+            choices or a mapping :obj:`{low, high, log}`.
 
     Raises:
         ConfigError: If an option is unknown or cannot be searched, or a
@@ -54,12 +54,18 @@ class Space:
         self.base = self.resolve({key: entry[0] for key, entry in self.search.items()})
 
     def resolve(self, options: Mapping[str, Any]) -> Config:
-        r"""The configuration of searched options, without a folder."""
+        r"""Returns the configuration with the given searched options, without a
+        folder.
+        """
         return {**resolve(override(self.config, options)), 'out': None}
 
     def grid(self, limit: int | None = None) -> list[Config] | None:
-        r"""All combinations, or so many of them at random, or :obj:`None` if
-        there are ranges.
+        r"""Returns all combinations of choices, or :obj:`None` if there are
+        ranges.
+
+        Args:
+            limit: Number of combinations to draw at random. (default:
+                :obj:`None`, which returns all)
         """
         if any(isinstance(entry, Range) for entry in self.search.values()):
             return None
@@ -73,14 +79,15 @@ class Space:
     def sample(
         self, history: Sequence[tuple[Config, float | str | None]], attempt: int = 0
     ) -> Config:
-        r"""What TPE chooses for the next trial. It is seeded by trial, so that
-        going on with a sweep samples the same, and processes do not.
+        r"""Samples the options of the next trial with TPE. The seed depends on
+        the number of trials, so a resumed sweep samples the same options, and
+        parallel processes sample different ones.
 
         Args:
             history: Options of the trials so far, each with its value, its
-                error, or :obj:`None` while it runs.
-            attempt: Number of samples of this trial before, which were among
-                those trials.
+                error message, or :obj:`None` while it runs.
+            attempt: Number of samples drawn so far for this trial, all of which
+                were already in :obj:`history`. (default: :obj:`0`)
         """
         import optuna
         from optuna.trial import TrialState, create_trial
@@ -89,7 +96,7 @@ class Space:
         entropy = self.base['seed'], len(history), *([attempt] if attempt else [])
         seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
         with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # 'constant_liar' was experimental.
+            warnings.simplefilter('ignore')  # `constant_liar` was experimental.
             sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
         study = optuna.create_study(direction='maximize', sampler=sampler)
         distributions = self.distributions()
@@ -112,15 +119,15 @@ class Space:
         }
 
     def _params(self, options: Config) -> Config:
-        r"""Options in terms of Optuna."""
+        r"""Converts options to parameters of Optuna."""
         return {
             key: value if isinstance(self.search[key], Range) else json.dumps(value)
             for key, value in options.items()
         }
 
     def distributions(self) -> dict[str, Any]:
-        r"""The space in terms of Optuna, which knows choices by their JSON,
-        since they may be lists or mappings.
+        r"""Converts the space to distributions of Optuna. Choices are encoded as
+        JSON because they may be lists or mappings.
         """
         from optuna.distributions import CategoricalDistribution as Choice
         from optuna.distributions import FloatDistribution, IntDistribution
@@ -136,7 +143,7 @@ class Space:
         return out
 
     def settings(self) -> Config:
-        r"""Everything that two halves of a sweep must share."""
+        r"""Returns the settings that must not change when a sweep is resumed."""
         out = flatten({**self.base, 'search': self.search})
         for key in (*UNHASHED, 'trainer.progress', *self.search):
             out.pop('model.name' if key == 'model' else 'items.name' if key == 'items' else key)
@@ -144,19 +151,26 @@ class Space:
 
 
 def read_space(paths: Sequence[str], flags: Config) -> Space:
-    r"""Reads and merges files, later ones and flags first."""
+    r"""Reads and merges files and flags. Later files take precedence over
+    earlier ones, and flags over files.
+
+    Raises:
+        ConfigError: If no file has an entry :obj:`search`.
+    """
     config: Config = {}
     search: Config = {}
     for path in paths:
         options, entries = _read(path)
         config, search = merge(config, options), {**search, **entries}
     if not search:
-        raise ConfigError("A sweep needs --config or --space with a file that has 'search'")
+        raise ConfigError("A sweep requires --config or --space with a file that has 'search'")
     return Space(merge(config, flags), search)
 
 
 def override(config: Config, options: Mapping[str, Any]) -> Config:
-    r"""Sets options by dotted name; the names of sections come first."""
+    r"""Sets options by dotted name. Names of classes are set before their
+    options.
+    """
     for key in sorted(options, key=lambda key: key not in CHOICES):
         ((section, inner),) = parse_flags([f'--{key}=']).items()
         value = options[key]
@@ -165,7 +179,7 @@ def override(config: Config, options: Mapping[str, Any]) -> Config:
 
 
 def parse_search(config: Config, search: Config) -> dict[str, list[Any] | Range]:
-    r"""Checks what is searched against the constructors, choice by choice.
+    r"""Checks every choice of the search space against the constructors.
 
     Raises:
         ConfigError: If an option is unknown or cannot be searched, or a
@@ -191,7 +205,7 @@ def parse_search(config: Config, search: Config) -> dict[str, list[Any] | Range]
                 f'got {entry!r}'
             )
     if not entries:
-        raise ConfigError("Nothing to search; expected a mapping 'search' in the file")
+        raise ConfigError("There is nothing to search; expected a mapping 'search' in the file")
 
     out: dict[str, list[Any] | Range] = {}
     names = [key for key in entries if key in CHOICES]
@@ -209,7 +223,7 @@ def parse_search(config: Config, search: Config) -> dict[str, list[Any] | Range]
 
 def _range(key: str, values: list[Any], log: Any) -> Range:
     if any(isinstance(v, bool) or not isinstance(v, (int, float)) for v in values):
-        raise ConfigError(f"'search': '{key}' takes no range of numbers; expected a list")
+        raise ConfigError(f"'search': '{key}' does not take a range of numbers; expected a list")
     low, high = values
     if not isinstance(log, bool) or not low < high or (log and low <= 0):
         raise ConfigError(

@@ -10,8 +10,8 @@ import numpy as np
 
 K = TypeVar('K', bound=Hashable)
 
-#: Differences are rounded: means over seeds of equal values in single precision differ in
-#: the eighth digit, and such users would count as won or lost.
+#: Differences are rounded to this many decimals. In single precision, means over seeds of equal
+#: values may differ in the eighth digit, which would break ties between users.
 DECIMALS = 6
 
 
@@ -36,21 +36,22 @@ class Paired(NamedTuple):
 
 
 def paired_tests(pairs: Mapping[K, tuple[np.ndarray, np.ndarray]]) -> dict[K, Paired]:
-    r"""Tests pairs of variants on the same users, and corrects the p-values
-    over all pairs of the call by the procedure of Benjamini and Hochberg,
-    which controls the false discovery rate.
+    r"""Tests pairs of variants on the same users. The Benjamini-Hochberg
+    procedure, which controls the false discovery rate, corrects the p-values
+    over all pairs of the call.
 
-    Users with equal values are dropped from the Wilcoxon test, as Wilcoxon
-    did. If all users have equal values, or there is a single one, nothing can
-    be told and all p-values of the pair are one.
+    The Wilcoxon test drops users with equal values, as in the original
+    procedure. If all users have equal values, or there is only one user, all
+    p-values of the pair are one.
 
     Args:
-        pairs: By key, the values of a metric of the two variants, **[U]**
-            each and in the same order of users; of several seeds, their mean.
+        pairs: For each key, the values of a metric for the two variants,
+            **[U]** each and in the same order of users. Average the values of
+            several seeds before.
 
     Raises:
         ValueError: If the arrays of a pair have different lengths, no users,
-            or NaN or infinite values; the message names the key.
+            or NaN or infinite values. The message names the key.
     """
     from scipy.stats import false_discovery_control
 
@@ -69,7 +70,7 @@ def _difference(key: Hashable, first: np.ndarray, second: np.ndarray) -> np.ndar
     a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
     if a.ndim != 1 or a.shape != b.shape or a.size == 0:
         raise ValueError(
-            f"The pair '{key}' must hold one value per user on both sides, "
+            f"The pair '{key}' must hold one value per user for both variants, "
             f'got arrays of shapes {list(a.shape)} and {list(b.shape)}.'
         )
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
@@ -83,6 +84,6 @@ def _p_values(difference: np.ndarray) -> tuple[float, float]:
     difference = difference.round(DECIMALS)
     if difference.size == 1 or not difference.any():
         return 1.0, 1.0
-    with warnings.catch_warnings():  # SciPy warns if all users differ by the same: p is 0.
+    with warnings.catch_warnings():  # SciPy warns if all differences are equal (p is 0).
         warnings.simplefilter('ignore', RuntimeWarning)
         return float(wilcoxon(difference).pvalue), float(ttest_1samp(difference, 0).pvalue)

@@ -1,8 +1,9 @@
 r"""Searches hyper-parameters on validation: :obj:`python -m motor_geo.sweep`.
 
-Every trial is a run in :obj:`OUT/trials/<hash of its options>`, see
-:mod:`motor_geo.experiments.queue`; its :obj:`trial.json` says which options it
-has, and its number in the order of their beginning. All that a sweep knows is read from there.
+Every trial is a run in :obj:`OUT/trials/<hash of its options>` (see
+:mod:`motor_geo.experiments.queue`). Its :obj:`trial.json` holds its options and
+its number, in the order in which trials started. The state of a sweep is read
+entirely from these folders.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from motor_geo.utils.cache import fingerprint
 from motor_geo.utils.errors import ConfigError
 from motor_geo.utils.files import atomic_write, locked, read_json, writing
 
-NEEDS = 'A search with ranges needs Optuna: pip install "motor-geo[sweep]"'
+NEEDS = 'A search with ranges requires Optuna: pip install "motor-geo[sweep]"'
 
 
 class Trial(NamedTuple):
@@ -38,15 +39,17 @@ class Trial(NamedTuple):
 
 
 class Sweep:
-    r"""A search in a folder, which processes may share.
+    r"""A search in a folder that several processes may share.
 
     Args:
-        space: What is searched.
+        space: The search space.
         out: The folder.
-        num_trials: Trials at the most; by default the whole grid, or 20.
+        num_trials: Maximum number of trials. (default: the size of the grid,
+            or 20 if there are ranges)
 
     Raises:
-        ConfigError: If the folder holds another search.
+        ConfigError: If the folder holds another search, or the data have no
+            validation interactions.
         ImportError: If there are ranges and Optuna is not installed.
     """
 
@@ -63,12 +66,12 @@ class Sweep:
 
         self.queue = RunQueue(out)
         journal = osp.join(out, 'study.log')
-        if osp.exists(journal) and osp.getsize(journal) > 0:  # An empty one tells of no trial.
+        if osp.exists(journal) and osp.getsize(journal) > 0:  # An empty journal has no trials.
             raise ConfigError(
-                f"'{out}' holds a sweep of an earlier version of motor_geo (study.log); give "
+                f"'{out}' holds a sweep of an earlier version of motor_geo (study.log); choose "
                 'another --out or delete it'
             )
-        # Data that are wrong or have changed are found before any training.
+        # Find invalid or changed data before any training.
         dataset = build_dataset(space.base)
         check_splits(dataset, 'val')
         own = {**space.settings(), 'hash of data': dataset.fingerprint}
@@ -78,23 +81,25 @@ class Sweep:
                 if old.get(key) != own.get(key):
                     raise ConfigError(
                         f"'{out}' holds another search ({key} is {old.get(key)} there, "
-                        f'{own.get(key)} here); give another --out or delete it'
+                        f'{own.get(key)} here); choose another --out or delete it'
                     )
             self.own = own
             self.write()
 
     def _read(self, path: str, default: Config) -> Config:
-        r"""A file with all keys of :obj:`default`, which it has by default."""
+        r"""Reads the keys of :obj:`default` from a file, or returns
+        :obj:`default` if the file does not exist.
+        """
         if not osp.exists(path):
             return default
         try:
             content = read_json(path)
             return {key: content[key] for key in default}
         except (ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"'{path}' is damaged; delete it and start anew") from error
+            raise ConfigError(f"'{path}' is damaged; delete it and start again") from error
 
     def trials(self) -> list[Trial]:
-        r"""The trials that were begun."""
+        r"""Returns the trials that have started, by number."""
         out = []
         for path in glob(osp.join(escape(self.out), 'trials', '*', 'trial.json')):
             entry = self._read(path, {'number': 0, 'options': {}})
@@ -102,12 +107,14 @@ class Sweep:
         return sorted(out, key=lambda trial: trial.number)
 
     def folder(self, options: Config) -> str:
-        r"""Folder of a trial."""
+        r"""Returns the folder of a trial."""
         return osp.join(self.out, 'trials', fingerprint(options)[:12])
 
     @contextmanager
     def claim(self) -> Iterator[Trial | None]:
-        r"""Holds a trial that was interrupted, or else a new one."""
+        r"""Locks an interrupted trial, or else a new one, and yields it. Yields
+        :obj:`None` if there is none.
+        """
         with ExitStack() as stack:
             with locked(self.out, wait=True):
                 trials = {trial.folder: trial for trial in self.trials()}
@@ -122,7 +129,7 @@ class Sweep:
             yield None if folder is None else trials[folder]
 
     def _new(self, trials: dict[str, Trial]) -> Trial | None:
-        r"""A trial that is not among those that were begun."""
+        r"""Returns a new trial, or :obj:`None` if all trials have started."""
         if len(trials) >= self.total:
             return None
         history = [(trial.options, self._value(trial)) for trial in trials.values()]
@@ -134,16 +141,18 @@ class Sweep:
         return None
 
     def _value(self, trial: Trial) -> float | str | None:
-        r"""The result of a trial so far: a value, an error or nothing."""
+        r"""Returns the validation metric of a trial, its error message, or
+        :obj:`None` if it is open.
+        """
         result = self.queue.result(trial.folder)
         return self.queue.error(trial.folder) if result is None else result['val'][self.metric]
 
     def run_trial(self, trial: Trial) -> str:
-        r"""Does a trial that this process holds; returns a line about it."""
+        r"""Executes a trial whose lock this process holds, and returns a log line."""
         name = ', '.join(f'{key} {value}' for key, value in trial.options.items())
         try:
             config = in_folder(self.space.resolve(trial.options), trial.folder)
-            result = self.queue.run_job(config)  # A learning rate may well be too high.
+            result = self.queue.run_job(config)  # Trials may diverge.
         except ValueError as error:
             raise ConfigError(f'In the trial with {name}: {error}') from error
         with locked(self.out, wait=True):
@@ -153,11 +162,11 @@ class Sweep:
         return f'{name}: {self.metric} {result["val"][self.metric]:.4f}'
 
     def retry(self) -> None:
-        r"""Opens failed trials again."""
+        r"""Reopens failed trials."""
         self.queue.retry(trial.folder for trial in self.trials())
 
     def summary(self) -> dict[str, Any]:
-        r"""All trials, best first, with validation metrics only."""
+        r"""Returns all trials, best first, with validation metrics only."""
         rows: list[dict[str, Any]] = []
         for trial in self.trials():
             value = self._value(trial)
@@ -175,8 +184,8 @@ class Sweep:
         return {'metric': self.metric, 'total': self.total, 'trials': rows}
 
     def write(self) -> dict[str, Any]:
-        r"""Writes :obj:`sweep.json` and :obj:`best.yaml` from what the folders
-        of the trials say, and returns the :meth:`summary`.
+        r"""Writes :obj:`sweep.json` and :obj:`best.yaml` from the folders of the
+        trials, and returns the :meth:`summary`.
         """
         out = self.summary()
         self._write(osp.join(self.out, 'sweep.json'), {**out, 'settings': self.own})

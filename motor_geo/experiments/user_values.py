@@ -1,8 +1,8 @@
-r"""What p-values were computed from, kept beside a report: values of users as
-means over seeds, in half precision.
+r"""The values behind the p-values of a report: metrics of every user, averaged
+over seeds and stored in half precision next to the report.
 
-The tests themselves see the same rounded values, so that each p-value can be
-recomputed from the file, to the digit.
+The tests use the same rounded values, so each p-value can be recomputed exactly
+from the file.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ Label = tuple[str, ...]
 def reference_of(
     label: Label, reference: tuple[int, str] | None, labels: Collection[Label]
 ) -> Label | None:
-    r"""The method that another one is compared with.
+    r"""Returns the label of the reference of a method, or :obj:`None`.
 
     Args:
         label: Label of the method.
-        reference: Index of the part of the label that differs, and its value
-            for the method compared with.
-        labels: The labels that exist.
+        reference: Index of the part of the label in which they differ, and
+            the value of this part for the reference.
+        labels: All labels.
     """
     if reference is None:
         return None
@@ -41,14 +41,18 @@ def reference_of(
 def user_means(
     runs: Sequence[Mapping[str, np.ndarray]], metrics: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    r"""Means over seeds of the metrics of each user, in half precision, and
-    the :obj:`user` that each belongs to.
+    r"""Averages the metrics of each user over seeds, in half precision. The
+    entry :obj:`user` holds the users.
+
+    Args:
+        runs: The content of :obj:`per_user.npz`, by seed.
+        metrics: The metrics.
     """
     if not runs:
         return {}
     out = {'user': runs[0]['user']}
     for metric in metrics:
-        if metric not in runs[0]:  # Metrics of lists have no values of users.
+        if metric not in runs[0]:  # Some metrics, such as coverage, have no values per user.
             continue
         values = np.stack([run[metric] for run in runs]).astype(np.float64)
         out[metric] = values.mean(axis=0).astype(np.float16)
@@ -58,11 +62,11 @@ def user_means(
 def compare(
     values: Mapping[Label, Mapping[str, np.ndarray]], reference: tuple[int, str] | None
 ) -> dict[tuple[Label, str], Paired]:
-    r"""Tests per user of all methods that have a reference on the same users,
-    by label and metric, corrected together.
+    r"""Tests all methods against their references on the same users, and
+    corrects the p-values together. Returns the tests by label and metric.
 
     Args:
-        values: By label, what :meth:`user_means` returns.
+        values: The values of :func:`user_means`, by label.
         reference: See :obj:`reference_of`.
     """
     pairs: dict[tuple[Label, str], tuple[np.ndarray, np.ndarray]] = {}
@@ -79,9 +83,16 @@ def save_user_values(
     values: Mapping[Label, Mapping[str, np.ndarray]],
     reference: tuple[int, str] | None,
 ) -> bool:
-    r"""Keeps what :meth:`compare` needs of the methods that it compares as a
-    compressed :obj:`.npz`; returns whether there are any. Ids of users are
-    stored once for all methods that have the same.
+    r"""Writes the input of :func:`compare` as a compressed :obj:`.npz`. Methods
+    with the same users share their ids.
+
+    Args:
+        path: The file.
+        values: The values of :func:`user_means`, by label.
+        reference: See :obj:`reference_of`.
+
+    Returns:
+        Whether there is any method to compare. If not, no file is written.
     """
     values = {label: own for label, own in values.items() if own}
     pairs = [(label, reference_of(label, reference, values)) for label in values]
@@ -111,10 +122,10 @@ def save_user_values(
 def load_user_values(
     path: str,
 ) -> tuple[dict[Label, dict[str, np.ndarray]], tuple[int, str]]:
-    r"""The values and the reference that :meth:`save_user_values` has kept.
+    r"""Reads the values and the reference that :func:`save_user_values` wrote.
 
     Raises:
-        ValueError: If the file holds something else; the message names it.
+        ValueError: If the file is damaged. The message names the file.
     """
     try:
         file = load_npz(path)
@@ -128,10 +139,10 @@ def load_user_values(
         }
         index, value = head['reference']
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"'{path}': expected values of users beside a report") from error
+        raise ValueError(f"'{path}': expected the user values of a report") from error
     return values, (index, value)
 
 
 def recompute(path: str) -> dict[tuple[Label, str], Paired]:
-    r"""The tests of a report, from the file beside it."""
+    r"""Recomputes the tests of a report from the file of its user values."""
     return compare(*load_user_values(path))

@@ -1,4 +1,4 @@
-r"""The variants that take part in the experiments."""
+r"""The variants of the experiments."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ LIRDREC = ('BPR', 'LightGCN', 'VBPR', 'GRCN', 'LATTICE', 'SLMRec', 'MICRO', 'BM3
 SHARES = (1.0, 0.5, 0.25, 0.1)
 MISSING = (0.0, 0.25, 0.5, 0.75)
 EPOCHS = 60
-#: Tokens per modality with which a mean has as many parameters as a token network
-#: with four: a slot has K d of its table and, with an MLP, d^2 of its part of that.
+#: With five tokens per modality, a mean has as many parameters as a token network with four. Each
+#: slot has K d parameters in its table and, with an MLP, d^2 parameters in its part of the MLP.
 EQUAL: Options = {'tokenizer.num_tokens': 5}
 #: Without the high-order part.
 TWO_ORDERS: Options = {'items.num_layers': 0}
@@ -39,8 +39,8 @@ QUANTIZERS: dict[str, Options] = {
 }
 SOFT = 'motor_geo.nn.SoftTokenEncoder'
 INTERACTION = 'motor_geo.nn.TokenInteractionEncoder'
-#: What is read by networks over tokens, and options with which a pair of modalities has as many
-#: parameters as the network of the paper, up to a tenth.
+#: Token networks, with options that give each of them the number of parameters of the network of
+#: the paper for two modalities, to within a tenth.
 INTERACTIONS: dict[str, tuple[str, Options]] = {
     'specific': ('specific', {}),
     'mean': ('mean', EQUAL),
@@ -51,9 +51,9 @@ INTERACTIONS: dict[str, tuple[str, Options]] = {
     'self-attention': (INTERACTION, {**EQUAL, 'items.mode': 'self_attention'}),
     'product': (INTERACTION, {**EQUAL, 'items.mode': 'product'}),
 }
-#: As in configs/items/two-orders.yaml, which reports call recommended.
+#: The options of configs/items/two-orders.yaml. Reports call this variant "recommended".
 RECOMMENDED: Options = {'behavior': True, **TWO_ORDERS, 'items.weight_init': 1.0}
-#: What the paper leaves open of the token network, tried on validation.
+#: Choices that the paper leaves open for the token network, tried on validation.
 OPEN: list[Options] = [
     TWO_ORDERS,
     {**TWO_ORDERS, 'items.weight_init': 1.0},
@@ -66,8 +66,13 @@ OPEN: list[Options] = [
 def backbones(
     models: Sequence[str] | None, items: Sequence[str], baselines: Sequence[str] | None = ()
 ) -> Callable[[ExperimentOptions], list[Variant]]:
-    r"""Every backbone with every item representation, and baselines;
-    :obj:`None` stands for all that there are.
+    r"""Every backbone with every item representation, and baselines.
+
+    Args:
+        models: The backbones. :obj:`None` stands for all of them.
+        items: The item representations.
+        baselines: The baselines. :obj:`None` stands for all of them.
+            (default: :obj:`()`)
     """
 
     def variants(on: ExperimentOptions) -> list[Variant]:
@@ -87,7 +92,7 @@ def backbones(
 
 
 def parts(on: ExperimentOptions) -> list[Variant]:
-    r"""IDs, tokens of single modalities, and plainer decoders."""
+    r"""IDs, tokens of single modalities, and simpler item encoders."""
     out = []
     for data in on.content:
         for model in on.choose(('LightGCN', 'VBPR', 'SLMRec'), data):
@@ -188,7 +193,7 @@ def layers(on: ExperimentOptions) -> list[Variant]:
 
 
 def quantizers(on: ExperimentOptions) -> list[Variant]:
-    r"""Tokenizers with as many tokens of as many codes each."""
+    r"""Tokenizers with equal numbers of tokens and codes."""
     out = []
     for data in on.content:
         for model in on.choose(('LightGCN',), data):
@@ -203,7 +208,7 @@ def quantizers(on: ExperimentOptions) -> list[Variant]:
 
 
 def interactions(on: ExperimentOptions) -> list[Variant]:
-    r"""Networks over tokens, with about as many item parameters each."""
+    r"""Token networks with similar numbers of item parameters."""
     out = []
     for data in on.content:
         for model in on.choose(('LightGCN',), data):
@@ -222,13 +227,14 @@ def missing(on: ExperimentOptions) -> list[Variant]:
         for model in on.choose(('LightGCN',), data)
         for form in ('id', 'features', 'mean', 'specific')
         for share in MISSING
-        if form != 'id' or share == 0  # Which does not read them.
+        if form != 'id' or share == 0  # IDs do not read features.
     ]
 
 
 def sparsity(on: ExperimentOptions) -> list[Variant]:
-    r"""Less and less training interactions, and what moves the share at which
-    tokens and IDs are level: their number, and the modalities.
+    r"""Decreasing shares of training interactions. Variants with other numbers
+    of tokens or with single modalities show what shifts the share at which
+    tokens and IDs are level.
     """
     out = []
     for data, names in on.modalities.items():
@@ -255,9 +261,9 @@ def sparsity(on: ExperimentOptions) -> list[Variant]:
 
 
 def controls(on: ExperimentOptions) -> list[Variant]:
-    r"""What content adds, and what the token network adds: as many settings
-    for everyone, and so many tokens for a mean that it has the parameters of a
-    full network.
+    r"""Contributions of content and of the token network. All variants have the
+    same number of settings. A mean has so many tokens that its number of
+    parameters matches that of the full network.
     """
     out = []
     for data in on.data:
@@ -289,8 +295,8 @@ def controls(on: ExperimentOptions) -> list[Variant]:
 
 
 def recommended(on: ExperimentOptions) -> list[Variant]:
-    r"""The token network that the controls speak for, against plain ones: up to
-    six settings for everyone.
+    r"""The token network that was best in :func:`controls`, compared with simpler
+    item encoders. All variants have up to six settings.
     """
     out = []
     for data in on.data:
@@ -317,14 +323,13 @@ def recommended(on: ExperimentOptions) -> list[Variant]:
     return out
 
 
-#: The same number of settings for each baseline as TokenALS has for IDs, features and tokens.
 #: The baselines of :func:`recipe`.
 BASELINES = ('Popularity', 'ItemKNN', 'RP3beta', 'EASE', 'IALS')
 
 
 def recipe(on: ExperimentOptions) -> list[Variant]:
-    r"""Tokens, features and IDs in closed form, and the baselines, over the same
-    number of settings.
+    r"""Tokens, features and IDs in closed form, and baselines. The baselines have
+    the same number of settings as TokenALS.
     """
     from motor_geo.pipeline.config import NO_ITEMS
 
@@ -344,8 +349,8 @@ def recipe(on: ExperimentOptions) -> list[Variant]:
 
 
 def whole(on: ExperimentOptions) -> list[Variant]:
-    r"""Graph backbones under least squares over all pairs: the first settings
-    are those that suit most data sets, the usual ones before all.
+    r"""Graph backbones with least squares over all pairs. The usual weight comes
+    first, followed by the settings that suit most data sets.
     """
     settings: list[Options] = [
         {'loss.unobserved': unobserved, 'loss.reg_weight': weight}

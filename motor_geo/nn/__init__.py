@@ -5,6 +5,7 @@ from .soft_tokens import SoftTokenEncoder
 from .token_cross import TokenCrossEncoder
 from .token_interaction import TokenInteractionEncoder
 from .unseen import UnseenItems
+from .user_encoder import UsedItems
 
 __all__ = [
     'FeatureProjection',
@@ -14,4 +15,5 @@ __all__ = [
     'TokenCrossEncoder',
     'TokenInteractionEncoder',
     'UnseenItems',
+    'UsedItems',
 ]

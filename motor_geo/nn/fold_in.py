@@ -1,4 +1,6 @@
-r"""Users who were not there in training, from what they used."""
+r"""Folding in: vectors of users outside the training graph, computed from their
+interactions.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,10 @@ from torch_geometric.data import HeteroData
 from motor_geo.nn.models import Recommender, TokenALS
 from motor_geo.typing import RATES, Embeddings, Scores, find_edges, num_nodes, with_edges
 
-#: Users whose systems of equations are solved at once.
+#: Number of users whose linear systems are solved at once.
 BLOCK = 256
-#: How much an interaction counts less by the use of its item, and the strengths of ridges that
-#: are tried.
+#: Candidate powers of the item degree that discounts an interaction, and candidate ridge
+#: strengths.
 POWERS, STRENGTHS = (0.0, 0.5), (0.03, 0.3, 3.0)
 
 Function = Callable[..., Tensor]
@@ -25,17 +27,17 @@ Function = Callable[..., Tensor]
 def fold_in_mean(
     item: Tensor, count: Tensor, row: Tensor, index: Tensor, size: int, power: float
 ) -> Tensor:
-    r"""Users as sums of the vectors of their items,
+    r"""Represents a user by the weighted sum of the vectors of their items,
 
     .. math::
         \mathbf{u} = \sum_{i \in \mathcal{N}(u)} d_i^{-p} \, \mathbf{v}_i .
 
     Args:
         item: Item vectors :math:`\mathbf{v}_i`.
-        count: Numbers of training interactions :math:`d_i`.
-        row: The user of every interaction.
-        index: Its item.
-        size: Number of users.
+        count: Number of training interactions :math:`d_i` of every item.
+        row: User of every interaction, from zero.
+        index: Item of every interaction.
+        size: Number of users :math:`n`.
         power: The power :math:`p`.
 
     Shapes:
@@ -50,7 +52,7 @@ def fold_in_mean(
 def fold_in_ridge(
     item: Tensor, row: Tensor, index: Tensor, size: int, alpha: float, weight: Tensor
 ) -> Tensor:
-    r"""Users by least squares over all items, with item vectors as they are,
+    r"""Fits a user to all items by least squares, with fixed item vectors,
 
     .. math::
         \mathbf{u} = \Big( \sum_{i \in \mathcal{N}(u)} \mathbf{v}_i
@@ -58,20 +60,21 @@ def fold_in_ridge(
         \lambda_u \mathbf{I} \Big)^{-1} \sum_{i \in \mathcal{N}(u)}
         \mathbf{v}_i ,
 
-    half of a step of `"Collaborative Filtering for Implicit Feedback Datasets"
-    <https://doi.org/10.1109/ICDM.2008.22>`_.
+    as the user half of an iteration in the `"Collaborative Filtering for
+    Implicit Feedback Datasets" <https://doi.org/10.1109/ICDM.2008.22>`_ paper.
 
     Args:
-        item: Vectors of the items that count, zeros for all others.
-        row: The user of every interaction.
-        index: Its item.
-        size: Number of users.
+        item: Vectors of the items to fit, and zeros for all others.
+        row: User of every interaction, from zero.
+        index: Item of every interaction.
+        size: Number of users :math:`n`.
         alpha: Weight :math:`\alpha` of all items.
-        weight: Weights :math:`\lambda_u`, one or for every user.
+        weight: Weight :math:`\lambda_u` of every user, or a scalar for all
+            users.
 
     Shapes:
         - **input:** vectors :math:`(N, d)`, interactions :math:`(E)`, weights
-          :math:`(n)`
+          :math:`(n)` or :math:`()`
         - **output:** user vectors :math:`(n, d)`
     """
     gram, eye = alpha * (item.t() @ item), torch.eye(item.size(1)).to(item)
@@ -93,15 +96,15 @@ def fold_in_ridge(
 def fold_in_graph(
     model: Recommender, data: HeteroData, row: Tensor, index: Tensor, size: int
 ) -> Tensor:
-    r"""Users as the backbone itself sees them: as nodes of its graph with the
-    edges that they have, and zeros in the table of users.
+    r"""Folds users in with the backbone itself: adds them to its graph as nodes
+    with their edges, and to the user table as rows of zeros.
 
     Args:
         model: The backbone.
         data: The training graph.
-        row: The user of every interaction.
-        index: Its item.
-        size: Number of users.
+        row: User of every interaction, from zero.
+        index: Item of every interaction.
+        size: Number of users :math:`n`.
 
     Shapes:
         - **input:** interactions :math:`(E)`
@@ -120,7 +123,9 @@ def fold_in_graph(
 
 
 def has_one_user_table(model: Recommender, data: HeteroData) -> bool:
-    r"""Whether a backbone knows users by their vectors and edges alone."""
+    r"""Whether the user table is the only state that a backbone keeps per user,
+    and the graph has no edges between users.
+    """
     size, similar = num_nodes(data, model.user_type), (model.user_type, model.user_type)
     own = [name for name, x in model.state_dict().items() if size in x.shape]
     among = any((source, target) == similar for source, _, target in data.edge_types)
@@ -130,15 +135,17 @@ def has_one_user_table(model: Recommender, data: HeteroData) -> bool:
 def fold_in_functions(
     model: nn.Module, data: HeteroData, emb: Embeddings
 ) -> Mapping[str, Function]:
-    r"""Every way in which the users of a model can be folded in, by name: from
-    the users and items of interactions **[E]** and the number of users to
-    their vectors **[n, d]**.
+    r"""All methods that can fold in the users of a model, by name. Each maps the
+    users **[E]** and items **[E]** of interactions and the number of users
+    :math:`n` to user vectors **[n, d]**.
 
     Args:
         model: The model.
         data: The training graph.
-        emb: What the model yields.
+        emb: User and item vectors of the model.
     """
+    if isinstance(model, Recommender) and model.user_encoder is not None:
+        return {'graph': partial(fold_in_graph, model, data)}  # As in training.
     edge_index = find_edges(data, getattr(model, 'edge_type', RATES))
     item = emb.item.detach().float()
     count = edge_index[1].bincount(minlength=item.size(0))
@@ -169,21 +176,24 @@ def fold_in_functions(
 
 
 def fold_in_scores(scores: Scores, row: Tensor, index: Tensor, size: int) -> Scores:
-    r"""Scores of new users by what they used, for a model without vectors.
+    r"""Scores of new users from their interactions, for a model without vectors.
 
     Args:
-        scores: What the model yields.
-        row: The user of every interaction.
-        index: Its item.
+        scores: Output of the model.
+        row: User of every interaction, from zero.
+        index: Item of every interaction.
         size: Number of users.
 
+    Shapes:
+        - **input:** interactions :math:`(E)`
+
     Raises:
-        ValueError: If the model knows the users of its graph only.
+        ValueError: If the model can only score the users of its graph.
     """
     from scipy.sparse import csr_matrix
 
     if scores.history is None:
-        raise ValueError('The model scores the users of its graph only: no user can be folded in')
+        raise ValueError('The model can only score users of its graph, so it cannot fold in users')
     pairs = row.cpu().numpy(), index.cpu().numpy()
     shape = size, scores.num_items
     used = csr_matrix((torch.ones(len(pairs[0])).numpy(), pairs), shape=shape)

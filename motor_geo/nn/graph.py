@@ -1,5 +1,5 @@
-r"""User-item graphs in the form that propagation is fast on, their edge
-weights, and pruning.
+r"""User-item graphs in a layout for fast propagation, their edge weights, and
+pruning.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from torch_geometric.utils import degree
 from motor_geo.nn.memo import Memo
 
 
-@torch.compiler.disable  # The caches of EdgeIndex cannot be filled in a compiled region.
-@torch.inference_mode(False)  # Training can use what was built before.
+@torch.compiler.disable  # A compiled region cannot fill the caches of EdgeIndex.
+@torch.inference_mode(False)  # Training can reuse the result.
 def sorted_edge_index(
     edge_index: Tensor, num_src: int, num_dst: int
 ) -> tuple[EdgeIndex, Tensor | None]:
-    r"""Turns :obj:`edge_index` into the form that :class:`~motor_geo.nn.conv.Propagate` is
-    fastest on: sorted by target, with its transpose cached.
+    r"""Converts :obj:`edge_index` to the layout on which
+    :class:`~motor_geo.nn.conv.Propagate` is fastest: sorted by target, with a
+    cached transpose.
 
     Args:
         edge_index: Edges from sources to targets.
@@ -29,9 +30,9 @@ def sorted_edge_index(
 
     Shapes:
         - **input:** edge indices :math:`(2, |\mathcal{E}|)`
-        - **output:** edge indices :math:`(2, |\mathcal{E}|)`, the permutation
-          :math:`(|\mathcal{E}|)` that edge weights must follow, or
-          :obj:`None` if the input was sorted already
+        - **output:** edge indices :math:`(2, |\mathcal{E}|)`, and the
+          permutation :math:`(|\mathcal{E}|)` to apply to edge weights, or
+          :obj:`None` if the input was already sorted
     """
     perm = None
     if edge_index.is_inference():
@@ -44,8 +45,8 @@ def sorted_edge_index(
 
 
 class BipartiteGraph(NamedTuple):
-    r"""Both directions of a user-item graph, each sorted by target with a
-    cached transpose, and their edge weights.
+    r"""Both directions of a user-item graph with their edge weights. Each direction
+    is sorted by target and has a cached transpose.
     """
 
     to_user: EdgeIndex  # items -> users
@@ -73,16 +74,24 @@ class BipartiteGraph(NamedTuple):
 def build_graph(
     edge_index: Tensor, num_users: int, num_items: int, dtype: torch.dtype
 ) -> BipartiteGraph:
-    r"""A user-item graph with symmetric normalization, from its edges
-    **[2, E]**.
+    r"""Builds a user-item graph with symmetric normalization.
+
+    Args:
+        edge_index: User-item edges.
+        num_users: Number of users.
+        num_items: Number of items.
+        dtype: Type of the edge weights.
+
+    Shapes:
+        - **input:** edge indices :math:`(2, |\mathcal{E}|)`
     """
     weight = sym_norm(edge_index, num_users, num_items, dtype)
     return BipartiteGraph.from_edges(edge_index, num_users, num_items, weight)
 
 
 def mean_graph(graph: BipartiteGraph) -> BipartiteGraph:
-    r"""The same edges with the weights of a mean over neighbors,
-    :math:`1 / \deg(v)` of their target :math:`v`.
+    r"""The same edges, weighted by :math:`1 / \deg(v)` of their target :math:`v`,
+    so that propagation averages neighbors.
     """
     weights = []
     for edge_index, weight in [graph[:2], graph[2:]]:
@@ -92,7 +101,7 @@ def mean_graph(graph: BipartiteGraph) -> BipartiteGraph:
 
 
 def opposite_edges(graph: BipartiteGraph) -> Tensor:
-    r"""Where the edges to items are among the edges to users.
+    r"""Position of every edge to an item among the edges to users.
 
     Shapes:
         - **output:** positions :math:`(|\mathcal{E}|)`
@@ -107,7 +116,9 @@ def opposite_edges(graph: BipartiteGraph) -> Tensor:
 
 
 def bipartite_degree(edge_index: Tensor, num_users: int, num_items: int) -> tuple[Tensor, Tensor]:
-    r"""Degrees in float64 of both ends of every edge, **[E]** and **[E]**."""
+    r"""Degrees of the user and of the item of every edge, **[E]** and **[E]**, in
+    float64.
+    """
     user, item = edge_index
     user_degree = degree(user, num_users, torch.float64)
     item_degree = degree(item, num_items, torch.float64)
@@ -130,7 +141,7 @@ def sym_norm(
 
 
 def num_kept_edges(num_edges: int, rho: float) -> int:
-    r"""Number of edges that pruning a share :obj:`rho` keeps."""
+    r"""Number of edges that remain after pruning a fraction :obj:`rho`."""
     return int(num_edges * (1.0 - rho))
 
 
@@ -141,18 +152,19 @@ def degree_sensitive_pruning(
     rho: float,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    r"""Draws the edges that survive degree-sensitive pruning from the `"A Tale
+    r"""Draws the edges that survive the degree-sensitive pruning of the `"A Tale
     of Two Graphs: Freezing and Denoising Graph Structures for Multimodal
-    Recommendation" <https://arxiv.org/abs/2211.06924>`_ paper: a sample
-    without replacement in which an edge has weight
+    Recommendation" <https://arxiv.org/abs/2211.06924>`_ paper: a weighted sample
+    without replacement, where an edge has weight
     :math:`1 / \sqrt{\deg(u) \deg(i)}`.
 
     Args:
         edge_index: User-item edges.
         num_users: Number of users.
         num_items: Number of items.
-        rho: Share of edges to remove.
-        generator: Source of randomness, on the device of the edges.
+        rho: Fraction of edges to remove.
+        generator: Random generator on the device of the edges; :obj:`None` uses
+            the global one.
 
     Shapes:
         - **input:** edge indices :math:`(2, |\mathcal{E}|)`
@@ -160,8 +172,8 @@ def degree_sensitive_pruning(
           :math:`(\lfloor (1 - \rho) |\mathcal{E}| \rfloor)`
     """
     weight = sym_norm(edge_index, num_users, num_items, torch.float32)
-    # The n largest of w / Exp(1) are a weighted sample without replacement,
-    # for any number of edges (`torch.multinomial` stops at 2^24).
+    # The n largest values of w / Exp(1) are a weighted sample without replacement. This works
+    # for any number of edges, while `torch.multinomial` is limited to 2^24.
     noise = torch.empty_like(weight).exponential_(generator=generator)
     keep = (weight / noise).topk(num_kept_edges(weight.numel(), rho), sorted=False).indices
     return keep.sort().values
@@ -170,12 +182,13 @@ def degree_sensitive_pruning(
 def uniform_pruning(
     edge_index: Tensor, rho: float, generator: torch.Generator | None = None
 ) -> Tensor:
-    r"""Draws the edges that survive when all are equally likely to go.
+    r"""Draws the edges that survive uniform pruning.
 
     Args:
         edge_index: User-item edges.
-        rho: Share of edges to remove.
-        generator: Source of randomness, on the device of the edges.
+        rho: Fraction of edges to remove.
+        generator: Random generator on the device of the edges; :obj:`None` uses
+            the global one.
 
     Shapes:
         - **input:** edge indices :math:`(2, |\mathcal{E}|)`
@@ -188,9 +201,9 @@ def uniform_pruning(
 
 
 class PrunedGraph:
-    r"""The graph of the edges that survived pruning, for as long as it is
-    asked for with the edges that were pruned: another graph, or the same one
-    after a change in place, has none. Copies and pickles are empty.
+    r"""Holds the pruned version of one graph. :meth:`get` returns it only for the
+    edges that :meth:`set` pruned: for another graph, or for the same tensor after
+    an in-place change, it returns :obj:`None`. Copies and pickles are empty.
 
     .. code-block:: python
 
@@ -217,20 +230,21 @@ class PrunedGraph:
             edge_index: All user-item edges.
             num_users: Number of users.
             num_items: Number of items.
-            dtype: Type of edge weights.
+            dtype: Type of the edge weights.
 
         Shapes:
             - **input:** positions :math:`(|\mathcal{E}^{\prime}|)`, edge indices
               :math:`(2, |\mathcal{E}|)`
 
         Raises:
-            ValueError: If edges were made under :obj:`torch.inference_mode`,
-                where a change of them would go unnoticed.
+            ValueError: If the edges were created under
+                :obj:`torch.inference_mode`, which does not track in-place
+                changes.
         """
         if edge_index.is_inference():
             raise ValueError(
-                "Edges that were made under 'torch.inference_mode' cannot be pruned: clone them "
-                'outside of it'
+                "Edges created under 'torch.inference_mode' cannot be pruned: clone them outside "
+                'of it first'
             )
         size = num_users, num_items
         self._memo.clear()
@@ -239,5 +253,5 @@ class PrunedGraph:
     def get(
         self, edge_index: Tensor, num_users: int, num_items: int, dtype: torch.dtype
     ) -> BipartiteGraph | None:
-        r"""The pruned form of a graph, :obj:`None` if it was not pruned."""
+        r"""The pruned graph of these edges, or :obj:`None` if they were not pruned."""
         return self._memo.get(edge_index, num_users, num_items, dtype)

@@ -1,5 +1,5 @@
-r"""Item encoders, which yield the item vectors of backbones: the base class,
-and the two controls.
+r"""Item encoders: the base class and the two controls, an ID embedding and a
+linear map of features.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from motor_geo.typing import feature_key, num_rows
 
 
 class ItemEncoder(nn.Module):
-    r"""Turns what the graph knows of its items into item vectors.
+    r"""Base class of item encoders, which turn the item data of a graph into item
+    vectors.
 
     A subclass implements :obj:`forward` on tensors and :meth:`encode` on the
     item store of a graph.
@@ -28,11 +29,11 @@ class ItemEncoder(nn.Module):
         raise NotImplementedError
 
     def encode(self, store: NodeStorage, index: Tensor | None = None) -> Tensor:
-        r"""Vectors of all items, or of the items :obj:`index`.
+        r"""Vectors of all items, or of the items in :obj:`index`.
 
         Args:
             store: The item node store, :obj:`data['item']`.
-            index: Items to encode.
+            index: Items to encode; :obj:`None` encodes all items.
 
         Shapes:
             - **input:** item indices :math:`(B)` *(optional)*
@@ -42,9 +43,21 @@ class ItemEncoder(nn.Module):
 
 
 def encode_items(encoder: nn.Module, store: NodeStorage, index: Tensor | None = None) -> Tensor:
-    r"""Calls any module as an item encoder: an :class:`ItemEncoder`, a plain
-    :class:`torch.nn.Embedding` over items, or a module that maps
+    r"""Calls any supported module as an item encoder: an :class:`ItemEncoder`, a
+    plain :class:`torch.nn.Embedding` over items, or a module that maps
     :obj:`token_id` to vectors.
+
+    Args:
+        encoder: The module.
+        store: The item node store, :obj:`data['item']`.
+        index: Items to encode; :obj:`None` encodes all items.
+
+    Shapes:
+        - **input:** item indices :math:`(B)` *(optional)*
+        - **output:** item vectors :math:`(N, d)` or :math:`(B, d)`
+
+    Raises:
+        ValueError: If the module reads :obj:`token_id` and the store has none.
     """
     if isinstance(encoder, ItemEncoder):
         return encoder.encode(store, index)
@@ -52,26 +65,29 @@ def encode_items(encoder: nn.Module, store: NodeStorage, index: Tensor | None = 
         return encoder.weight if index is None else encoder(index)
     if 'token_id' not in store:
         raise ValueError(
-            f"The item encoder '{encoder.__class__.__name__}' is called with "
-            "data['item'].token_id, which is missing; apply 'OPQTokenizer' to the data or "
-            "derive the encoder from 'ItemEncoder'"
+            f"The item encoder '{encoder.__class__.__name__}' needs data['item'].token_id, which "
+            "is missing; apply 'OPQTokenizer' to the data or derive the encoder from 'ItemEncoder'"
         )
     return encoder(store.token_id if index is None else store.token_id[index])
 
 
 class IDEmbedding(ItemEncoder):
-    r"""A free vector per item, the classic item embedding (a control: not
-    ID-free).
+    r"""The classic item embedding, with one trained vector per item. It is a
+    control and not ID-free.
 
     Args:
         num_items: Number of items :math:`N`.
         out_channels: Size :math:`d` of item vectors.
-        xavier: :obj:`"uniform"` or :obj:`"normal"`, the form of the Xavier
-            initialization.
+        xavier: Distribution of the Xavier initialization, :obj:`"uniform"` or
+            :obj:`"normal"`.
 
     Shapes:
-        - **input:** item indices :math:`(*)`, or nothing for all items
+        - **input:** item indices :math:`(*)` *(optional; all items if missing)*
         - **output:** item vectors :math:`(*, d)`
+
+    Raises:
+        ValueError: If :obj:`xavier` is unknown, or the graph has another number
+            of items.
     """
 
     def __init__(self, num_items: int, out_channels: int = 64, xavier: str = 'uniform'):
@@ -86,10 +102,10 @@ class IDEmbedding(ItemEncoder):
         xavier_(self.weight, self.xavier)
 
     def forward(self, index: Tensor | None = None) -> Tensor:
-        r"""Rows of the table: all, or those of :obj:`index`."""
+        r"""Rows of the table: all of them, or those in :obj:`index`."""
         if index is None:
             return self.weight
-        # Its backward pass is two to three times as fast as that of an embedding.
+        # Its backward pass is two to three times faster than that of an embedding.
         rows = self.weight.index_select(0, index.reshape(-1))
         return rows.view(*index.shape, self.out_channels)
 
@@ -97,9 +113,8 @@ class IDEmbedding(ItemEncoder):
         num_items = num_rows(store)
         if num_items != self.num_items:
             raise ValueError(
-                f"'IDEmbedding' knows {self.num_items} items but the graph has {num_items}: an "
-                'item that was not there in training has no ID vector; use token-based items '
-                'or features'
+                f"'IDEmbedding' knows {self.num_items} items but the graph has {num_items}: items "
+                'added after training have no ID vector; use token-based items or features'
             )
         return self(index)
 
@@ -108,8 +123,8 @@ class IDEmbedding(ItemEncoder):
 
 
 class FeatureProjection(ItemEncoder):
-    r"""A linear map of raw item features to the size of an item embedding (a
-    control: content without tokens),
+    r"""A linear map from raw item features to item vectors. It is a control
+    that uses content without tokens,
 
     .. math::
         \mathbf{r}_i = \mathbf{b} + \sum_m \mathbf{W}_m \mathbf{x}^m_i .
@@ -118,13 +133,16 @@ class FeatureProjection(ItemEncoder):
         in_channels: Feature width of every modality, such as
             :obj:`{'image': 4096, 'text': 384}`.
         out_channels: Size :math:`d` of item vectors.
-        normalize: If set to :obj:`False`, features are used as they are;
-            otherwise their rows are scaled to unit length (raw image features
-            have norms in the tens, which drowns everything else).
+        normalize: If set to :obj:`False`, uses features without normalization.
+            Otherwise, scales their rows to unit length: raw image features
+            have norms in the tens and would dominate the other modalities.
 
     Shapes:
         - **input:** a mapping from modality to features :math:`(*, d_m)`
         - **output:** item vectors :math:`(*, d)`
+
+    Raises:
+        ValueError: If :obj:`in_channels` is empty.
     """
 
     def __init__(
@@ -164,8 +182,11 @@ class FeatureProjection(ItemEncoder):
 
 
 def xavier_(tensor: Tensor, form: str) -> None:
-    r"""Xavier initialization of a table in place, :obj:`"uniform"` or
-    :obj:`"normal"`.
+    r"""Initializes a table in place with the :obj:`"uniform"` or :obj:`"normal"`
+    Xavier distribution.
+
+    Raises:
+        ValueError: If :obj:`form` is unknown.
     """
     if form == 'uniform':
         nn.init.xavier_uniform_(tensor)

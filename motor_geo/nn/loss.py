@@ -1,4 +1,4 @@
-r"""Loss terms that several backbones share."""
+r"""Loss terms shared by several backbones."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def bpr_loss(pos: Tensor, neg: Tensor, form: str = 'log') -> Tensor:
         \textrm{log}: -\frac{1}{B} \sum_b \log \sigma(s_b^+ - s_b^-) \qquad
         \textrm{eps}: -\frac{1}{B} \sum_b \log(10^{-10} + \sigma(s_b^+ - s_b^-))
 
-    :obj:`"log2"` is :obj:`"log"` to base two, :obj:`"sum"` is it without the mean,
-    and :obj:`"raw"` is :obj:`"eps"` without the guard (infinite for differences
-    below -88).
+    :obj:`"log2"` is :obj:`"log"` with the logarithm to base two. :obj:`"sum"` is
+    :obj:`"log"` with a sum instead of the mean. :obj:`"raw"` is :obj:`"eps"`
+    without the constant, and infinite for differences below -88.
 
     Args:
         pos: Scores of observed pairs.
@@ -35,11 +35,14 @@ def bpr_loss(pos: Tensor, neg: Tensor, form: str = 'log') -> Tensor:
     Shapes:
         - **input:** scores :math:`(B)` and :math:`(B)`
         - **output:** a scalar
+
+    Raises:
+        ValueError: If :obj:`form` is unknown.
     """
     if form not in ('log', 'log2', 'eps', 'sum', 'raw'):
         raise ValueError(f"'form' must be 'log', 'log2', 'eps', 'sum' or 'raw' (got '{form}')")
     difference = pos - neg
-    if form == 'sum' or difference.numel() == 0:  # Of an empty batch, the loss is zero.
+    if form == 'sum' or difference.numel() == 0:  # The loss of an empty batch is zero.
         return -F.logsigmoid(difference).sum()
     if form == 'log':
         return -F.logsigmoid(difference).mean()
@@ -52,15 +55,15 @@ def bpr_loss(pos: Tensor, neg: Tensor, form: str = 'log') -> Tensor:
 
 @full_precision
 def frobenius_reg(*tensors: Tensor) -> Tensor:
-    r"""Sum of *unsquared* Frobenius norms, divided by the rows of the last
-    argument,
+    r"""Sum of *unsquared* Frobenius norms, divided by the number of rows :math:`n`
+    of the last argument,
 
     .. math::
         \frac{1}{n} \sum_k {\| \mathbf{X}_k \|}_F .
 
-    Its gradient is about :math:`\sqrt{n}` times weaker than that of a squared
-    penalty with the same weight, so weights do not carry over from one to the
-    other, nor between sizes of a batch: four times the rows ask for twice the
+    With the same weight, its gradient is about :math:`\sqrt{n}` times smaller
+    than that of a squared penalty. Weights therefore carry over neither between
+    the two penalties nor between batch sizes: four times the rows need twice the
     weight.
 
     Shapes:
@@ -73,8 +76,7 @@ def frobenius_reg(*tensors: Tensor) -> Tensor:
 
 @full_precision
 def square_reg(*tensors: Tensor) -> Tensor:
-    r"""The mean of squared entries of matrices on top of each other; zero if
-    they have no rows.
+    r"""Mean of the squared entries of all matrices, or zero if they have no rows.
 
     Shapes:
         - **input:** matrices :math:`(*, F)`
@@ -86,7 +88,7 @@ def square_reg(*tensors: Tensor) -> Tensor:
 
 @full_precision
 def l2_reg(*tensors: Tensor) -> Tensor:
-    r"""Half the sum of squared entries.
+    r"""Half the sum of the squared entries of all tensors.
 
     Shapes:
         - **input:** tensors of any shape
@@ -102,20 +104,21 @@ def info_nce(
     temperature: float,
     pairs: tuple[Distinct, Distinct] | None = None,
 ) -> Tensor:
-    r"""Contrastive loss over the rows of a batch, by cosine similarity,
+    r"""InfoNCE loss over the rows of a batch with cosine similarity,
 
     .. math::
         -\frac{1}{B} \sum_b \log \frac{\exp(\cos(\mathbf{a}_b, \mathbf{p}_b) / \tau)}
         {\sum_c \exp(\cos(\mathbf{a}_b, \mathbf{p}_c) / \tau)} ,
 
-    row-wise only; equal rows in the batch are not masked.
+    in one direction only, from anchors to positives. Repeated rows in the batch
+    are not masked.
 
     Args:
         anchor: Anchors.
         positive: Positives.
-        temperature: Divisor of similarities.
-        pairs: Which anchors and positives make up the batch, if every one of
-            them is given once only; see :func:`batch_contrast`.
+        temperature: Temperature :math:`\tau`.
+        pairs: The rows of the batch if :obj:`anchor` and :obj:`positive` hold
+            distinct nodes only, see :func:`batch_contrast`.
 
     Shapes:
         - **input:** anchors :math:`(B, F)`, positives :math:`(B, F)`
@@ -132,7 +135,7 @@ def batch_contrast(
     bound: float = math.inf,
     pairs: tuple[Distinct, Distinct] | None = None,
 ) -> Tensor:
-    r"""Contrastive loss over the rows of a batch, by inner products,
+    r"""InfoNCE loss over the rows of a batch with inner products,
 
     .. math::
         -\frac{1}{B} \sum_b \log \frac{\exp(\mathbf{a}_b^{\top} \mathbf{p}_b)}
@@ -141,14 +144,16 @@ def batch_contrast(
     Args:
         anchor: Anchors.
         positive: Positives.
-        bound: What no inner product exceeds in size, if that is known.
-        pairs: If given, rows of the batch are those that
-            :func:`~motor_geo.nn.functional.distinct.distinct`
-            found on both sides, while anchors and positives are given once
-            only: the same loss, for a part of the work.
+        bound: Upper bound on the absolute value of the inner products, if
+            known.
+        pairs: If given, :obj:`anchor` and :obj:`positive` hold distinct nodes
+            only, and :obj:`pairs` are the results of
+            :func:`~motor_geo.nn.functional.distinct.distinct` for both sides.
+            The loss is the same as with repeated rows, at a lower cost.
 
     Shapes:
-        - **input:** anchors :math:`(B, F)`, positives :math:`(B, F)`
+        - **input:** anchors :math:`(B, F)`, positives :math:`(B, F)`, or
+          :math:`(D_a, F)` and :math:`(D_p, F)` with :obj:`pairs`
         - **output:** a scalar
     """
     if pairs is None:

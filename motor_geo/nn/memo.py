@@ -16,24 +16,24 @@ class _Entry(NamedTuple):
 
 
 class Memo:
-    r"""Keeps what was computed for as long as what it was made from stays the
-    same: the same tensors, unchanged in place, and equal other values.
+    r"""Caches the result of a computation as long as its inputs stay the same: the
+    same tensors, not changed in place, and equal values of any other kind.
 
     .. code-block:: python
 
         memo = Memo()
         graph = memo(lambda: build(edge_index, num_nodes), edge_index, num_nodes)
 
-    Tensors are compared by identity and version and are not kept alive: with
-    one of them, the value goes. It is computed without gradient and outside of
-    :obj:`torch.inference_mode`, so that training can use what a server left
-    behind. A tensor that was made under inference mode has no version: what
-    depends on one is computed anew in every call. Changes by way of
-    :obj:`tensor.data`, or of a NumPy array that shares its memory, are not
-    noticed. Copies and pickles are empty.
+    The cache compares tensors by identity and version. It does not keep them
+    alive: once an input tensor is freed, its entry is dropped. Values are computed
+    without gradients and outside :obj:`torch.inference_mode`, so that training can
+    reuse a value that a server computed. A tensor created under inference mode has
+    no version, so a value that depends on one is recomputed in every call. The
+    cache does not notice changes made through :obj:`tensor.data` or through a
+    NumPy array that shares memory. Copies and pickles are empty.
 
     Args:
-        size: Number of values that are kept, the most recent ones.
+        size: Number of cached values. The cache keeps the most recent ones.
     """
 
     def __init__(self, size: int = 1):
@@ -54,12 +54,12 @@ class Memo:
 
     @torch.compiler.disable
     def __call__(self, compute: Callable[[], T], *sources: Any) -> T:
-        r"""The value of :obj:`compute`, which is called if it is not known.
+        r"""Returns the cached value, and calls :obj:`compute` if there is none.
 
         Args:
-            compute: Called without arguments.
-            sources: Everything that the value depends on: tensors, values
-                that can be compared, and tuples or lists of both.
+            compute: Function without arguments that computes the value.
+            sources: Everything that the value depends on: tensors, comparable
+                values, and tuples or lists of both.
         """
         leaves = list(_leaves(sources))
         if any(isinstance(leaf, Tensor) and leaf.is_inference() for leaf in leaves):
@@ -78,14 +78,14 @@ class Memo:
         return value
 
     def get(self, *sources: Any) -> Any:
-        r"""The value that is kept for these sources, otherwise :obj:`None`."""
+        r"""The cached value for these sources, or :obj:`None`."""
         leaves = list(_leaves(sources))
         if any(isinstance(leaf, Tensor) and leaf.is_inference() for leaf in leaves):
             return None
         return next((entry.value for entry in self._entries if _same(entry.key, leaves)), None)
 
     def clear(self) -> None:
-        r"""Forgets everything."""
+        r"""Drops all cached values."""
         self._entries = []
 
     def __reduce__(self) -> tuple[type[Memo], tuple[int]]:

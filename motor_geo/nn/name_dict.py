@@ -9,13 +9,14 @@ T = TypeVar('T', nn.Module, nn.Linear, nn.Parameter)
 
 
 class NameDict(nn.Module, Generic[T]):
-    r"""Modules or parameters by any name. :class:`torch.nn.ModuleDict` takes
-    neither :obj:`"clip.vit"` nor the name of one of its own attributes, such
-    as :obj:`"type"`; here they are registered as :obj:`"clip%2Evit"` and
-    :obj:`"%type"`. Other names stay as they are, no two names become one.
+    r"""Modules or parameters under arbitrary names. :class:`torch.nn.ModuleDict`
+    accepts neither names with dots, such as :obj:`"clip.vit"`, nor the names of its
+    own attributes, such as :obj:`"type"`. This class registers them as
+    :obj:`"clip%2Evit"` and :obj:`"%type"`. Other names are unchanged, and different
+    names never collide.
 
     Args:
-        entries: Modules or parameters by name; their order is kept.
+        entries: Modules or parameters by name. The dictionary keeps their order.
     """
 
     def __init__(self, entries: Mapping[str, T]):
@@ -27,7 +28,7 @@ class NameDict(nn.Module, Generic[T]):
         self._attributes = attributes
 
     def _escape(self, name: str) -> str:
-        # A percent sign is followed by 25, by 2E, or stands in front of an attribute or nothing.
+        # A percent sign precedes 25 or 2E, or marks an attribute name or the empty name.
         out = name.replace('%', '%25').replace('.', '%2E')
         return f'%{out}' if out == '' or hasattr(self, out) else out
 
@@ -44,9 +45,9 @@ class NameDict(nn.Module, Generic[T]):
         return len(self._attributes)
 
     def values(self) -> list[T]:
-        r"""The modules or parameters in their order."""
+        r"""The modules or parameters, in order."""
         return [self[name] for name in self]
 
     def items(self) -> list[tuple[str, T]]:
-        r"""Names, and the modules or parameters."""
+        r"""Pairs of names and modules or parameters, in order."""
         return [(name, self[name]) for name in self]

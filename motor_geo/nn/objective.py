@@ -1,4 +1,4 @@
-r"""Ranking losses that can take the place of the published one of a backbone."""
+r"""Ranking losses that can replace the published loss of a backbone."""
 
 from __future__ import annotations
 
@@ -15,31 +15,32 @@ from motor_geo.typing import Batch, Embeddings, Rows
 
 
 class RankingLoss(nn.Module):
-    r"""The base of losses that rank the items of a user by inner products of
-    the vectors that a backbone yields.
+    r"""Base class of losses that rank the items of a user by inner products of the
+    vectors of a backbone.
 
-    A subclass implements :meth:`forward`. Whatever else a backbone adds to its
-    loss (contrasts, regularizers of its tables) stays as it is.
+    A subclass implements :meth:`forward`. It does not replace the other terms that
+    a backbone adds to its loss, such as contrastive losses and regularizers of its
+    tables.
     """
 
-    #: Whether negative items are read.
+    #: Whether the loss reads negative items.
     needs_negatives: ClassVar[bool] = False
-    #: Whether the vectors of all users and items are read.
+    #: Whether the loss reads the vectors of all users and items.
     needs_tables: ClassVar[bool] = False
-    #: Whether vectors are ranked by the cosine of their angle.
+    #: Whether scores are cosine similarities.
     cosine: bool = False
 
     def forward(
         self, rows: Rows, batch: Batch, edge_index: Tensor, tables: Embeddings | None = None
     ) -> dict[str, Tensor]:
-        r"""Loss terms of a batch, already weighted.
+        r"""Weighted loss terms of a batch, by name.
 
         Args:
             rows: Vectors of the batch.
-            batch: Its users, positive and negative items.
+            batch: Users, positive items and negative items of the batch.
             edge_index: All training interactions.
-            tables: Vectors of all users and items, if
-                :obj:`needs_tables`.
+            tables: Vectors of all users and items. Required if
+                :obj:`needs_tables` is set.
 
         Shapes:
             - **input:** vectors :math:`(B, d)`, indices :math:`(B)`,
@@ -50,34 +51,35 @@ class RankingLoss(nn.Module):
         raise NotImplementedError
 
     def finish(self, emb: Embeddings) -> Embeddings:
-        r"""The vectors that are ranked by: of unit length, where the loss
-        compares cosines.
+        r"""The vectors used for ranking, scaled to unit length if :obj:`cosine` is
+        set.
         """
         return Embeddings(*map(unit, emb)) if self.cosine else emb
 
 
 class PublishedLoss(RankingLoss):
-    r"""The loss of the backbone as it was published (stands for it in
-    configurations).
-    """
+    r"""The published loss of a backbone, as a placeholder in configurations."""
 
 
 class BPRLoss(RankingLoss):
     r"""Bayesian personalized ranking from the `"BPR: Bayesian Personalized
     Ranking from Implicit Feedback" <https://arxiv.org/abs/1205.2618>`_ paper,
-    with a penalty of the vectors that are ranked,
+    with an L2 penalty on the vectors of the batch,
 
     .. math::
         \frac{1}{B} \sum_b -\log \sigma \left( s_b^+ - s_b^- \right) + \lambda
         \left( \| \mathbf{u}_b \|^2 + \| \mathbf{i}_b^+ \|^2 +
         \| \mathbf{i}_b^- \|^2 \right) .
 
-    The weight :math:`\lambda` belongs to an interaction: it means the same
-    whatever the size of a batch, and frequent users and items are held back
-    in proportion to their use.
+    The weight :math:`\lambda` applies per interaction. It does not depend on the
+    batch size, and it regularizes frequent users and items in proportion to
+    their frequency.
 
     Args:
-        reg_weight: Weight :math:`\lambda`.
+        reg_weight: Weight :math:`\lambda` of the penalty.
+
+    Raises:
+        ValueError: If :obj:`reg_weight` is negative or infinite.
     """
 
     needs_negatives = True
@@ -99,7 +101,7 @@ class BPRLoss(RankingLoss):
 
 
 class SoftmaxLoss(RankingLoss):
-    r"""Sampled softmax, whose negatives are the items of the batch, from the
+    r"""Sampled softmax with in-batch negatives from the
     `"Sampling-Bias-Corrected Neural Modeling for Large Corpus Item
     Recommendations" <https://doi.org/10.1145/3298689.3346996>`_ paper,
 
@@ -110,21 +112,24 @@ class SoftmaxLoss(RankingLoss):
         s(u, j) = \frac{1}{\tau} \cos(\mathbf{u}_u, \mathbf{i}_j) -
         \beta \log q_j ,
 
-    over the distinct items :math:`\mathcal{J}` of the batch, which stand in it
-    :math:`c_j` times, and which a batch holds with probability :math:`q_j`.
-    Items that a user has in training, :math:`\mathcal{N}(u)`, are no
-    negatives.
+    where :math:`\mathcal{J}` are the distinct items of the batch, :math:`c_j`
+    counts how often item :math:`j` occurs in it, and :math:`q_j` is the
+    probability that a draw yields item :math:`j`. Training items of a user,
+    :math:`\mathcal{N}(u)`, are not negatives. Memory is quadratic in the batch
+    size.
 
     Args:
-        temperature: Divisor :math:`\tau` of similarities.
-        correction: Weight :math:`\beta` of the correction for popularity;
-            zero leaves frequent items as frequent negatives.
-        shared: If set to :obj:`True`, the negative items of all users in the
-            batch are in :math:`\mathcal{J}`, too.
-        cosine: If set to :obj:`False`, inner products take the place of
-            cosines, in training and in ranking.
+        temperature: Temperature :math:`\tau`.
+        correction: Weight :math:`\beta` of the popularity correction. Without
+            it (zero), frequent items are frequent negatives.
+        shared: If set to :obj:`True`, adds the negative items of all users in
+            the batch to :math:`\mathcal{J}`.
+        cosine: If set to :obj:`False`, uses inner products instead of cosines,
+            in training and in ranking.
 
-    Memory grows as the square of the batch.
+    Raises:
+        ValueError: If :obj:`temperature` is not positive, or :obj:`correction`
+            is negative or infinite.
     """
 
     def __init__(
@@ -145,7 +150,7 @@ class SoftmaxLoss(RankingLoss):
 
     @property
     def needs_negatives(self) -> bool:  # type: ignore[override]
-        r"""Whether negative items are read."""
+        r"""Whether the loss reads negative items."""
         return self.shared
 
     @full_precision
@@ -159,7 +164,7 @@ class SoftmaxLoss(RankingLoss):
         item = torch.cat([rows.pos, rows.neg]) if self.shared else rows.pos
         node, inverse, times = torch.unique(index, return_inverse=True, return_counts=True)
         row = torch.arange(index.numel(), device=index.device)
-        row = row.new_zeros(node.numel()).scatter_(0, inverse, row)  # Any of its rows.
+        row = row.new_zeros(node.numel()).scatter_(0, inverse, row)  # Any occurrence.
         logits = (rows.user / self.temperature) @ item.index_select(0, row).t()
         if self.correction > 0:
             share = self._log_share(edge_index, node, logits.dtype)
@@ -175,7 +180,7 @@ class SoftmaxLoss(RankingLoss):
         return {'softmax': (total - positive.squeeze(1)).mean()}
 
     def _log_share(self, edge_index: Tensor, node: Tensor, dtype: torch.dtype) -> Tensor:
-        r"""Logarithm of the share of an item in what batches are drawn from."""
+        r"""Log-probability that a draw for the batch yields an item."""
         (_, item), num_edges = edge_index, edge_index.size(1)
         size = int(torch.maximum(item.max(), node.max())) + 1
         share = torch.bincount(item, minlength=size)[node].to(dtype) / num_edges
@@ -184,8 +189,8 @@ class SoftmaxLoss(RankingLoss):
         return share.log()
 
     def _known(self, edge_index: Tensor, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Which pairs of a position in users and a position in distinct items
-        are training interactions.
+        r"""Row and column indices of the training interactions between the users of
+        the batch and the distinct items.
         """
 
         def by_user() -> tuple[Tensor, Tensor]:
@@ -214,9 +219,9 @@ class SoftmaxLoss(RankingLoss):
 
 
 class DirectAULoss(RankingLoss):
-    r"""Alignment and uniformity on the sphere from the `"Towards Representation
-    Alignment and Uniformity in Collaborative Filtering"
-    <https://arxiv.org/abs/2206.12811>`_ paper: no negatives,
+    r"""Alignment and uniformity on the unit sphere from the `"Towards
+    Representation Alignment and Uniformity in Collaborative Filtering"
+    <https://arxiv.org/abs/2206.12811>`_ paper, without negatives,
 
     .. math::
         \frac{1}{B} \sum_b \| \mathbf{u}_b - \mathbf{i}_b \|^2 +
@@ -224,10 +229,13 @@ class DirectAULoss(RankingLoss):
         U(\mathbf{x}) = \log \frac{2}{B (B - 1)} \sum_{b < c}
         \exp \left( -2 \| \mathbf{x}_b - \mathbf{x}_c \|^2 \right) ,
 
-    with vectors of unit length. Memory grows as the square of the batch.
+    for vectors of unit length. Memory is quadratic in the batch size.
 
     Args:
         gamma: Weight :math:`\gamma` of uniformity.
+
+    Raises:
+        ValueError: If :obj:`gamma` is negative or infinite.
     """
 
     cosine = True
@@ -265,23 +273,27 @@ class WholeDataLoss(RankingLoss):
         \| \mathbf{u}_u \|^2 + \sum_i (d_i + \alpha M) \| \mathbf{i}_i \|^2
         \right) \right], \qquad \alpha = c \, \frac{E}{M N} .
 
-    The sum over all pairs costs :math:`O((M + N) d^2)`, since
+    The sum over all pairs costs only :math:`O((M + N) d^2)`, since
 
     .. math::
         \sum_{u, i} s_{ui}^2 = \langle \mathbf{U}^{\top} \mathbf{U},
         \mathbf{I}^{\top} \mathbf{I} \rangle .
 
-    Nothing is sampled but the interactions of a batch, and the expectation is
-    the same for every size of a batch. Both weights are relative: with
-    :math:`c = 1`, all pairs together weigh as much as the interactions, and
-    :math:`\lambda` belongs to an interaction, on the vectors that are ranked. Users and
-    items without training interactions are left out of all sums: they are
-    unknown, not disliked.
+    The loss samples only the interactions of a batch, and its expectation does
+    not depend on the batch size. Both weights are relative. With
+    :math:`c = 1`, all pairs together weigh as much as the interactions. The
+    weight :math:`\lambda` applies per interaction, to the vectors that are
+    ranked. All sums skip users and items without training interactions: they
+    are unknown, not disliked.
 
     Args:
         unobserved: Weight :math:`c` of all pairs relative to the interactions.
-        reg_weight: Weight :math:`\lambda`; by default that of
-            :func:`usual_weight`, which goes with :math:`c = 3`.
+        reg_weight: Weight :math:`\lambda` of the squared norms. :obj:`None`
+            uses :func:`usual_weight`, which was chosen for :math:`c = 3`.
+
+    Raises:
+        ValueError: If a weight is negative or infinite, or :obj:`forward` gets
+            no :obj:`tables`.
     """
 
     needs_tables = True
@@ -299,7 +311,7 @@ class WholeDataLoss(RankingLoss):
     ) -> dict[str, Tensor]:
         if tables is None:
             raise ValueError("'WholeDataLoss' needs the vectors of all users and items")
-        # An item without interactions is no negative: it may be new.
+        # An item without interactions is not a negative: it may be new.
         there = self._there(lambda: present(edge_index, tables), edge_index, *map(len, tables))
         user, item = (x * mask for x, mask in zip(tables, there))
         num_users, num_items = (mask.sum().clamp(min=1) for mask in there)
@@ -323,7 +335,7 @@ class WholeDataLoss(RankingLoss):
         return f'{self.__class__.__name__}({self.unobserved}, reg_weight={self.reg_weight})'
 
 
-#: Losses by name.
+#: Ranking losses by name.
 LOSSES: dict[str, type[RankingLoss]] = {
     'published': PublishedLoss,
     'bpr': BPRLoss,
@@ -334,13 +346,14 @@ LOSSES: dict[str, type[RankingLoss]] = {
 
 
 def unit(x: Tensor) -> Tensor:
-    r"""Rows of unit length; zeros stay zero."""
+    r"""Scales rows to unit length. Rows of zeros stay zero."""
     return F.normalize(x, dim=-1)
 
 
 @full_precision
 def mean_square_norm(*tensors: Tensor) -> Tensor:
-    r"""Sum over matrices of their mean squared row norm; zero without rows.
+    r"""Mean squared row norm, summed over matrices. A matrix without rows adds
+    zero.
 
     Shapes:
         - **input:** matrices :math:`(*, F)`
@@ -350,24 +363,29 @@ def mean_square_norm(*tensors: Tensor) -> Tensor:
 
 
 def usual_weight(edge_index: Tensor) -> float:
-    r"""The weight of the norms in least squares over all pairs, from the mean
-    number :math:`\bar{d}` of interactions of the users that have any,
+    r"""Default weight of the norms in least squares over all pairs, computed
+    from the mean number of interactions :math:`\bar{d}` of users with at least
+    one interaction,
 
     .. math::
         \lambda = 0.3 \, \bar{d}^{\, -3/4} .
 
-    It was read off the best weights on two data sets, whose users have six and
-    twenty-four interactions.
+    The formula was fitted to the best weights on two datasets, with six and
+    twenty-four interactions per user.
 
     Args:
-        edge_index: Training interactions, **[2, E]**.
+        edge_index: Training interactions.
+
+    Shapes:
+        - **input:** interactions :math:`(2, E)`
     """
     num_users = edge_index[0].unique().numel()
     return 0.3 * (num_users / max(edge_index.size(1), 1)) ** 0.75
 
 
 def present(edge_index: Tensor, tables: Embeddings) -> tuple[Tensor, Tensor]:
-    r"""Which users and which items have an interaction, as ones and zeros.
+    r"""Ones for users and items with at least one interaction, and zeros for the
+    others.
 
     Shapes:
         - **output:** :math:`(M, 1)` and :math:`(N, 1)`
@@ -379,9 +397,9 @@ def present(edge_index: Tensor, tables: Embeddings) -> tuple[Tensor, Tensor]:
 
 
 def uniformity(x: Tensor) -> Tensor:
-    r"""How evenly rows of unit length lie on the sphere,
+    r"""Uniformity of unit vectors on the sphere,
     :math:`\log \mathbb{E} \exp(-2 \| \mathbf{x} - \mathbf{y} \|^2)` over
-    pairs of rows.
+    pairs of rows. Lower values mean a more even distribution.
 
     Shapes:
         - **input:** rows :math:`(B, F)` with :math:`B \geq 2`
@@ -393,7 +411,11 @@ def uniformity(x: Tensor) -> Tensor:
 
 
 def not_negative(name: str, value: float) -> float:
-    r"""Checks the weight of a term."""
+    r"""Returns the weight of a term after checking it.
+
+    Raises:
+        ValueError: If the weight is negative or infinite.
+    """
     if not 0 <= value < float('inf'):
         raise ValueError(f"'{name}' must be at least 0 and finite (got {value})")
     return value

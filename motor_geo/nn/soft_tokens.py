@@ -15,35 +15,38 @@ from motor_geo.nn.token_cross import WHOLE, TokenCrossEncoder
 
 
 class SoftTokenEncoder(TokenCrossEncoder):
-    r"""The token network of :class:`~motor_geo.nn.TokenCrossEncoder` over the few nearest
-    codes of every slot in place of the nearest one, as in `"Differentiable
-    Product Quantization for End-to-End Embedding Compression"
-    <https://arxiv.org/abs/1908.09756>`_: with :math:`\Delta_{x,k}` the distance
-    of code :math:`c_k` beyond that of the nearest one,
+    r"""The token network of :class:`~motor_geo.nn.TokenCrossEncoder` with several
+    nearest codes per slot instead of one, as in the `"Differentiable Product
+    Quantization for End-to-End Embedding Compression"
+    <https://arxiv.org/abs/1908.09756>`_ paper. With :math:`\Delta_{x,k}` the
+    distance to code :math:`c_k` minus the distance to the nearest code, the
+    network replaces the embedding of a token by
 
     .. math::
         \bar{\mathbf{e}}_x = \sum_k p_{x,k} \, \mathbf{e}_{x,c_k} , \qquad
         p_{x,k} = \frac{\exp(-\Delta_{x,k} / \tau_x)}
-        {\sum_j \exp(-\Delta_{x,j} / \tau_x)}
+        {\sum_j \exp(-\Delta_{x,j} / \tau_x)} .
 
-    stands for the embedding of a token. Centroids stay as they are; the
-    temperatures :math:`\tau_x`, one for each slot, are learned with the
-    recommender. At zero, only the nearest code is left.
+    Centroids are fixed. Each slot has a temperature :math:`\tau_x`, which is
+    trained with the recommender. As it approaches zero, only the nearest code
+    keeps a weight.
 
-    Codes and distances are those that :class:`~motor_geo.data.OPQTokenizer`
-    adds to the graph with :obj:`num_near`.
+    :class:`~motor_geo.data.OPQTokenizer` adds codes and distances to the graph
+    if its argument :obj:`num_near` is set.
 
     Args:
         num_tokens: Number of tokens of every modality.
         codebook_size: Number of different tokens in a slot.
         out_channels: Size of token embeddings and of item vectors.
-        num_near: Number of codes of a slot; those of the tokenizer.
-        temperature: Initial temperature.
-        mode: As in :class:`~motor_geo.nn.TokenCrossEncoder`, like all that follow.
+        num_near: Number of codes :math:`k` per slot, equal to :obj:`num_near` of
+            the tokenizer.
+        temperature: Initial temperature of every slot.
+        mode: As in :class:`~motor_geo.nn.TokenCrossEncoder`, like all remaining
+            arguments.
         num_layers: Number of layers of the MLP.
-        activation: Its activation.
+        activation: Activation of the MLP.
         init: Initialization of the token tables.
-        weight_init: Initial weights of tokens.
+        weight_init: Initial weights of the tokens.
         mlp_gain: Gain of the initialization of the MLP.
         dropout: Dropout probability of the high-order part.
 
@@ -53,8 +56,8 @@ class SoftTokenEncoder(TokenCrossEncoder):
         - **output:** item vectors :math:`(*, d)`
 
     Raises:
-        ValueError: If an argument is out of range, or the graph holds no such
-            codes.
+        ValueError: If an argument is out of range, or the graph has no nearest
+            codes or another number of them.
     """
 
     def __init__(
@@ -117,15 +120,18 @@ class SoftTokenEncoder(TokenCrossEncoder):
         return self.combine((rows * share.unsqueeze(-1)).sum(dim=-2))
 
     def shares(self, distance: Tensor) -> Tensor:
-        r"""The weights :math:`p_{x,k}` of codes, of the shape of their
-        distances.
+        r"""The weights :math:`p_{x,k}` of codes.
+
+        Shapes:
+            - **input:** distances :math:`(*, T, k)`
+            - **output:** weights :math:`(*, T, k)`
         """
         assert self.log_temperature is not None
         inverse = (-self.log_temperature).exp().view(-1, 1)
         return (-distance.to(inverse.dtype) * inverse).softmax(dim=-1)
 
     def _build_edges(self, near: Tensor) -> EdgeIndex:
-        r"""The graph from rows of the table to the slots of items."""
+        r"""The graph from rows of the token table to the slots of items."""
         source = (near.long() + self.offset.view(-1, 1)).flatten()
         slots = near.size(0) * self.total_tokens
         target = torch.arange(slots, device=near.device).repeat_interleave(near.size(-1))

@@ -24,16 +24,18 @@ from motor_geo.utils.hub import HubMixin
 
 MODES = ('specific', 'agnostic', 'mean', 'linear')
 
-#: A table of up to so many times the items of a batch is encoded as a whole: its
-#: graph is at hand, while that of a batch has to be built.
+#: If the item table has at most this many times the items of a batch, the encoder encodes the
+#: whole table: its graph is cached, while the graph of a batch has to be built.
 WHOLE = 4
 
-#: Types that PyTorch stores, but does not compare.
+#: Integer types that PyTorch can store but not compare.
 UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 
 
 class Tokenizer(Protocol):
-    r"""What :meth:`~motor_geo.nn.TokenCrossEncoder.from_tokenizer` reads."""
+    r"""The attributes that :meth:`~motor_geo.nn.TokenCrossEncoder.from_tokenizer`
+    reads.
+    """
 
     codebook_size: int
 
@@ -42,8 +44,8 @@ class Tokenizer(Protocol):
 
 
 class _Tokens(NamedTuple):
-    r"""The token-item graph and, if it is one of distinct items only, which
-    of them every item is.
+    r"""The token-item graph. If it holds distinct items only, :obj:`copies` maps
+    every item to one of them.
     """
 
     graph: TokenGraph
@@ -53,8 +55,8 @@ class _Tokens(NamedTuple):
 class TokenCrossEncoder(ItemEncoder, HubMixin):
     r"""The token cross network from the `"Learning ID-free Item Representation
     with Token Crossing for Multimodal Recommendation"
-    <https://arxiv.org/abs/2410.19276>`_ paper: turns the token ids of an item
-    into its vector, in the place of an item embedding.
+    <https://arxiv.org/abs/2410.19276>`_ paper. It computes the vector of an
+    item from its token ids and replaces an item embedding.
 
     With :math:`\mathbf{e}_x` the embedding of an item's :math:`x`-th token,
 
@@ -65,33 +67,33 @@ class TokenCrossEncoder(ItemEncoder, HubMixin):
         + \underbrace{\textrm{MLP}(\mathbf{e}_1 \Vert \cdots \Vert
         \mathbf{e}_T)}_{\textrm{high order}}
 
-    computed once over all tokens (:obj:`"agnostic"`), or for every modality
-    with its own weights and summed over modalities (:obj:`"specific"`). The
-    two ablations of the paper are :obj:`"mean"`, the average of all token
-    embeddings, and :obj:`"linear"`, an affine map of their concatenation.
+    either over all tokens at once (:obj:`"agnostic"`), or per modality with
+    separate weights and then summed over modalities (:obj:`"specific"`). The
+    paper has two ablations: :obj:`"mean"`, the average of all token embeddings,
+    and :obj:`"linear"`, an affine map of their concatenation.
 
     Args:
-        num_tokens: Number of tokens of every modality, such as
+        num_tokens: Number of tokens per modality, such as
             :obj:`{'image': 8, 'text': 8}`. The columns of :obj:`token_id` are
             grouped by modality in sorted order.
         codebook_size: Number :math:`K` of different tokens in a slot.
         out_channels: Size :math:`d` of token embeddings and of item vectors.
         mode: :obj:`"specific"`, :obj:`"agnostic"`, :obj:`"mean"` or
             :obj:`"linear"`.
-        num_layers: Number of layers of the MLP, each with its activation;
-            zero leaves the high-order part out. One is what the paper's
-            parameter counts imply.
-        activation: Name of the activation, as PyG resolves it, or
-            :obj:`None`.
-        init: Initialization of the token tables: :obj:`"xavier"` treats each
-            slot as a table :math:`(K, d)`, :obj:`"xavier_fused"` all slots as
-            one table, and a number is the standard deviation of a normal
-            distribution.
-        weight_init: Initial :math:`w_x`; the default is one over the number
-            of tokens that are summed.
-        mlp_gain: Gain of the Xavier initialization of the MLP (or of the
-            affine map); small values start near the first two orders.
-        dropout: Dropout probability of the high-order part in training.
+        num_layers: Number of layers of the MLP, each followed by the activation.
+            Zero removes the high order. The parameter counts in the paper imply
+            one layer.
+        activation: Name of the activation, resolved as in PyG, or :obj:`None`
+            for no activation.
+        init: Initialization of the token tables. :obj:`"xavier"` treats each
+            slot as a table :math:`(K, d)`, :obj:`"xavier_fused"` treats all
+            slots as one table, and a number is the standard deviation of a
+            normal distribution.
+        weight_init: Initial value of :math:`w_x`. :obj:`None` uses one over the
+            number of tokens in the sum.
+        mlp_gain: Gain of the Xavier initialization of the MLP, or of the affine
+            map. With a small gain, training starts near the first two orders.
+        dropout: Dropout probability of the high order in training.
 
     Shapes:
         - **input:** token ids :math:`(*, T)` of any integer type, with
@@ -99,9 +101,9 @@ class TokenCrossEncoder(ItemEncoder, HubMixin):
         - **output:** item vectors :math:`(*, d)`
 
     Raises:
-        ValueError: If an argument is out of range, or :obj:`token_id` has
-            another number of columns, a token outside the codebook, or
-            entries that are not integers.
+        ValueError: If an argument is out of range, or :obj:`token_id` is
+            missing, has a wrong number of columns, holds a token outside the
+            codebook, or is not of an integer type.
     """
 
     def __init__(
@@ -173,13 +175,13 @@ class TokenCrossEncoder(ItemEncoder, HubMixin):
     def from_tokenizer(
         cls, tokenizer: Tokenizer, out_channels: int = 64, **kwargs: Any
     ) -> TokenCrossEncoder:
-        r"""The encoder of the tokens of a fitted tokenizer.
+        r"""Creates the encoder for the tokens of a fitted tokenizer.
 
         Args:
             tokenizer: A tokenizer, such as
                 :class:`~motor_geo.data.OPQTokenizer`.
             out_channels: Size of item vectors.
-            **kwargs (optional): Other arguments of the encoder.
+            **kwargs (optional): Additional arguments of the encoder.
         """
         return cls(tokenizer.num_tokens_dict, tokenizer.codebook_size, out_channels, **kwargs)
 
@@ -189,7 +191,7 @@ class TokenCrossEncoder(ItemEncoder, HubMixin):
         return torch.arange(self.total_tokens, device=self.table.device) * self.codebook_size
 
     def _lins(self) -> list[list[nn.Linear]]:
-        r"""The layers of every MLP."""
+        r"""The linear layers of every MLP."""
         return [[cast(nn.Linear, lin) for lin in cast(nn.ModuleList, mlp)] for mlp in self.mlps]
 
     def reset_parameters(self) -> None:
@@ -239,14 +241,14 @@ class TokenCrossEncoder(ItemEncoder, HubMixin):
         token_id = table.index_select(0, index)
         if not self._sparse(token_id):
             return self(token_id)
-        # Once for the whole table: a GPU has to wait for it.
+        # Check the whole table once, since the check synchronizes with the GPU.
         self._checked(lambda: self._check_range(table, force=True), table)
         return self._forward_batch(token_id)
 
     def _sparse(self, token_id: Tensor) -> bool:
-        # By size alone: the two forms differ in the last bits, and the same
-        # call must give the same bits whatever was called before. A program
-        # that is compiled or exported is one for all sizes.
+        # Decide by size alone. The two code paths differ in the last bits, and a call must give
+        # the same bits regardless of earlier calls. A compiled or exported program has to work
+        # for all sizes.
         if torch.compiler.is_compiling():
             return False
         return token_id.dim() == 2 and token_id.size(0) >= self.codebook_size
@@ -255,7 +257,7 @@ class TokenCrossEncoder(ItemEncoder, HubMixin):
         return self.combine(F.embedding(token_id.long() + self.offset, self.table))
 
     def combine(self, x: Tensor) -> Tensor:
-        r"""Item vectors of the embeddings of their tokens.
+        r"""Combines the token embeddings of an item into its vector.
 
         Shapes:
             - **input:** token embeddings :math:`(*, T, d)`
@@ -271,7 +273,7 @@ class TokenCrossEncoder(ItemEncoder, HubMixin):
             group = x[..., start:end, :]
             weighted = group * self.weight[start:end, None]
             first = weighted.sum(dim=-2)
-            # Half of (square of the sum - sum of squares) is the sum over x < y.
+            # The sum over x < y is (square of the sum - sum of squares) / 2.
             out = out + first + (first.square() - weighted.square().sum(dim=-2)) / 2
             if len(mlp) > 0:
                 hidden = group.flatten(-2)
@@ -281,8 +283,8 @@ class TokenCrossEncoder(ItemEncoder, HubMixin):
         return out
 
     def _forward_graph(self, graph: TokenGraph) -> Tensor:
-        # Every part is a sum over an item's tokens of something computed once
-        # per row of the table, so that items receive it from token nodes.
+        # Every part sums a quantity over the tokens of an item. It is computed once per row of the
+        # table, and items receive it from token nodes.
         if self.mode == 'mean':
             return token_sum(self.table / self.total_tokens, graph.all)
         slots = self.table.view(self.total_tokens, self.codebook_size, self.out_channels)
@@ -297,7 +299,7 @@ class TokenCrossEncoder(ItemEncoder, HubMixin):
         out = token_cross(self.table, self.weight, graph, *lins)
         if fused or self.num_layers == 0:
             return out
-        # Splitting, unlike slicing, has a backward pass without zero-filling.
+        # Unlike slicing, splitting does not fill zeros in its backward pass.
         sizes = [end - start for start, end in self.groups]
         for group, rows, mlp in zip(graph.groups, slots.split(sizes), mlps):
             hidden = project_slots(rows, mlp[0].weight, mlp[0].bias)
@@ -309,12 +311,12 @@ class TokenCrossEncoder(ItemEncoder, HubMixin):
 
     @full_precision
     def _forward_batch(self, token_id: Tensor) -> Tensor:
-        # A batch comes once: its graph is not kept.
+        # The graph of a batch is used only once, so it is not cached.
         return self._forward_graph(self._build_graph(token_id))
 
     def _build(self, token_id: Tensor) -> _Tokens:
-        r"""The token-item graph. Items that share all tokens, if most do, are
-        encoded once.
+        r"""Builds the token-item graph. If the items have at most half as many
+        distinct token combinations, each combination is encoded once.
         """
         self._check_range(token_id, force=True)
         distinct, index = torch.unique(token_id, dim=0, return_inverse=True)
@@ -328,8 +330,8 @@ class TokenCrossEncoder(ItemEncoder, HubMixin):
         return TokenGraph.from_tokens(token_id, self.codebook_size, self.groups)
 
     def _check_range(self, token_id: Tensor, force: bool = False) -> None:
-        # Tables share one tensor: a token outside its codebook would silently
-        # read a row of the next slot. Small types cannot hold such a token.
+        # All tables share one tensor, so a token outside its codebook would silently read a row of
+        # another slot. Small integer types cannot hold such a token.
         if torch.iinfo(token_id.dtype).max < self.codebook_size and not token_id.is_signed():
             return
         if torch.compiler.is_compiling() or (token_id.is_cuda and not force):

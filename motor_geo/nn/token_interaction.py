@@ -9,36 +9,36 @@ from torch import Tensor, nn
 from motor_geo.nn.functional.tokens import TokenGraph, token_sum
 from motor_geo.nn.token_cross import TokenCrossEncoder
 
-#: Networks over the tokens of an item beside those of the paper.
+#: Networks over the tokens of an item, in addition to those of the paper.
 INTERACTIONS = ('cross', 'low_rank', 'attention', 'self_attention', 'product')
 
 
 class TokenInteractionEncoder(TokenCrossEncoder):
-    r"""Other networks than that of :class:`~motor_geo.nn.TokenCrossEncoder` over the token
-    embeddings :math:`\mathbf{e}_1, \ldots, \mathbf{e}_T` of an item, with
-    :math:`\mathbf{r}_1 = \sum_x w_x \mathbf{e}_x`:
+    r"""Alternatives to the network of :class:`~motor_geo.nn.TokenCrossEncoder` over
+    the token embeddings :math:`\mathbf{e}_1, \ldots, \mathbf{e}_T` of an item.
+    With :math:`\mathbf{r}_1 = \sum_x w_x \mathbf{e}_x`, the options are:
 
-    * :obj:`"cross"`: layers of the cross network of `"DCN V2"
-      <https://arxiv.org/abs/2008.13535>`_ on the sum, which reach all orders
-      up to :math:`L + 1` over all tokens,
+    * :obj:`"cross"`: cross layers of `"DCN V2"
+      <https://arxiv.org/abs/2008.13535>`_ on the sum, which model interactions
+      of all orders up to :math:`L + 1`,
 
       .. math::
           \mathbf{r}^{(l+1)} = \mathbf{r}_1 \odot (\mathbf{W}_l \mathbf{r}^{(l)}
           + \mathbf{b}_l) + \mathbf{r}^{(l)}, \qquad
           \mathbf{r}^{(0)} = \mathbf{r}_1
 
-    * :obj:`"low_rank"`: the same on the concatenation
-      :math:`\mathbf{x}^{(0)} = \Vert_x \, \mathbf{e}_x`, with
-      :math:`\mathbf{W}_l = \mathbf{V}_l \mathbf{C}_l` of low rank and an output
+    * :obj:`"low_rank"`: cross layers on the concatenation
+      :math:`\mathbf{x}^{(0)} = \Vert_x \, \mathbf{e}_x`, with low-rank weights
+      :math:`\mathbf{W}_l = \mathbf{V}_l \mathbf{C}_l` and the output
       :math:`\mathbf{r}_1 + \mathbf{P} \mathbf{x}^{(L)}`
-    * :obj:`"attention"`: a weighted mean,
+    * :obj:`"attention"`: an attention-weighted mean,
 
       .. math::
           \sum_x \textrm{softmax}_x(\mathbf{q}^{\top} \tanh(\mathbf{W}
           \mathbf{e}_x)) \, \mathbf{e}_x
 
     * :obj:`"self_attention"`: the interacting layer of `"AutoInt"
-      <https://arxiv.org/abs/1810.11921>`_, from which every token receives,
+      <https://arxiv.org/abs/1810.11921>`_, averaged over all tokens,
 
       .. math::
           \mathbf{r}_1 + \frac{1}{T} \sum_x \textrm{ReLU} \left( \mathbf{W}_0
@@ -46,26 +46,28 @@ class TokenInteractionEncoder(TokenCrossEncoder):
           \mathbf{e}_x^{\top} \mathbf{Q}_h^{\top} \mathbf{K}_h \mathbf{e}_y
           \right) \mathbf{V}_h \mathbf{e}_y \right)
 
-    * :obj:`"product"`: an affine map of all inner products, as in `"PNN"
-      <https://arxiv.org/abs/1611.00144>`_,
+    * :obj:`"product"`: an affine map of all pairwise inner products, as in
+      `"PNN" <https://arxiv.org/abs/1611.00144>`_,
 
       .. math::
           \mathbf{r}_1 + \mathbf{b} + \sum_{x < y} \mathbf{e}_x^{\top}
           \mathbf{e}_y \, \mathbf{w}_{xy} .
 
     Args:
-        num_tokens: Number of tokens of every modality, such as
+        num_tokens: Number of tokens per modality, such as
             :obj:`{'image': 8, 'text': 8}`.
         codebook_size: Number :math:`K` of different tokens in a slot.
         out_channels: Size :math:`d` of token embeddings and of item vectors.
-        mode: One of the above.
-        num_layers: Number :math:`L` of cross layers.
-        rank: Rank of their weights (:obj:`"low_rank"`).
-        heads: Number of heads (:obj:`"self_attention"`).
+        mode: One of the options above.
+        num_layers: Number :math:`L` of cross layers (:obj:`"cross"` and
+            :obj:`"low_rank"`).
+        rank: Rank of the cross weights (:obj:`"low_rank"`).
+        heads: Number of attention heads (:obj:`"self_attention"`).
         init: Initialization of the token tables, as in
             :class:`~motor_geo.nn.TokenCrossEncoder`.
-        gain: Gain of the Xavier initialization of all maps: small values start
-            near :math:`\mathbf{r}_1` with :math:`w_x = 1 / T`.
+        gain: Gain of the Xavier initialization of all linear maps. With a small
+            gain, training starts near :math:`\mathbf{r}_1` with
+            :math:`w_x = 1 / T`.
 
     Shapes:
         - **input:** token ids :math:`(*, T)` of any integer type, with
@@ -140,7 +142,8 @@ class TokenInteractionEncoder(TokenCrossEncoder):
         return torch.triu_indices(self.total_tokens, self.total_tokens, 1)
 
     def _forward_graph(self, graph: TokenGraph) -> Tensor:
-        # What depends on a token or on sums of them alone is computed once per token node.
+        # Quantities that depend only on single tokens or on sums of them are computed once per
+        # token node.
         row = graph.all.token.view(-1, self.total_tokens)
         if self.mode == 'attention':
             alpha = F.embedding(row, self._score(self.table)).softmax(dim=-2)

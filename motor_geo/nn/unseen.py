@@ -1,4 +1,6 @@
-r"""Vectors of items that nobody has used: what ranks them among all others."""
+r"""Vectors of items without training interactions, used to rank them among all
+items.
+"""
 
 from __future__ import annotations
 
@@ -21,21 +23,22 @@ from motor_geo.typing import (
 )
 from motor_geo.utils.topk import topk
 
-#: Entries of a block of similarities.
+#: Number of similarities in a block.
 BLOCK = 2**24
 
 
 class UnseenItems(nn.Module):
-    r"""What an item without a training interaction is ranked by, in the place
-    of the vector that the backbone gives it. Everything is off by default:
-    the backbone as it was published.
+    r"""Replaces the vectors of unseen items, which have no training
+    interactions. By default, all options are off and the backbone ranks as
+    published.
 
-    A graph convolution leaves such an item its own content :math:`\mathbf{x}`,
-    shorter than that of other items, and users lean to what was trained, so
-    that it is found among its like but hardly ever among all. With
-    :math:`\mathcal{N}(i)` the nearest items by content among those with
-    interactions, :math:`w_{ij}` their similarities, scaled to a sum of one,
-    and :math:`\mathbf{v}_j` the vectors that these are ranked by,
+    A graph convolution leaves an unseen item only its own content vector
+    :math:`\mathbf{x}`, which is shorter than the vectors of other items, and
+    user vectors align with trained items. Such an item ranks well among unseen
+    items, but rarely among all items. Let :math:`\mathcal{N}(i)` be the nearest
+    items by content among those with interactions, :math:`w_{ij}` their
+    similarities, normalized to a sum of one, and :math:`\mathbf{v}_j` their
+    final vectors. The vector of an unseen item is then
 
     .. math::
         \mathbf{v}_i = f \left( (1 - \beta) \, \mathbf{x}^{\prime}_i +
@@ -43,24 +46,28 @@ class UnseenItems(nn.Module):
         \mathbf{x}^{\prime}_i = \frac{\mathbf{x}_i}{\| \mathbf{x}_i \|}
         \sum_{j \in \mathcal{N}(i)} w_{ij} \| \mathbf{v}_j \| ,
 
-    where :math:`\mathbf{x}^{\prime}_i = \mathbf{x}_i` if lengths are not
-    matched. Vectors of other items and of users stay as they are, and so does
-    training.
+    with :math:`\mathbf{x}^{\prime}_i = \mathbf{x}_i` if :obj:`length` is not
+    set. The vectors of users and of all other items do not change, and neither
+    does training. The exception is :obj:`layers`, which also applies to users
+    without edges and in training.
 
     Args:
-        layers: If set to :obj:`True`, the mean over layers of
-            :class:`~motor_geo.nn.conv.LightPropagation` is over those that
-            exist: a node without edges keeps its length.
-        length: If set to :obj:`True`, lengths are matched.
-        neighbors: Share :math:`\beta` of the nearest items.
-        virtual_edges: If positive, an unseen item has edges to so many users,
-            those of its nearest items first, and its vector is that of the
+        layers: If set to :obj:`True`,
+            :class:`~motor_geo.nn.conv.LightPropagation` averages only over the
+            layers that exist, so that a node without edges keeps its length.
+        length: If set to :obj:`True`, matches the length of the vector to the
+            lengths of its nearest items.
+        neighbors: Weight :math:`\beta` of the nearest items.
+        virtual_edges: If positive, adds edges from an unseen item to up to this
+            many users of its nearest items, and takes its vector from the
             enlarged graph.
-        factor: Factor :math:`f`; :obj:`None` chooses it on validation after
+        factor: Factor :math:`f`. :obj:`None` chooses it on validation after
             training.
-        cost: Share of the warm recall without unseen items that the chosen
-            factor may cost: of those within it, the one with the highest
-            unseen recall is chosen. :obj:`None` chooses by the harmonic mean.
+        cost: Largest relative loss of warm recall that the chosen factor may
+            cause, compared with a ranking without unseen items. Among the
+            factors within this limit, the one with the highest unseen recall is
+            chosen. :obj:`None` chooses the factor with the highest harmonic
+            mean.
         k: Number of nearest items.
 
     Raises:
@@ -101,29 +108,38 @@ class UnseenItems(nn.Module):
 
     @property
     def changes(self) -> bool:
-        r"""Whether anything is other than published."""
+        r"""Whether any option differs from the published ranking."""
         return (
             *(self.layers, self.length, self.neighbors, self.virtual_edges),
             self.factor,
         ) != (False, False, 0.0, 0, 1.0) or not self.chosen
 
     def attach(self, model: nn.Module) -> None:
-        r"""Lets a model rank unseen items so, whenever it is not in training."""
+        r"""Registers the module with a model, which then replaces the vectors of
+        unseen items whenever it is in evaluation mode.
+        """
         self.edge_type = model.edge_type
         if self.layers:
             for module in model.modules():
                 if isinstance(module, LightPropagation):
                     module.existing = True
-        model.unseen = self  # A part of it: copies have their own.
+        model.unseen = self  # A submodule, so that copies of the model have their own.
         model.register_forward_hook(_finish)
 
     def forward(self, model: nn.Module, data: HeteroData, emb: Embeddings) -> Embeddings:
-        r"""Vectors with those of unseen items in the place of the published.
+        r"""Replaces the vectors of unseen items.
 
         Args:
-            model: The backbone, called once more if there are virtual edges.
+            model: The backbone. It is called again if there are virtual edges.
             data: The graph.
-            emb: What the backbone yields.
+            emb: User and item vectors of the backbone.
+
+        Shapes:
+            - **output:** user vectors :math:`(M, d)`, item vectors :math:`(N, d)`
+
+        Raises:
+            ValueError: If the nearest items are needed and the graph has no item
+                features.
         """
         edge_type: EdgeType = getattr(model, 'edge_type', RATES)
         edge_index = find_edges(data, edge_type)
@@ -148,11 +164,18 @@ class UnseenItems(nn.Module):
         return Embeddings(emb.user, emb.item.index_copy(0, unseen, self.factor * x))
 
     def nearest(self, data: HeteroData, edge_type: EdgeType = RATES) -> tuple[Tensor, Tensor]:
-        r"""The nearest items with interactions of every item without, by the
-        mean cosine of their centered features, and their weights.
+        r"""The nearest items with interactions for every item without, by the mean
+        cosine similarity of their centered features, and their weights.
+
+        Args:
+            data: The graph with features :obj:`x_<modality>`.
+            edge_type: Edge type of the training interactions, from users to items.
 
         Shapes:
             - **output:** items :math:`(n, k)`, weights :math:`(n, k)`
+
+        Raises:
+            ValueError: If the graph has no item features.
         """
         edge_index, item_type = find_edges(data, edge_type), edge_type[2]
         names = modalities(data, 'UnseenItems', 1, item_type)
@@ -186,7 +209,7 @@ class UnseenItems(nn.Module):
 
 
 def _finish(model: nn.Module, args: tuple[HeteroData], out: Embeddings) -> Embeddings:
-    r"""A hook, which every caller of the model passes."""
+    r"""A forward hook, so that it applies to every call of the model."""
     if model.training or not isinstance(out, Embeddings):
         return out
     readout = readout_of(model)
@@ -194,13 +217,13 @@ def _finish(model: nn.Module, args: tuple[HeteroData], out: Embeddings) -> Embed
 
 
 def readout_of(model: nn.Module) -> UnseenItems | None:
-    r"""What a model ranks unseen items by, if it is other than published."""
+    r"""The :class:`UnseenItems` of a model, or :obj:`None` if it ranks as published."""
     readout = getattr(model, 'unseen', None)
     return readout if isinstance(readout, UnseenItems) else None
 
 
 def nearest_seen(tables: list[Tensor], edge_index: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    r"""The nearest items that have edges of every item that has none.
+    r"""The nearest items with edges for every item without edges.
 
     Args:
         tables: Features of every modality.
@@ -209,8 +232,8 @@ def nearest_seen(tables: list[Tensor], edge_index: Tensor, k: int) -> tuple[Tens
 
     Shapes:
         - **input:** features :math:`(N, d_m)`, interactions :math:`(2, E)`
-        - **output:** items :math:`(n, k)` and their weights :math:`(n, k)`,
-          not negative and with a sum of one
+        - **output:** items :math:`(n, k)` and their weights :math:`(n, k)`, which
+          are positive and sum to one
     """
     seen = edge_index[1].bincount(minlength=len(tables[0])) > 0
     old = seen.nonzero().view(-1)
@@ -226,23 +249,24 @@ def nearest_seen(tables: list[Tensor], edge_index: Tensor, k: int) -> tuple[Tens
         value, index = topk(block @ known, k)
         values.append(value)
         items.append(old[index])
-    weight = torch.cat(values).clamp(min=0) + 1e-6  # Of nothing alike, the mean.
+    weight = torch.cat(values).clamp(min=0) + 1e-6  # Equal weights if no item is similar.
     return torch.cat(items), weight / weight.sum(dim=1, keepdim=True)
 
 
 def virtual_edges(
     edge_index: Tensor, num_users: int, num_items: int, near: Tensor, weight: Tensor, size: int
 ) -> Tensor:
-    r"""Edges from items that have none to the users of their nearest items,
-    those first whom most of the weight reaches.
+    r"""Edges from items without edges to the users of their nearest items. Users
+    who receive the largest total weight from the nearest items come first.
 
     Args:
         edge_index: Interactions.
         num_users: Number of users.
         num_items: Number of items.
-        near: Nearest items of every item without edges, in their order.
-        weight: Their weights.
-        size: The number of users of an item, at most.
+        near: Nearest items of every item without edges, in ascending order of
+            these items.
+        weight: Weights of the nearest items.
+        size: Maximum number of users per item.
 
     Shapes:
         - **input:** interactions :math:`(2, E)`, items and weights

@@ -1,5 +1,5 @@
-r"""From a configuration to objects: one way for runs, recommendations,
-experiments and examples.
+r"""Builds the objects of a configuration. Runs, recommendations, experiments
+and examples all use these functions.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from torch_geometric.transforms import BaseTransform
 
 from motor_geo.data import InteractionSVD, ItemKNN, OPQTokenizer, RecommendationDataset
 from motor_geo.data.transforms.opq_tokenizer import OTHERS
-from motor_geo.nn.models import FittedRecommender, Recommender
+from motor_geo.nn.models import MODELS, FittedRecommender, Recommender
 from motor_geo.nn.objective import PublishedLoss
 from motor_geo.nn.unseen import UnseenItems
+from motor_geo.nn.user_encoder import UsedItems
 from motor_geo.pipeline.config import (
     MODE_OF,
     NO_ITEMS,
@@ -44,16 +45,17 @@ class Assembly:
 
     Args:
         config: The configuration.
-        device: Where graph and model are.
+        device: The device of the graph and the model.
         dataset: The data set.
-        data: Its graph, with the graphs that the backbone reads, and after
-            :meth:`add_tokens` with tokens.
-        tokenizer: The tokenizer, if the item encoder reads tokens. Until
-            :meth:`add_tokens`, it is not fitted.
-        model: The backbone with its item encoder, initialized, or a model that
-            is fitted otherwise.
-        hashes: Hashes of :obj:`data`, :obj:`run` and :obj:`graphs`, and after
-            :meth:`add_tokens` of :obj:`tokens` and :obj:`tokenizer`.
+        data: The graph of the data set, including the graphs that the backbone
+            reads. :meth:`add_tokens` adds the tokens.
+        tokenizer: The tokenizer, or :obj:`None` if the item encoder reads no
+            tokens. It is not fitted until :meth:`add_tokens`.
+        model: The initialized backbone with its item encoder, or a model that
+            is fitted without gradient steps.
+        hashes: Hashes of :obj:`data`, :obj:`run` and :obj:`graphs`.
+            :meth:`add_tokens` adds those of :obj:`tokens` and
+            :obj:`tokenizer`. (default: :obj:`{}`)
     """
 
     config: RunConfig
@@ -65,8 +67,11 @@ class Assembly:
     hashes: dict[str, str] = field(default_factory=dict)
 
     def add_tokens(self, tokenizer: OPQTokenizer | None = None) -> None:
-        r"""Fits the tokenizer, or takes one that is fitted, and adds the
-        tokens of all items to the graph. Without a tokenizer, nothing is done.
+        r"""Adds the tokens of all items to the graph. Does nothing if the item
+        encoder reads no tokens.
+
+        Args:
+            tokenizer: A fitted tokenizer. (default: fit the own tokenizer)
         """
         if self.tokenizer is None:
             return
@@ -87,18 +92,18 @@ def assemble(
     dataset: RecommendationDataset | None = None,
     device: str | None = None,
 ) -> Assembly:
-    r"""Builds everything that a configuration names, but the tokens: all
-    settings are checked before the long computation of
-    :meth:`Assembly.add_tokens`. The state of random numbers stays as it is.
+    r"""Builds everything that a configuration names except the tokens. This
+    checks all settings before the expensive :meth:`Assembly.add_tokens`. The
+    state of the global random number generator does not change.
 
     Args:
         config: The configuration.
-        dataset: Its data set, if it is at hand.
-        device: Another device than that of the configuration.
+        dataset: The data set, if it is already loaded. (default: load it)
+        device: The device. (default: the one of the configuration)
 
     Raises:
-        ConfigError: If a setting is wrong, or the data lack features that the
-            model or the item encoder reads.
+        ConfigError: If a setting is invalid, or the data lack features that
+            the model or the item encoder reads.
     """
     config = RunConfig.of(config)
     target = build_device(config.device if device is None else device)
@@ -119,7 +124,7 @@ def assemble(
 
 @contextmanager
 def named(section: str) -> Iterator[None]:
-    r"""Puts the section in front of what a constructor says of an argument."""
+    r"""Prefixes the error message of a constructor with the section name."""
     try:
         yield
     except ConfigError:
@@ -129,12 +134,12 @@ def named(section: str) -> Iterator[None]:
 
 
 def tokenizer_fingerprint(tokenizer: OPQTokenizer) -> str:
-    r"""Hash of the fitted codebooks."""
+    r"""Returns a hash of the fitted codebooks."""
     return fingerprint({m: q.state_dict() for m, q in tokenizer.quantizers.items()})
 
 
-#: The value that changes nothing of options that came later, by dotted name. Runs of before have
-#: them, too.
+#: Options that older versions did not have, by dotted name, with the value that reproduces the
+#: older behavior. Runs without these options are read as if they had these values.
 LATER: dict[str, Any] = {
     'model.similarity_weight': 0.0,
     'tokenizer.balance': None,
@@ -142,6 +147,10 @@ LATER: dict[str, Any] = {
     'tokenizer.method_kwargs': None,
     'data.cold_share': 0.0,
     'cold_candidates': 'unseen',
+    'users': 'table',
+    'evaluator.max_users': None,
+    'graph.method': 'exact',
+    'graph.num_probes': 16,
     'trainer.drop_items': 0.0,
     'unseen.layers': False,
     'unseen.length': False,
@@ -154,12 +163,15 @@ LATER: dict[str, Any] = {
 
 
 def run_fingerprint(config: RunConfig | Config, data: str) -> str:
-    r"""Hash of the data, given by their own, and of every option that changes
-    a result.
+    r"""Returns a hash of the data and of every option that affects results.
+
+    Args:
+        config: The configuration.
+        data: Hash of the data.
     """
     if isinstance(config, RunConfig):
         config = config.to_dict()
-    if config['loss']['name'] == 'published':  # As before there was a choice.
+    if config['loss']['name'] == 'published':  # Older runs had no choice of losses.
         config = {key: value for key, value in config.items() if key != 'loss'}
     free = ('trainer.epochs', 'trainer.progress')
     parts: Config = {}
@@ -180,10 +192,10 @@ def run_fingerprint(config: RunConfig | Config, data: str) -> str:
 
 
 def build_device(name: str) -> torch.device:
-    r"""The device of a name, where :obj:`"auto"` is a GPU if there is one.
+    r"""Returns a device by name. :obj:`"auto"` selects a GPU if available.
 
     Raises:
-        ConfigError: If there is no such device.
+        ConfigError: If the device is unknown or not available.
     """
     if name == 'auto':
         return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
@@ -194,36 +206,37 @@ def build_device(name: str) -> torch.device:
     if device.type not in ('cpu', 'cuda'):
         raise ConfigError(f"--device: unknown device '{name}'; use auto, cpu or cuda")
     if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"--device: there is no '{name}' here; use cpu or auto")
+        raise ConfigError(f"--device: '{name}' is not available; use cpu or auto")
     return device
 
 
 def build_dataset(config: RunConfig | Config) -> RecommendationDataset:
-    r"""The data set of a resolved configuration."""
+    r"""Builds the data set of a configuration."""
     config = RunConfig.of(config)
     return config.target('data')(**config.options('data'))
 
 
 def check_splits(dataset: RecommendationDataset, *splits: str) -> None:
-    r"""Checks that there are held-out interactions in some splits.
+    r"""Checks that the given splits hold out interactions.
 
     Raises:
-        ConfigError: If there are none.
+        ConfigError: If one of the splits is empty.
     """
     for split in splits:
         if len(dataset.targets(split)) == 0:
-            word = {'val': 'validation', 'test': 'testing'}[split]
+            word = {'val': 'validation', 'test': 'test'}[split]
             raise ConfigError(
-                f"'{dataset.name}' has no interactions for {word}; expected some, or another split "
-                'such as --data.split random'
+                f"'{dataset.name}' has no {word} interactions; expected at least one (try another "
+                'split, such as --data.split random)'
             )
 
 
 def check_features(config: RunConfig, data: HeteroData) -> None:
-    r"""Checks that the data have what the model and the item encoder read.
+    r"""Checks that the data have the features that the model and the item
+    encoder read.
 
     Raises:
-        ConfigError: If they have not.
+        ConfigError: If features are missing.
     """
     model, items = config.model['name'], config.items['name']
     found = modalities(data)
@@ -231,15 +244,15 @@ def check_features(config: RunConfig, data: HeteroData) -> None:
     if len(found) < needed:
         raise ConfigError(
             f'--model {model}: expected item features of at least {needed} '
-            f'modalit{"y" if needed == 1 else "ies"} (<modality>_feat.npy files), the data have '
-            f'{", ".join(found) or "none"}'
+            f'modalit{"y" if needed == 1 else "ies"} (<modality>_feat.npy files), but the data '
+            f'have {", ".join(found) or "none"}'
         )
     if config.behavior and not config.reads_tokens:
         expected = f'--behavior: expected items with tokens, got --items {items}'
     elif not found and not config.behavior and (config.reads_tokens or config.reads('in_channels')):
         expected = (
-            f'--items {items}: expected item features (<modality>_feat.npy files), the data have '
-            'none; use --items id'
+            f'--items {items}: expected item features (<modality>_feat.npy files), but the data '
+            'have none; use --items id'
         )
     else:
         return
@@ -247,11 +260,13 @@ def check_features(config: RunConfig, data: HeteroData) -> None:
 
 
 def build_tokenizer(config: RunConfig, data: HeteroData) -> OPQTokenizer | None:
-    r"""A tokenizer if the item encoder reads tokens, else :obj:`None`."""
+    r"""Builds the tokenizer, or returns :obj:`None` if the item encoder reads
+    no tokens.
+    """
     if not config.reads_tokens:
         return None
     options = config.options('tokenizer')
-    # Named here, a model can be built before the tokenizer is fitted.
+    # Setting the modalities here lets us build the model before fitting the tokenizer.
     options['modalities'] = options['modalities'] or modalities(data)
     store = data[ITEM]
     widths = {m: store[f'x_{m}'].size(1) for m in options['modalities'] if f'x_{m}' in store}
@@ -262,7 +277,7 @@ def build_tokenizer(config: RunConfig, data: HeteroData) -> OPQTokenizer | None:
     usual = PRESETS['items'].get(config.items['name'], {}).get('tokenizer', {}).get('num_tokens')
     complete = len(widths) == len(options['modalities'])
     if usual is not None and options['num_tokens'] == usual and complete:
-        # Narrow features have fewer tokens.
+        # A vector cannot be split into more tokens than it has columns.
         options['num_tokens'] = {
             m: min(usual.get(m, usual[OTHERS]), width) for m, width in widths.items()
         }
@@ -272,25 +287,25 @@ def build_tokenizer(config: RunConfig, data: HeteroData) -> OPQTokenizer | None:
 
 
 def build_behavior(config: RunConfig, data: HeteroData) -> InteractionSVD:
-    r"""The transform behind the tokens of behavior.
+    r"""Builds the transform that yields the features of behavior.
 
     Raises:
-        ConfigError: If the data have a modality of its name.
+        ConfigError: If the data already have a modality of the same name.
     """
     options = config.options('svd')
-    if config.items['name'] in PRESETS['items']:  # Small data have fewer vectors than is usual.
+    if config.items['name'] in PRESETS['items']:  # Small data have fewer singular vectors.
         limit = min(find_edges(data, RATES)[side].unique().numel() for side in (0, 1)) - 1
         options['channels'] = max(1, min(options['channels'], limit))
     with named('svd'):
         transform = InteractionSVD(**options)
     if f'x_{transform.modality}' in data[ITEM]:
-        raise ConfigError(f"--behavior: the data have a modality '{transform.modality}' already")
+        raise ConfigError(f"--behavior: the data already have a modality '{transform.modality}'")
     return transform
 
 
 def add_tokens(config: RunConfig, data: HeteroData, tokenizer: OPQTokenizer) -> HeteroData:
-    r"""Adds the tokens of all items. Vectors of behavior are no features:
-    models do not get to see them.
+    r"""Adds the tokens of all items to the graph. The features of behavior are
+    not added, so models cannot read them.
     """
     out = copy.copy(data)
     if config.behavior:
@@ -304,8 +319,8 @@ def add_tokens(config: RunConfig, data: HeteroData, tokenizer: OPQTokenizer) -> 
 
 
 def fitted_graph(dataset: RecommendationDataset, data: HeteroData) -> HeteroData:
-    r"""The part of a graph that vectors of behavior come from: what was there
-    when tokens were fitted.
+    r"""Returns the part of a graph that existed when the tokens were fitted.
+    The features of behavior are computed from this part.
     """
     fitted = getattr(dataset, 'fitted', None)
     if fitted is None:
@@ -327,7 +342,7 @@ def encode_items(
     features: Mapping[str, Tensor],
     masks: Mapping[str, Tensor],
 ) -> Tensor:
-    r"""Tokens of items that are not in the graph, from their features."""
+    r"""Computes the tokens of items outside the graph from their features."""
     return encode_tokens(config, data, tokenizer, features, masks)['token_id']
 
 
@@ -338,8 +353,8 @@ def encode_tokens(
     features: Mapping[str, Tensor],
     masks: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
-    r"""Everything that the tokenizer adds to a graph, for items that are not
-    in it, from their features.
+    r"""Computes all attributes that the tokenizer adds to a graph, for items
+    outside the graph, from their features.
     """
     features = dict(features)
     if config.behavior:
@@ -351,11 +366,13 @@ def encode_tokens(
 def build_item_encoder(
     config: RunConfig, data: HeteroData, tokenizer: OPQTokenizer | None
 ) -> nn.Module | None:
-    r"""The item encoder; :obj:`None` leaves the backbone its own embedding.
+    r"""Builds the item encoder. Returns :obj:`None` if the backbone uses its
+    own embedding.
 
-    The constructor gets what it asks for by name: :obj:`num_tokens` and
-    :obj:`codebook_size` (and :obj:`num_near`) of the tokenizer, :obj:`in_channels` (the width of
-    every modality), :obj:`num_items`, and :obj:`out_channels`.
+    The constructor receives those of the following arguments that are in its
+    signature: :obj:`num_tokens`, :obj:`codebook_size` and :obj:`num_near` of
+    the tokenizer, :obj:`in_channels` (the width of every modality),
+    :obj:`num_items`, and :obj:`out_channels`.
     """
     name, target = config.items['name'], config.target('items')
     if name in ('id', NO_ITEMS):
@@ -379,7 +396,12 @@ def build_item_encoder(
 def build_model(
     config: RunConfig, data: HeteroData, tokenizer: OPQTokenizer | None
 ) -> Recommender | FittedRecommender:
-    r"""The model, with its item encoder in place if it takes one."""
+    r"""Builds the model, including its item encoder if it takes one.
+
+    Raises:
+        ConfigError: If a setting is invalid, or the model ignores the item
+            encoder.
+    """
     options, target = config.options('model'), config.target('model')
     if options.get('channels', 1) < 1:
         raise ConfigError(f'model.channels: expected at least 1, got {options["channels"]}')
@@ -393,8 +415,15 @@ def build_model(
         objective = config.target('loss')(**config.options('loss'))
     if not isinstance(objective, PublishedLoss):
         if isinstance(model, FittedRecommender):
-            raise ConfigError(f'--loss: {config.model["name"]} is fitted without a loss')
+            raise ConfigError(f'--loss: {config.model["name"]} is fitted without a training loss')
         model.set_objective(objective)
+    if config.users == 'items':
+        if not getattr(model, 'takes_user_encoder', False):
+            raise ConfigError(
+                f"users: '{config.model['name']}' needs a table of users; expected one of "
+                f'{", ".join(with_user_encoder())}'
+            )
+        model.set_user_encoder(UsedItems())
     with named('unseen'):
         unseen = UnseenItems(**config.options('unseen'))
     if unseen.changes:
@@ -402,17 +431,22 @@ def build_model(
     if encoder is not None and not any(module is encoder for module in model.modules()):
         raise ConfigError(
             f"model: '{config.model['name']}' does not use the item encoder of --items "
-            f'{config.items["name"]}; hand item_encoder to super().__init__'
+            f'{config.items["name"]}; pass item_encoder to super().__init__'
         )
     return model
+
+
+def with_user_encoder() -> list[str]:
+    r"""Names of the backbones whose users can be what they used."""
+    return [name for name, model in MODELS.items() if model.takes_user_encoder]
 
 
 def warn_of_item_tables(
     config: RunConfig, model: Recommender | FittedRecommender, num_items: int
 ) -> None:
-    r"""Warns if a backbone from outside of this package has trainable
-    parameters per item although its item encoder has none. Those of this
-    package document theirs.
+    r"""Warns if a backbone of another package has trainable parameters per item
+    although its item encoder has none. The backbones of this package document
+    such parameters.
     """
     if config.reads('num_items') or not is_outside(type(model)):
         return
@@ -420,7 +454,7 @@ def warn_of_item_tables(
         return
     encoder = {id(parameter) for parameter in model.item_encoder.parameters()}
     own = dict(model.named_parameters(remove_duplicate=False))
-    # The user table has a row per user, of whom there may be as many.
+    # The user table has as many rows as an item table if there are as many users as items.
     names = [
         name
         for name in model.item_parameters(num_items)
@@ -428,21 +462,21 @@ def warn_of_item_tables(
     ]
     if names:
         warnings.warn(
-            f"model: '{config.model['name']}' has trainable parameters with a row per item "
-            f'({", ".join(names)}), so that it is not ID-free with --items '
+            f"model: '{config.model['name']}' has trainable parameters with one row per item "
+            f'({", ".join(names)}), so it is not ID-free with --items '
             f'{config.items["name"]} and cannot score new items',
             stacklevel=3,
         )
 
 
 def is_outside(target: type) -> bool:
-    r"""Whether a class is from outside of this package."""
+    r"""Whether a class is defined outside this package."""
     return target.__module__.partition('.')[0] != __name__.partition('.')[0]
 
 
 def build_transforms(config: RunConfig) -> list[BaseTransform]:
-    r"""The transforms that the backbone declares. Options of the section
-    :obj:`graph` that differ from their default go to every
+    r"""Builds the transforms that the backbone declares. Options of the section
+    :obj:`graph` that differ from their defaults apply to every
     :class:`~motor_geo.data.ItemKNN`.
     """
     with named('model'):

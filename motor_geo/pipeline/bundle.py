@@ -1,4 +1,4 @@
-r"""A run folder that serves by itself: :obj:`motor-geo bundle`."""
+r"""Makes a run folder self-contained: :obj:`motor-geo bundle`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from motor_geo.utils.memory import tune_process
 if TYPE_CHECKING:
     from motor_geo.pipeline.folder import LoadedRun
 
-#: Files of a run that a bundle has, too; those that may be missing.
+#: Required and optional files of a run that a bundle contains.
 FILES = ('config.yaml', 'data.json', 'result.json', 'best.pt')
 OPTIONAL = ('tokenizer.pt', 'unseen.json', 'metrics.jsonl')
 WEIGHTS = 'model.safetensors'
@@ -26,11 +26,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tune_process()
     parser = argparse.ArgumentParser(
         prog='motor-geo bundle',
-        description='Copies a finished run with all that it needs to serve on another machine.',
+        description='Copies a finished run with everything that another machine needs to serve it.',
     )
-    parser.add_argument('run', metavar='RUN_DIR', type=osp.expanduser, help='folder of a run')
-    parser.add_argument('out', metavar='OUT', type=osp.expanduser, help='folder that is made')
-    parser.add_argument('--data', metavar='FOLDER', help='where the data are, if they have moved')
+    parser.add_argument('run', metavar='RUN_DIR', type=osp.expanduser, help='run folder')
+    parser.add_argument('out', metavar='OUT', type=osp.expanduser, help='folder to create')
+    parser.add_argument('--data', metavar='FOLDER', help='location of the data, if they have moved')
     options = parser.parse_args(arguments)
 
     def command() -> int:
@@ -40,24 +40,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_writable(options.out)
         run = load_run(options.run, 'cpu', options.data)
         bundle(run, options.run, options.out)
-        print(f"'{options.out}' serves by itself: motor-geo recommend {options.out}")
+        print(f"'{options.out}' is self-contained: motor-geo recommend {options.out}")
         return 0
 
     return run_command(command)
 
 
 def bundle(run: LoadedRun, folder: str, out: str) -> None:
-    r"""Writes a run with its data, ids, titles and tokens into another folder.
-    Weights are there as :obj:`model.safetensors`, too, if that package is
-    installed.
+    r"""Copies a run with its data, ids, titles and tokens to another folder. If
+    safetensors is installed, the weights are also written as
+    :obj:`model.safetensors`.
 
     Args:
         run: The run.
-        folder: Its folder.
-        out: A folder that does not exist, or is empty.
+        folder: The run folder.
+        out: The new folder, which must be empty or not exist.
 
     Raises:
-        ConfigError: If it is not.
+        ConfigError: If the new folder is not empty.
     """
     from motor_geo.data.datasets.bundle import content_of, write_bundle
     from motor_geo.pipeline.catalog import read_catalog
@@ -65,7 +65,7 @@ def bundle(run: LoadedRun, folder: str, out: str) -> None:
     from motor_geo.utils.files import temporary_folder
 
     if osp.lexists(out) and (not osp.isdir(out) or os.listdir(out)):
-        raise ConfigError(f"'{out}' exists already; expected a folder that does not, or is empty")
+        raise ConfigError(f"'{out}' already exists; expected a new or an empty folder")
     catalog = read_catalog(run.dataset, run.config.data.get('item'))
     pairs = zip(catalog.titles, catalog.titled.tolist())
     titles = [title if titled else None for title, titled in pairs]
@@ -88,7 +88,9 @@ def bundle(run: LoadedRun, folder: str, out: str) -> None:
 
 
 def write_weights(run: LoadedRun, folder: str) -> None:
-    r"""Writes the weights as :obj:`model.safetensors`, if that is installed."""
+    r"""Writes the weights as :obj:`model.safetensors` if safetensors is
+    installed.
+    """
     from importlib.util import find_spec
 
     if find_spec('safetensors') is None:

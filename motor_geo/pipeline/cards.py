@@ -1,4 +1,4 @@
-r"""Cards of public data sets: :obj:`motor-geo data`."""
+r"""Shows the cards of public data sets: :obj:`motor-geo data`."""
 
 from __future__ import annotations
 
@@ -20,22 +20,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tune_process()
     parser = argparse.ArgumentParser(
         prog='motor-geo data',
-        description='Says where public data sets come from, and whether a folder holds one.',
+        description='Shows where public data sets come from, checks whether a folder holds one of '
+        'them, and downloads raw files.',
     )
-    parser.add_argument('name', metavar='NAME', nargs='?', help='one of them; all without')
+    parser.add_argument('name', metavar='NAME', nargs='?', help='a data set (default: list all)')
     parser.add_argument('--check', metavar='FOLDER', help='compare a folder with the card')
     parser.add_argument(
         '--download',
         metavar='FOLDER',
         type=osp.expanduser,
-        help='download the raw files of a card whose addresses are known',
+        help='download the raw files with known addresses',
     )
     options = parser.parse_args(arguments)
-    return run_command(lambda: command(options), 'interrupted; the same command goes on')
+    return run_command(lambda: command(options), 'interrupted; run the same command to resume')
 
 
 def command(options: argparse.Namespace) -> int:
-    r"""Prints cards, and compares a folder with one."""
+    r"""Prints one card or all of them, downloads its files, and compares a folder
+    with it.
+
+    Raises:
+        OSError: If a download fails.
+        ValueError: If an option is invalid.
+    """
     from motor_geo.data.datasets.cards import CARDS
 
     if options.name is None:
@@ -49,7 +56,7 @@ def command(options: argparse.Namespace) -> int:
         return 0
     card = CARDS.get(options.name.lower())
     if card is None:
-        raise ValueError(f"there is no card of '{options.name}'{suggest(options.name, CARDS)}")
+        raise ValueError(f"there is no card for '{options.name}'{suggest(options.name, CARDS)}")
     print(card)
     if options.download is not None:
         fetch(card, options.download)
@@ -60,7 +67,7 @@ def command(options: argparse.Namespace) -> int:
 
     found = card.differences(TableDataset(options.check))
     if found:
-        print(f"'{options.check}' is another release: {', '.join(found)}")
+        print(f"'{options.check}' is a different release: {', '.join(found)}")
         return 1
     what = 'is this release' if card.hash else 'has these sizes'
     print(f"'{options.check}' {what}")
@@ -70,33 +77,37 @@ def command(options: argparse.Namespace) -> int:
 def fetch(card: Card, folder: str) -> None:
     r"""Downloads the raw files of a card.
 
+    Args:
+        card: The card.
+        folder: The folder to save the files to.
+
     Raises:
-        OSError: If a file cannot be had, or is another one.
-        ValueError: If the card has no address of a file.
+        OSError: If a download fails, or the SHA-256 of a file is not the
+            expected one.
+        ValueError: If the card has no files.
     """
     from motor_geo.utils.download import download, sha256_of
 
     if not card.files:
         raise ValueError(
-            f"--download: no address of a file of '{card.name}' is known; its publishers are at "
-            f'{card.url}'
+            f"--download: the card of '{card.name}' has no addresses of files; see {card.url}"
         )
     for file in card.files:
         path = osp.join(folder, file.path)
         if osp.exists(path):
             if file.sha256 and sha256_of(path) != file.sha256:
-                raise OSError(f"'{path}' is another file than '{file.url}', by its SHA-256")
-            print(f"'{path}' is there")
+                raise OSError(f"'{path}' differs from '{file.url}' by its SHA-256")
+            print(f"'{path}' exists")
             continue
         try:
             download(file.url, path, file.sha256 or None)
         except (OSError, HTTPException) as error:
             raise OSError(
-                f"'{file.url}' cannot be downloaded ({one_line(error)}); the same command goes on, "
-                f"or put the file there yourself: '{path}'"
+                f"'{file.url}' cannot be downloaded ({one_line(error)}); run the same command to "
+                f"resume, or save the file as '{path}'"
             ) from error
-        print(f"'{path}' written" + ('' if file.sha256 else ' (its SHA-256 is not known here)'))
-    print(f'to read it: {card.read}')
+        print(f"'{path}' written" + ('' if file.sha256 else ' (SHA-256 not checked)'))
+    print(f'how to read it: {card.read}')
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-r"""Titles and pictures of items, as far as a data set has them."""
+r"""Titles and pictures of items, if a data set has them."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from motor_geo.data.datasets.names import find_columns, untyped
 from motor_geo.data.datasets.reader import read_header
 from motor_geo.report.page import Item, picture
 
-#: Columns of a file of items that say what an item is, the best first.
+#: Columns of an item file to read titles from, the preferred one first.
 TITLES = ('title', 'name', 'text')
-#: Characters of a title that are shown.
+#: Number of characters to show of a title.
 LENGTH = 90
 
 
 class Catalog(NamedTuple):
-    r"""What is known of the items of a data set.
+    r"""Titles and pictures of the items of a data set.
 
     Args:
-        titles: What each is called, **[N]**: its title or its raw id.
-        titled: Whether it is a title, **[N]**.
-        pictures: Red, green and blue of each, **[N, H, W, 3]**; zeros where an
-            item has none.
+        titles: The title of each item, or its raw id, **[N]**.
+        titled: Whether an item has a title, **[N]**.
+        pictures: RGB pictures, **[N, H, W, 3]**; zeros if an item has none.
+            (default: :obj:`None`)
     """
 
     titles: Sequence[str]
@@ -37,25 +37,29 @@ class Catalog(NamedTuple):
 
     @property
     def has_names(self) -> bool:
-        r"""Whether a person can tell items apart."""
+        r"""Whether a reader can tell items apart, by titles or pictures."""
         return self.pictures is not None or bool(self.titled.any())
 
     def item(self, index: int, note: str = '', hit: bool = False) -> Item:
-        r"""An item in a list of a page."""
+        r"""Builds the entry of an item for a list on a page."""
         pixels = None if self.pictures is None else self.pictures[index]
         image = None if pixels is None else picture(pixels) if pixels.any() else ''
         return Item(clipped(self.titles[index], LENGTH), note, image, hit)
 
 
 def read_catalog(dataset: RecommendationDataset, column: str | None = None) -> Catalog:
-    r"""Titles and pictures of the items of a data set: its attributes
-    :obj:`item_titles` (a text or :obj:`None` for each item) and
-    :obj:`item_images` (uint8 **[N, H, W, 3]**), or else what the file of items
-    in its folder has.
+    r"""Reads the titles and pictures of the items of a data set. Titles come
+    from the attribute :obj:`item_titles` (a text or :obj:`None` for each item),
+    or else from the item file in the folder of the data set. Pictures come
+    from the attribute :obj:`item_images` (uint8 **[N, H, W, 3]**).
 
     Args:
         dataset: The data set.
-        column: Name of the column of items in that file.
+        column: Name of the item column in the item file.
+            (default: :obj:`None`, which detects the column)
+
+    Raises:
+        ValueError: If :obj:`item_images` has a wrong type or shape.
     """
     ids = list(map(str, dataset.item_ids.tolist()))
     found = getattr(dataset, 'item_titles', None)
@@ -85,7 +89,7 @@ def _pictures(dataset: RecommendationDataset) -> np.ndarray | None:
 
 
 def _listed_titles(folder: str | None, column: str | None) -> Iterator[tuple[str, str]]:
-    r"""Raw ids and titles in the file of items of a folder, if there is one."""
+    r"""Yields the raw ids and titles in the item file of a folder, if any."""
     path = None if folder is None else find_items(folder)
     if path is None:
         return
@@ -104,7 +108,7 @@ def _listed_titles(folder: str | None, column: str | None) -> Iterator[tuple[str
         return
     place = header.index(key), header.index(title)
     with open(path, encoding='utf-8-sig', newline='') as file:
-        tabs = '\t' in file.readline()  # Double quotes have a meaning between commas only.
+        tabs = '\t' in file.readline()  # Double quotes are special only between commas.
         lines = (line.rstrip('\r\n').split('\t') for line in file) if tabs else csv.reader(file)
         for row in lines:
             if len(row) > max(place):

@@ -1,6 +1,6 @@
-r"""What a run is: one frozen object with every option. A hyper-parameter is
-declared once, in the constructor that takes it: its name, type, default and
-meaning are read from there.
+r"""The configuration of a run: one frozen object with every option. Each
+hyper-parameter is declared once, in the constructor that takes it. Its name,
+type, default and description are read from there.
 """
 
 from __future__ import annotations
@@ -69,14 +69,14 @@ __all__ = [
 ]
 
 
-#: Modes of the token network by the name of items.
+#: The mode of the token network for each value of ``--items``.
 MODE_OF = {'recommended': 'mean', **{mode: mode for mode in MODES}}
 ITEMS: dict[str, type] = {
     'id': IDEmbedding,
     **dict.fromkeys(MODE_OF, TokenCrossEncoder),
     'features': FeatureProjection,
 }
-#: Stands for the item encoder of a model that takes none.
+#: The value of ``--items`` for models that take no item encoder.
 NO_ITEMS = 'none'
 #: Sections with one class.
 FIXED: dict[str, type] = {
@@ -87,8 +87,8 @@ FIXED: dict[str, type] = {
     'trainer': Trainer,
     'evaluator': Evaluator,
 }
-#: Classes by name, what a class of another package must be derived from, the group of entry
-#: points in which packages name theirs, and a word for it.
+#: For each section, the classes by name, the base classes of a class from another package, the
+#: entry-point group in which packages register their classes, and the word used in messages.
 KINDS: dict[str, tuple[Mapping[str, type], tuple[type, ...], str, str]] = {
     'data': (DATASETS, (Dataset,), 'motor_geo.datasets', 'data set'),
     'model': (
@@ -100,7 +100,7 @@ KINDS: dict[str, tuple[Mapping[str, type], tuple[type, ...], str, str]] = {
     'items': (ITEMS, (nn.Module,), 'motor_geo.items', 'item encoder'),
     'loss': (LOSSES, (RankingLoss,), 'motor_geo.losses', 'loss'),
 }
-#: Arguments that are no options, since the assembly fills them in.
+#: Constructor arguments that are not options because the assembly sets them.
 DERIVED = {
     'model': {'data', 'item_encoder', 'edge_type'},
     'items': {
@@ -117,36 +117,36 @@ DERIVED = {
     },
     'evaluator': {'targets', 'train_edge_index', 'num_items', 'exclude', 'seed'},
 }
-#: More end in a segmentation fault of OpenMP.
+#: OpenMP crashes with more threads.
 MOST_THREADS = 1024
-#: The same for item encoders that have a name, which settles them.
+#: Arguments of named item encoders that are not options because the name determines them.
 NAMED = {'id': {'xavier'}, **dict.fromkeys(MODE_OF, {'mode'})}
 
 Section = Mapping[str, Any]
 
 
 class NoItems(nn.Module):
-    r"""No item encoder, for models that take none."""
+    r"""A placeholder for models that take no item encoder."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(General):
-    r"""Every option of a run. Sections are mappings from the arguments of a
-    constructor to their values; :obj:`data`, :obj:`model`, :obj:`items` and
-    :obj:`loss` also have the :obj:`name` of what is constructed.
+    r"""Every option of a run. A section maps the arguments of a constructor to
+    their values. The sections :obj:`data`, :obj:`model`, :obj:`items` and
+    :obj:`loss` also have the :obj:`name` of the class.
 
     Args:
         data: The data set.
         model: The backbone.
         items: The item encoder.
-        loss: What ranks items in training.
+        loss: The training loss.
         tokenizer: Options of :class:`~motor_geo.data.OPQTokenizer`.
         svd: Options of :class:`~motor_geo.data.InteractionSVD`.
         graph: Options of :class:`~motor_geo.data.ItemKNN`.
         unseen: Options of :class:`~motor_geo.nn.UnseenItems`.
         trainer: Options of :class:`~motor_geo.engine.trainer.Trainer`.
         evaluator: Options of :class:`~motor_geo.engine.evaluator.Evaluator`.
-        **options: The options that belong to no section.
+        **options: Options outside the sections.
     """
 
     data: Section
@@ -166,12 +166,12 @@ class RunConfig(General):
 
     @classmethod
     def of(cls, config: RunConfig | Config) -> RunConfig:
-        r"""Checks a configuration against the constructors it names and fills
-        in every default.
+        r"""Checks a configuration against the constructors that it names, and
+        fills in all defaults.
 
         Raises:
-            ConfigError: If a key is unknown (with a suggestion) or a value
-                has the wrong type.
+            ConfigError: If a key is unknown (the message suggests a known one)
+                or a value has the wrong type.
         """
         if isinstance(config, RunConfig):
             return config
@@ -188,13 +188,13 @@ class RunConfig(General):
                 default = _check_items(sections['model']['name'], options)
             name = str(options.pop('name', default))
             if section == 'data' and osp.exists(osp.expanduser(name)) and name not in DATASETS:
-                # `recommend` may be called from another folder.
+                # `recommend` may run from another working directory.
                 name = osp.abspath(osp.expanduser(name))
                 options['path'] = name
             target = find_class(section, name)
             checked = check(section, target, options, name)
             if is_folder(section, name):
-                del checked['path']  # It is the name.
+                del checked['path']  # The name already holds it.
             sections[section] = {'name': name, **checked}
         for section, target in FIXED.items():
             sections[section] = check(section, target, config.get(section, {}), section)
@@ -202,29 +202,29 @@ class RunConfig(General):
         return cls(**sections, **_check_general(given))
 
     def to_dict(self) -> Config:
-        r"""The configuration as it is written to :obj:`config.yaml`."""
+        r"""Returns the configuration as written to :obj:`config.yaml`."""
         sections = {key: dict(getattr(self, key)) for key in (*CHOICES, *SECTIONS)}
         return copy.deepcopy({**sections, **{key: getattr(self, key) for key in GENERAL}})
 
     def options(self, section: str) -> Config:
-        r"""Arguments of the constructor of a section."""
+        r"""Returns the constructor arguments of a section."""
         out = dict(getattr(self, section))
         name = out.pop('name', '')
         return {'path': name, **out} if is_folder(section, name) else out
 
     def target(self, section: str) -> Any:
-        r"""The class of a section."""
+        r"""Returns the class of a section."""
         if section in FIXED:
             return FIXED[section]
         return find_class(section, getattr(self, section)['name'])
 
     def reads(self, *arguments: str) -> bool:
-        r"""Whether the item encoder takes one of the arguments."""
+        r"""Whether the item encoder takes any of the given arguments."""
         return not arguments_of(self.target('items')).keys().isdisjoint(arguments)
 
     @property
     def reads_tokens(self) -> bool:
-        r"""Whether tokens are fitted, which the item encoder takes."""
+        r"""Whether the item encoder reads tokens."""
         return reads_tokens(self.items['name'])
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -236,9 +236,9 @@ class RunConfig(General):
 
 
 def with_preset(config: Config) -> Config:
-    r"""The options that go with the items and with the loss, below those that
-    are given. Where tokens are recommended and no loss is named, it is the one
-    that the backbone has been found to be best with.
+    r"""Adds the preset options of the item representation and of the loss.
+    Options that are given take precedence. With ``--items recommended`` and no
+    loss, this also selects the loss that the backbone recommends.
     """
 
     def name(section: str) -> str:
@@ -253,47 +253,52 @@ def with_preset(config: Config) -> Config:
     for section in PRESETS:
         preset = PRESETS[section].get(name(section), {})
         if 'behavior' in preset and not _convert('behavior', bool, config.get('behavior', True)):
-            tokens = preset['tokenizer']['num_tokens']['*']  # Nobody is there to have others.
+            tokens = preset['tokenizer']['num_tokens']['*']  # No modality differs.
             preset = merge(preset, {'tokenizer': {'num_tokens': tokens}})
         config = merge(preset, config)
     return config
 
 
 def is_folder(section: str, name: str) -> bool:
-    r"""Whether the name of a data set is the path of its files."""
+    r"""Whether the name of a data set is the path to its files."""
     return section == 'data' and osp.isabs(name)
 
 
 def resolve(config: RunConfig | Config) -> Config:
-    r"""The configuration of :meth:`RunConfig.of` as a dictionary."""
+    r"""Returns the configuration of :meth:`RunConfig.of` as a dictionary."""
     return RunConfig.of(config).to_dict()
 
 
 def takes_items(target: type) -> bool:
-    r"""Whether a model has a choice of items."""
+    r"""Whether a model takes an item encoder."""
     return 'item_encoder' in arguments_of(target)
 
 
 def _check_items(model: str, options: Section) -> str:
-    r"""The item encoder that a model has by default.
+    r"""Returns the default item encoder of a model.
 
     Raises:
-        ConfigError: If one is named that the model does not take.
+        ConfigError: If the options name an item encoder that the model does
+            not take.
     """
     takes, name = takes_items(find_class('model', model)), options.get('name')
     if not takes and name not in (None, NO_ITEMS):
-        raise ConfigError(f'--items {name}: {model} takes no item encoder; leave --items out')
+        raise ConfigError(f'--items {name}: {model} takes no item encoder; remove --items')
     if takes and name == NO_ITEMS:
         raise ConfigError(f'--items {name}: {model} takes an item encoder, such as --items id')
     return CHOICES['items'] if takes else NO_ITEMS
 
 
 def find_class(section: str, name: str) -> type:
-    r"""The class that a section names: a registered name, the name of an
-    entry point, or an import path.
+    r"""Returns the class that a section names by a registered name, an entry
+    point, or an import path.
+
+    Args:
+        section: The section, such as :obj:`'model'`.
+        name: The name.
 
     Raises:
-        ConfigError: If there is no such class, or it is of another kind.
+        ConfigError: If the class does not exist or has the wrong base class.
     """
     classes, base, group, word = KINDS[section]
     if name in classes:
@@ -310,14 +315,14 @@ def find_class(section: str, name: str) -> type:
         try:
             target = import_class(found.get(name, name), base)
         except ValueError as error:
-            also = 'is no folder, and ' if section == 'data' else ''
+            also = 'is not a folder, and ' if section == 'data' else ''
             raise ConfigError(f"--{section}: '{name}' {also}{error}") from error
         needed = ['data', 'item_encoder', 'channels'] if issubclass(target, Recommender) else []
         missing = [key for key in needed if key not in arguments_of(target)]
         if missing:
             raise ConfigError(
                 f"--{section}: '{name}' takes no argument '{missing[0]}'; expected a constructor "
-                'with data, item_encoder and channels'
+                'with the arguments data, item_encoder and channels'
             )
         return target
     known = [*classes, *found]
@@ -333,7 +338,7 @@ def find_class(section: str, name: str) -> type:
 
 
 def reads_tokens(items: str) -> bool:
-    r"""Whether an item encoder takes tokens."""
+    r"""Whether an item encoder reads tokens."""
     return (
         not arguments_of(find_class('items', items))
         .keys()
@@ -342,8 +347,8 @@ def reads_tokens(items: str) -> bool:
 
 
 def arguments_of(target: type) -> dict[str, inspect.Parameter]:
-    r"""Arguments of a constructor, with those that it hands on as
-    :obj:`**kwargs` to its base class.
+    r"""Returns the arguments of a constructor, including those that it passes
+    to its base class as :obj:`**kwargs`.
     """
     out: dict[str, inspect.Parameter] = {}
     for cls in target.__mro__:
@@ -360,7 +365,7 @@ def arguments_of(target: type) -> dict[str, inspect.Parameter]:
 
 @cache
 def schema(section: str, target: type, hidden: frozenset[str]) -> ArgumentParser:
-    r"""A parser with the options of a class."""
+    r"""Builds a parser for the options of a class."""
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(exit_on_error=False, add_help=False)
@@ -370,14 +375,25 @@ def schema(section: str, target: type, hidden: frozenset[str]) -> ArgumentParser
 
 
 def derived(section: str, name: str) -> frozenset[str]:
-    r"""Arguments of a class that are no options."""
+    r"""Returns the arguments of a class that are not options."""
     own = NAMED.get(name, set()) if section == 'items' else set()
     return frozenset(DERIVED.get(section, set()) | own)
 
 
 def check(section: str, target: type, options: Section, name: str) -> Config:
-    r"""Checks options against the signature of :obj:`target`; returns them
-    converted, with every default.
+    r"""Checks options against the signature of :obj:`target`.
+
+    Args:
+        section: The section of the options.
+        target: The class.
+        options: The options, by argument.
+        name: The name of the class in messages.
+
+    Returns:
+        The converted options, with all defaults.
+
+    Raises:
+        ConfigError: If an option is unknown, missing or has the wrong type.
     """
     hidden = derived(section, name)
     arguments = {k: v for k, v in arguments_of(target).items() if k not in hidden}
@@ -389,7 +405,7 @@ def check(section: str, target: type, options: Section, name: str) -> Config:
     for key, parameter in arguments.items():
         if parameter.default is parameter.empty and key not in options:
             kind = spell(hints[key]) if key in hints else 'a value'
-            raise ConfigError(f'{section}.{key}: expected {kind}; {name} needs it')
+            raise ConfigError(f'{section}.{key}: expected {kind}; {name} requires this option')
     try:
         return schema(section, target, hidden).parse_object(dict(options)).as_dict()
     except Exception as error:
@@ -399,13 +415,13 @@ def check(section: str, target: type, options: Section, name: str) -> Config:
 
 
 def hints_of(target: type) -> dict[str, Any]:
-    r"""Types of the arguments of a constructor."""
+    r"""Returns the types of the arguments of a constructor."""
     out: dict[str, Any] = {}
     for cls in reversed(target.__mro__):
         if '__init__' in vars(cls) and cls is not object:
             try:
                 out.update(get_type_hints(vars(cls)['__init__']))
-            except NameError:  # Of another package, imported for type checkers alone.
+            except NameError:  # A type that another package imports for type checkers only.
                 continue
     return out
 
@@ -421,10 +437,9 @@ def _check_general(options: Config) -> Config:
         out['out'] = osp.expanduser(out['out'])
     if not 0 <= out['seed'] < 2**63:
         raise ConfigError(f'seed: expected 0 or more, below 2^63, got {out["seed"]}')
-    if out['cold_candidates'] not in ('unseen', 'all'):
-        raise ConfigError(
-            f"cold_candidates: expected unseen or all, got '{out['cold_candidates']}'"
-        )
+    for key, allowed in (('cold_candidates', ('unseen', 'all')), ('users', ('table', 'items'))):
+        if out[key] not in allowed:
+            raise ConfigError(f"{key}: expected {' or '.join(allowed)}, got '{out[key]}'")
     if out['threads'] is not None and out['threads'] < 1:
         raise ConfigError(f'threads: expected at least 1, got {out["threads"]}')
     if out['threads'] is not None and out['threads'] > MOST_THREADS:
@@ -433,7 +448,7 @@ def _check_general(options: Config) -> Config:
 
 
 def _convert(key: str, kind: Any, value: Any) -> Any:
-    r"""A single value as the type that is expected of it."""
+    r"""Converts a single value to the expected type."""
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(exit_on_error=False)
@@ -445,7 +460,7 @@ def _convert(key: str, kind: Any, value: Any) -> Any:
 
 
 def spell(kind: Any) -> str:
-    r"""A type in words."""
+    r"""Describes a type in words."""
     if kind is type(None):
         return 'null'
     if kind is bool:
@@ -462,24 +477,28 @@ def spell(kind: Any) -> str:
 
 
 def write_yaml(config: RunConfig | Config, path: str) -> None:
-    r"""Writes a resolved configuration; reading it again gives the same."""
+    r"""Writes a resolved configuration. Reading the file restores it."""
     with atomic_write(path) as temporary, open(temporary, 'w') as file:
         file.write(dump(config))
 
 
 def dump(config: RunConfig | Config) -> str:
-    r"""A configuration as YAML."""
+    r"""Returns a configuration as YAML."""
     if isinstance(config, RunConfig):
         config = config.to_dict()
     return yaml.safe_dump(config, sort_keys=False)
 
 
 def describe(section: str, name: str | None = None) -> str:
-    r"""The text of :obj:`--model.help FREEDOM`: every option with its type,
-    default and meaning; without a name, what there is to choose from.
+    r"""Returns the text of :obj:`--model.help FREEDOM`: every option with its
+    type, default and description. Without a name, lists the available classes.
+
+    Args:
+        section: The section, such as :obj:`'model'`.
+        name: The name of the class. (default: :obj:`None`)
 
     Raises:
-        ConfigError: If there is no such class.
+        ConfigError: If the class does not exist.
     """
     if section in CHOICES and name is None:
         classes, base, group, word = KINDS[section]
@@ -491,7 +510,7 @@ def describe(section: str, name: str | None = None) -> str:
         lines += [
             entry('package.Class', f'any {word} derived from {names(base)}, by its import path'),
             '',
-            f'--{section}.help NAME lists the options of one.',
+            f'--{section}.help NAME lists the options of NAME.',
         ]
         return '\n'.join(lines)
     target = FIXED[section] if section in FIXED else find_class(section, str(name))
@@ -513,13 +532,13 @@ def describe(section: str, name: str | None = None) -> str:
 
 
 def first_sentence(target: type) -> str:
-    r"""What a class is, from its docstring."""
+    r"""Returns the first sentence of the docstring of a class."""
     text = plain_text((inspect.getdoc(target) or target.__name__).split('\n\n')[0])
     return text.split('. ')[0].rstrip('.,;:')
 
 
 def plain_text(text: str) -> str:
-    r"""A text without the marks of reStructuredText and of formulas."""
+    r"""Removes the markup of reStructuredText and of formulas from a text."""
     text = ' '.join(text.split())
     for word, spelled in (('None', 'null'), ('True', 'true'), ('False', 'false')):
         text = text.replace(f':obj:`{word}`', spelled)

@@ -1,4 +1,4 @@
-r"""The same run with other items beside it: :obj:`--control id features`."""
+r"""Trains a run together with controls: :obj:`--control id features`."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from motor_geo.pipeline.train import (
 from motor_geo.utils.errors import ConfigError
 
 LOG = logging.getLogger(__name__)
-#: Items in words.
+#: Item representations in words.
 WORDS = {'id': 'IDs', 'features': 'linear maps', 'recommended': 'tokens'}
 
 
 class Scores(NamedTuple):
-    r"""A test metric of a form of items.
+    r"""A test metric of an item representation.
 
     Args:
-        name: The form.
-        all: Of every user, all items ranked.
-        new: Of every user with an unseen item held out, unseen items ranked.
-            It is empty if there is none.
+        name: The item representation.
+        all: The metric of every user, ranking all items.
+        new: The metric of every user with a held-out unseen item, ranking
+            unseen items only. Empty if there is no such user.
     """
 
     name: str
@@ -48,15 +48,16 @@ class Scores(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    r"""A run beside its controls.
+    r"""The comparison of a run with its controls.
 
     Args:
-        metric: What is compared.
-        scores: Of the controls, and of the run at the end.
-        popularity: The metric of popularity, all items ranked.
-        chance: The metric of popularity on unseen items, all of which are
-            equally popular; :obj:`None` if there is none.
-        folders: The folders, in the same order as scores.
+        metric: The metric.
+        scores: The scores of the controls, followed by those of the run.
+        popularity: The metric of a popularity ranking of all items.
+        chance: The metric of a popularity ranking of unseen items, which is
+            random because all of them are equally popular. :obj:`None` if
+            there are no unseen items.
+        folders: The run folders, in the order of :obj:`scores`.
     """
 
     metric: str
@@ -67,15 +68,17 @@ class Comparison(NamedTuple):
 
 
 def control_configs(options: Config, names: Sequence[str]) -> list[RunConfig]:
-    r"""The configurations of controls, and of the run itself at the end. Only
-    the items differ; without tokens, there are none of behavior.
+    r"""Returns the configurations of the controls, followed by that of the run
+    itself. They differ only in the items. Controls without tokens have no
+    tokens of behavior either.
 
     Args:
-        options: The options of the run, as they were given.
-        names: Items of the controls.
+        options: The options of the run, as given.
+        names: The item representations of the controls.
 
     Raises:
-        ConfigError: If the model takes no items, or some are there twice.
+        ConfigError: If the model takes no item encoder, or an item
+            representation occurs twice.
     """
     config = RunConfig.of(options)
     if not takes_items(config.target('model')):
@@ -83,7 +86,7 @@ def control_configs(options: Config, names: Sequence[str]) -> list[RunConfig]:
     own = config.items['name']
     if own in names or len(set(names)) < len(names):
         raise ConfigError(
-            f'--control: expected different items other than {own}, got {" ".join(names)}'
+            f'--control: expected distinct items other than {own}, got {" ".join(names)}'
         )
     out = config.out or default_folder(config)
     configs = []
@@ -99,16 +102,16 @@ def control_configs(options: Config, names: Sequence[str]) -> list[RunConfig]:
 
 
 def run_controls(configs: Sequence[RunConfig], progress: bool = True) -> Comparison:
-    r"""Trains a run and its controls, one after the other, with one bar for
-    all; what is finished is read back.
+    r"""Trains a run and its controls, one after another, with a single progress
+    bar. Results of finished runs are read from disk.
 
     Args:
-        configs: Their configurations, from :func:`control_configs`.
-        progress: Whether progress is shown.
+        configs: The configurations from :func:`control_configs`.
+        progress: Whether to show progress. (default: :obj:`True`)
 
     Raises:
-        ConfigError: If a setting is wrong, a folder holds another run, or
-            nothing is held out for testing.
+        ConfigError: If a setting is invalid, a folder holds another run, or
+            there are no test interactions.
     """
     folders = [config.out or default_folder(config) for config in configs]
     for config, folder in zip(configs, folders):
@@ -126,12 +129,12 @@ def run_controls(configs: Sequence[RunConfig], progress: bool = True) -> Compari
         for i, config in enumerate(configs):
             word = WORDS.get(config.items['name'], config.items['name'])
             bar.set_description_str(f'{i + 1} of {len(configs)}: {word}')
-            # One bar: neither the trainer nor the tokenizer has its own.
+            # The trainer and the tokenizer show no bars of their own.
             quiet = {**config.trainer, 'progress': False}
             config = dataclasses.replace(config, trainer=quiet)
             result = run(config, False, [lambda entry: _advance(bar)])
             results.append(result)
-            bar.n = sum(sizes[: i + 1])  # It may have stopped early.
+            bar.n = sum(sizes[: i + 1])  # Training may have stopped early.
             bar.refresh()
             if progress and bar.disable:
                 LOG.info('%s: %d epochs, %.1f s', word, result['epochs'], result['seconds'])
@@ -145,15 +148,19 @@ def _advance(bar: tqdm) -> None:
 def compare(
     configs: Sequence[RunConfig], folders: Sequence[str], results: Sequence[dict[str, Any]]
 ) -> Comparison:
-    r"""Sets finished runs side by side by the metric that stopped them."""
+    r"""Compares finished runs by the metric of early stopping.
+
+    Raises:
+        ConfigError: If there are no test interactions.
+    """
     metric, last = configs[-1].trainer['metric'], results[-1]
     if not last['test']:
-        raise ConfigError('--control: nothing is held out for testing; expected some interactions')
+        raise ConfigError('--control: expected test interactions, but no interaction is held out')
     scores = [
         Scores(config.items['name'], _read(folder, PER_USER, metric), _read(folder, UNSEEN, metric))
         for config, folder in zip(configs, folders)
     ]
-    if any(len(score.new) == 0 for score in scores):  # Nothing new, or runs of an older version.
+    if any(len(score.new) == 0 for score in scores):  # No new items, or runs of an older version.
         scores = [score._replace(new=np.empty(0)) for score in scores]
     chance = last.get('unseen', {}).get('popularity', {}).get(metric)
     chance = chance if len(scores[-1].new) else None
@@ -169,8 +176,9 @@ def _read(folder: str, file: str, metric: str) -> np.ndarray:
 
 
 def conclusion(found: Comparison) -> str:
-    r"""What the numbers say, in a sentence. Two forms are level if their means
-    differ by less than two standard errors of the paired differences.
+    r"""Summarizes the comparison in a sentence. Two item representations are
+    level if their means differ by at most two standard errors of the paired
+    differences.
     """
     *controls, own = found.scores
     parts = []
@@ -191,7 +199,9 @@ def conclusion(found: Comparison) -> str:
 
 
 def relation(one: np.ndarray, other: np.ndarray) -> tuple[str, str]:
-    r"""Whether one is ahead of another, user by user, and by how much."""
+    r"""Describes whether one metric is ahead of another, in a paired comparison
+    over users, and by how much.
+    """
     a, b = float(one.mean()), float(other.mean())
     if b == 0:
         change = f'{a:.4f} and 0'
@@ -208,6 +218,6 @@ def _is_level(difference: np.ndarray) -> bool:
 
 
 def read_controls(value: str | Sequence[str]) -> list[str]:
-    r"""Items of controls, in the order in which they were given."""
+    r"""Parses the item representations of controls, in the given order."""
     words = [value] if isinstance(value, str) else list(value)
     return [name for word in words for name in word.replace(',', ' ').split()]

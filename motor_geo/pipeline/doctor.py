@@ -1,4 +1,4 @@
-r"""What the package finds on a machine: :obj:`motor-geo doctor`."""
+r"""Shows the environment of the package: :obj:`motor-geo doctor`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REQUIRED = {
     'scipy': 'scipy',
     'jsonargparse': 'jsonargparse',
 }
-#: By distribution: the module, and what it is for.
+#: For each optional package, its module and its purpose.
 OPTIONAL = {
     'torch-sparse': ('torch_sparse', 'layers that take a SparseTensor'),
     'pyarrow': ('pyarrow', 'tables in memory, and .parquet files'),
@@ -35,7 +35,7 @@ OPTIONAL = {
     'tensorboard': ('tensorboard', '--logger tensorboard'),
     'wandb': ('wandb', '--logger wandb'),
     'mlflow': ('mlflow', '--logger mlflow'),
-    'sentence-transformers': ('sentence_transformers', 'item descriptions to vectors'),
+    'sentence-transformers': ('sentence_transformers', 'text encoders for item features'),
 }
 
 
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def command(clear: bool) -> int:
-    r"""Clears the cache, or prints what there is."""
+    r"""Clears the cache, or prints the environment."""
     if clear:
         from motor_geo.utils import cache as entries
         from motor_geo.utils.files import remove_temporary
@@ -64,9 +64,9 @@ def command(clear: bool) -> int:
         with suppress(FileNotFoundError):
             remove_temporary(entries.cache_dir())
         for path in paths:
-            with suppress(FileNotFoundError):  # Another process clears it, too.
+            with suppress(FileNotFoundError):  # Another process may clear it at the same time.
                 os.remove(path)
-        print(f"entries deleted: {len(paths)} ({megabytes(size)}), from '{entries.cache_dir()}'")
+        print(f"deleted cache entries: {len(paths)} ({megabytes(size)}) in '{entries.cache_dir()}'")
         return 0
     titles = {'Versions': versions(), 'Optional packages': optional(), 'Machine': machine()}
     for title, rows in {**titles, 'Cache': cache()}.items():
@@ -77,13 +77,13 @@ def command(clear: bool) -> int:
 
 
 def versions() -> dict[str, str]:
-    r"""Versions of what is needed."""
+    r"""Returns the versions of the required packages."""
     out = {'motor-geo': __version__, 'python': platform.python_version()}
     return out | {name: found(name, module) or 'missing' for name, module in REQUIRED.items()}
 
 
 def optional() -> dict[str, str]:
-    r"""Versions of what is optional, and what it is for."""
+    r"""Returns the versions of the optional packages, and their purposes."""
     return {
         name: f'{found(name, module) or "missing":12s}{purpose}'
         for name, (module, purpose) in OPTIONAL.items()
@@ -91,7 +91,7 @@ def optional() -> dict[str, str]:
 
 
 def found(name: str, module: str) -> str | None:
-    r"""The version of a package, if it is there."""
+    r"""Returns the version of a package, or :obj:`None` if it is missing."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -99,7 +99,7 @@ def found(name: str, module: str) -> str | None:
 
 
 def machine() -> dict[str, str]:
-    r"""Threads, kernels, and the device that :obj:`auto` stands for."""
+    r"""Returns threads, kernels, and the device that :obj:`auto` selects."""
     import torch
     import torch_geometric.typing
 
@@ -124,7 +124,7 @@ def machine() -> dict[str, str]:
 
 
 def cache() -> dict[str, str]:
-    r"""Folder, content and limit of the cache."""
+    r"""Returns the folder, the contents and the size limit of the cache."""
     from motor_geo.utils import cache
 
     paths = cache.cache_entries()

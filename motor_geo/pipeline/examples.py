@@ -1,4 +1,4 @@
-r"""What a few users had, and what a run would give them."""
+r"""Example lists of a few users."""
 
 from __future__ import annotations
 
@@ -16,8 +16,14 @@ from motor_geo.utils.ranking import top_k
 
 
 class Example(NamedTuple):
-    r"""Titles of items of a user; a star marks what was held out for testing,
-    which the model has not seen.
+    r"""Titles of the items of a user. A star marks test items, which the model
+    has not seen.
+
+    Args:
+        user: Raw id of the user.
+        had: Items of training.
+        gets: Recommended items.
+        new: Recommended items without a training interaction.
     """
 
     user: str
@@ -28,13 +34,13 @@ class Example(NamedTuple):
 
 @torch.no_grad()
 def examples(folder: str, device: str = 'auto', num_users: int = 3, k: int = 3) -> list[Example]:
-    r"""Lists of users that are drawn at random among those with a test item.
+    r"""Returns the lists of users drawn at random among those with a test item.
 
     Args:
         folder: The folder of a finished run.
-        device: Where the model ranks.
-        num_users: Number of users.
-        k: Length of the lists.
+        device: The device. (default: :obj:`'auto'`)
+        num_users: Number of users. (default: :obj:`3`)
+        k: Length of the lists. (default: :obj:`3`)
     """
     run = load_run(folder, device)
     dataset, edge_index = run.dataset, run.data[RATES].edge_index

@@ -1,4 +1,4 @@
-r"""Why an item is recommended: :obj:`motor-geo explain RUN USER ITEM`."""
+r"""Explains a recommendation: :obj:`motor-geo explain RUN USER ITEM`."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ if TYPE_CHECKING:
 
 
 class Explanation(NamedTuple):
-    r"""Why a user gets an item.
+    r"""An explanation of why an item is recommended to a user.
 
     Args:
         user: Raw id of the user.
         item: Raw id of the item.
-        title: What it is called.
-        score: The score that it is ranked by.
-        rank: Its place among all items that the user does not know, from 1.
-        reasons: Items of the user, those that carry most of the score first.
+        title: Title of the item.
+        score: Score of the item.
+        rank: Rank of the item, from 1, among all items without a known
+            interaction of the user.
+        reasons: Items of the user, by their share of the score.
     """
 
     user: str
@@ -47,17 +48,17 @@ class Explanation(NamedTuple):
 
 
 def explain(run: LoadedRun, user: str | int, item: str | int, size: int = 5) -> Explanation:
-    r"""Why a user gets an item.
+    r"""Explains why an item is recommended to a user.
 
     Args:
         run: The run, from :func:`~motor_geo.pipeline.folder.load_run`.
         user: Raw id of the user.
         item: Raw id of the item.
-        size: Number of reasons.
+        size: Maximum number of reasons. (default: :obj:`5`)
 
     Raises:
-        ValueError: If user or item are unknown, or nothing is known of the
-            user.
+        ValueError: If the user or the item is unknown, or the user has no
+            other training interaction.
     """
     import torch
 
@@ -80,7 +81,7 @@ def explain(run: LoadedRun, user: str | int, item: str | int, size: int = 5) -> 
     history = history[history != column]
     if len(history) == 0:
         raise ValueError(
-            f"The user '{user}' has no other training interaction, so that nothing explains a list"
+            f"The user '{user}' has no other training interaction that could explain the item"
         )
     with torch.no_grad():
         emb = run.model(run.data)
@@ -109,13 +110,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tune_process()
     parser = argparse.ArgumentParser(
         prog='motor-geo explain',
-        description='Says which items of a user speak for another one, and what tokens they share.',
+        description='Shows which items of a user explain the score of another item, and how many '
+        'tokens they share with it.',
     )
-    parser.add_argument('run', metavar='RUN_DIR', type=osp.expanduser, help='folder of a run')
+    parser.add_argument('run', metavar='RUN_DIR', type=osp.expanduser, help='run folder')
     parser.add_argument('user', metavar='USER', help='raw id of the user')
     parser.add_argument('item', metavar='ITEM', help='raw id of the item')
     parser.add_argument('--k', type=int, default=5, help='number of reasons (default: 5)')
-    parser.add_argument('--data', metavar='FOLDER', help='where the data are, if they have moved')
+    parser.add_argument('--data', metavar='FOLDER', help='location of the data, if they have moved')
     parser.add_argument('--device', default='auto', help='auto, cpu or cuda (default: auto)')
     options = parser.parse_args(arguments)
 

@@ -1,4 +1,4 @@
-r"""What a finished run gives to other systems: :obj:`motor-geo export`."""
+r"""Exports a finished run to other systems: :obj:`motor-geo export`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from motor_geo.pipeline.folder import LoadedRun
 
-#: Endings of files of vectors, and the package that each needs.
+#: File extensions of vectors, and the package that each of them requires.
 ENDINGS = {'.parquet': 'pyarrow', '.safetensors': 'safetensors'}
 
 
@@ -27,16 +27,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tune_process()
     parser = argparse.ArgumentParser(
         prog='motor-geo export',
-        description='Writes an index or the vectors of a finished run.',
+        description='Exports a search index, the vectors, or the item encoder of a finished run.',
     )
-    parser.add_argument('run', metavar='RUN_DIR', type=osp.expanduser, help='folder of a run')
+    parser.add_argument('run', metavar='RUN_DIR', type=osp.expanduser, help='run folder')
     parser.add_argument(
-        '--index', metavar='FILE', type=osp.expanduser, help='an index of FAISS, and FILE.json'
+        '--index', metavar='FILE', type=osp.expanduser, help='write a FAISS index and FILE.json'
     )
     parser.add_argument(
         '--kind',
         choices=('flat', 'hnsw', 'ivf'),
-        help='flat (exact), hnsw (a graph) or ivf (cells); by default by the number of items',
+        help='flat (exact), hnsw (neighbor graph) or ivf (cells); the default depends on the '
+        'number of items',
     )
     parser.add_argument(
         '--append', metavar='FOLDER', help='append the new items of a folder to the index'
@@ -46,25 +47,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f'--{name}-vectors',
             metavar='FILE',
             type=osp.expanduser,
-            help=f'vectors of {name}s with their ids, .parquet or .safetensors',
+            help=f'write {name} vectors and ids as .parquet or .safetensors',
         )
     parser.add_argument(
-        '--onnx', metavar='FILE', type=osp.expanduser, help='the item encoder, from tokens'
+        '--onnx',
+        metavar='FILE',
+        type=osp.expanduser,
+        help='write the item encoder, which maps tokens to vectors, as ONNX',
     )
     parser.add_argument(
         '--pretrained',
         metavar='FOLDER',
         type=osp.expanduser,
-        help='item encoder and tokenizer, for from_pretrained and for the Hugging Face Hub',
+        help='write the item encoder and the tokenizer for from_pretrained and the Hugging Face '
+        'Hub',
     )
-    parser.add_argument('--data', metavar='FOLDER', help='where the data are, if they have moved')
+    parser.add_argument('--data', metavar='FOLDER', help='location of the data, if they have moved')
     parser.add_argument('--device', default='auto', help='auto, cpu or cuda (default: auto)')
     options = parser.parse_args(arguments)
     return run_command(lambda: command(options))
 
 
 def command(options: argparse.Namespace) -> int:
-    r"""Checks the options and writes what they name."""
+    r"""Checks the options and writes the exports.
+
+    Raises:
+        ValueError: If an option is invalid.
+    """
     wanted = {
         name: path
         for name in ('index', 'item_vectors', 'user_vectors', 'onnx', 'pretrained')
@@ -76,7 +85,7 @@ def command(options: argparse.Namespace) -> int:
             '--onnx FILE or --pretrained FOLDER'
         )
     if options.append is not None and options.index is None:
-        raise ValueError('--append: expected the index that items are appended to, --index FILE')
+        raise ValueError('--append: expected the index to append to (--index FILE)')
     for name, path in wanted.items():
         if name.endswith('vectors'):
             check_vectors(path)
@@ -108,18 +117,20 @@ def command(options: argparse.Namespace) -> int:
         if options.append is not None:
             index = read_index(options.index)
             if index.run != fingerprint:
-                raise ValueError(f"'{options.index}' is an index of another run; export it anew")
+                raise ValueError(f"'{options.index}' is an index of another run; export it again")
             data, new_ids = with_new_items(run, options.append)
             new = run.model(data).item[-len(new_ids) :]
             index = append(index, new, new_ids)
             write_index(index, options.index)
-            print(f"{len(new_ids)} items appended to '{options.index}', {len(index.ids):,} in all")
+            print(
+                f"{len(new_ids)} items appended to '{options.index}' ({len(index.ids):,} in total)"
+            )
         elif options.index is not None:
             index = build_index(user[people], item[rows], ids, options.kind, run=fingerprint)
             write_index(index, options.index)
             print(
-                f"{len(ids):,} items written to '{options.index}' ({index.kind}, finds "
-                f'{index.recall:.1%} of the exact lists of 20)'
+                f"{len(ids):,} items written to '{options.index}' ({index.kind}, recalls "
+                f'{index.recall:.1%} of the exact top 20)'
             )
     for name, path in wanted.items():
         if name == 'item_vectors':
@@ -134,10 +145,10 @@ def command(options: argparse.Namespace) -> int:
 
 
 def vectors(run: LoadedRun) -> tuple[Tensor, Tensor]:
-    r"""Vectors of users and items, whose inner products are scores.
+    r"""Returns the vectors of users and items. Their inner products are scores.
 
     Raises:
-        ValueError: If the model has none.
+        ValueError: If the model scores without vectors.
     """
     import torch
 
@@ -147,13 +158,13 @@ def vectors(run: LoadedRun) -> tuple[Tensor, Tensor]:
         emb = run.model(run.data)
     if not isinstance(emb, Embeddings):
         raise ValueError(
-            f'{run.config.model["name"]} scores without vectors, so that there is nothing to export'
+            f'{run.config.model["name"]} scores without vectors, so there is nothing to export'
         )
     return emb.user.detach().cpu().float(), emb.item.detach().cpu().float()
 
 
 def hash_of(folder: str) -> str:
-    r"""The hash of a run and of its weights."""
+    r"""Returns a hash of a run and its best epoch."""
     from motor_geo.utils.cache import fingerprint
     from motor_geo.utils.files import read_json
 
@@ -165,7 +176,7 @@ def check_vectors(path: str) -> None:
     r"""Checks that vectors can be written to a file.
 
     Raises:
-        ValueError: If it has another ending, or a package is missing.
+        ValueError: If the file extension is unknown, or a package is missing.
     """
     from importlib.util import find_spec
 
@@ -173,19 +184,22 @@ def check_vectors(path: str) -> None:
     if ending not in ENDINGS:
         raise ValueError(f"'{path}' must end in {' or '.join(ENDINGS)}")
     if find_spec(ENDINGS[ending]) is None:
-        raise ValueError(f"Writing {ending} needs 'pip install {ENDINGS[ending]}'")
+        raise ValueError(f"Writing {ending} requires 'pip install {ENDINGS[ending]}'")
 
 
 def write_vectors(x: Tensor, ids: np.ndarray, path: str, column: str) -> None:
-    r"""Writes vectors with their ids: as Parquet with the columns
-    :obj:`itemID` (or :obj:`userID`) and :obj:`vector`, or as safetensors with
-    the tensor :obj:`vector` and the ids, as JSON, in its metadata.
+    r"""Writes vectors with their ids. A Parquet file has the columns
+    :obj:`itemID` (or :obj:`userID`) and :obj:`vector`. A safetensors file has
+    the tensor :obj:`vector`, and the ids as JSON in its metadata.
 
     Args:
         x: The vectors, **[n, d]**.
-        ids: Their raw ids, **[n]**.
-        path: The file.
-        column: Name of the column of ids.
+        ids: The raw ids, **[n]**.
+        path: The file, :obj:`.parquet` or :obj:`.safetensors`.
+        column: Name of the id column.
+
+    Raises:
+        ValueError: If the file extension is unknown, or a package is missing.
     """
     from motor_geo.utils.files import atomic_write, writing
 
@@ -207,11 +221,15 @@ def write_vectors(x: Tensor, ids: np.ndarray, path: str, column: str) -> None:
 
 
 def write_onnx(run: LoadedRun, path: str) -> None:
-    r"""Writes the item encoder as ONNX: from tokens **[n, T]** to the vectors
-    that enter the backbone.
+    r"""Writes the item encoder as ONNX. Its input are tokens **[n, T]**, its
+    output are the vectors that enter the backbone.
+
+    Args:
+        run: The run.
+        path: The file.
 
     Raises:
-        ValueError: If it does not read tokens, or a package is missing.
+        ValueError: If the items have no tokens, or a package is missing.
     """
     from importlib.util import find_spec
 
@@ -220,10 +238,10 @@ def write_onnx(run: LoadedRun, path: str) -> None:
     from motor_geo.typing import ITEM
 
     if run.tokenizer is None:
-        raise ValueError(f'--onnx: --items {run.config.items["name"]} reads no tokens')
+        raise ValueError(f'--onnx: --items {run.config.items["name"]} has no tokens')
     missing = [name for name in ('onnx', 'onnxscript') if find_spec(name) is None]
     if missing:
-        raise ValueError(f"--onnx needs 'pip install {' '.join(missing)}'")
+        raise ValueError(f"--onnx requires 'pip install {' '.join(missing)}'")
     encoder = run.model.item_encoder
     assert isinstance(encoder, torch.nn.Module)
     torch.onnx.export(
@@ -239,8 +257,12 @@ def write_onnx(run: LoadedRun, path: str) -> None:
 
 
 def write_pretrained(run: LoadedRun, folder: str) -> None:
-    r"""Writes the item encoder and the tokenizer of a run as
-    :meth:`~motor_geo.utils.hub.HubMixin.save_pretrained` does.
+    r"""Writes the item encoder and the tokenizer of a run with
+    :meth:`~motor_geo.utils.hub.HubMixin.save_pretrained`.
+
+    Args:
+        run: The run.
+        folder: The folder to write to.
 
     Raises:
         ImportError: If :obj:`safetensors` is missing.

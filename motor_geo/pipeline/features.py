@@ -1,4 +1,4 @@
-r"""Titles and pictures to features: :obj:`motor-geo features FOLDER`."""
+r"""Computes features of titles and pictures: :obj:`motor-geo features FOLDER`."""
 
 from __future__ import annotations
 
@@ -17,72 +17,85 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tune_process()
     parser = argparse.ArgumentParser(
         prog='motor-geo features',
-        description='Computes text_feat.npy and image_feat.npy of the items of a folder, in the '
-        'order of items.tsv. An interrupted command goes on.',
+        description='Computes text_feat.npy and image_feat.npy for the items of a folder, in the '
+        'order of items.tsv. After an interruption, the same command resumes.',
     )
-    parser.add_argument('folder', metavar='FOLDER', type=osp.expanduser, help='has items.tsv')
-    parser.add_argument('--text', metavar='COLUMNS', help='columns of texts, such as title,text')
     parser.add_argument(
-        '--images', metavar='FOLDER', type=osp.expanduser, help='pictures, named by the id of items'
+        'folder', metavar='FOLDER', type=osp.expanduser, help='folder with items.tsv'
+    )
+    parser.add_argument('--text', metavar='COLUMNS', help='text columns, such as title,text')
+    parser.add_argument(
+        '--images', metavar='FOLDER', type=osp.expanduser, help='pictures, named by item id'
     )
     parser.add_argument(
         '--column',
         default='itemID',
-        help='column of ids, or of files of pictures (default: itemID)',
+        help='column with item ids or picture files (default: itemID)',
     )
     parser.add_argument(
         '--text-encoder',
         default='hashed',
-        help='hashed (without weights), a model, MODEL@REVISION or its folder, or the import path '
-        'of a function (default: hashed)',
+        help='hashed (no pretrained weights), a model as NAME, NAME@REVISION or folder, or the '
+        'import path of a function (default: hashed)',
     )
     parser.add_argument(
         '--image-encoder',
-        help='statistics (without weights), a model, MODEL@REVISION or its folder, or the import '
-        'path of a function (default: statistics)',
+        help='statistics (no pretrained weights), a model as NAME, NAME@REVISION or folder, or '
+        'the import path of a function (default: statistics)',
     )
     parser.add_argument(
         '--describe',
         metavar='MODEL',
-        help='a language model that describes pictures, or the import path of a function; the '
-        'text encoder then encodes its descriptions in place of an image encoder',
+        help='a language model, or the import path of a function, that describes the images; the '
+        'text encoder then encodes the descriptions, without an image encoder',
     )
-    parser.add_argument('--prompt', help='what the language model is asked')
+    parser.add_argument('--prompt', help='prompt for the language model')
     parser.add_argument(
         '--max-new-tokens',
         type=int,
         default=64,
-        help='how long a description may be (default: 64)',
+        help='maximum number of tokens of a description (default: 64)',
     )
     parser.add_argument(
         '--precision',
         choices=('float32', 'bfloat16', 'float16'),
-        help='type of the weights of models (default: as they are stored)',
+        help='data type of the model weights (default: that of the stored weights)',
     )
     parser.add_argument(
         '--pooling',
         choices=('mean', 'cls', 'max', 'lasttoken'),
-        help='how the text encoder sums up vectors of words (default: as it was trained)',
+        help='pooling method of the text encoder (default: that of the model)',
     )
-    parser.add_argument('--dim', type=int, default=256, help='width of hashed texts (default: 256)')
-    parser.add_argument('--batch-size', type=int, default=64, help='items at once (default: 64)')
-    parser.add_argument('--dtype', choices=('float16', 'float32'), default='float16')
+    parser.add_argument(
+        '--dim', type=int, default=256, help='width of the hashed text features (default: 256)'
+    )
+    parser.add_argument('--batch-size', type=int, default=64, help='items per batch (default: 64)')
+    parser.add_argument(
+        '--dtype',
+        choices=('float16', 'float32'),
+        default='float16',
+        help='data type of the feature files (default: float16)',
+    )
     options = parser.parse_args(arguments)
-    return run_command(lambda: command(options), 'interrupted; the same command goes on')
+    return run_command(lambda: command(options), 'interrupted; run the same command to resume')
 
 
 def command(options: argparse.Namespace) -> int:
-    r"""Checks the options, and computes what they name."""
+    r"""Checks the options and computes the features.
+
+    Raises:
+        ValueError: If an option is invalid.
+    """
     if options.text is None and options.images is None:
         raise ValueError('nothing to encode; expected --text COLUMNS or --images FOLDER')
     if options.describe is None and options.prompt is not None:
-        raise ValueError('--prompt: expected the model that is asked, --describe MODEL')
+        raise ValueError('--prompt: expected a language model (--describe MODEL)')
     if options.describe is not None and options.images is None:
-        raise ValueError('--describe: expected the pictures, --images FOLDER')
+        raise ValueError('--describe: expected a folder of images (--images FOLDER)')
     if options.describe is not None and options.image_encoder is not None:
         raise ValueError(
-            '--image-encoder: expected either an encoder of pictures or --describe MODEL, whose '
-            'descriptions --text-encoder encodes'
+            '--image-encoder: expected either an image encoder or --describe MODEL, not both; '
+            '--text-encoder encodes the descriptions'
         )
     if options.batch_size < 1:
         raise ValueError(f'--batch-size must be at least 1 (got {options.batch_size})')
@@ -110,12 +123,12 @@ def command(options: argparse.Namespace) -> int:
         texts = read_texts(options.folder, [name.strip() for name in options.text.split(',')])
     if options.images is not None:
         paths = read_paths(options.folder, options.images, options.column)
-    # One model is in memory at a time.
+    # The language model is freed before the text encoder is loaded.
     described, described_by = _describe(options, paths)
     if texts or described:
         precision = options.precision
         if options.text_encoder == HASHED or is_import_path(options.text_encoder):
-            precision = None if described else precision  # That of the other model.
+            precision = None if described else precision  # It applies to the language model.
         encoder = text_encoder(options.text_encoder, options.dim, precision, options.pooling)
         if texts:
             jobs.append(('text', texts, encoder, None))
@@ -145,7 +158,9 @@ def command(options: argparse.Namespace) -> int:
 def _describe(
     options: argparse.Namespace, paths: Sequence[str | None]
 ) -> tuple[list[str], dict[str, Any]]:
-    r"""Descriptions of pictures if a model for them is named, and what made them."""
+    r"""Describes the images if a language model is given. Returns the descriptions
+    and their source.
+    """
     from motor_geo.data.describe import PROMPT, describe_pictures, picture_describer
     from motor_geo.data.media import open_picture
 
@@ -167,7 +182,7 @@ def _describe(
 
 @contextmanager
 def _counter(name: str, total: int) -> Iterator[Callable[[int], None]]:
-    r"""A progress bar, and what tells it how many items are done."""
+    r"""A progress bar, as a function that takes the number of finished items."""
     from tqdm import tqdm
 
     with tqdm(total=total, desc=name, unit='item', disable=not sys.stderr.isatty()) as bar:

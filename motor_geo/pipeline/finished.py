@@ -1,4 +1,4 @@
-r"""What finished runs leave behind, to set them side by side."""
+r"""Reads the results of finished runs for comparisons."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ class FinishedRun(NamedTuple):
     r"""A finished run.
 
     Args:
-        folder: Its folder.
+        folder: The run folder.
         result: The content of :obj:`result.json`.
-        options: Its configuration by dotted name; a baseline has none.
-        values: The content of :obj:`per_user.npz`; empty if there is no such
-            file.
+        options: The options by dotted name. Empty without a
+            :obj:`config.yaml`.
+        values: The content of :obj:`per_user.npz`. Empty if the file does not
+            exist.
     """
 
     folder: str
@@ -31,7 +32,7 @@ class FinishedRun(NamedTuple):
 
 
 def read_result(folder: str) -> dict[str, Any] | None:
-    r"""The result of a run, if it is finished.
+    r"""Reads the result of a run, or returns :obj:`None` if it is not finished.
 
     Raises:
         ConfigError: If the file is damaged.
@@ -44,7 +45,7 @@ def read_result(folder: str) -> dict[str, Any] | None:
         result['val'], result['test'], result['seconds']
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"'{path}' is damaged: expected the result of a run; delete it to evaluate anew"
+            f"'{path}' is damaged: expected the result of a run; delete it to evaluate again"
         ) from error
     return result
 
@@ -53,11 +54,11 @@ def read_finished(folder: str) -> FinishedRun:
     r"""Reads the folder of a finished run.
 
     Raises:
-        ConfigError: If it is none, or damaged.
+        ConfigError: If the folder holds no finished run, or a file is damaged.
     """
     result = read_result(folder)
     if result is None:
-        raise ConfigError(f"'{folder}' is not the folder of a finished run: it has no result.json")
+        raise ConfigError(f"'{folder}' does not hold a finished run: it has no result.json")
     values: dict[str, np.ndarray] = {}
     path = osp.join(folder, 'per_user.npz')
     try:
@@ -76,11 +77,11 @@ def check_same(first: FinishedRun, other: FinishedRun) -> None:
     r"""Checks that two runs can be compared.
 
     Raises:
-        ConfigError: If their data or their protocol differ.
+        ConfigError: If the runs differ in their data or evaluation protocol.
     """
     if first.result['hashes']['data'] != other.result['hashes']['data']:
         raise ConfigError(
-            f"'{other.folder}' was made from other data than '{first.folder}' "
+            f"'{other.folder}' was trained on other data than '{first.folder}' "
             f'({other.result["data"]} and {first.result["data"]}); expected runs on the same data'
         )
     masks = [run.options.get('mask_validation') for run in (first, other) if run.options]
@@ -91,6 +92,6 @@ def check_same(first: FinishedRun, other: FinishedRun) -> None:
     )
     if len(set(masks)) > 1 or not same:
         raise ConfigError(
-            f"'{other.folder}' was evaluated otherwise than '{first.folder}' "
+            f"'{other.folder}' and '{first.folder}' were evaluated differently "
             f'({"mask_validation" if same else "other held-out items"}); expected the same protocol'
         )

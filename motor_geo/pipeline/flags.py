@@ -1,5 +1,5 @@
-r"""Options as they are written: YAML files, dotted flags and their help. Nothing
-here imports PyTorch, so that mistakes and :obj:`--help` take no time.
+r"""Parsing of options: YAML files, dotted flags and their help. This module
+does not import PyTorch, so :obj:`--help` and error messages appear at once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from motor_geo.utils.errors import ConfigError, suggest
 from motor_geo.utils.safe_yaml import load_yaml
 
-#: Sections with a choice of classes, and what is chosen by default.
+#: Sections with a choice of classes, and the default choice.
 CHOICES = {'data': 'synthetic', 'model': 'LightGCN', 'items': 'recommended', 'loss': 'published'}
 #: Sections with one class.
 SECTIONS = ('tokenizer', 'svd', 'graph', 'unseen', 'trainer', 'evaluator')
@@ -28,23 +28,25 @@ Config = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class General:
-    r"""Options of a run that belong to no section.
+    r"""Options of a run outside the sections.
 
     Args:
-        seed: Seed of initial weights, sampling and losses.
+        seed: Seed of the initial weights, the sampling and the losses.
         out: Folder of the run, by default runs/DATA-MODEL-ITEMS-seedSEED.
         device: auto, cpu or cuda.
-        threads: Number of threads.
-        behavior: Tokens of who used an item in training, beside those of
-            content.
-        mask_validation: Keep validation items out of the test lists.
-        cold_candidates: Of a split that holds out items, which ones are ranked
-            for val and test: unseen (those held out) or all. Metrics of both
-            are in result.json.
+        threads: Number of CPU threads.
+        behavior: Add tokens of behavior (who interacted with an item in
+            training) to the tokens of content.
+        users: Where user vectors come from: table (a row per user) or items
+            (the scaled sum of the items of a user, for new users, too).
+        mask_validation: Exclude validation items from the test lists.
+        cold_candidates: Which items to rank in val and test if the split holds
+            out items: unseen (the held-out items) or all. result.json has the
+            test metrics of both.
         tensorboard: Short for --logger tensorboard.
-        logger: Where every epoch is logged: tensorboard, wandb, mlflow, or
-            the import path of a class; several are separated by spaces.
-        report: Write the page of the run, report.html.
+        logger: Where to log every epoch: tensorboard, wandb, mlflow, or the
+            import path of a class. Separate several loggers by spaces.
+        report: Write report.html, the page of the run.
     """
 
     seed: int = 0
@@ -52,6 +54,7 @@ class General:
     device: str = 'auto'
     threads: int | None = None
     behavior: bool = False
+    users: str = 'table'
     mask_validation: bool = False
     cold_candidates: str = 'unseen'
     tensorboard: bool = False
@@ -62,9 +65,9 @@ class General:
 #: General options and their defaults.
 GENERAL = {field.name: field.default for field in fields(General)}
 assert MISSING not in GENERAL.values()
-#: General options that change no result: they are in no hash.
+#: General options that do not affect results. Hashes leave them out.
 UNHASHED = ('out', 'device', 'threads', 'tensorboard', 'logger', 'report')
-#: Options that go with the items or the loss of a name, unless others are given.
+#: Default options for a value of ``--items`` or ``--loss``. Given options take precedence.
 PRESETS: dict[str, dict[str, Config]] = {
     'items': {
         'recommended': {
@@ -83,12 +86,12 @@ LISTS = ('logger', 'seeds', 'control')
 
 
 def parse_flags(arguments: Sequence[str]) -> Config:
-    r"""Reads :obj:`--section.key value` and :obj:`--section.key=value` pairs
-    into a nested dictionary; values stay strings. Several values of a flag of
-    :obj:`LISTS` are a list.
+    r"""Parses :obj:`--section.key value` and :obj:`--section.key=value` pairs
+    into a nested dictionary. Values stay strings. Several values of a flag in
+    :obj:`LISTS` become a list.
 
     Raises:
-        ConfigError: If something is neither a flag nor its value.
+        ConfigError: If an argument is neither a flag nor the value of one.
     """
     config: Config = {}
     position = 0
@@ -110,7 +113,7 @@ def parse_flags(arguments: Sequence[str]) -> Config:
         if key in LISTS:
             more += takewhile(lambda word: not word.startswith('--'), arguments[position:])
         position += len(more)
-        if key == 'control':  # It may be given several times.
+        if key == 'control':  # Repeated flags add up.
             more += config.get(key, [])
             config[key] = [value, *more]
             continue
@@ -136,7 +139,7 @@ def _insert(config: Config, keys: list[str], value: Any, where: str) -> None:
 
 
 def read_yaml(path: str) -> Config:
-    r"""Reads a configuration file: general options and sections, where
+    r"""Reads a configuration file with general options and sections.
     :obj:`model: FREEDOM` is short for :obj:`model: {name: FREEDOM}`.
 
     Raises:
@@ -149,21 +152,22 @@ def read_yaml(path: str) -> Config:
 
 
 def shown(value: Any) -> str:
-    r"""A value in a message."""
+    r"""Shortens a value for an error message."""
     return textwrap.shorten(repr(value), 60)
 
 
 def expand(content: Mapping[str, Any], where: str = 'configuration') -> Config:
-    r"""Options in sections. :obj:`model: FREEDOM` is short for
-    :obj:`model: {name: FREEDOM}`, and :obj:`epochs: 5` for
+    r"""Expands short forms of options: :obj:`model: FREEDOM` becomes
+    :obj:`model: {name: FREEDOM}`, and :obj:`epochs: 5` becomes
     :obj:`trainer: {epochs: 5}`.
 
     Args:
-        content: Options, short or not.
-        where: Where they are written, for messages.
+        content: The options, in short or full form.
+        where: The source of the options, for error messages.
+            (default: :obj:`'configuration'`)
 
     Raises:
-        ConfigError: If a section is no mapping.
+        ConfigError: If a section is not a mapping, or a section is unknown.
     """
     config: Config = {}
     for key, value in content.items():
@@ -178,15 +182,17 @@ def expand(content: Mapping[str, Any], where: str = 'configuration') -> Config:
 
 
 def read_config(flags: Config) -> Config:
-    r"""The options of flags, over those of the file that they name."""
+    r"""Merges flags with the file that :obj:`--config` names. Flags take
+    precedence.
+    """
     flags = dict(flags)
     path = flags.pop('config', None)
     return flags if path is None else merge(read_yaml(find_config(path)), flags)
 
 
 def merge(*configs: Config) -> Config:
-    r"""Merges configurations, later ones first. A section whose name changes
-    drops the options of the other class.
+    r"""Merges configurations. Later ones take precedence. If a section changes
+    its name, the options of the previous class are dropped.
     """
     out: Config = {}
     for config in configs:
@@ -201,7 +207,7 @@ def merge(*configs: Config) -> Config:
 
 
 def flatten(config: Config) -> dict[str, Any]:
-    r"""Options by dotted name."""
+    r"""Flattens a configuration to options by dotted name."""
     out: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, dict):
@@ -212,17 +218,17 @@ def flatten(config: Config) -> dict[str, Any]:
 
 
 def find_config(name: str, first: str | None = None) -> str:
-    r"""The path of a configuration file, which may be one of those that come
-    with the package, by its name (:obj:`"recommended"`) or by folder and name
-    (:obj:`"model/GRCN"`).
+    r"""Finds a configuration file by its path or, for files of the package, by
+    name (:obj:`"recommended"`) or folder and name (:obj:`"model/GRCN"`).
 
     Args:
         name: A path or a name.
-        first: The folder that is looked at first; without it, :obj:`sweep` is
-            left out, whose files are no configurations of a run.
+        first: The folder to search first. Without it, the folder
+            :obj:`sweep`, whose files do not configure a single run, is
+            skipped. (default: :obj:`None`)
 
     Raises:
-        ConfigError: If there is no such file, or several have the name.
+        ConfigError: If no file or several files have this name.
     """
     name = osp.expanduser(name)
     if osp.exists(name) or osp.splitext(name)[1] in ('.yaml', '.yml') or osp.isabs(name):
@@ -246,8 +252,8 @@ def find_config(name: str, first: str | None = None) -> str:
 
 
 def config_folder() -> str:
-    r"""Where the files of the package are: inside of it if it was installed,
-    beside it in a checkout.
+    r"""Returns the folder of the configuration files: inside an installed
+    package, and next to the package in a checkout.
     """
     package = osp.dirname(osp.dirname(osp.abspath(__file__)))
     inside = osp.join(package, 'configs')
@@ -255,7 +261,7 @@ def config_folder() -> str:
 
 
 def usage() -> str:
-    r"""The text of :obj:`--help`."""
+    r"""Returns the text of :obj:`--help`."""
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(exit_on_error=False, add_help=False)
@@ -264,25 +270,25 @@ def usage() -> str:
         'data': 'A data set by name, or a folder with NAME.inter',
         'model': 'A backbone',
         'items': 'What item vectors are computed from',
-        'loss': 'What ranks items in training',
+        'loss': 'The training loss',
     }
     lines = [
         'usage: python -m motor_geo.run [--config FILE.yaml|NAME] [--option value ...]',
         '',
         entry('--config', 'A file with options, or the name of one that comes with the package'),
-        entry('--seeds', 'Several seeds, one run after the other: --seeds 0 1 2'),
+        entry('--seeds', 'Train with several seeds, one after another: --seeds 0 1 2'),
         entry('--tune', 'Choose among a few settings of the model on validation'),
-        entry('--control', 'Other items to train beside: --control id features'),
-        entry('--print_config', 'Print every option with its value, and end'),
+        entry('--control', 'Also train other item representations: --control id features'),
+        entry('--print_config', 'Print every option with its value and exit'),
         *(entry(f'--{key}', text, CHOICES[key]) for key, text in heads.items()),
         *(entry(f'--{a.dest}', a.help or '', a.default) for a in parser._actions),
         *(entry(f'--{short}', f'The same as --{full}') for short, full in SHORT.items()),
     ]
     lines += [
         '',
-        'A class of your own is given by its import path: --model my_package.MyGNN. Every argument',
-        'of a constructor is an option in its section, such as --model.num_layers 3. A file has',
-        'the same names, and flags override it. Names and options are listed by',
+        'Name your own class by its import path: --model my_package.MyGNN. Every constructor',
+        'argument is an option of its section, such as --model.num_layers 3. Files use the same',
+        'names, and flags override them. These flags list names and options:',
         '',
         *(f'  --{section}.help [NAME]' for section in CHOICES),
         '  ' + '  '.join(f'--{section}.help' for section in SECTIONS),
@@ -291,7 +297,7 @@ def usage() -> str:
 
 
 def entry(flag: str, text: str, default: Any = None, kind: str = '') -> str:
-    r"""An option in a text of help, with its type and default."""
+    r"""Formats an option with its type and default for a help text."""
     notes = [kind] if kind else []
     if default is MISSING:
         notes.append('required')
@@ -306,7 +312,7 @@ def entry(flag: str, text: str, default: Any = None, kind: str = '') -> str:
 
 
 def plain(value: Any) -> str:
-    r"""A default as it is spelled in a configuration file."""
+    r"""Formats a default as in a configuration file."""
     if isinstance(value, (list, tuple)):
         return f'[{", ".join(map(plain, value))}]'
     if value is None or isinstance(value, bool):

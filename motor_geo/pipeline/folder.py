@@ -1,4 +1,4 @@
-r"""What the folder of a run holds."""
+r"""Reads and checks the contents of a run folder."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from motor_geo.utils.cache import fingerprint
 from motor_geo.utils.errors import ConfigError
 from motor_geo.utils.files import read_json
 
-#: Where a run carries its data with it.
+#: The data set class of runs that include a copy of their data.
 BUNDLED = f'{BundledDataset.__module__}.{BundledDataset.__name__}'
-#: What a run was trained on, in short.
+#: A summary of the training data.
 DATA = 'data.json'
-#: The factor of vectors of unseen items, where it was chosen on validation.
+#: The factor of unseen-item vectors, if it was chosen on validation.
 FACTOR = 'unseen.json'
-#: Arguments of data sets that say where their files are.
+#: Arguments of data sets that locate their files.
 PLACES = ('path', 'root')
 
 
@@ -52,13 +52,16 @@ def load_run(folder: str, device: str = 'auto', data: str | None = None) -> Load
     r"""Loads the best weights of a run, and the data they were trained on.
 
     Args:
-        folder: The folder of the run.
-        device: Where to put model and graph.
-        data: Where the data are now, if they have moved since.
+        folder: The run folder.
+        device: The device of the model and the graph.
+            (default: :obj:`'auto'`)
+        data: The location of the data, if they have moved since training.
+            (default: :obj:`None`)
 
     Raises:
         FileNotFoundError: If the folder holds no run.
-        ValueError: If the data have changed since.
+        ValueError: If the data have changed since training, or a file of the
+            run is damaged.
     """
     folder = osp.expanduser(folder)
     config = read_config(folder, data)
@@ -66,7 +69,7 @@ def load_run(folder: str, device: str = 'auto', data: str | None = None) -> Load
     check_data(folder, config, dataset)
     changed = changed_source(folder, config)
     if changed is not None:
-        warnings.warn(f'{changed}, which may rank otherwise', stacklevel=2)
+        warnings.warn(f'{changed}; its rankings may differ', stacklevel=2)
     assembly = assemble(config, dataset, device)
     if assembly.tokenizer is not None:
         assembly.add_tokens(load_tokenizer(folder, assembly.tokenizer))
@@ -78,19 +81,20 @@ def load_run(folder: str, device: str = 'auto', data: str | None = None) -> Load
 
 
 def read_config(folder: str, data: str | None = None) -> RunConfig:
-    r"""The configuration of a run.
+    r"""Reads the configuration of a run.
 
     Args:
-        folder: The folder of the run.
-        data: Where the data are now, if they have moved since.
+        folder: The run folder.
+        data: The location of the data, if they have moved since training.
+            (default: :obj:`None`)
 
     Raises:
         FileNotFoundError: If the folder holds no run.
-        ConfigError: If the configuration is damaged, or the data are gone.
+        ConfigError: If the configuration is damaged, or the data do not exist.
     """
     path = osp.join(folder, 'config.yaml')
     if not osp.isfile(path):
-        raise FileNotFoundError(f"'{folder}' is not the folder of a run: it has no config.yaml")
+        raise FileNotFoundError(f"'{folder}' is not a run folder: it has no config.yaml")
     config = read_yaml(path)
     section = config.get('data', {})
     name = str(section.get('name', ''))
@@ -104,14 +108,14 @@ def read_config(folder: str, data: str | None = None) -> RunConfig:
         key = 'name' if osp.isabs(name) else next((k for k in PLACES if k in section), None)
         if key is None:
             raise ConfigError(
-                f"--data: the data of '{folder}', '{name or CHOICES['data']}', are in no folder "
-                'that could have moved'
+                f"--data: the data of '{folder}', '{name or CHOICES['data']}', are not read from a "
+                'folder, so they cannot have moved'
             )
         config['data'] = {**section, key: moved}
     elif osp.isabs(name) and not osp.exists(name):
         raise ConfigError(
-            f"'{path}': the data '{name}' do not exist; if they have moved, --data FOLDER says "
-            'where they are now'
+            f"'{path}': the data '{name}' do not exist; if they have moved, pass their new "
+            'location with --data FOLDER'
         )
     try:
         return RunConfig.of(config)
@@ -120,8 +124,8 @@ def read_config(folder: str, data: str | None = None) -> RunConfig:
 
 
 def sources(config: RunConfig) -> dict[str, str]:
-    r"""Hashes of the files of the classes from outside of this package, by
-    their import path.
+    r"""Returns hashes of the source files of classes from other packages, by
+    import path.
     """
     out = {}
     for section in ('model', 'items'):
@@ -134,54 +138,56 @@ def sources(config: RunConfig) -> dict[str, str]:
 
 
 def module_file(target: type) -> str | None:
-    r"""The file that a class is written in, if there is one."""
+    r"""Returns the source file of a class, if it has one."""
     path = getattr(sys.modules.get(target.__module__), '__file__', None)
     return path if path is not None and osp.isfile(path) else None
 
 
 def changed_source(folder: str, config: RunConfig) -> str | None:
-    r"""The sentence that names a class which has changed since the run in a
-    folder began.
+    r"""Returns a sentence that names a class whose source has changed since the
+    run began, or :obj:`None`.
     """
     old = _read_json(osp.join(folder, DATA)) or {}
     known = old.get('sources')
     if not isinstance(known, dict):
-        return None  # A run of an older version, or none.
+        return None  # The run is from an older version, or there is no run.
     for name, value in sources(config).items():
         if known.get(name, value) != value:
-            return f"'{folder}' was made by another version of {name}"
+            return f"'{folder}' was trained with another version of {name}"
     return None
 
 
 def check_sources(folder: str, config: RunConfig) -> None:
-    r"""Checks that the classes from outside of this package are those that the
-    run in a folder, if there is one, began with.
+    r"""Checks that the classes from other packages have not changed since the
+    run in a folder began. Accepts folders without a run.
 
     Raises:
-        ConfigError: If one has changed.
+        ConfigError: If a class has changed.
     """
     changed = changed_source(folder, config)
     if changed is not None:
-        raise ConfigError(f'{changed}; give another --out or delete it')
+        raise ConfigError(f'{changed}; choose another --out or delete it')
 
 
 def describe_data(dataset: RecommendationDataset) -> dict[str, Any]:
-    r"""Sizes and hash of a data set: the content of :obj:`data.json`."""
+    r"""Returns the sizes and the hash of a data set, the content of
+    :obj:`data.json`.
+    """
     sizes = dataset.summary()
     keys = ('name', 'users', 'items', 'train', 'val', 'test', 'modalities')
     return {**{key: sizes[key] for key in keys}, 'hash': dataset.fingerprint}
 
 
 def check_data(folder: str, config: RunConfig, dataset: RecommendationDataset) -> None:
-    r"""Checks that the data are those that the run in a folder, if there is
-    one, was trained on.
+    r"""Checks that the data are the training data of the run in a folder.
+    Accepts folders without a run.
 
     Raises:
-        ConfigError: If they are not. The message tells what differs.
+        ConfigError: If the data differ. The message names the differences.
     """
     old = _read_json(osp.join(folder, DATA)) or {}
     known = old.get('hash')
-    if known is None:  # A run of an older version.
+    if known is None:  # The run is from an older version.
         hashes = (_read_json(osp.join(folder, 'result.json')) or {}).get('hashes')
         known = hashes.get('data') if isinstance(hashes, dict) else None
     if known is None or known == dataset.fingerprint:
@@ -191,12 +197,12 @@ def check_data(folder: str, config: RunConfig, dataset: RecommendationDataset) -
     what = ', '.join(_differences(old, describe_data(dataset)))
     raise ConfigError(
         f"The data in '{place}' have changed since training{f' ({what})' if what else ''}; "
-        f"expected those of '{folder}'"
+        f"expected the data of '{folder}'"
     )
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    r"""What differs between two data sets."""
+    r"""Describes the differences between two data sets."""
     try:
         splits = {split: (new[split], old[split]) for split in ('train', 'val', 'test')}
         total = [sum(int(counts[i]) for counts in splits.values()) for i in (0, 1)]
@@ -204,7 +210,7 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         pairs['interactions'] = total[0], total[1]
         before, after = dict(old['modalities']), dict(new['modalities'])
     except (KeyError, TypeError, ValueError):
-        return []  # Sizes are not known.
+        return []  # The sizes are unknown.
     out = [f'{now} instead of {then} {key}' for key, (now, then) in pairs.items() if now != then]
     if total[0] == total[1]:
         out += [
@@ -214,7 +220,7 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         ]
     if before != after:
         out.append(f'features of {_spell(after)} instead of {_spell(before)}')
-    return out or ['of the same sizes, but with other interactions or features']
+    return out or ['same sizes, but other interactions or features']
 
 
 def _spell(widths: dict[str, int]) -> str:
@@ -222,7 +228,9 @@ def _spell(widths: dict[str, int]) -> str:
 
 
 def _read_json(path: str) -> dict[str, Any] | None:
-    r"""The content of a file, if there is one that is not damaged."""
+    r"""Returns the content of a file, or :obj:`None` if it is missing or
+    damaged.
+    """
     try:
         content = read_json(path)
     except (OSError, ValueError):
@@ -231,16 +239,18 @@ def _read_json(path: str) -> dict[str, Any] | None:
 
 
 def load_weights(assembly: Assembly, folder: str, epoch: int | None = None) -> None:
-    r"""Puts the best weights of a run into its model.
+    r"""Loads the best weights of a run into its model.
 
     Args:
         assembly: The objects of the run.
-        folder: Its folder.
-        epoch: The epoch that they should be of. By default, that of the
-            result, if there is one, and a warning tells if they are not.
+        folder: The run folder.
+        epoch: The expected epoch of the weights. By default, it is the best
+            epoch in :obj:`result.json`, if there is one, and a mismatch only
+            causes a warning. (default: :obj:`None`)
 
     Raises:
-        ValueError: If the weights are damaged, or of another model or epoch.
+        ValueError: If the weights are damaged, or belong to another model or
+            epoch.
     """
     state = load_checkpoint(
         osp.join(folder, 'best.pt'),
@@ -261,8 +271,8 @@ def load_weights(assembly: Assembly, folder: str, epoch: int | None = None) -> N
     result = (None if epoch is not None else _read_json(osp.join(folder, 'result.json'))) or {}
     if result.get('best_epoch', found_epoch) != found_epoch:
         warnings.warn(
-            f"'{path}' holds the weights of epoch {found_epoch}, and 'result.json' the metrics of "
-            f'epoch {result["best_epoch"]}: training has gone on since',
+            f"'{path}' holds the weights of epoch {found_epoch}, but 'result.json' holds the "
+            f'metrics of epoch {result["best_epoch"]}: training has continued since',
             stacklevel=3,
         )
     found = [
@@ -285,8 +295,11 @@ def load_weights(assembly: Assembly, folder: str, epoch: int | None = None) -> N
 
 
 def load_factor(assembly: Assembly, folder: str) -> None:
-    r"""Puts the factor that was chosen on validation into the readout of unseen
-    items.
+    r"""Loads the factor that was chosen on validation into the readout of
+    unseen items.
+
+    Raises:
+        ValueError: If the factor is missing or damaged.
     """
     readout = readout_of(assembly.model)
     if readout is None or readout.chosen:
@@ -302,8 +315,8 @@ def load_factor(assembly: Assembly, folder: str) -> None:
 
 
 def begun_tokenizer(folder: str, expected: OPQTokenizer | None) -> OPQTokenizer | None:
-    r"""The tokenizer that a run which was interrupted began with, if there is
-    one.
+    r"""Returns the tokenizer of an interrupted run, or :obj:`None` if there is
+    none.
     """
     names = ('last.pt', 'tokenizer.pt')
     if expected is None or not all(osp.lexists(osp.join(folder, name)) for name in names):
@@ -312,8 +325,11 @@ def begun_tokenizer(folder: str, expected: OPQTokenizer | None) -> OPQTokenizer 
 
 
 def load_tokenizer(folder: str, expected: OPQTokenizer) -> OPQTokenizer:
-    r"""The tokenizer of a run, which has the settings of :obj:`expected` and
-    the hash that the result names.
+    r"""Loads the tokenizer of a run, and checks it against the settings of
+    :obj:`expected` and the hash in :obj:`result.json`.
+
+    Raises:
+        ValueError: If the tokenizer belongs to another run.
     """
     path = osp.join(folder, 'tokenizer.pt')
     tokenizer = OPQTokenizer.load(path)
@@ -321,11 +337,11 @@ def load_tokenizer(folder: str, expected: OPQTokenizer) -> OPQTokenizer:
     wanted = expected.num_tokens_dict, expected.codebook_size
     if sizes != wanted:
         raise ValueError(
-            f"'{path}' belongs to another run: it has {sizes[0]} tokens of {sizes[1]} values, "
-            f"'config.yaml' {wanted[0]} of {wanted[1]}"
+            f"'{path}' belongs to another run: it has {sizes[0]} tokens of {sizes[1]} values, but "
+            f"'config.yaml' expects {wanted[0]} of {wanted[1]}"
         )
     hashes = (_read_json(osp.join(folder, 'result.json')) or {}).get('hashes')
-    # Not finished yet: nothing to compare with.
+    # An unfinished run has no hash to compare with.
     known = hashes.get('tokenizer') if isinstance(hashes, dict) else None
     if known is not None and known != tokenizer_fingerprint(tokenizer):
         raise ValueError(f"'{path}' belongs to another run: expected the codebooks of training")

@@ -14,27 +14,28 @@ from motor_geo.utils.files import atomic_write, read_json, writing
 from motor_geo.utils.ranking import top_k
 
 KINDS = ('flat', 'hnsw', 'ivf')
-#: Items up to which every one is compared, and up to which a graph of neighbors is built.
+#: Maximum number of items for exact search, and for a neighbor graph.
 FLAT, HNSW = 50_000, 1_000_000
-#: Edges of a node, and the breadths of the search that are tried until enough is found again.
+#: Edges per node of the neighbor graph, and search breadths to try until the recall is sufficient.
 EDGES, BREADTHS = 32, (64, 128, 256, 512)
+#: Numbers of cells to search, tried until the recall is sufficient.
 CELLS_TRIED = (8, 16, 32, 64, 128)
-#: Users whose lists are compared, and the recall that is enough.
+#: Number of users whose lists are compared, and the sufficient recall.
 SAMPLE, ENOUGH = 1000, 0.98
 
 
 class ItemIndex(NamedTuple):
-    r"""An index of FAISS by inner product, and the raw ids of its rows."""
+    r"""A FAISS index by inner product, and the raw ids of its rows."""
 
     index: Any
     ids: np.ndarray  # [n]
     kind: str
-    recall: float  # Share of exact lists that it finds.
-    run: str = ''  # Hash of the run that it belongs to.
+    recall: float  # Share of the exact lists that the index finds.
+    run: str = ''  # Hash of the run.
 
     def search(self, user: Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
-        r"""Scores and rows of the nearest items, **[B, k]**; row :obj:`-1` is
-        empty.
+        r"""Returns the scores and rows of the nearest items, **[B, k]**. Row
+        :obj:`-1` means that no item was found.
         """
         x = np.ascontiguousarray(user.detach().cpu().float().numpy())
         score, row = self.index.search(x, min(k, len(self.ids)))
@@ -44,19 +45,21 @@ class ItemIndex(NamedTuple):
 def build_index(
     user: Tensor, item: Tensor, ids: np.ndarray, kind: str | None = None, k: int = 20, run: str = ''
 ) -> ItemIndex:
-    r"""An index of item vectors, and how much of exact search it keeps.
+    r"""Builds an index of item vectors, and measures its recall of the lists of
+    exact search.
 
     Args:
         user: User vectors to search with, **[M, d]**.
         item: Item vectors, **[n, d]**.
         ids: Raw ids of the items, **[n]**.
-        kind: :obj:`'flat'` (exact), :obj:`'hnsw'` (a graph of neighbors) or
-            :obj:`'ivf'` (cells), by default by the number of items.
-        k: Length of the lists that are compared.
-        run: Hash of the run.
+        kind: :obj:`'flat'` (exact), :obj:`'hnsw'` (a neighbor graph) or
+            :obj:`'ivf'` (cells). (default: :obj:`None`, which chooses by the
+            number of items)
+        k: Length of the lists to compare. (default: :obj:`20`)
+        run: Hash of the run. (default: :obj:`''`)
 
     Raises:
-        ValueError: If the kind is unknown, or vectors are not finite.
+        ValueError: If the kind is unknown, or a vector is not finite.
     """
     import faiss
 
@@ -65,7 +68,7 @@ def build_index(
     if kind not in KINDS:
         raise ValueError(f"--kind: expected {', '.join(KINDS)}, got '{kind}'")
     if not bool(item.isfinite().all()):
-        raise ValueError('The vectors of items hold NaN; the model has diverged')
+        raise ValueError('The item vectors are not finite; the model has diverged')
     x = np.ascontiguousarray(item.detach().cpu().float().numpy())
     width, breadths = x.shape[1], [0]
     index: Any
@@ -95,7 +98,9 @@ def build_index(
 
 
 def kept(index: ItemIndex, user: Tensor, item: Tensor, k: int = 20) -> float:
-    r"""The share of the exact lists of some users that an index finds."""
+    r"""Returns the share of the exact lists of sampled users that an index
+    finds.
+    """
     drawn = np.sort(np.random.default_rng(0).permutation(len(user))[:SAMPLE])
     if len(drawn) == 0:
         return 1.0
@@ -103,7 +108,7 @@ def kept(index: ItemIndex, user: Tensor, item: Tensor, k: int = 20) -> float:
     k = min(k, len(item))
     exact = top_k(Embeddings(user.cpu(), item.cpu()), rows, k)[1]
     _, found = index.search(user.cpu()[rows], k)
-    # Equal scores may stand in any order: what is as good as the last one counts.
+    # Ties may be in any order, so every item that scores at least as high as the last one counts.
     score = (user.cpu()[rows].unsqueeze(1) * item.cpu()[exact[:, -1:]]).sum(-1)
     mine = torch.from_numpy(found)
     value = (user.cpu()[rows].unsqueeze(1) * item.cpu()[mine.clamp(min=0)]).sum(-1)
@@ -112,20 +117,25 @@ def kept(index: ItemIndex, user: Tensor, item: Tensor, k: int = 20) -> float:
 
 
 def append(index: ItemIndex, item: Tensor, ids: np.ndarray) -> ItemIndex:
-    r"""The index with further items.
+    r"""Appends items to an index.
+
+    Args:
+        index: The index.
+        item: Vectors of the new items, **[n, d]**.
+        ids: Raw ids of the new items, **[n]**.
 
     Raises:
-        ValueError: If an id is there already.
+        ValueError: If the index already contains one of the ids.
     """
     again = np.isin(ids.astype(str), index.ids.astype(str))
     if again.any():
-        raise ValueError(f"the item '{ids[again][0]}' is in the index already")
+        raise ValueError(f"the item '{ids[again][0]}' is already in the index")
     index.index.add(np.ascontiguousarray(item.detach().cpu().float().numpy()))
     return index._replace(ids=np.concatenate([index.ids.astype(str), ids.astype(str)]))
 
 
 def write_index(index: ItemIndex, path: str) -> None:
-    r"""Writes an index, and beside it :obj:`FILE.json` with its ids."""
+    r"""Writes an index, and its ids as :obj:`FILE.json`."""
     import json
 
     import faiss
@@ -147,15 +157,15 @@ def read_index(path: str) -> ItemIndex:
     r"""Reads an index and its ids.
 
     Raises:
-        ValueError: If one of both files is missing or damaged, or they do not
-            belong together.
+        ValueError: If one of the two files is missing or damaged, or they do
+            not belong together.
     """
     import faiss
 
     for file in (path, f'{path}.json'):
         if not osp.isfile(file):
             raise ValueError(
-                f"'{file}' does not exist; expected what motor-geo export --index wrote"
+                f"'{file}' does not exist; expected a file from motor-geo export --index"
             )
     try:
         content = read_json(f'{path}.json')
@@ -165,10 +175,10 @@ def read_index(path: str) -> ItemIndex:
             index, ids, str(content['kind']), float(content['recall']), str(content['run'])
         )
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"'{path}' is damaged: expected an index; export it anew") from error
+        raise ValueError(f"'{path}' is damaged: expected an index; export it again") from error
     if index.ntotal != len(ids):
         raise ValueError(
-            f"'{path}' has {index.ntotal} items and '{path}.json' {len(ids)} ids: they do not "
-            'belong together; export it anew'
+            f"'{path}' has {index.ntotal} items, but '{path}.json' has {len(ids)} ids: they do not "
+            'belong together; export the index again'
         )
     return found

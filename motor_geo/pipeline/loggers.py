@@ -17,16 +17,16 @@ LOGGERS: dict[str, type[TensorBoardLogger | WandbLogger | MLflowLogger]] = {
     'wandb': WandbLogger,
     'mlflow': MLflowLogger,
 }
-#: Entry points by which packages name theirs.
+#: The entry-point group in which other packages register loggers.
 GROUP = 'motor_geo.loggers'
 
 
 def build_loggers(config: RunConfig, out: str) -> list[Logger]:
-    r"""The loggers of a run, which get the folder and the options by dotted
-    name. They write nothing before the first epoch.
+    r"""Builds the loggers of a run. They receive the run folder and the options
+    by dotted name, and write nothing before the first epoch.
 
     Raises:
-        ConfigError: If there is no such logger, or its package is missing.
+        ConfigError: If a logger is unknown, or its package is missing.
     """
     names = [*(['tensorboard'] if config.tensorboard else []), *(config.logger or [])]
     options = flatten(config.to_dict())
@@ -34,15 +34,15 @@ def build_loggers(config: RunConfig, out: str) -> list[Logger]:
 
 
 def find_logger(name: str) -> type:
-    r"""The class of a logger: a name, the name of an entry point, or an import path.
+    r"""Returns the class of a logger by its name, entry point, or import path.
 
     Raises:
-        ConfigError: If there is none, or its package is missing.
+        ConfigError: If the logger is unknown, or its package is missing.
     """
     if name in LOGGERS:
         package = LOGGERS[name].package
         if find_spec(package) is None:
-            raise ConfigError(f"--logger {name} needs 'pip install {package}'")
+            raise ConfigError(f"--logger {name} requires 'pip install {package}'")
         return LOGGERS[name]
     found = plugins(GROUP)
     if name not in found and '.' not in name:
@@ -55,7 +55,7 @@ def find_logger(name: str) -> type:
 
 @contextmanager
 def closing_all(loggers: Sequence[Logger]) -> Iterator[None]:
-    r"""Closes loggers in the end, whatever happens."""
+    r"""Closes all loggers on exit, even after an exception."""
     with ExitStack() as stack:
         for logger in loggers:
             stack.callback(logger.close)

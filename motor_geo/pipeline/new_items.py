@@ -1,4 +1,4 @@
-r"""Items that were not there in training, from a folder of features."""
+r"""Reads items that were absent in training from a folder of features."""
 
 from __future__ import annotations
 
@@ -23,15 +23,27 @@ from motor_geo.typing import ITEM
 
 
 def with_new_items(run: LoadedRun, folder: str) -> tuple[HeteroData, np.ndarray]:
-    r"""The graph with new items appended, and their raw ids."""
+    r"""Appends new items to the graph of a run.
+
+    Args:
+        run: The run.
+        folder: The folder with the features of the new items.
+
+    Returns:
+        The graph, and the raw ids of the new items.
+
+    Raises:
+        ValueError: If the model cannot represent new items, or the folder or
+            a file is missing or invalid.
+    """
     if run.config.items['name'] == NO_ITEMS:
         raise ValueError(
-            f'{run.config.model["name"]} has no vector for an item that was not there in training; '
+            f'{run.config.model["name"]} has no vector for an item that was absent in training; '
             'train a model with token-based items (--items recommended) or --items features'
         )
     if run.config.reads('num_items'):
         raise ValueError(
-            'A model with ID embeddings has no vector for an item that was not there in training; '
+            'A model with ID embeddings has no vector for an item that was absent in training; '
             'train with token-based items (--items recommended) or --items features'
         )
     folder = osp.expanduser(folder)
@@ -51,8 +63,15 @@ def with_new_items(run: LoadedRun, folder: str) -> tuple[HeteroData, np.ndarray]
 
 
 def new_features(run: LoadedRun, folder: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    r"""Features of new items, and of some modalities which items have it. As
-    in training, items that lack a modality have its mean.
+    r"""Reads the features of new items, and masks for the modalities that some
+    items lack. As in training, items that lack a modality get its mean.
+
+    Args:
+        run: The run.
+        folder: The folder with the features of the new items.
+
+    Raises:
+        ValueError: If a file is missing or has a wrong shape.
     """
     expected = run.dataset.modalities
     given = [name for name in expected if name in feature_files(folder)]
@@ -90,7 +109,17 @@ def new_features(run: LoadedRun, folder: str) -> tuple[dict[str, Tensor], dict[s
 
 
 def new_item_ids(run: LoadedRun, folder: str, num_items: int) -> np.ndarray:
-    r"""Raw ids of new items: distinct ones that were not there in training."""
+    r"""Reads the raw ids of new items.
+
+    Args:
+        run: The run.
+        folder: The folder with the features of the new items.
+        num_items: Number of new items.
+
+    Raises:
+        ValueError: If the number of ids is wrong, an id occurs twice, or an id
+            exists in the data of the run.
+    """
     dataset, path = run.dataset, find_items(folder)
     old = dataset.item_ids[dataset.known_items.numpy()].astype(str)
     if path is None:
@@ -102,7 +131,7 @@ def new_item_ids(run: LoadedRun, folder: str, num_items: int) -> np.ndarray:
         name = find_columns(path, header, given, ['item'])['item']
         table = read_table(path, ids=(name,))
         if len(table) != num_items:
-            raise ValueError(f"'{path}' has {len(table)} rows, the features have {num_items}")
+            raise ValueError(f"'{path}' has {len(table)} rows, but the features have {num_items}")
         check_distinct(table, name)
         ids, locate = table.ids[name], table.locate
         out = ids.values[ids.codes].astype(str)
@@ -110,7 +139,7 @@ def new_item_ids(run: LoadedRun, folder: str, num_items: int) -> np.ndarray:
     if again.any():
         row = int(again.argmax())
         raise ValueError(
-            f"{locate(row)}: the item '{clipped(out[row])}' is in '{dataset.name}' already; "
+            f"{locate(row)}: the item '{clipped(out[row])}' is already in '{dataset.name}'; "
             f'expected ids of new items'
         )
     return out

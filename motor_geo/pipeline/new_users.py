@@ -1,4 +1,4 @@
-r"""Users who were not there in training, and those who had nothing in it."""
+r"""Reads and folds in users who are new or have no training interaction."""
 
 from __future__ import annotations
 
@@ -21,14 +21,18 @@ from motor_geo.nn.models.popularity import popularity_embeddings
 from motor_geo.pipeline.folder import LoadedRun
 from motor_geo.typing import RATES, Embeddings, EvalTargets, Scores
 
-#: Users that the way to fold in is chosen on, at the most.
+#: Maximum number of users for choosing the fold-in method.
 SAMPLE = 500
 ROLES = ('user', 'item')
 
 
 class NewUsers(NamedTuple):
-    r"""Users and what they used: raw ids **[n]**, and for each interaction the
-    position of its user and the index of its item, **[2, E]**.
+    r"""Users and their interactions.
+
+    Args:
+        ids: Raw ids of the users, **[n]**.
+        pairs: The position of the user and the index of the item of each
+            interaction, **[2, E]**.
     """
 
     ids: np.ndarray
@@ -36,17 +40,18 @@ class NewUsers(NamedTuple):
 
 
 def read_users(run: LoadedRun, interactions: Any, item_ids: np.ndarray | None = None) -> NewUsers:
-    r"""Users and their items.
+    r"""Reads users and their interactions.
 
     Args:
-        run: The run, which knows the items.
-        interactions: A file with columns :obj:`userID` and :obj:`itemID`, a
-            mapping from users to their items, pairs of a user and an item, or
-            a frame.
-        item_ids: Raw ids of the items, if there are more than in training.
+        run: The run, which defines the items.
+        interactions: A file with the columns :obj:`userID` and
+            :obj:`itemID`, a mapping from users to their items, pairs of a
+            user and an item, or a data frame.
+        item_ids: Raw ids of all items, including those that were absent in
+            training. (default: the items of the run)
 
     Raises:
-        ValueError: If a column is missing, or an item is unknown.
+        ValueError: If the file or a column is missing, or an item is unknown.
     """
     dataset = run.dataset
     given = {role: run.config.data.get(role) for role in ROLES}
@@ -95,7 +100,7 @@ ROLES_OF = ('userID', 'itemID', 'user_id', 'item_id', 'user', 'item')
 
 
 def with_known(run: LoadedRun, users: NewUsers) -> NewUsers:
-    r"""The interactions of users who were there already, beside the new ones."""
+    r"""Adds the known interactions of users who are already in the data."""
     place = {str(raw): i for i, raw in enumerate(run.dataset.user_ids.tolist())}
     index = torch.tensor([place.get(raw, -1) for raw in users.ids.tolist()], dtype=torch.long)
     old = known_pairs(run, 'all').cpu()
@@ -107,8 +112,8 @@ def with_known(run: LoadedRun, users: NewUsers) -> NewUsers:
 
 
 def known_pairs(run: LoadedRun, exclude: str) -> Tensor:
-    r"""Users and items with an interaction, **[2, E]**: those of training, or
-    with :obj:`'all'` of all splits.
+    r"""Returns the interactions of training, or of all splits if
+    :obj:`exclude` is :obj:`'all'`, **[2, E]**.
     """
     pairs = [run.data[RATES].edge_index]
     for split in ('val', 'test') if exclude == 'all' else ():
@@ -124,15 +129,18 @@ def known_pairs(run: LoadedRun, exclude: str) -> Tensor:
 def fold_in(
     run: LoadedRun, emb: Embeddings | Scores, pairs: Tensor, size: int, method: str | None = None
 ) -> Embeddings | Scores:
-    r"""Vectors, or scores, of users by their items.
+    r"""Folds in users: computes their vectors or scores from their items.
 
     Args:
         run: The run.
-        emb: What its model yields, maybe with items that are new.
+        emb: The output of its model, which may include new items.
         pairs: Positions of users and indices of items, **[2, E]**.
         size: Number of users.
-        method: A name of :func:`~motor_geo.nn.fold_in.fold_in_functions`; by
-            default the one that is best on validation.
+        method: A name of :func:`~motor_geo.nn.fold_in.fold_in_functions`.
+            (default: the best one on validation)
+
+    Raises:
+        ValueError: If the method is unknown.
     """
     if isinstance(emb, Scores):
         return fold_in_scores(emb, pairs[0], pairs[1], size)
@@ -147,8 +155,8 @@ def fold_in(
 
 @torch.no_grad()
 def choose_fold_in(run: LoadedRun, emb: Embeddings) -> str:
-    r"""The way to fold in that is best on validation, for users who are folded
-    in although they were trained.
+    r"""Chooses the fold-in method that is best on validation, by folding in
+    users of training.
     """
     tried = try_fold_in(run, emb)
     return max(tried, key=lambda name: tried[name])
@@ -156,8 +164,17 @@ def choose_fold_in(run: LoadedRun, emb: Embeddings) -> str:
 
 @torch.no_grad()
 def try_fold_in(run: LoadedRun, emb: Embeddings, split: str = 'val') -> dict[str, float]:
-    r"""The metric of training of users with held-out items who are folded in
-    from what they had in training, by way.
+    r"""Evaluates each fold-in method. Users with held-out items are folded in
+    from their training items.
+
+    Args:
+        run: The run.
+        emb: The output of its model.
+        split: The split to evaluate on. (default: :obj:`'val'`)
+
+    Returns:
+        The value of the metric of early stopping by method. If that metric
+        needs more than the lists of single users, it is recall.
     """
     functions = fold_in_functions(run.model, run.data, emb)
     targets = run.dataset.targets(split)
@@ -191,6 +208,8 @@ def try_fold_in(run: LoadedRun, emb: Embeddings, split: str = 'val') -> dict[str
 
 
 def popular(run: LoadedRun, num_items: int, size: int) -> Embeddings:
-    r"""Vectors by which users of whom nothing is known get popular items."""
+    r"""Returns vectors that recommend popular items to users without any known
+    interaction.
+    """
     edge_index = run.data[RATES].edge_index
     return popularity_embeddings(edge_index, size, num_items)

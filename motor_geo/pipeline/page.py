@@ -1,4 +1,4 @@
-r"""The page of a run: :obj:`motor-geo report RUN`."""
+r"""Writes the page of a run: :obj:`motor-geo report RUN`."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tune_process()
     parser = argparse.ArgumentParser(
         prog='motor-geo report',
-        description='Writes a finished run as one page for a browser: metrics, curves, tokens, '
-        'and lists of a few users.',
+        description='Writes an HTML page about a finished run: metrics, curves, tokens, and lists '
+        'of a few users.',
         allow_abbrev=False,
     )
     parser.add_argument('run', metavar='RUN', type=osp.expanduser, help='folder of a finished run')
@@ -36,17 +36,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action='append',
         default=[],
         type=osp.expanduser,
-        help='a run on the same data to put beside it, such as one with --items id; may be given '
-        'several times (default: that run in its default folder, if it is there)',
+        help='a run on the same data to compare with, such as one with --items id; can be '
+        'repeated (default: the run with --items id in its default folder, if it exists)',
     )
-    parser.add_argument(
-        '--data', metavar='FOLDER', help='where the data are, if they have moved since'
-    )
+    parser.add_argument('--data', metavar='FOLDER', help='location of the data, if they have moved')
     parser.add_argument(
         '--out',
         metavar='FILE',
         type=osp.expanduser,
-        help=f'where to write (default: RUN/{PAGE})',
+        help=f'the page (default: RUN/{PAGE})',
     )
     parser.add_argument('--device', default='auto', help='auto, cpu or cuda (default: auto)')
     options = parser.parse_args(arguments)
@@ -71,19 +69,20 @@ def write_page(
     r"""Writes the page of a finished run.
 
     Args:
-        folder: The folder of the run.
-        controls: Folders of runs on the same data to put beside it. (default:
-            the run with ID embeddings, if it is in its default folder)
-        out: Where to write. (default: :obj:`report.html` in the folder)
-        data: Where the data are now, if they have moved since.
-        device: Where the model ranks.
+        folder: The run folder.
+        controls: Folders of runs on the same data to compare with. (default:
+            the run with ID embeddings in its default folder, if it exists)
+        out: The file to write. (default: :obj:`report.html` in the folder)
+        data: The location of the data, if they have moved since training.
+            (default: :obj:`None`)
+        device: The device. (default: :obj:`'auto'`)
 
     Returns:
-        The path.
+        The path of the page.
 
     Raises:
-        ConfigError: If a folder holds no finished run, or a control was made
-            from other data.
+        ConfigError: If a folder holds no finished run, or a control has other
+            data.
     """
     from motor_geo.report.page import render
     from motor_geo.utils.files import atomic_write, check_writable, writing
@@ -98,21 +97,24 @@ def write_page(
 
 
 def write_last(folder: str, device: str = 'auto') -> str | None:
-    r"""The path of the page of a run that has just ended. It is written unless
-    it is there already; what goes wrong is a warning.
+    r"""Writes the page of a run that has just finished, unless it is up to
+    date. Errors become warnings.
 
     Args:
-        folder: The folder of the run.
-        device: Where the model ranks.
+        folder: The run folder.
+        device: The device. (default: :obj:`'auto'`)
+
+    Returns:
+        The path of the page, or :obj:`None` if it could not be written.
     """
     path, result = osp.join(folder, PAGE), osp.join(folder, 'result.json')
     if osp.exists(path) and osp.getmtime(path) >= osp.getmtime(result):
         return path
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # The run has shown them.
+            warnings.simplefilter('ignore')  # The run has already shown them.
             return write_page(folder, device=device)
-    except Exception as error:  # A finished run does not fail for its page.
+    except Exception as error:  # A finished run must not fail because of its page.
         warnings.warn(
             f"The page of '{folder}' could not be written ({type(error).__name__}: "
             f'{one_line(error)})',
@@ -127,7 +129,7 @@ def build_page(
     data: str | None = None,
     device: str = 'auto',
 ) -> Page:
-    r"""What is on the page of a finished run, see :func:`write_page`."""
+    r"""Builds the page of a finished run. See :func:`write_page`."""
     from motor_geo.pipeline import page_lists, page_results
     from motor_geo.pipeline.catalog import read_catalog
     from motor_geo.pipeline.finished import read_finished
@@ -154,15 +156,16 @@ def build_page(
 
 
 def find_controls(run: FinishedRun, folders: Sequence[str] | None) -> list[FinishedRun]:
-    r"""The runs to put beside a run.
+    r"""Finds the runs to compare a run with.
 
     Args:
         run: The run.
-        folders: Their folders; if :obj:`None`, the one that has the default
-            name of the run with ID embeddings, if it fits.
+        folders: The folders of the controls. If :obj:`None`, this looks for
+            the run with ID embeddings in its default folder.
 
     Raises:
-        ConfigError: If a folder does not hold a finished run on the same data.
+        ConfigError: If a given folder does not hold a finished run on the same
+            data, or occurs twice.
     """
     from motor_geo.pipeline.finished import check_same, read_finished
 
@@ -172,14 +175,14 @@ def find_controls(run: FinishedRun, folders: Sequence[str] | None) -> list[Finis
             found = [] if folder is None else [read_finished(folder)]
             for other in found:
                 check_same(run, other)
-        except ConfigError:  # Nobody asked for it.
+        except ConfigError:  # The control was not requested.
             return []
         return found
     taken = [osp.realpath(run.folder)]
     found = []
     for folder in folders:
         if osp.realpath(folder) in taken:
-            raise ConfigError(f"--control: '{folder}' is there twice; expected another run")
+            raise ConfigError(f"--control: '{folder}' occurs twice; expected another run")
         taken.append(osp.realpath(folder))
         found.append(read_finished(folder))
         check_same(run, found[-1])
@@ -187,7 +190,9 @@ def find_controls(run: FinishedRun, folders: Sequence[str] | None) -> list[Finis
 
 
 def _default_control(run: FinishedRun) -> str | None:
-    r"""Beside a run, the folder of the run with ID embeddings."""
+    r"""Returns the default folder of the same run with ID embeddings, if it is
+    finished.
+    """
     from motor_geo.pipeline.train import default_folder
 
     names = {key: run.options.get(f'{key}.name') for key in ('data', 'model', 'items')}

@@ -1,4 +1,4 @@
-r"""What the page of a run shows of tokens and of users."""
+r"""The sections about tokens and users on the page of a run."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from motor_geo.report.page import Card, Cards, Item, ItemList, Section
 from motor_geo.typing import ITEM, RATES, EvalTargets
 from motor_geo.utils.ranking import Ranker
 
-#: Length of the lists that are shown, and of what users had before.
+#: Number of recommended items and of training items to show.
 LENGTH, BEFORE = 10, 8
-#: Users, items and codes that are drawn.
+#: Number of users, items and codes (per modality) to draw.
 USERS, QUERIES, CODES = 4, 4, 4
 
 
 def tokens(run: LoadedRun, catalog: Catalog) -> Section | None:
-    r"""How well tokens tell items apart, which items are near by them, and
-    what they stand for.
+    r"""Shows how well tokens separate items, which items share tokens, and what
+    single tokens stand for.
     """
     if run.tokenizer is None:
         return None
@@ -86,7 +86,7 @@ def _popularity(run: LoadedRun) -> Tensor:
 
 
 def _neighbors(token_id: Tensor, catalog: Catalog, k: int = 3) -> list[Text | Cards]:
-    r"""Items drawn at random, and those that share most tokens with each."""
+    r"""Shows random items, and the items that share the most tokens with each."""
     named = np.flatnonzero(catalog.titled) if catalog.pictures is None else len(token_id)
     drawn = np.random.default_rng(0).permutation(named)[:QUERIES].tolist()
     cards = []
@@ -96,7 +96,7 @@ def _neighbors(token_id: Tensor, catalog: Catalog, k: int = 3) -> list[Text | Ca
         near = shared.sort(descending=True, stable=True).indices[:k].tolist()
         items = [catalog.item(i, f'{int(shared[i])} of {token_id.size(1)}') for i in near]
         cards.append(Card(catalog.item(query), [ItemList('shares tokens with', items)]))
-    text = f'Items drawn at random, and the {k} that share most tokens with each:'
+    text = f'Random items, and the {k} items that share the most tokens with each:'
     return [Text('Neighbors', text), Cards(cards)]
 
 
@@ -107,7 +107,7 @@ def _codes(
     count: Tensor,
     k: int = 5,
 ) -> list[Text | Cards]:
-    r"""Codes drawn at random among those of several items, with their items."""
+    r"""Shows random codes among those of several items, with their items."""
     rng, cards = np.random.default_rng(0), []
     words = [
         _words(title) if known else set() for title, known in zip(catalog.titles, catalog.titled)
@@ -126,13 +126,13 @@ def _codes(
             common = _common([words[i] for i in own.tolist()], frequency, len(words))
             name = f'{modality}, token {positions[column][1] + 1}, code {code}'
             note = f'{own.numel():,} items{f"; {common}" if common else ""}'
-            items = ItemList('most used items', [catalog.item(i) for i in best])
+            items = ItemList('most popular items', [catalog.item(i) for i in best])
             cards.append(Card(Item(name, note), [items]))
     if not cards:
         return []
     text = (
-        f'What tokens stand for: codes of {k} items or more, drawn at random, with their most '
-        'used items and the words that their titles have in common.'
+        f'What tokens stand for: random codes that {k} or more items have, with their most '
+        'popular items and the words that stand out in the titles.'
     )
     return [Text('Codes', text), Cards(cards)]
 
@@ -142,8 +142,8 @@ def _words(title: str) -> set[str]:
 
 
 def _common(own: Sequence[set[str]], frequency: Mapping[str, int], total: int) -> str:
-    r"""Words in the titles of several items that are rare in others: those
-    with the largest share of the divergence from all titles.
+    r"""Returns words that are frequent in the given titles but rare in others:
+    those that contribute most to the divergence from all titles.
     """
     found = Counter(word for words in own for word in words)
     gain = {
@@ -157,11 +157,12 @@ def _common(own: Sequence[set[str]], frequency: Mapping[str, int], total: int) -
 
 @torch.no_grad()
 def users(run: LoadedRun, catalog: Catalog, values: Mapping[str, np.ndarray]) -> Section:
-    r"""A few users: what they had, what they would get, and what they took.
+    r"""Shows the training items, recommended items and test items of a few
+    users.
 
     Args:
         run: The run.
-        catalog: Titles and pictures.
+        catalog: Titles and pictures of the items.
         values: The content of :obj:`per_user.npz`.
     """
     dataset, edge_index = run.dataset, run.data[RATES].edge_index
@@ -179,7 +180,7 @@ def users(run: LoadedRun, catalog: Catalog, values: Mapping[str, np.ndarray]) ->
         for name, group in groups.items()
         if group.numel()
     }
-    # Lists are those of the evaluation, in which a draw decides between equal scores.
+    # These lists match the evaluation, which breaks ties at random.
     exclude = excluded_pairs(run, 'train')
     if run.config.mask_validation:
         row, item = dataset.targets('val').index
@@ -191,7 +192,7 @@ def users(run: LoadedRun, catalog: Catalog, values: Mapping[str, np.ndarray]) ->
     lists = torch.cat([item for *_, item in ranker(run.model(run.data))]).cpu()
 
     def card(user: int, ranked: Tensor) -> Card:
-        r"""The lists of a user."""
+        r"""Builds the lists of a user."""
         had = edge_index[1][edge_index[0] == user].cpu().numpy()
         took = _held_out(targets, user)
         rank = {item: i + 1 for i, item in enumerate(ranked.tolist()) if item >= 0}
@@ -226,7 +227,7 @@ def users(run: LoadedRun, catalog: Catalog, values: Mapping[str, np.ndarray]) ->
 def _groups(
     targets: EvalTargets, values: Mapping[str, np.ndarray], length: int
 ) -> dict[str, Tensor]:
-    r"""Users by whether a held-out item is in the list that is shown."""
+    r"""Groups users by whether their list contains a held-out item."""
     rank, total = values.get('rank'), f'{len(targets):,}'
     if rank is None or len(rank) != targets.item.numel():
         return {f'drawn at random from {total} users': targets.user}

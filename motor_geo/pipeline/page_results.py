@@ -1,4 +1,4 @@
-r"""What the page of a run says of metrics, training and settings."""
+r"""The sections about metrics, training and settings on the page of a run."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from motor_geo.report.page import Section, Verbatim
 from motor_geo.report.write import read_rows
 from motor_geo.typing import RATES
 
-#: Metrics of tables, as far as a run has them.
+#: Metrics to show in tables, if a run has them.
 SHOWN = ('recall@10', 'recall@20', 'ndcg@10', 'ndcg@20')
 SPLITS = {'test': 'test', 'val': 'validation'}
-#: Options that may differ between runs without a word.
+#: Options whose differences between runs are not reported.
 FREE = {*UNHASHED, 'trainer.progress', *(f'data.{key}' for key in ('name', *PLACES))}
 NAMES = {'recall': 'Recall', 'ndcg': 'NDCG', 'map': 'MAP', 'mrr': 'MRR', 'hit': 'Hit'}
 
 
 def label(run: FinishedRun) -> str:
-    r"""A run in words."""
+    r"""Returns the name of a run: its model and items."""
     model, items = (str(run.result[key]).rpartition('.')[2] for key in ('model', 'items'))
     return model if items == 'none' else f'{model}, {items}'
 
 
 def labels(run: FinishedRun, controls: Sequence[FinishedRun]) -> list[str]:
-    r"""Distinct names of a run and its controls."""
+    r"""Returns distinct names for a run and its controls."""
     names = [label(control) for control in controls]
     return [
         'this run',
@@ -46,21 +46,23 @@ def labels(run: FinishedRun, controls: Sequence[FinishedRun]) -> list[str]:
 
 
 def spelled(metric: str) -> str:
-    r"""A metric as it is printed."""
+    r"""Formats the name of a metric."""
     name, _, k = metric.partition('@')
     name = NAMES.get(name, name)
     return f'{name}@{k}' if k else name
 
 
 def main_metric(run: FinishedRun) -> str | None:
-    r"""Recall@20, or what stands in for it; none without a test split."""
+    r"""Returns the main metric: Recall@20, or else the metric of early
+    stopping. Returns :obj:`None` without a test split.
+    """
     found = run.result['test']
     first = ('recall@20', str(run.options.get('trainer.metric')), *found)
     return next((metric for metric in first if metric in found), None)
 
 
 def answer(run: FinishedRun, controls: Sequence[FinishedRun], num_items: int) -> str:
-    r"""The result in two sentences."""
+    r"""Summarizes the result in two sentences."""
     result, metric = run.result, main_metric(run)
     total, own = result['num_parameters'], result['num_item_parameters']
     size = f'None of its {total:,} parameters belongs to an item.'
@@ -95,7 +97,7 @@ def _against(value: float, other: float) -> str:
 def results(
     run: FinishedRun, controls: Sequence[FinishedRun], dataset: RecommendationDataset
 ) -> Section:
-    r"""Metrics, sizes and times beside those of the controls."""
+    r"""Shows metrics, sizes and times of the run and its controls."""
     names = labels(run, controls)
     runs = [run, *controls]
     metrics = _columns(run)
@@ -142,22 +144,26 @@ def _cells(found: dict[str, float], metrics: Sequence[str]) -> list[Value | str]
 
 
 def _notes(run: FinishedRun, dataset: RecommendationDataset) -> list[str]:
-    r"""How the metrics came about."""
+    r"""Describes how the metrics were computed."""
     targets = dataset.targets('test')
     candidates = targets.candidates
     ranked = 'all items' if candidates is None else f'{len(candidates):,} unseen items'
     masked = ' and validation' if run.options.get('mask_validation') else ''
     coverage = run.result['test'].get('coverage@20')
-    shown = '' if coverage is None else f' The first 20 of all lists show {coverage:.1%} of them.'
+    shown = (
+        ''
+        if coverage is None
+        else f' The top 20 lists together show {coverage:.1%} of these items.'
+    )
     return [
-        f'Means over {len(targets):,} users, for whom {ranked} but those of their training{masked} '
-        f'are ranked, by the weights of the best epoch.{shown} One seed: small differences may be '
-        'chance.'
+        f'Means over {len(targets):,} users, with the weights of the best epoch. For each user, '
+        f'{ranked} except those of training{masked} are ranked.{shown} This is a single seed, so '
+        'small differences may be due to chance.'
     ]
 
 
 def _differences(run: FinishedRun, control: FinishedRun, name: str) -> str:
-    r"""The options in which a control differs."""
+    r"""Lists the options in which a control differs."""
     one, two = run.options, control.options
     keys = [key for key in two if key in one and one[key] != two[key] and key not in FREE]
     words = [f'`{key}` is {two[key]} instead of {one[key]}' for key in keys]
@@ -166,20 +172,20 @@ def _differences(run: FinishedRun, control: FinishedRun, name: str) -> str:
 
 
 def _users(run: FinishedRun, control: FinishedRun, name: str) -> str:
-    r"""For how many users a run is better than a control."""
+    r"""Counts the users for whom a run is better or worse than a control."""
     metric = main_metric(run)
     if metric not in run.values or metric not in control.values:
         return ''
     difference = run.values[metric].astype(np.float64) - control.values[metric]
     better, worse = int((difference > 0).sum()), int((difference < 0).sum())
     return (
-        f'By {spelled(metric)}, {better:,} users are better off than with {name}, {worse:,} worse, '
-        f'and {len(difference) - better - worse:,} the same; `motor-geo compare` tests this.'
+        f'{spelled(metric)} is higher than with {name} for {better:,} users, lower for {worse:,}, '
+        f'and equal for {len(difference) - better - worse:,}; `motor-geo compare` tests this.'
     )
 
 
 def training(run: FinishedRun, controls: Sequence[FinishedRun]) -> Section | None:
-    r"""Loss and validation by epoch."""
+    r"""Shows the loss and the validation metric by epoch."""
     epochs = _epochs(run.folder)
     if len(epochs) < 2:
         return None
@@ -209,13 +215,13 @@ def training(run: FinishedRun, controls: Sequence[FinishedRun]) -> Section | Non
         figure = Figure('validation', title, 'line', 'epoch', title, series, panels='training')
         blocks.insert(0, figure)
     if run.result['val'] and best == run.options.get('trainer.epochs'):
-        note = 'The best epoch is the last one that was allowed: more of them may do better.'
+        note = 'The best epoch is the last one; training for more epochs may improve the result.'
         blocks.append(Text('Best epoch', note))
     return Section('Training', blocks)
 
 
 def _epochs(folder: str) -> list[dict[str, Any]]:
-    r"""What was logged of each epoch."""
+    r"""Reads the log entries of all epochs."""
     path = osp.join(folder, 'metrics.jsonl')
     if not osp.exists(path):
         return []
@@ -226,7 +232,7 @@ def _epochs(folder: str) -> list[dict[str, Any]]:
 def groups(
     run: FinishedRun, controls: Sequence[FinishedRun], dataset: RecommendationDataset
 ) -> Section | None:
-    r"""Metrics of items by their number of training interactions."""
+    r"""Shows metrics of items by their number of training interactions."""
     found = run.result.get('slices', {})
     found = {name: entry for name, entry in found.items() if entry.get('interactions')}
     if not found:
@@ -247,16 +253,37 @@ def groups(
     columns += [Column('items', 'count'), Column('test interactions', 'count')]
     heads = ['items', 'run'] if controls else ['items']
     notes = [
-        'In brackets: training interactions of an item. Lists are the same for all groups; only '
-        'held-out items of the group count.'
+        'In parentheses: training interactions per item. The lists are the same for all groups; '
+        'only held-out items of the group count.'
     ]
     table = Table('groups', 'Groups of items', heads, columns, rows, notes)
     text = _unseen(runs, names, found.get('cold'), dataset)
-    return Section('By popularity of the items', [*text, table])
+    return Section('By popularity of the items', [*text, table, *_ages(runs, names, metrics)])
+
+
+def _ages(runs: Sequence[FinishedRun], names: Sequence[str], metrics: Sequence[str]) -> list[Table]:
+    r"""Metrics of items by the time of their first training interaction, where times are known."""
+    rows = []
+    for group, entry in runs[0].result.get('ages', {}).items():
+        for name, other in zip(names, runs):
+            values = other.result.get('ages', {}).get(group, {})
+            sizes = [Value(entry[key]) for key in ('items', 'interactions')]
+            more = [name] if len(runs) > 1 else []
+            rows.append(Row([group, *more], [*_cells(values, metrics), *sizes]))
+    if not rows:
+        return []
+    columns = [Column(spelled(metric)) for metric in metrics]
+    columns += [Column('items', 'count'), Column('test interactions', 'count')]
+    notes = [
+        'By the first training interaction of an item: the newest fifth, the rest of the newer '
+        'half, and the older half.'
+    ]
+    heads = ['items', 'run'] if len(runs) > 1 else ['items']
+    return [Table('ages', 'Age of the items', heads, columns, rows, notes)]
 
 
 def _ranges(dataset: RecommendationDataset) -> dict[str, str]:
-    r"""Least and most training interactions in each group of items."""
+    r"""Returns the range of training interactions in each group of items."""
     count = dataset.data[RATES].edge_index[1].bincount(minlength=dataset.num_items)
     names, group = item_groups(count)
     out = {}
@@ -274,7 +301,7 @@ def _unseen(
     entry: dict[str, float] | None,
     dataset: RecommendationDataset,
 ) -> list[Text]:
-    r"""How well items without training interactions are found."""
+    r"""Describes how well items without training interactions are found."""
     if entry is None:
         return []
     metric = 'recall@20' if 'recall@20' in entry else next((k for k in entry if '@' in k), None)
@@ -288,19 +315,19 @@ def _unseen(
     body = (
         f'{spelled(metric)} of unseen items, which have no training interaction '
         f'({entry["items"]:,} items, {entry["interactions"]:,} test interactions): '
-        f'{", ".join(words)}; a random order about {chance:.4f}.'
+        f'{", ".join(words)}; random order about {chance:.4f}.'
     )
     return [Text('Unseen items', body)]
 
 
 def settings(run: FinishedRun, controls: Sequence[FinishedRun]) -> Section:
-    r"""What is needed to repeat a run."""
+    r"""Shows everything that is needed to repeat a run."""
     result = run.result
     config = osp.join(run.folder, 'config.yaml')
     command = shlex.join(['motor-geo', 'run', '--config', config, '--out', 'FOLDER'])
-    blocks: list[Any] = [Text('Command', 'The command that repeats it:'), Verbatim(command)]
+    blocks: list[Any] = [Text('Command', 'This command repeats the run:'), Verbatim(command)]
     with open(config, encoding='utf-8') as file:
-        blocks += [Text('Options', 'Every option (`config.yaml`):'), Verbatim(file.read().strip())]
+        blocks += [Text('Options', 'All options (`config.yaml`):'), Verbatim(file.read().strip())]
     for key, title in (('versions', 'Versions'), ('machine', 'Machine'), ('hashes', 'Hashes')):
         rows = [Row([name], [str(value)]) for name, value in result.get(key, {}).items()]
         if rows:

@@ -1,4 +1,4 @@
-r"""Scores taken apart into the items of a user."""
+r"""Decomposes scores into contributions of the items of a user."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from motor_geo.nn.fold_in import fold_in_scores
 from motor_geo.pipeline.folder import LoadedRun
 from motor_geo.typing import ITEM, RATES, Embeddings, Scores
 
-#: Strength of the ridge by which a user is taken apart.
+#: Strength of the ridge regularizer of the decomposition.
 STRENGTH = 0.3
 
 
 class Reason(NamedTuple):
-    r"""An item of a user that speaks for another one.
+    r"""An item of a user that contributes to the score of another item.
 
     Args:
-        item: Its raw id.
-        title: What it is called.
-        share: Its share of the score.
-        tokens: By modality, how many tokens both items share, of how many.
+        item: Raw id of the item.
+        title: Title of the item.
+        share: Share of the score.
+        tokens: For each modality, the number of tokens that both items share
+            and the number of tokens per item.
     """
 
     item: str
@@ -35,7 +36,7 @@ class Reason(NamedTuple):
 
     @property
     def shared(self) -> list[str]:
-        r"""Tokens in common in words, such as "3 of 8 tokens of text"."""
+        r"""The shared tokens in words, such as "3 of 8 tokens of text"."""
         pairs = self.tokens.items()
         return [f'{same} of {size} tokens of {name}' for name, (same, size) in pairs if same]
 
@@ -44,11 +45,11 @@ class Reason(NamedTuple):
 
 
 class Explainer:
-    r"""Takes scores apart into the items of a user.
+    r"""Decomposes scores into contributions of the items of a user.
 
-    With item vectors :math:`\mathbf{v}`, a user is taken for what least squares
-    makes of her items :math:`\mathcal{N}(u)`, as in the `"Collaborative
-    Filtering for Implicit Feedback Datasets"
+    With item vectors :math:`\mathbf{v}`, the user vector is replaced by the
+    least-squares solution for the items :math:`\mathcal{N}(u)` of the user, as
+    in the `"Collaborative Filtering for Implicit Feedback Datasets"
     <https://doi.org/10.1109/ICDM.2008.22>`_ paper,
 
     .. math::
@@ -57,16 +58,16 @@ class Explainer:
         \alpha \sum_l \mathbf{v}_l \mathbf{v}_l^{\top} + \lambda \mathbf{I}
         \Big)^{-1} \mathbf{v}_j ,
 
-    and the share of :math:`j` is that of its term among the positive ones. Of
-    a model that scores by similarities of items, the terms are these, and
-    exact.
+    and the share of item :math:`j` is its term divided by the sum of the
+    positive terms. For a model that scores by item similarities, the terms are
+    these similarities, and the decomposition is exact.
 
     Args:
         run: The run.
-        emb: What its model yields.
-        data: The graph, maybe with items that are new.
-        titles: What items are called, **[N]**.
-        item_ids: Raw ids of items, **[N]**.
+        emb: The output of its model.
+        data: The graph, which may include new items.
+        titles: Titles of the items, **[N]**.
+        item_ids: Raw ids of the items, **[N]**.
     """
 
     def __init__(
@@ -92,12 +93,13 @@ class Explainer:
             self.left = gram + STRENGTH * gram.diagonal().mean() * eye
 
     def shares(self, history: Tensor, item: Tensor) -> Tensor:
-        r"""Shares of the items of a user in the scores of others.
+        r"""Computes the shares of the items of a user in the scores of other
+        items.
 
         Shapes:
             - **input:** items of the user :math:`(n)`, other items :math:`(k)`
-            - **output:** :math:`(k, n)`, with rows that sum up to one (or to
-              zero where nothing speaks for the item)
+            - **output:** :math:`(k, n)`, with rows that sum to one (or to zero
+              if no item contributes)
         """
         history, item = history.cpu(), item.cpu()
         if isinstance(self.emb, Scores):
@@ -111,7 +113,9 @@ class Explainer:
         return terms / terms.sum(dim=1, keepdim=True).clamp(min=1e-12)
 
     def reasons(self, history: Tensor, item: int, share: Tensor, size: int) -> list[Reason]:
-        r"""The items of a user that carry most of the score of another one."""
+        r"""Returns the items of a user that contribute most to the score of
+        another item.
+        """
         best = share.argsort(descending=True, stable=True)[:size].tolist()
         out = []
         for place in best:
@@ -124,7 +128,9 @@ class Explainer:
         return out
 
     def shared_tokens(self, item: int, other: int) -> dict[str, tuple[int, int]]:
-        r"""By modality, how many tokens two items share, of how many."""
+        r"""Counts the tokens that two items share, for each modality, and the
+        tokens per item.
+        """
         if self.tokens is None:
             return {}
         same = self.tokens[item] == self.tokens[other]
@@ -136,8 +142,8 @@ class Explainer:
         return out
 
     def why(self, history: Tensor, items: Tensor, size: int = 2) -> list[str]:
-        r"""Reasons in words for every item of a list; nothing for an item
-        :obj:`-1`.
+        r"""Describes the reasons for every item of a list in words. The text is
+        empty for an item :obj:`-1`.
         """
         if len(history) == 0:
             return [''] * len(items)

@@ -1,4 +1,4 @@
-r"""Top-k lists from a finished run: :obj:`python -m motor_geo.recommend RUN`."""
+r"""Computes top-k lists from a finished run: :obj:`python -m motor_geo.recommend RUN`."""
 
 from __future__ import annotations
 
@@ -22,51 +22,51 @@ from motor_geo.pipeline.reasons import Explainer
 from motor_geo.typing import RATES, Embeddings, Scores
 from motor_geo.utils.ranking import Ranker
 
-#: Which items of a user are no recommendations.
+#: Which known items of a user to exclude from the lists.
 EXCLUDE = ('all', 'train')
-#: Users whose lists are looked for in an index at once.
+#: Number of users per search in an index.
 BLOCK = 1024
-#: Where the list of a user comes from.
+#: The source of the list of a user.
 TRAINED, FOLDED, POPULAR = 'training', 'fold-in', 'popularity'
 
 
 class Recommendations(NamedTuple):
-    r"""Lists of raw ids, best first. A list that ran out of items ends in the
-    score :obj:`-inf`.
+    r"""Lists of raw ids, best first. If fewer than :obj:`k` items are left for
+    a user, the remaining entries have the score :obj:`-inf`.
     """
 
     user: np.ndarray  # [U]
     item: np.ndarray  # [U, k]
     score: np.ndarray  # [U, k]
-    source: np.ndarray | None = None  # Where each list comes from, [U]
+    source: np.ndarray | None = None  # Source of each list, [U]
     why: np.ndarray | None = None  # Reasons in words, [U, k]
 
 
 class Group(NamedTuple):
-    r"""Users whose lists come from the same place."""
+    r"""Users whose lists have the same source."""
 
     source: str
     ids: np.ndarray  # Raw ids, [n]
-    place: Tensor  # Where they are in what was asked for, [n]
+    place: Tensor  # Their positions among the requested users, [n]
     emb: Embeddings | Scores
-    rows: Tensor  # Their rows among the vectors, [n]
-    exclude: Tensor  # Rows and items that are no recommendations, [2, E]
-    history: Tensor  # Rows and items that their vectors come from, [2, E]
+    rows: Tensor  # Their rows in the vectors, [n]
+    exclude: Tensor  # Rows and items to exclude from the lists, [2, E]
+    history: Tensor  # Rows and items from which their vectors are computed, [2, E]
 
 
 @dataclass(frozen=True)
 class Request:
-    r"""What is ranked for whom."""
+    r"""A request for lists: the users, and the items to rank for them."""
 
     groups: list[Group]
     item_ids: np.ndarray
     candidates: Tensor | None
     k: int
-    index: ItemIndex | None = None  # Where items are looked for, whose ids are those above.
-    explainer: Explainer | None = None  # Says why, if that is asked for.
+    index: ItemIndex | None = None  # The index to search. Its ids are `item_ids`.
+    explainer: Explainer | None = None  # Explains the lists, if requested.
 
     def first(self, size: int) -> Request:
-        r"""The same for the first users."""
+        r"""Returns the request for the first users only."""
         groups = []
         for group in self.groups:
             part = group._replace(
@@ -77,7 +77,7 @@ class Request:
         return replace(self, groups=groups)
 
     def blocks(self) -> Iterator[tuple[Group, slice, Tensor, Tensor]]:
-        r"""Yields a group, which of its users, and their items and scores
+        r"""Yields a group, a slice of its users, and their items and scores
         **[n, k]**, block by block.
         """
         for group in self.groups:
@@ -92,7 +92,7 @@ class Request:
                 yield group, slice(start, start + len(item)), item.cpu(), score.cpu()
 
     def lists(self) -> Iterator[Recommendations]:
-        r"""Lists of raw ids, block by block."""
+        r"""Yields lists of raw ids, block by block."""
         for group, rows, item, score in self.blocks():
             source = np.full(len(item), group.source)
             why = None if self.explainer is None else self.reasons(group, rows, item)
@@ -101,7 +101,7 @@ class Request:
             )
 
     def reasons(self, group: Group, rows: slice, item: Tensor) -> np.ndarray:
-        r"""Reasons for the lists of some users in words, **[n, k]**."""
+        r"""Describes the reasons for the lists of some users in words, **[n, k]**."""
         assert self.explainer is not None
         user, known = group.history.cpu()
         order = user.argsort(stable=True)
@@ -127,37 +127,40 @@ def recommend(
     index: ItemIndex | None = None,
     why: bool = False,
 ) -> Recommendations:
-    r"""The best items of users. Who has no training interaction gets a list by
-    what is held out of hers, or popular items where nothing is known, with a
-    warning. Users and items that exist as numbers only, since the numbering of
-    their file has gaps, are left out.
+    r"""Recommends the best items to users. Users without a training interaction
+    are folded in from their held-out interactions, or get popular items if
+    none are known. Both cases cause a warning. If the numbering in the files
+    has gaps, users and items that do not occur are left out.
 
     Args:
         run: The run, from :func:`~motor_geo.pipeline.folder.load_run`.
-        users: Raw user ids, or a single one; all users if :obj:`None`.
-        k: Length of the lists.
+        users: Raw user ids, or a single one. (default: all users)
+        k: Length of the lists. (default: :obj:`20`)
         new_items: A folder with :obj:`<modality>_feat.npy` files of items
-            that were not there in training, and optionally an
-            :obj:`items.tsv` with their ids in a column :obj:`itemID`. Only
-            these items are ranked then. Items may lack modalities, of which
-            :obj:`<modality>_mask.npy` tells.
-        exclude: Which items of a user are no recommendations: :obj:`'all'`
-            that are known of her, or with :obj:`'train'` only those of
-            training.
-        mix: Rank new items among all others.
-        interactions: What users have used, who get a list without training: a
-            file with columns :obj:`userID` and :obj:`itemID`, a mapping from
-            users to items, pairs of both, or a frame. Users who were there in
-            training have what is known of them, too. Only these users get a
-            list.
-        index: Where the best items are looked for, in the place of comparing
-            all, see :func:`~motor_geo.pipeline.index.read_index`. Items that
-            were appended to it are recommended, too.
-        why: Say which items of the user carry the score, and which tokens
-            they share with the recommended one.
+            that were absent in training, and optionally an :obj:`items.tsv`
+            with their ids in the column :obj:`itemID`. If given, only these
+            items are ranked. :obj:`<modality>_mask.npy` marks the items that
+            have a modality. (default: :obj:`None`)
+        exclude: Which items to exclude from the list of a user:
+            :obj:`'all'` known items of the user, or only those of
+            :obj:`'train'`. (default: :obj:`'all'`)
+        mix: Whether to rank new items among all others.
+            (default: :obj:`False`)
+        interactions: Interactions of users to fold in: a file with the columns
+            :obj:`userID` and :obj:`itemID`, a mapping from users to items,
+            pairs of a user and an item, or a data frame. For users of the
+            training data, their known interactions are added. Only these
+            users get a list. (default: :obj:`None`)
+        index: An index to search instead of scoring all items, from
+            :func:`~motor_geo.pipeline.index.read_index`. Lists include items
+            that were appended to it. (default: :obj:`None`)
+        why: Whether to report which items of the user contribute most to the
+            score, and how many tokens they share with the recommended item.
+            (default: :obj:`False`)
 
     Raises:
-        ValueError: If a user is unknown, or new items cannot be scored.
+        ValueError: If a user is unknown, new items cannot be scored, or
+            arguments contradict each other.
     """
     request = prepare(run, users, k, new_items, exclude, mix, interactions, index, why)
     blocks = list(request.blocks())
@@ -191,20 +194,20 @@ def prepare(
     index: ItemIndex | None = None,
     why: bool = False,
 ) -> Request:
-    r"""What :func:`recommend` ranks, before it does."""
+    r"""Prepares the request of :func:`recommend`, which has the same arguments."""
     if mix and new_items is None:
         raise ValueError(
-            "'mix' ranks new items among all others: expected 'new_items' (--new-items)"
+            "'mix' ranks new items among all others; expected 'new_items' (--new-items)"
         )
     if interactions is not None and users is not None:
         raise ValueError("expected 'users' or 'interactions', got both")
     if index is not None and new_items is not None:
         raise ValueError(
-            '--index: new items are appended to an index by motor-geo export RUN --index FILE '
-            '--append FOLDER; leave out --new-items'
+            '--index: remove --new-items, and append new items to the index with motor-geo export '
+            'RUN --index FILE --append FOLDER'
         )
     if index is not None and why:
-        raise ValueError('--why: expected all items to be compared; leave out --index')
+        raise ValueError('--why: reasons are not available with --index; remove one of the two')
     dataset, data, item_ids = run.dataset, run.data, run.dataset.item_ids
     excluded = excluded_pairs(run, exclude)
     candidates = served_items(run)
@@ -230,7 +233,12 @@ def prepare(
 
 
 def in_index(groups: list[Group], index: ItemIndex, item_ids: np.ndarray) -> list[Group]:
-    r"""Groups whose items are rows of an index."""
+    r"""Maps the items of groups to the rows of an index.
+
+    Raises:
+        ValueError: If the model scores without vectors, or has other vectors
+            than the index.
+    """
     row = {raw: i for i, raw in enumerate(index.ids.tolist())}
     place = torch.tensor([row.get(str(raw), -1) for raw in item_ids.tolist()])
     out = []
@@ -241,7 +249,7 @@ def in_index(groups: list[Group], index: ItemIndex, item_ids: np.ndarray) -> lis
                 count[place[place >= 0]] = group.emb.item[: len(place)][place >= 0].cpu()
                 group = group._replace(emb=Embeddings(group.emb.user, count))
             else:
-                raise ValueError('--index: expected a model with vectors, of which it is an index')
+                raise ValueError('--index: expected an index of the vectors of this model')
         user, item = group.exclude.cpu()
         known = place[item] >= 0
         exclude = torch.stack([user[known], place[item[known]]])
@@ -252,8 +260,8 @@ def in_index(groups: list[Group], index: ItemIndex, item_ids: np.ndarray) -> lis
 def searched(
     index: ItemIndex, group: Group, k: int
 ) -> Iterator[tuple[Group, slice, Tensor, Tensor]]:
-    r"""Yields lists of an index, block by block: so many more items are looked
-    for as a user of the block may have already.
+    r"""Yields lists from an index, block by block. Each search is widened by the
+    largest number of excluded items of a user in the block.
     """
     assert isinstance(group.emb, Embeddings)
     size, k = len(index.ids), min(k, len(index.ids))
@@ -273,7 +281,7 @@ def searched(
         bad = found < 0
         for i, (a, b) in enumerate(zip(first, last)):
             bad[i] |= np.isin(found[i], item[a:b])
-        keep = bad.argsort(axis=1, kind='stable')[:, :k]  # What is left moves to the front.
+        keep = bad.argsort(axis=1, kind='stable')[:, :k]  # Moves valid items to the front.
         score = np.take_along_axis(np.where(bad, -np.inf, score), keep, 1)
         found = np.where(np.isfinite(score), np.take_along_axis(found, keep, 1), -1)
         yield (
@@ -285,15 +293,15 @@ def searched(
 
 
 def served_users(run: LoadedRun) -> Tensor:
-    r"""Users who have a vector of training."""
+    r"""Returns the users with a trained vector."""
     user = run.data[RATES].edge_index[0].cpu()
     trained = user.bincount(minlength=run.dataset.num_users) > 0
     return (run.dataset.known_users & trained).nonzero().view(-1)
 
 
 def served_items(run: LoadedRun) -> Tensor:
-    r"""Items that exist; of a model that knows items by their number, those
-    that it was trained on.
+    r"""Returns the items to recommend. For a model with ID embeddings and no
+    features, these are the items with a training interaction.
     """
     known = run.dataset.known_items
     if run.config.reads('num_items') and run.config.target('model').min_modalities == 0:
@@ -305,7 +313,7 @@ def served_items(run: LoadedRun) -> Tensor:
 def folded_group(
     run: LoadedRun, emb: Embeddings | Scores, interactions: Any, item_ids: np.ndarray
 ) -> list[Group]:
-    r"""Users with interactions of their own."""
+    r"""Returns the group of users with given interactions."""
     users = with_known(run, read_users(run, interactions, item_ids))
     size = len(users.ids)
     row = users.pairs[0].bincount(minlength=size) > 0
@@ -328,7 +336,7 @@ def folded_group(
 def known_groups(
     run: LoadedRun, emb: Embeddings | Scores, index: Tensor, excluded: Tensor, exclude: str
 ) -> list[Group]:
-    r"""Users of the data, by what is known of them."""
+    r"""Groups the users of the data by the source of their lists."""
     dataset, edge_index = run.dataset, run.data[RATES].edge_index
     device, size = edge_index.device, dataset.num_users
     trained = (edge_index[0].cpu().bincount(minlength=size) > 0)[index]
@@ -346,7 +354,7 @@ def known_groups(
             continue
         vectors = emb
         if source == FOLDED:
-            announce(dataset, own, 'get lists by what is held out of theirs')
+            announce(dataset, own, 'get recommendations from their held-out interactions')
             vectors = fold_in(run, emb, rest, size)
         elif source == POPULAR:
             announce(dataset, own, 'get popular items')
@@ -360,10 +368,10 @@ def known_groups(
 
 
 def announce(dataset: RecommendationDataset, index: Tensor, what: str) -> None:
-    r"""A warning that names users without a training interaction."""
+    r"""Warns about users without a training interaction."""
     missing = [str(dataset.user_ids[i]) for i in index.tolist()]
     names = ', '.join(f"'{clipped(name)}'" for name in missing[:3])
-    what = what if len(missing) > 1 else what.replace('get ', 'gets ', 1).replace('theirs', 'hers')
+    what = what if len(missing) > 1 else what.replace('get ', 'gets ', 1)
     warnings.warn(
         f"'{dataset.name}': {len(missing)} user{'s' if len(missing) > 1 else ''} without training "
         f'interactions ({names}{", ..." if len(missing) > 3 else ""}) {what}',
@@ -372,7 +380,11 @@ def announce(dataset: RecommendationDataset, index: Tensor, what: str) -> None:
 
 
 def excluded_pairs(run: LoadedRun, exclude: str) -> Tensor:
-    r"""Users and their items that are no recommendations, **[2, E]**."""
+    r"""Returns the users and items to exclude from the lists, **[2, E]**.
+
+    Raises:
+        ValueError: If :obj:`exclude` is unknown.
+    """
     if exclude not in EXCLUDE:
         raise ValueError(f"'exclude' must be {' or '.join(map(repr, EXCLUDE))} (got {exclude!r})")
     return known_pairs(run, exclude)
@@ -381,7 +393,11 @@ def excluded_pairs(run: LoadedRun, exclude: str) -> Tensor:
 def user_index(
     dataset: RecommendationDataset, users: Sequence[str | int] | str | int | None
 ) -> Tensor:
-    r"""Indices of raw user ids, all users if :obj:`None`."""
+    r"""Returns the indices of raw user ids, or of all users.
+
+    Raises:
+        ValueError: If a user is unknown.
+    """
     exists = dataset.known_users.nonzero().view(-1)
     if users is None:
         return exists
@@ -393,6 +409,6 @@ def user_index(
         if user not in known:
             raise ValueError(
                 f"The user '{user}' is not in '{dataset.name}'; expected one of its raw ids, such "
-                f"as '{next(iter(known))}', or --new-users with what a new one has used"
+                f"as '{next(iter(known))}', or --new-users with the interactions of a new user"
             )
     return torch.tensor([known[user] for user in names], dtype=torch.long)

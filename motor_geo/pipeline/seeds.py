@@ -1,4 +1,4 @@
-r"""The same run with several seeds: :obj:`--seeds 0 1 2`."""
+r"""Runs a configuration with several seeds: :obj:`--seeds 0 1 2`."""
 
 from __future__ import annotations
 
@@ -15,32 +15,34 @@ from motor_geo.utils.errors import ConfigError
 
 
 def read_seeds(value: str | Sequence[str]) -> list[int]:
-    r"""Seeds from text.
+    r"""Parses seeds.
 
     Raises:
-        ConfigError: If they are no different numbers from 0.
+        ConfigError: If the seeds are not distinct non-negative integers.
     """
     words = value.replace(',', ' ').split() if isinstance(value, str) else list(value)
     seeds = [int(word) for word in words if word.isdecimal()]
     if len(seeds) < len(words) or len(set(seeds)) < len(seeds) or not seeds:
-        raise ConfigError(f'--seeds: expected different numbers from 0, got {" ".join(words)}')
+        raise ConfigError(
+            f'--seeds: expected distinct non-negative integers, got {" ".join(words)}'
+        )
     return seeds
 
 
 def run_seeds(
     config: RunConfig | Config, seeds: Sequence[int], progress: bool = True
 ) -> list[dict[str, Any]]:
-    r"""Runs a configuration with several seeds, one after the other. The
-    folders are :obj:`OUT/seedN`, or by default those of single runs; what is
-    finished is read back.
+    r"""Runs a configuration with several seeds, one after another. The run
+    folders are :obj:`OUT/seedN`, or by default those of single runs. Results of
+    finished runs are read from disk.
 
     Args:
-        config: The configuration, whose own seed plays no part.
+        config: The configuration. Its own seed is ignored.
         seeds: The seeds.
-        progress: Whether progress is shown.
+        progress: Whether to show progress. (default: :obj:`True`)
 
     Raises:
-        ConfigError: If a setting is wrong, or a folder holds another run.
+        ConfigError: If a setting is invalid, or a folder holds another run.
     """
     config = RunConfig.of(config)
     configs = []
@@ -53,7 +55,9 @@ def run_seeds(
 
 
 def seeds_table(results: Sequence[dict[str, Any]]) -> str:
-    r"""Mean and sample standard deviation over seeds of all test metrics."""
+    r"""Formats the mean and the sample standard deviation over seeds of all
+    test metrics.
+    """
     ks = sorted({int(key.partition('@')[2]) for key in results[0]['test']})
     names = list(dict.fromkeys(key.partition('@')[0] for key in results[0]['test']))
     lines = [f'{"":18s}' + ''.join(f'{f"@{k}":>18s}' for k in ks)]

@@ -1,6 +1,7 @@
-r"""The settings that are tried for a model on validation: :obj:`reproduce` in
-:obj:`configs/sweep/NAME.yaml`, as values of options, of which all
-combinations are tried, or as a list of settings. PyTorch is imported when it is needed.
+r"""The settings to try for a model on validation. They are the entry
+:obj:`reproduce` of :obj:`configs/sweep/NAME.yaml`: either lists of values, all
+combinations of which are tried, or a list of settings. PyTorch is imported on
+demand.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ Options = dict[str, Any]
 
 
 def product(choices: Mapping[str, Sequence[Any]]) -> list[Options]:
-    r"""All combinations of options."""
+    r"""Returns all combinations of options."""
     return [dict(zip(choices, values)) for values in itertools.product(*choices.values())]
 
 
@@ -36,8 +37,8 @@ def _read(name: str) -> list[Options]:
 
 
 def settings_of(target: type) -> list[Options]:
-    r"""The settings that are tried for a class of model. A class without a
-    file of its own, or of another package, has its defaults alone.
+    r"""Returns the settings to try for a model class. For a class without a
+    file, or from another package, these are just the defaults.
     """
     from motor_geo.nn.models import FITTED, MODELS
 
@@ -47,10 +48,9 @@ def settings_of(target: type) -> list[Options]:
 
 
 def settings_of_loss(name: str) -> list[Options]:
-    r"""The settings that are tried for a loss, whatever the backbone:
-    :obj:`"whole"` has those of
-    :class:`~motor_geo.nn.models.TokenALS`, whose objective is the same; no
-    other loss has any.
+    r"""Returns the settings to try for a loss with any backbone. The loss
+    :obj:`"whole"` uses those of :class:`~motor_geo.nn.models.TokenALS`, which
+    has the same objective. Other losses have none.
     """
     if name != 'whole':
         return [{}]

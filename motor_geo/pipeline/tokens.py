@@ -1,4 +1,4 @@
-r"""The tokens of a data set, measured before any training: :obj:`motor-geo tokens`."""
+r"""Measures the tokens of a data set before any training: :obj:`motor-geo tokens`."""
 
 from __future__ import annotations
 
@@ -14,51 +14,52 @@ from motor_geo.utils.memory import tune_process
 if TYPE_CHECKING:
     from motor_geo.pipeline.config import RunConfig
 
-#: Columns of the table by key of the report, with what they mean.
+#: Columns of the table, with their descriptions.
 COLUMNS = {
-    'tokens': 'tokens of an item',
-    'used': 'codes that occur, of all codes of a token (mean over tokens)',
-    'perplexity': 'codes that occur equally often would be so many (exp of the entropy)',
+    'tokens': 'number of tokens per item',
+    'used': 'codes that occur, out of all codes of a codebook',
+    'perplexity': 'effective number of codes, the exponential of their entropy',
     'collisions': 'items that share all tokens of the modality with another item',
     'duplicates': 'items with the same features as another item, which must collide',
-    'error': 'share of the variance of the features that the tokens lose',
-    'kept': 'share of the variance that is left after the reduction to tokenizer.max_dim axes',
-    'neighbors': 'share of the nearest neighbors of an item that the tokens find again',
+    'error': 'share of the feature variance that the tokens lose',
+    'kept': 'share of the feature variance kept by the reduction to tokenizer.max_dim axes',
+    'neighbors': 'share of the nearest neighbors of an item that the tokens preserve',
 }
 
 
 def usage() -> str:
-    r"""The text of :obj:`--help`."""
+    r"""Returns the text of :obj:`--help`."""
     lines = [
         'usage: motor-geo tokens [--data FOLDER] [--option value ...]',
         '',
-        'Fits the tokens of a data set as a run would, and measures them. Nothing is written but',
-        'the cache, from which a run with the same options takes them.',
+        'Fits the tokens of a data set as a run would, and measures them. Only the cache is',
+        'written, and a run with the same options reads the tokens from there.',
         '',
         entry('--data', 'A data set by name, or a folder with NAME.inter', 'synthetic'),
-        entry('--behavior', 'Tokens of who used an item in training, too'),
-        entry('--k', 'Neighbors that are looked for', 10),
-        entry('--samples', 'Items whose neighbors are looked for', 1000),
+        entry('--behavior', 'Add tokens of behavior (who interacted with an item in training)'),
+        entry('--k', 'Number of nearest neighbors to compare', 10),
+        entry('--samples', 'Number of items whose neighbors to compare', 1000),
         entry('--config', 'A file with options, or the name of one that comes with the package'),
-        entry('--tokenizer.KEY', 'Any option of the tokenizer: motor-geo run --tokenizer.help'),
+        entry('--tokenizer.KEY', 'Any option of the tokenizer (motor-geo run --tokenizer.help)'),
         '',
-        'Columns of the table:',
+        'Columns of the table (used and perplexity are means over slots):',
         *(f'  {name:12s}{text}' for name, text in COLUMNS.items()),
     ]
     return '\n'.join(lines)
 
 
 def measure(config: RunConfig | Config, k: int = 10, num_samples: int = 1000) -> dict[str, Any]:
-    r"""Fits the tokens of a configuration and measures them, see
+    r"""Fits the tokens of a configuration and measures them. See
     :meth:`motor_geo.data.OPQTokenizer.report`.
 
     Args:
         config: The configuration.
-        k: Neighbors that are looked for.
-        num_samples: Items whose neighbors are looked for.
+        k: Number of nearest neighbors to compare. (default: :obj:`10`)
+        num_samples: Number of items whose neighbors to compare.
+            (default: :obj:`1000`)
 
     Raises:
-        ConfigError: If a setting is wrong, or the configuration has no tokens.
+        ConfigError: If a setting is invalid, or the items have no tokens.
     """
     from motor_geo.pipeline.assemble import (
         build_behavior,
@@ -86,11 +87,11 @@ def measure(config: RunConfig | Config, k: int = 10, num_samples: int = 1000) ->
 
 
 def table(report: dict[str, Any], size: int) -> str:
-    r"""A report as text.
+    r"""Formats a report as text.
 
     Args:
-        report: What :meth:`measure` returns.
-        size: Number of codes of a token.
+        report: The report of :func:`measure`.
+        size: Size of the codebooks.
     """
     rows = [['modality', *COLUMNS]]
     for name, row in report['modalities'].items():
@@ -123,13 +124,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def command(arguments: Sequence[str]) -> int:
-    r"""Reads the arguments, fits and prints the table."""
+    r"""Parses the arguments, fits the tokens and prints the table."""
     flags = parse_flags(arguments)
     numbers = {}
     for key, default in (('k', 10), ('samples', 1000)):
         text = str(flags.pop(key, default))
         if not text.isdecimal() or int(text) < 1:
-            raise ConfigError(f"--{key}: expected a number above 0, got '{text}'")
+            raise ConfigError(f"--{key}: expected a positive integer, got '{text}'")
         numbers[key] = int(text)
 
     from motor_geo.pipeline.config import RunConfig

@@ -60,32 +60,37 @@ from motor_geo.utils.files import (
 )
 
 LOG = logging.getLogger(__name__)
-#: Test metrics of every user, and those of unseen items.
+#: Files with the test metrics of every user, on all items and on unseen items.
 PER_USER, UNSEEN = 'per_user.npz', 'unseen.npz'
-#: Factors of vectors of unseen items that are tried.
-NOTHING = 1e-6  # As good as none of them.
+#: A factor so small that unseen items barely enter the ranking.
+NOTHING = 1e-6
+#: Candidate factors for the vectors of unseen items.
 FACTORS = (0.5, 0.7, 0.85, 1.0, 1.2, 1.4, 1.7, 2.0, 2.5, 3.0, 4.0, 6.0)
-#: What is called with the entry of every epoch.
+#: Called with the log entry of every epoch.
 Callback = Logger | Callable[[dict[str, Any]], None]
 
 
 def run(
     config: RunConfig | Config, progress: bool = True, callbacks: Sequence[Callback] = ()
 ) -> dict[str, Any]:
-    r"""Trains and evaluates as a configuration says, and writes
+    r"""Trains and evaluates a model according to a configuration. Writes
     :obj:`config.yaml`, :obj:`metrics.jsonl`, :obj:`best.pt`, :obj:`last.pt`
-    and :obj:`result.json` into the folder of the run. A run that was
-    interrupted goes on; a finished one is read back.
+    and :obj:`result.json` to the run folder. An interrupted run resumes; the
+    result of a finished run is read from disk.
 
     Args:
         config: The configuration.
-        progress: Whether progress is shown.
-        callbacks: Called with the entry of every epoch, beside the loggers of
-            the configuration.
+        progress: Whether to show progress. (default: :obj:`True`)
+        callbacks: Called with the log entry of every epoch, in addition to
+            the loggers of the configuration. (default: :obj:`()`)
+
+    Returns:
+        The content of :obj:`result.json`.
 
     Raises:
-        ConfigError: If a setting is wrong, or the folder holds another run.
-        OSError: If the folder cannot be written to.
+        ConfigError: If a setting is invalid, or the folder holds another run
+            or is not writable.
+        OSError: If a file cannot be written.
     """
     config = RunConfig.of(config)
     build_device(config.device)
@@ -103,14 +108,14 @@ def run(
         check_sources(out, config)
         result = read_result(out, run_fingerprint(config, dataset.fingerprint), config)
         if result is not None and progress:
-            LOG.info("'%s' is finished; delete it to run anew", out)
+            LOG.info("'%s' is already finished; delete it to run again", out)
         return result
 
     result = finished()
     if result is not None:
         return result
 
-    # Every setting is checked before tokens are fitted and anything is written.
+    # Check every setting before fitting tokens or writing files.
     assembly = assemble(config, dataset)
     loggers = build_loggers(config, out)
     trainer = build_trainer(assembly, out, progress, [*loggers, *callbacks])
@@ -127,10 +132,10 @@ def run(
 
 
 def hold_folder(stack: ExitStack, out: str) -> None:
-    r"""Holds the lock of the folder of a run.
+    r"""Acquires the lock of a run folder.
 
     Raises:
-        ConfigError: If another process holds it.
+        ConfigError: If another process holds the lock.
     """
     if not stack.enter_context(locked(out)):
         raise ConfigError(f"'{out}' is in use by another process")
@@ -143,8 +148,8 @@ def train(
     out: str,
     more: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    r"""Trains, evaluates the best weights, and writes the result with whatever
-    :obj:`more` it is to have.
+    r"""Trains the model, evaluates the best weights, and writes the result.
+    The entries of :obj:`more` are added to it.
     """
     factor_evaluator(assembly)
     claim_folder(assembly, out)
@@ -175,15 +180,17 @@ def write_json(content: dict[str, Any], path: str) -> None:
 def build_evaluator(
     assembly: Assembly, split: str, unseen: bool = False, candidates: str | None = None
 ) -> Evaluator | None:
-    r"""Ranks the held-out items of a split; :obj:`None` if there are none.
+    r"""Builds the evaluator of a split. Returns :obj:`None` if the split has no
+    held-out interactions.
 
     Args:
-        assembly: Data and options.
-        split: The split.
-        unseen: Whether only items without a training interaction count.
-        candidates: Which items are ranked where some are held out:
-            :obj:`'unseen'` or :obj:`'all'`. (default: as configured, and
-            :obj:`'unseen'` where only these count)
+        assembly: The data and the options.
+        split: The split, :obj:`'val'` or :obj:`'test'`.
+        unseen: Whether to count only items without a training interaction.
+            (default: :obj:`False`)
+        candidates: Which items to rank if the split holds out whole items:
+            :obj:`'unseen'` or :obj:`'all'`. (default: the configured value,
+            or :obj:`'unseen'` if :obj:`unseen` is set)
     """
     dataset, data, device = assembly.dataset, assembly.data, assembly.device
     targets = dataset.unseen_targets(split) if unseen else dataset.targets(split)
@@ -192,22 +199,26 @@ def build_evaluator(
     if len(targets) == 0:
         return None
     masked = split == 'test' and assembly.config.mask_validation
+    options = assembly.config.options('evaluator')
+    if split == 'test':
+        options['max_users'] = None
     with named('evaluator'):
         return Evaluator(
             targets.to(device),
             data[RATES].edge_index,
             int(data[ITEM].num_nodes),
             exclude=dataset.targets('val').to(device) if masked else None,
-            **assembly.config.options('evaluator'),
+            **options,
         )
 
 
 @torch.no_grad()
 def unseen(assembly: Assembly, out: str) -> dict[str, Any]:
-    r"""Test metrics of the items without a training interaction, ranked among
-    all items (:obj:`all`) and among themselves (:obj:`test`), and those of
-    popularity, which orders the latter at random. It is empty if nothing of
-    them is held out.
+    r"""Computes the test metrics of items without a training interaction,
+    ranked among all items (:obj:`all`) and among themselves (:obj:`test`).
+    :obj:`popularity` has the metrics of a popularity ranking, which orders
+    unseen items at random. Returns an empty dictionary if the test split
+    holds out no such item.
     """
     test = build_evaluator(assembly, 'test', unseen=True)
     among = build_evaluator(assembly, 'test', unseen=True, candidates='all')
@@ -227,11 +238,12 @@ def unseen(assembly: Assembly, out: str) -> dict[str, Any]:
 
 
 def factor_evaluator(assembly: Assembly) -> Evaluator | None:
-    r"""What the factor of vectors of unseen items is chosen on; :obj:`None` if
-    there is nothing to choose.
+    r"""Builds the evaluator that chooses the factor of unseen-item vectors on
+    validation. Returns :obj:`None` if there is nothing to choose.
 
     Raises:
-        ConfigError: If validation lacks items with or without interactions.
+        ConfigError: If validation does not hold out both items with and items
+            without training interactions.
     """
     readout = readout_of(assembly.model)
     if readout is None or readout.chosen:
@@ -239,16 +251,16 @@ def factor_evaluator(assembly: Assembly) -> Evaluator | None:
     validation = build_evaluator(assembly, 'val', candidates='all')
     if validation is None or 'harmonic' not in validation.mean_metrics:
         raise ConfigError(
-            'unseen.factor: expected a number, since validation does not hold out both items with '
-            'and items without training interactions to choose it on (--data.cold_share does)'
+            'unseen.factor: expected a number; to choose it, validation must hold out both items '
+            'with and items without training interactions (set --data.cold_share)'
         )
     return validation
 
 
 @torch.no_grad()
 def choose_factor(assembly: Assembly, out: str) -> None:
-    r"""Chooses the factor of vectors of unseen items on validation, if it is to
-    be chosen, and keeps it in :obj:`unseen.json`, see
+    r"""Chooses the factor of unseen-item vectors on validation, unless it is
+    given, and writes it to :obj:`unseen.json`. See
     :class:`~motor_geo.nn.UnseenItems`.
     """
     validation, readout = factor_evaluator(assembly), readout_of(assembly.model)
@@ -273,11 +285,19 @@ def choose_factor(assembly: Assembly, out: str) -> None:
 def build_trainer(
     assembly: Assembly, out: str, progress: bool, loggers: Sequence[Callback] = ()
 ) -> Trainer | Fitter:
-    r"""Trains the model of an assembly in a folder, or fits it.
+    r"""Builds the trainer of a model, or the fitter of a model without
+    gradient steps.
+
+    Args:
+        assembly: The data, the model and the options.
+        out: The folder that receives checkpoints and metrics.
+        progress: Whether to show progress.
+        loggers: Called with the log entry of every epoch.
+            (default: :obj:`()`)
 
     Raises:
-        ConfigError: If a setting is wrong, or nothing tells when to stop:
-            without a validation split, the number of epochs has to be given.
+        ConfigError: If a setting is invalid, or if neither a validation split
+            nor a number of epochs determines when to stop.
     """
     config, model = assembly.config, assembly.model
     options = config.options('trainer')
@@ -287,8 +307,8 @@ def build_trainer(
     given = in_closed_form(config) or config.trainer['epochs'] != most
     if validation is None and not given:
         raise ConfigError(
-            f"'{assembly.dataset.name}' has no interactions for validation, so that nothing tells "
-            f'when to stop; give the number of epochs to train with --epochs (other than {most})'
+            f"'{assembly.dataset.name}' has no validation interactions, so early stopping is not "
+            f'possible; set the number of epochs with --epochs (other than {most})'
         )
     common: dict[str, Any] = {
         'seed': config.seed,
@@ -305,37 +325,37 @@ def build_trainer(
 
 
 def without_steps(config: RunConfig, options: Config) -> Config:
-    r"""The options of a trainer that hold without gradient steps.
+    r"""Returns the trainer options that apply without gradient steps.
 
     Raises:
-        ConfigError: If another one is set.
+        ConfigError: If any other option is set.
     """
     defaults, known = arguments_of(Trainer), arguments_of(Fitter)
     for key, value in options.items():
         if key not in known and value != defaults[key].default:
             raise ConfigError(
-                f'trainer.{key}: {config.model["name"]} is fitted without gradient steps; leave '
-                'it out'
+                f'trainer.{key}: {config.model["name"]} is fitted without gradient steps; remove '
+                'this option'
             )
     return {key: value for key, value in options.items() if key in known}
 
 
 def in_closed_form(config: RunConfig) -> bool:
-    r"""Whether the model is fitted at once."""
+    r"""Whether the model is fitted in closed form, without iterations."""
     target = config.target('model')
     return issubclass(target, FittedRecommender) and not target.iterative
 
 
 def popularity_of(assembly: Assembly) -> Embeddings:
-    r"""Vectors that rank items by their number of training interactions."""
+    r"""Returns vectors that rank items by their number of training interactions."""
     dataset = assembly.dataset
     edge_index = assembly.data[RATES].edge_index
     return popularity_embeddings(edge_index, dataset.num_users, dataset.num_items)
 
 
 def write_per_user(targets: EvalTargets, measured: EvalResult, path: str) -> None:
-    r"""Writes the test metrics of every user, with the ranks of held-out
-    items, so that any group of items can be told apart later.
+    r"""Writes the test metrics of every user and the ranks of the held-out
+    items, which later analyses can split by any group of items.
     """
     values = {key: value.cpu().numpy() for key, value in measured.per_user.items()}
     values |= {key: getattr(targets, key).numpy() for key in ('user', 'ptr', 'item')}
@@ -350,7 +370,9 @@ def summarize(
     measured: EvalResult | None,
     popularity: EvalResult | None,
 ) -> dict[str, Any]:
-    r"""The content of :obj:`result.json`. What there is no split for is empty."""
+    r"""Returns the content of :obj:`result.json`. Metrics of a missing split
+    are empty.
+    """
     config, model = assembly.config, assembly.model
     outside = sources(config)
     if isinstance(model, FittedRecommender):
@@ -358,6 +380,7 @@ def summarize(
     else:
         sizes = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
     per_item = model.item_parameters(assembly.dataset.num_items)
+    first = assembly.dataset.first_time
     return {
         'data': assembly.dataset.name,
         'model': config.model['name'],
@@ -373,6 +396,7 @@ def summarize(
         'val': fit.best,
         'test': {} if measured is None else measured.metrics,
         'slices': {} if measured is None else measured.slices(),
+        **({} if measured is None or first is None else {'ages': measured.ages(first)}),
         'popularity': {} if popularity is None else popularity.metrics,
         'hashes': assembly.hashes,
         **({'sources': outside} if outside else {}),
@@ -382,47 +406,46 @@ def summarize(
 
 
 def default_folder(config: RunConfig | Config) -> str:
-    r"""Folder of a run, by data, model, items and seed."""
+    r"""Returns the default run folder, named by data, model, items and seed."""
     if isinstance(config, RunConfig):
         config = config.to_dict()
     data, model, items = (config[section]['name'] for section in ('data', 'model', 'items'))
-    # Of an import path, the class; a folder may have a dot in its name.
+    # Import paths are shortened to the class name. Folder names may contain dots.
     data = osp.basename(data) if osp.isabs(data) else data.rpartition('.')[2]
     names = data, model.rpartition('.')[2], items.rpartition('.')[2]
     return osp.join('runs', '-'.join([*names, f'seed{config["seed"]}']))
 
 
 def check_folder(config: RunConfig, out: str) -> None:
-    r"""Checks that the folder of the run can be written to, and that it holds
-    no other run.
+    r"""Checks that the run folder is writable and holds no other run.
 
     Raises:
-        ConfigError: If it does or cannot.
+        ConfigError: If the folder is not writable or holds another run.
     """
     check_writable(out)
     path = osp.join(out, 'config.yaml')
     if osp.exists(path):
         old, new = flatten(read_yaml(path)), flatten(yaml.safe_load(dump(config)))
-        old.setdefault('loss.name', 'published')  # As before there was a choice.
+        old.setdefault('loss.name', 'published')  # Older runs had no choice of losses.
         for key, value in LATER.items():
             old.setdefault(key, value)
             new.setdefault(key, value)
         free = {*UNHASHED, 'trainer.epochs', 'trainer.progress'}
-        free |= {f'data.{key}' for key in PLACES}  # `check_data` compares what is in there.
+        free |= {f'data.{key}' for key in PLACES}  # `check_data` compares the content.
         if osp.isabs(str(old.get('data.name'))) and osp.isabs(new['data.name']):
             free.add('data.name')
-        # Of another class, the name says more than its options.
+        # If the class differs, report that before any of its options.
         for key in sorted(set(old) | set(new), key=lambda key: (not key.endswith('.name'), key)):
             if key not in free and old.get(key) != new.get(key):
                 raise ConfigError(
                     f"'{out}' holds another run ({key} is {old.get(key)} there, "
-                    f'{new.get(key)} here); give another --out or delete it'
+                    f'{new.get(key)} here); choose another --out or delete the folder'
                 )
 
 
 def claim_folder(assembly: Assembly, out: str) -> None:
-    r"""Writes configuration, sizes of the data and tokenizer into the folder
-    of the run.
+    r"""Writes the configuration, a summary of the data and the tokenizer to
+    the run folder.
     """
     with writing(osp.join(out, 'config.yaml')) as path:
         os.makedirs(out, exist_ok=True)
@@ -436,7 +459,12 @@ def claim_folder(assembly: Assembly, out: str) -> None:
 
 
 def read_result(out: str, run: str, config: RunConfig) -> dict[str, Any] | None:
-    r"""The result of a finished run, unless more epochs are wanted now."""
+    r"""Returns the result of a finished run. Returns :obj:`None` if there is
+    none, or if the configuration now asks for more epochs.
+
+    Raises:
+        ConfigError: If the result is damaged or belongs to another run.
+    """
     path = osp.join(out, 'result.json')
     if not osp.lexists(path):
         return None
@@ -446,18 +474,18 @@ def read_result(out: str, run: str, config: RunConfig) -> dict[str, Any] | None:
         stopped = epochs - best_epoch > config.trainer['patience']
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"'{path}' is damaged: expected the result of a run; delete it to evaluate anew"
+            f"'{path}' is damaged: expected the result of a run; delete it to evaluate again"
         ) from error
     if found != run:
         raise ConfigError(
-            f"'{path}' was made from other data or settings; give another --out or delete it"
+            f"'{path}' comes from other data or settings; choose another --out or delete it"
         )
     most = 1 if in_closed_form(config) else config.trainer['epochs']
     return result if stopped or epochs >= most else None
 
 
 def versions() -> dict[str, str]:
-    r"""What a result depends on beside data and settings."""
+    r"""Returns the versions of Python and of the packages that affect a result."""
     import faiss
     import torch_geometric
 

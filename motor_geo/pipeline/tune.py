@@ -1,4 +1,4 @@
-r"""Settings that no rule fixes, chosen on validation: :obj:`--tune`."""
+r"""Chooses among a few settings on validation: :obj:`--tune`."""
 
 from __future__ import annotations
 
@@ -42,23 +42,23 @@ from motor_geo.utils.files import atomic_write, writing
 
 LOG = logging.getLogger(__name__)
 
-#: Epochs after which the better third of the settings goes on.
+#: Numbers of epochs after which the best third of the settings continues.
 RUNGS = (5, 15)
-#: What training leaves behind. The checkpoint to go on from comes last.
+#: Files of training. The checkpoint to resume from is copied last.
 TRAINED = ('metrics.jsonl', 'best.pt', 'last.pt')
 
 
 @dataclasses.dataclass
 class Trial:
-    r"""A setting that is tried.
+    r"""A setting to try.
 
     Args:
-        options: Its options, by dotted name.
+        options: The options of the setting, by dotted name.
         config: The configuration of its run.
-        epochs: Epochs that it was trained for.
-        value: The best value on validation so far.
-        seconds: Training and validation.
-        error: Why its training has failed.
+        epochs: Number of epochs trained so far. (default: :obj:`0`)
+        value: Best validation metric so far. (default: :obj:`-inf`)
+        seconds: Seconds of training and validation. (default: :obj:`0.0`)
+        error: Error message if training failed. (default: :obj:`None`)
     """
 
     options: Options
@@ -69,7 +69,7 @@ class Trial:
     error: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        r"""The trial in :obj:`result.json`."""
+        r"""Returns the entry of the trial in :obj:`result.json`."""
         out: dict[str, Any] = {'options': self.options, 'epochs': self.epochs}
         if self.error is None:
             return {**out, 'value': self.value}
@@ -77,22 +77,28 @@ class Trial:
 
 
 def tune(options: Config, progress: bool = True) -> dict[str, Any]:
-    r"""Chooses among a handful of settings on validation, by successive
-    halving, and evaluates the best one on test.
+    r"""Chooses among a few settings on validation by successive halving, and
+    evaluates the best one on test.
 
-    The settings are those of :func:`~motor_geo.pipeline.settings.settings_of_loss`,
-    or of the loss where that has any. All are trained for five epochs, the
-    better third of them for fifteen, and the better third of those to the end.
-    Up to three settings are compared once, after fifteen epochs. Trials are in
-    :obj:`OUT/tune`, the run that was chosen is in :obj:`OUT`, and what was
-    tried is :obj:`tuned` in its result.
+    The settings are those of the loss
+    (:func:`~motor_geo.pipeline.settings.settings_of_loss`) if it has any, and
+    otherwise those of the model
+    (:func:`~motor_geo.pipeline.settings.settings_of`). All settings are trained
+    for five epochs, the best third for fifteen epochs, and the best third of
+    those until the end. Up to three settings are compared only once, after
+    fifteen epochs. The folder :obj:`OUT/tune` holds the trials, and
+    :obj:`OUT` holds the chosen run. The entry :obj:`tuned` of its result lists
+    all trials.
 
     Args:
-        options: The options of a run. What they give is not tried.
-        progress: Whether progress is shown.
+        options: The options of the run. Options given here are not tuned.
+        progress: Whether to show progress. (default: :obj:`True`)
+
+    Returns:
+        The content of :obj:`result.json` of the chosen run.
 
     Raises:
-        ConfigError: If a setting is wrong, nothing is to be tried, or the
+        ConfigError: If a setting is invalid, there is nothing to tune, or the
             folder holds another run.
         FloatingPointError: If the loss is not finite with any setting.
     """
@@ -108,13 +114,13 @@ def tune(options: Config, progress: bool = True) -> dict[str, Any]:
     if progress:
         LOG.info('%s', dataset)
         if result is not None:
-            LOG.info("'%s' is finished; delete it to run anew", out)
+            LOG.info("'%s' is already finished; delete it to run again", out)
     if result is not None:
         return result
     for trial in trials:
         check_run(str(trial.config.out), trial.config, dataset)
 
-    # The settings are checked before tokens are fitted and anything is written.
+    # Check the settings before fitting tokens or writing files.
     first = assemble(trials[0].config, dataset)
     build_trainer(first, out, progress=False)
     with closing_all(build_loggers(base, out)), ExitStack() as stack:
@@ -130,15 +136,16 @@ def tune(options: Config, progress: bool = True) -> dict[str, Any]:
 
 
 def tuned_folder(config: RunConfig) -> str:
-    r"""Folder of a run whose settings are chosen."""
+    r"""Returns the default folder of a tuned run."""
     return f'{default_folder(config)}-tuned'
 
 
 def find_trials(options: Config, base: RunConfig, folder: str) -> list[Trial]:
-    r"""The settings to try, each of them with a folder of its own.
+    r"""Returns the settings to try, each with its own folder.
 
     Raises:
-        ConfigError: If there are none, or all of their options are given.
+        ConfigError: If there are no settings, or the given options leave at
+            most one of them.
     """
     options = expand(options)
     model, given = base.model['name'], flatten(options)
@@ -148,8 +155,8 @@ def find_trials(options: Config, base: RunConfig, folder: str) -> list[Trial]:
     keys = list(settings[0])
     if not keys:
         raise ConfigError(
-            f'--tune: there are no settings to try for {model} (no configs/sweep/{model}.yaml has '
-            'any); leave --tune out, or search with motor_geo.sweep'
+            f'--tune: there are no settings to try for {model} in configs/sweep/{model}.yaml; '
+            'remove --tune, or search with motor_geo.sweep'
         )
     left: list[Options] = []
     for setting in settings:
@@ -159,7 +166,7 @@ def find_trials(options: Config, base: RunConfig, folder: str) -> list[Trial]:
     if len(left) < 2:
         raise ConfigError(
             f'--tune: nothing is left to try for {model}, since {" and ".join(keys)} '
-            f'{"is" if len(keys) == 1 else "are"} given; leave --tune or one of them out'
+            f'{"is" if len(keys) == 1 else "are"} given; remove --tune or one of these options'
         )
     trials = []
     for own in left:
@@ -170,10 +177,10 @@ def find_trials(options: Config, base: RunConfig, folder: str) -> list[Trial]:
 
 
 def check_run(folder: str, config: RunConfig, dataset: RecommendationDataset) -> None:
-    r"""Checks that a folder holds no other run than that of a configuration.
+    r"""Checks that a folder does not hold a run with another configuration.
 
     Raises:
-        ConfigError: If it does.
+        ConfigError: If the folder holds such a run.
     """
     check_folder(config, folder)
     check_data(folder, config, dataset)
@@ -183,8 +190,9 @@ def check_run(folder: str, config: RunConfig, dataset: RecommendationDataset) ->
 def check_out(
     out: str, trials: Sequence[Trial], dataset: RecommendationDataset
 ) -> dict[str, Any] | None:
-    r"""The result, if the folder holds that of one of the trials, and no more
-    epochs are wanted now.
+    r"""Returns the result if the folder holds that of a finished search among
+    the same trials. Returns :obj:`None` if it is not finished, or if the
+    options now ask for more epochs.
 
     Raises:
         ConfigError: If the folder holds anything else.
@@ -203,13 +211,13 @@ def check_out(
     tuned = (result or {}).get('tuned')
     if tuned is None:
         raise ConfigError(
-            f"'{out}' holds a run whose settings were not chosen with --tune; give another --out "
+            f"'{out}' holds a run whose settings were not chosen with --tune; choose another --out "
             'or delete it'
         )
     options = [entry['options'] for entry in tuned['tried']]
     if len(options) != len(trials) or any(trial.options not in options for trial in trials):
         raise ConfigError(
-            f"'{path}' was chosen among other settings; give another --out or delete it"
+            f"'{path}' was chosen among other settings; choose another --out or delete it"
         )
     return result
 
@@ -220,24 +228,24 @@ def halve(
     epochs: int,
     report: Callable[[Sequence[Trial], int], None],
 ) -> list[Trial]:
-    r"""Trains trials by successive halving (the better third goes on, as in
-    the `"Hyperband: A Novel Bandit-Based Approach to Hyperparameter
-    Optimization" <https://arxiv.org/abs/1603.06560>`_ paper) and returns them,
-    best first.
+    r"""Trains trials by successive halving, where the best third of each rung
+    continues, as in the `"Hyperband: A Novel Bandit-Based Approach to
+    Hyperparameter Optimization" <https://arxiv.org/abs/1603.06560>`_ paper.
+    Returns the trials, best first.
 
     Args:
         trials: The trials.
-        train: Trains a trial up to a number of epochs; the last argument
-            tells whether it is the only one that is left.
-        epochs: Epochs at the most.
-        report: Called with the trials of a rung, best first, and how many go
-            on.
+        train: Trains a trial up to a number of epochs. The last argument is
+            :obj:`True` if no other trial is left.
+        epochs: Maximum number of epochs.
+        report: Called with the trials of a rung, best first, and the number
+            of trials that continue.
 
     Raises:
         FloatingPointError: If all trials fail.
     """
     left, lost = list(trials), list[Trial]()
-    # A single cut is made late, where values tell more.
+    # A single cut comes late, when metrics are more reliable.
     for rung in RUNGS if len(trials) > 3 else RUNGS[-1:]:
         for trial in left:
             train(trial, min(rung, epochs), False)
@@ -251,10 +259,10 @@ def halve(
 
 
 def best_first(trials: Sequence[Trial]) -> list[Trial]:
-    r"""Trials by value; of equal ones, the first stays first.
+    r"""Sorts trials by validation metric. Ties keep their order.
 
     Raises:
-        FloatingPointError: If all have failed.
+        FloatingPointError: If all trials have failed.
     """
     out = sorted(trials, key=lambda trial: -trial.value)
     if out[0].error is not None:
@@ -263,12 +271,12 @@ def best_first(trials: Sequence[Trial]) -> list[Trial]:
 
 
 class Tuner:
-    r"""Trains trials that differ in options of model, loss and trainer alone.
+    r"""Trains trials that differ only in options of model, loss and trainer.
 
     Args:
-        dataset: The data set of all of them.
-        tokenizer: Their tokenizer, fitted, if there is any.
-        progress: Whether progress is shown.
+        dataset: The data set of all trials.
+        tokenizer: The fitted tokenizer of all trials, if they have one.
+        progress: Whether to show progress.
     """
 
     def __init__(
@@ -277,13 +285,13 @@ class Tuner:
         self.dataset, self.tokenizer, self.progress = dataset, tokenizer, progress
 
     def assemble(self, config: RunConfig) -> Assembly:
-        r"""The objects of a trial, with tokens."""
+        r"""Builds the objects of a trial, including tokens."""
         assembly = assemble(config, self.dataset)
         assembly.add_tokens(self.tokenizer)
         return assembly
 
     def train(self, trial: Trial, epochs: int, alone: bool) -> None:
-        r"""Trains a trial up to a number of epochs, from where it was."""
+        r"""Trains a trial up to a number of epochs, from its last checkpoint."""
         if trial.error is not None:
             return
         out, metric = str(trial.config.out), trial.config.trainer['metric']
@@ -296,25 +304,25 @@ class Tuner:
         except FloatingPointError as error:
             trial.value, trial.error = float('-inf'), str(error)
             return
-        # An interrupted command may have trained it for longer.
+        # An interrupted command may have trained the trial for longer.
         values = [entry['val'][metric] for entry in fit.history[:epochs]]
         rounded = [round(value, 4) for value in values]
         trial.value, trial.epochs = values[rounded.index(max(rounded))], len(values)
         trial.seconds = fit.seconds
 
     def report(self, trials: Sequence[Trial], keep: int) -> None:
-        r"""A line per rung."""
+        r"""Logs a line per rung."""
         if self.progress:
             best, metric = trials[0], trials[0].config.trainer['metric']
             LOG.info(
-                '%d settings %s: %s is best (%s %.4f), %d %s on',
+                '%d settings %s: %s is best (%s %.4f), %d %s',
                 *(len(trials), after(best.epochs), in_words(best.options), metric, best.value),
-                *(keep, 'goes' if keep == 1 else 'go'),
+                *(keep, 'continues' if keep == 1 else 'continue'),
             )
 
     def finish(self, trials: Sequence[Trial], out: str) -> dict[str, Any]:
-        r"""Takes over the run of the first trial, and evaluates it on test.
-        Loggers get its epochs now.
+        r"""Copies the run of the first trial, and evaluates it on test. Its
+        epochs are logged at this point.
         """
         best = trials[0]
         config = dataclasses.replace(best.config, out=out)
@@ -322,7 +330,7 @@ class Tuner:
         loggers = build_loggers(config, out)
         test = build_evaluator(assembly, 'test')
         trainer = build_trainer(assembly, out, progress=False)
-        with suppress(FileNotFoundError):  # Of fewer epochs.
+        with suppress(FileNotFoundError):  # A result of fewer epochs.
             os.remove(osp.join(out, 'result.json'))
         for name in TRAINED:
             path = osp.join(out, name)
@@ -342,7 +350,7 @@ class Tuner:
 
 
 def in_words(options: Options) -> str:
-    r"""A setting in words."""
+    r"""Describes a setting in words."""
     return ', '.join(
         f'{key} {f"{value:g}" if isinstance(value, float) else value}'
         for key, value in options.items()
@@ -350,12 +358,12 @@ def in_words(options: Options) -> str:
 
 
 def after(epochs: int) -> str:
-    r"""A number of epochs in words."""
+    r"""Describes a number of epochs in words."""
     return f'after {epochs} {"epoch" if epochs == 1 else "epochs"}'
 
 
 def sentence(tuned: dict[str, Any]) -> str:
-    r"""What was chosen, from :obj:`tuned` of a result."""
+    r"""Summarizes the choice, from the entry :obj:`tuned` of a result."""
     best, second = tuned['tried'][:2]
     if second['value'] is None:
         other = f'{in_words(second["options"])} failed'

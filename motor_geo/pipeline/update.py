@@ -1,4 +1,4 @@
-r"""A finished run, and what has happened since: :obj:`motor-geo update`."""
+r"""Updates a finished run with new data: :obj:`motor-geo update`."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ if TYPE_CHECKING:
     from motor_geo.pipeline.config import RunConfig
     from motor_geo.pipeline.folder import LoadedRun
 
-#: Epochs by default when a run goes on.
+#: Default number of epochs of an update.
 EPOCHS = 5
 
 
 class Change(NamedTuple):
-    r"""What is new.
+    r"""The changes of an update.
 
     Args:
-        users: Raw ids of new users.
-        items: Raw ids of new items.
+        users: Raw ids of the new users.
+        items: Raw ids of the new items.
         interactions: Number of new interactions.
-        known: Number of those that were known already.
+        known: Number of given interactions that were already known. They are
+            not among the new ones.
     """
 
     users: np.ndarray
@@ -42,7 +43,7 @@ class Change(NamedTuple):
     known: int
 
     def __str__(self) -> str:
-        known = f' ({self.known:,} more were known)' if self.known else ''
+        known = f' ({self.known:,} more were already known)' if self.known else ''
         return (
             f'{self.interactions:,} new interactions{known}, {len(self.users):,} new users, '
             f'{len(self.items):,} new items'
@@ -53,28 +54,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tune_process()
     parser = argparse.ArgumentParser(
         prog='motor-geo update',
-        description='Goes on with a finished run on new interactions and items, in a new folder '
-        'that serves by itself. Ids keep their places.',
+        description='Continues a finished run with new interactions and items, in a new, '
+        'self-contained folder. Existing users and items keep their indices.',
     )
-    parser.add_argument('run', metavar='RUN_DIR', type=osp.expanduser, help='folder of a run')
+    parser.add_argument('run', metavar='RUN_DIR', type=osp.expanduser, help='run folder')
     parser.add_argument(
         '--interactions',
         metavar='FILE',
         type=osp.expanduser,
         help='new interactions (columns userID and itemID)',
     )
-    parser.add_argument('--items', metavar='FOLDER', help='features of new items')
+    parser.add_argument('--items', metavar='FOLDER', help='folder with the features of new items')
     parser.add_argument(
         '--refit',
         action='store_true',
-        help='train anew on everything, held-out interactions too, for as many epochs as '
-        'validation chose',
+        help='train from scratch on everything, including held-out interactions, for the best '
+        'number of epochs of the run',
     )
     parser.add_argument(
-        '--epochs', type=int, help=f'epochs that are trained (default: {EPOCHS}; see --refit)'
+        '--epochs', type=int, help=f'number of epochs (default: {EPOCHS}; see --refit)'
     )
     parser.add_argument('--out', type=osp.expanduser, help='the new folder (default: RUN_DIR-next)')
-    parser.add_argument('--data', metavar='FOLDER', help='where the data are, if they have moved')
+    parser.add_argument('--data', metavar='FOLDER', help='location of the data, if they have moved')
     parser.add_argument('--device', default='auto', help='auto, cpu or cuda (default: auto)')
     options = parser.parse_args(arguments)
 
@@ -85,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError(f'--epochs must be at least 1 (got {options.epochs})')
         if options.interactions is None and options.items is None and not options.refit:
             raise ValueError(
-                'nothing is new; expected --interactions FILE, --items FOLDER or --refit'
+                'nothing to update; expected --interactions FILE, --items FOLDER or --refit'
             )
         out = options.out or f'{osp.normpath(options.run)}-next'
         check_out(out)
@@ -99,16 +100,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def check_out(out: str) -> None:
-    r"""Checks that a folder can be made.
+    r"""Checks that a folder can be created.
 
     Raises:
-        ConfigError: If it exists.
+        ConfigError: If the folder is not empty or not writable.
     """
     from motor_geo.utils.files import check_writable
 
     check_writable(out)
     if osp.lexists(out) and (not osp.isdir(out) or os.listdir(out)):
-        raise ConfigError(f"'{out}' exists already; give another --out or delete it")
+        raise ConfigError(f"'{out}' already exists; choose another --out or delete it")
 
 
 def update(
@@ -120,22 +121,33 @@ def update(
     refit: bool = False,
     epochs: int | None = None,
 ) -> list[str]:
-    r"""Goes on with a run in a new folder; returns what has changed, in
-    sentences.
+    r"""Continues a run in a new folder.
 
-    New interactions join those of training; held-out ones stay held out, unless
-    everything is trained on. Old users and items keep their places and their
-    weights, new ones begin with the mean of the old. Tokens stay: those of new
-    items come from the codebooks of the run.
+    New interactions are added to the training interactions. Existing users and
+    items keep their indices and weights, and new ones start from the mean of
+    the existing ones. Tokens do not change, and the codebooks of the run yield
+    the tokens of new items. With :obj:`refit`, tokens and model are instead
+    fitted from scratch on all interactions, including held-out ones.
 
     Args:
         run: The run.
-        folder: Its folder.
+        folder: The run folder.
         out: The new folder.
-        interactions: A file, a mapping from users to items, pairs or a frame.
-        new_items: A folder of features.
-        refit: Train anew on everything.
-        epochs: Number of epochs.
+        interactions: The new interactions: a file, a mapping from users to
+            items, pairs of a user and an item, or a data frame.
+            (default: :obj:`None`)
+        new_items: A folder with the features of new items.
+            (default: :obj:`None`)
+        refit: Whether to train from scratch on everything.
+            (default: :obj:`False`)
+        epochs: Number of epochs. (default: 5, or with :obj:`refit` the best
+            epoch of the run)
+
+    Returns:
+        A summary of the update, as a list of lines.
+
+    Raises:
+        ValueError: If an interaction or a feature is invalid.
     """
     import torch
 
@@ -186,14 +198,14 @@ def update(
     if before is not None and found['val']:
         lines.append(
             f'validation {metric}: {result["val"].get(metric, float("nan")):.4f} before, '
-            f'{before[metric]:.4f} with what is new, {found["val"][metric]:.4f} after training'
+            f'{before[metric]:.4f} with the new data, {found["val"][metric]:.4f} after training'
         )
-    lines.append(f"written to '{out}', which serves by itself")
+    lines.append(f"written to '{out}', which is self-contained")
     return lines
 
 
 def with_epochs(config: RunConfig, epochs: int, out: str) -> RunConfig:
-    r"""The configuration for a number of epochs."""
+    r"""Returns the configuration with another number of epochs and folder."""
     trainer = {**config.trainer, 'epochs': epochs}
     return dataclasses.replace(config, trainer=trainer, out=out, report=False)
 
@@ -201,14 +213,18 @@ def with_epochs(config: RunConfig, epochs: int, out: str) -> RunConfig:
 def extend(
     run: LoadedRun, interactions: Any, new_items: str | None, everything: bool = False
 ) -> tuple[BundledDataset, Change]:
-    r"""The data of a run with what is new appended: users and items keep their
-    places.
+    r"""Appends new data to the data of a run. Existing users and items keep
+    their indices.
 
     Args:
         run: The run.
-        interactions: New interactions.
-        new_items: A folder of features of new items.
-        everything: Whether held-out interactions are trained on, too.
+        interactions: The new interactions, or :obj:`None`.
+        new_items: A folder with the features of new items, or :obj:`None`.
+        everything: Whether to also train on held-out interactions.
+            (default: :obj:`False`)
+
+    Returns:
+        The extended data set, and the changes.
     """
     import torch
 
@@ -275,11 +291,15 @@ def extend(
 
 
 def warm_start(run: LoadedRun, model: nn.Module) -> None:
-    r"""Puts the weights of a run into a model of more users and items: rows of
-    the old ones keep their place, new rows have the mean of the old.
+    r"""Copies the weights of a run to a model with more users and items. New
+    rows of a table get the mean of the existing rows.
+
+    Args:
+        run: The run.
+        model: The new model.
 
     Raises:
-        ConfigError: If a weight has another shape for another reason.
+        ConfigError: If the shapes of a weight differ by more than new rows.
     """
     import torch
 
@@ -297,8 +317,8 @@ def warm_start(run: LoadedRun, model: nn.Module) -> None:
                     value[len(source) :] = source.mean(dim=0)
             else:
                 raise ConfigError(
-                    f"The weights '{name}' cannot go on with more users or items "
-                    f'({list(source.shape)} before, {list(value.shape)} now); train anew (--refit)'
+                    f"The weights '{name}' cannot be extended to more users or items "
+                    f'({list(source.shape)} before, {list(value.shape)} now); use --refit'
                 )
     model.load_state_dict(new)
 

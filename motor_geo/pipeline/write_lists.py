@@ -1,4 +1,4 @@
-r"""Files of recommendations, written block by block."""
+r"""Writes files of recommendations, block by block."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from motor_geo.pipeline.recommend import TRAINED, Recommendations, Request
 from motor_geo.utils.files import atomic_write, writing
 
-Columns = dict[str, Any]  # Of the rows of a block.
+Columns = dict[str, Any]  # The columns of a block of rows.
 
 
 def write(
@@ -20,17 +20,20 @@ def write(
     path: str,
 ) -> int:
     r"""Writes one row per user and rank (userID, rank, itemID, score) as
-    :obj:`.csv`, :obj:`.tsv` or :obj:`.parquet`; returns the number of rows.
-    If there are lists that do not come from training, a further column
-    :obj:`source` tells, and :obj:`why` holds reasons, if there are some. What is
-    computed on the way is never in memory as a whole.
+    :obj:`.csv`, :obj:`.tsv` or :obj:`.parquet`. If some users have no trained
+    vector, the column :obj:`source` says where each list comes from. The column
+    :obj:`why` holds reasons, if there are any. A request is computed and
+    written block by block to save memory.
 
     Args:
-        recommendations: Lists, or what they are computed from.
+        recommendations: The lists, or the request to compute them from.
         path: The file.
 
+    Returns:
+        The number of rows.
+
     Raises:
-        ValueError: If the file has another ending.
+        ValueError: If the file extension is unknown, or pyarrow is missing.
     """
     ending = check_ending(path)
     if isinstance(recommendations, Request):
@@ -48,7 +51,7 @@ def write(
 
 
 def rows(block: Recommendations, named: bool) -> Columns:
-    r"""The rows of a block of lists by column."""
+    r"""Returns the rows of a block of lists by column."""
     valid = np.isfinite(block.score)
     row, rank = valid.nonzero()
     out = {
@@ -65,7 +68,9 @@ def rows(block: Recommendations, named: bool) -> Columns:
 
 
 def of_request(request: Request, named: bool) -> Iterator[Columns]:
-    r"""Rows by column, block by block, the first one maybe without rows."""
+    r"""Yields rows by column, block by block. The first block has no rows, and
+    defines the columns.
+    """
     none = np.empty((0, request.k))
     words = None if request.explainer is None else none.astype(object)
     ids = request.groups[0].ids[:0] if request.groups else none[:, 0]
@@ -77,7 +82,7 @@ def of_request(request: Request, named: bool) -> Iterator[Columns]:
 
 
 def of_indices(request: Request, named: bool) -> Iterator[Columns]:
-    r"""The same as arrays of Arrow, without a Python object for any row."""
+    r"""Yields the same blocks as Arrow arrays, without Python objects per row."""
     import pyarrow
 
     yield {key: pyarrow.array(x) for key, x in next(of_request(request, named)).items()}
@@ -132,7 +137,11 @@ def _write_parquet(blocks: Iterable[Columns], path: str, delimiter: str) -> int:
 
 
 def check_ending(path: str) -> str:
-    r"""The ending of an output file, if lists can be written to it."""
+    r"""Checks and returns the extension of an output file.
+
+    Raises:
+        ValueError: If the extension is unknown, or pyarrow is missing.
+    """
     ending = osp.splitext(path)[1]
     if ending not in ('.csv', '.tsv', '.parquet'):
         raise ValueError(f"'{path}' must end in .csv, .tsv or .parquet")
@@ -140,5 +149,5 @@ def check_ending(path: str) -> str:
         try:
             import pyarrow  # noqa: F401
         except ImportError as error:
-            raise ValueError("Writing .parquet needs 'pip install pyarrow'") from error
+            raise ValueError("Writing .parquet requires 'pip install pyarrow'") from error
     return ending

@@ -1,5 +1,5 @@
-r"""Reports of experiments: tables and figures whose every number names its
-runs, and the lines of JSON that keep them.
+r"""Reports of experiments: tables and figures in which every number refers to its
+runs, and their representation as rows of JSON.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ class Value(NamedTuple):
     r"""A number in a table.
 
     Args:
-        mean: Mean over runs; :obj:`None` if there is none.
+        mean: Mean over runs; :obj:`None` if there is no run.
         std: Sample standard deviation over seeds.
-        published: The number that was published.
+        published: The published number.
         p: Corrected p-value of the paired test against the reference of the row.
-        runs: Names of the runs behind it.
+        runs: Names of the runs behind the number.
     """
 
     mean: float | None
@@ -34,9 +34,9 @@ class Column(NamedTuple):
     r"""A column of numbers.
 
     Args:
-        name: Its header.
-        kind: :obj:`metric` (the higher the better), :obj:`percent` (of
-            fractions: 0.123 is +12.3 %), :obj:`count`, :obj:`number`,
+        name: Header of the column.
+        kind: :obj:`metric` (higher is better), :obj:`percent` (shows the
+            fraction 0.123 as +12.3 %), :obj:`count`, :obj:`number`,
             :obj:`text` or :obj:`seconds`.
     """
 
@@ -45,23 +45,23 @@ class Column(NamedTuple):
 
 
 class Row(NamedTuple):
-    r"""A row: its labels and, per column, a :class:`Value` or a text."""
+    r"""A row of labels, followed by a :class:`Value` or a text per column."""
 
     label: Sequence[str]
     cells: Sequence[Value | str]
 
 
 class Table(NamedTuple):
-    r"""A table. In each metric column, the best of the rows with equal first
-    label is marked.
+    r"""A table. In each metric column, it highlights the best value among rows
+    with the same first label.
 
     Args:
-        name: Of letters, digits, '_' and '-'.
-        title: Its heading.
+        name: Name of letters, digits, '_' and '-'.
+        title: Heading of the table.
         head: Headers of the labels.
         columns: The columns after the labels.
         rows: The rows.
-        notes: Sentences below it, which may hold :obj:`code` in backticks.
+        notes: Sentences below the table, with :obj:`code` in backticks.
     """
 
     name: str
@@ -76,12 +76,13 @@ class Series(NamedTuple):
     r"""A line, the bars of one color, or a row of a heat map.
 
     Args:
-        label: Its name.
-        x: Positions on a line; of no effect otherwise.
-        y: Values; :obj:`None` where there is none.
-        std: Standard deviations of lines and bars.
-        runs: Names of the runs behind it.
-        published: Whether the values were published rather than measured.
+        label: Name of the series.
+        x: Positions of the points of a line; ignored otherwise.
+        y: Values; :obj:`None` for missing ones.
+        std: Standard deviations of lines and bars. (default: none)
+        runs: Names of the runs behind the series.
+        published: If set to :obj:`True`, the values were published rather than
+            measured.
     """
 
     label: str
@@ -96,18 +97,20 @@ class Figure(NamedTuple):
     r"""A figure.
 
     Args:
-        name: Of letters, digits, '_' and '-'; also that of the file.
-        title: Its heading.
+        name: Name of letters, digits, '_' and '-', also used for the file.
+        title: Heading of the figure.
         kind: :obj:`line`, :obj:`bar` or :obj:`heat`.
-        xlabel: What is on the horizontal axis, with its unit.
-        ylabel: What the values are, with their unit.
+        xlabel: Label of the horizontal axis, with its unit.
+        ylabel: Label of the values, with their unit.
         series: The series.
         categories: Names of the groups of bars, of the columns of a heat map, or of
-            the positions 0, 1, ... on a line.
-        logx: Whether the horizontal axis of lines is logarithmic.
-        fill: Labels of two lines at the same positions between which the gain
-            is shaded: green where the second is above, red where it is below.
-        panels: Neighbors with the same value stand side by side on wide screens.
+            the positions 0, 1, ... on a line. (default: none)
+        logx: If set to :obj:`True`, the horizontal axis of lines is logarithmic.
+        fill: Labels of two lines at the same positions. The area between them is
+            green where the second line is above, and red where it is below.
+            (default: none)
+        panels: Adjacent figures with the same value are side by side on wide
+            screens.
     """
 
     name: str
@@ -123,8 +126,8 @@ class Figure(NamedTuple):
 
 
 class Text(NamedTuple):
-    r"""Paragraphs, lists whose entries begin with '- ', and :obj:`code` in
-    backticks; all else is plain.
+    r"""A text of paragraphs, lists with entries that start with '- ', and
+    :obj:`code` in backticks. Everything else is plain text.
     """
 
     title: str
@@ -135,7 +138,7 @@ Block = Table | Figure | Text
 
 
 class RunInfo(NamedTuple):
-    r"""A run and the command that repeats it."""
+    r"""A run and the command that reproduces it."""
 
     folder: str
     command: str
@@ -145,8 +148,8 @@ class RunInfo(NamedTuple):
 
 
 class Report(NamedTuple):
-    r"""A report; :obj:`intro` is written like :class:`Text`, and the keys of
-    :obj:`runs` are the names that numbers give.
+    r"""A report. :obj:`intro` has the format of :class:`Text`, and the keys of
+    :obj:`runs` are the names that numbers refer to.
     """
 
     name: str
@@ -158,21 +161,28 @@ class Report(NamedTuple):
     runs: Mapping[str, RunInfo]
 
     def numbers(self) -> dict[str, int]:
-        r"""References of the runs, from one."""
+        r"""Returns the reference number of each run, from one."""
         return {name: i for i, name in enumerate(self.runs, start=1)}
 
 
-#: What the name of a report or of a block must be.
+#: The rule for names of reports and blocks.
 NAMING = "expected letters, digits, '_' and '-'"
 
 
 def valid_name(name: str) -> bool:
-    r"""Whether files can be named so."""
+    r"""Returns whether a name follows :obj:`NAMING`."""
     return re.fullmatch(r'[A-Za-z0-9_-]+', name) is not None
 
 
 def check(report: Report) -> None:
-    r"""Raises a :class:`ValueError` for a report that cannot be rendered."""
+    r"""Checks that a report can be rendered.
+
+    Args:
+        report: The report.
+
+    Raises:
+        ValueError: If it cannot.
+    """
     names = [block.name for block in report.blocks if not isinstance(block, Text)]
     for name in [report.name, *names]:
         if not valid_name(name):
@@ -195,7 +205,7 @@ def _check_table(table: Table) -> None:
             raise ValueError(f"The kind of '{column.name}' must be one of {', '.join(KINDS)}.")
     for row in table.rows:
         if len(row.label) != len(table.head) or len(row.cells) != len(table.columns):
-            raise ValueError(f"A row of '{table.name}' does not fit its columns: {row.label}.")
+            raise ValueError(f"A row of '{table.name}' does not match its columns: {row.label}.")
         for value in row.cells:
             if isinstance(value, Value):
                 numbers = [x for x in value[:4] if x is not None]
@@ -211,7 +221,9 @@ def _check_figure(figure: Figure) -> None:
     for series in figure.series:
         base = series.x if figure.kind == 'line' else figure.categories or ()
         if len(series.y) != len(base) or len(series.std or base) != len(base):
-            raise ValueError(f"'{series.label}' of '{figure.name}' has not one value per position.")
+            raise ValueError(
+                f"'{series.label}' of '{figure.name}' does not have one value per position."
+            )
         if figure.logx and min(series.x, default=1) <= 0:
             raise ValueError(f"'{figure.name}' has a logarithmic axis and x = {min(series.x)}.")
     if figure.fill is not None:
@@ -223,7 +235,7 @@ def _check_figure(figure: Figure) -> None:
 
 
 def runs_of(block: Block) -> list[str]:
-    r"""Names of all runs behind a block, in order of appearance."""
+    r"""Returns the names of all runs behind a block, in order of appearance."""
     if isinstance(block, Table):
         cells = [cell for row in block.rows for cell in row.cells]
         found = [run for cell in cells if isinstance(cell, Value) for run in cell.runs]
@@ -235,17 +247,18 @@ def runs_of(block: Block) -> list[str]:
 
 
 def to_rows(report: Report, measured: Iterable[Mapping[str, Any]] = ()) -> Iterator[dict[str, Any]]:
-    r"""A report as a row of what it is, a row per block, and a row per run.
-    Blocks refer to the runs by their numbers, from one.
+    r"""Converts a report to rows: one for the report itself, one per block, and
+    one per run. Blocks refer to runs by their numbers, from one.
 
     Args:
         report: The report.
-        measured: What was measured in each run, in the order of :obj:`report.runs`.
+        measured: The measurements of each run, in the order of
+            :obj:`report.runs`. (default: none)
     """
     numbers = report.numbers()
 
     def brief(entry: Any) -> Any:
-        r"""The fields that are not at their defaults."""
+        r"""Returns the fields that differ from their defaults."""
         if isinstance(entry, str):
             return entry
         default = entry._field_defaults
@@ -280,16 +293,20 @@ def to_rows(report: Report, measured: Iterable[Mapping[str, Any]] = ()) -> Itera
 
 
 def _folder(run: str) -> str:
-    r"""Where a run usually is, which need not be written down."""
+    r"""Returns the default folder of a run, which rows omit."""
     return f'runs/{run}'
 
 
 def from_rows(rows: Iterable[Mapping[str, Any]]) -> Report:
-    r"""The report of :meth:`to_rows`.
+    r"""Restores a report from the rows of :meth:`to_rows`.
+
+    Args:
+        rows: The rows.
 
     Raises:
+        IndexError: If a block refers to a run that does not exist.
         KeyError: If an entry is missing.
-        TypeError: If there is one that does not belong there.
+        TypeError: If there is an unknown entry.
     """
     head, *rest = map(dict, rows)
     runs = {

@@ -1,5 +1,5 @@
-r"""Layout of tables and texts, whatever the format, and the escapes of Markdown
-and LaTeX.
+r"""Layout of tables and texts for all formats, and escaping for Markdown and
+LaTeX.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from motor_geo.report.document import Table, Value
 
 NONE = '–'
 STAR = '* differs from the reference of its row, p < 0.05 (paired, two-sided, corrected).'
-#: Characters that are no text in LaTeX, or would be taken for an option of a line break.
+#: Characters that are special in LaTeX, or that a line break would take as an option.
 TEX = {
     '\\': r'\textbackslash{}',
     '^': r'\textasciicircum{}',
@@ -37,7 +37,7 @@ TEX = {
 
 
 class Cell(NamedTuple):
-    r"""A cell as it is printed."""
+    r"""A formatted cell."""
 
     text: str
     number: bool = False
@@ -47,11 +47,12 @@ class Cell(NamedTuple):
 
     @property
     def star(self) -> bool:
+        r"""Whether the difference is significant."""
         return self.p is not None and self.p < 0.05
 
 
 class Grid(NamedTuple):
-    r"""A table as it is printed, published values apart."""
+    r"""A formatted table, with published values in columns of their own."""
 
     head: list[tuple[str, bool]]
     rows: list[list[Cell]]
@@ -59,7 +60,13 @@ class Grid(NamedTuple):
 
 
 def format_value(mean: float | None, std: float | None, kind: str) -> str:
-    r"""A number with its standard deviation, as text."""
+    r"""Formats a number with its standard deviation.
+
+    Args:
+        mean: The number; :obj:`None` gives a dash.
+        std: The standard deviation, if any.
+        kind: Kind of the column, see :class:`~.document.Column`.
+    """
     if mean is None:
         return NONE
     if kind in ('text', 'number'):
@@ -70,7 +77,7 @@ def format_value(mean: float | None, std: float | None, kind: str) -> str:
     scale = 100 if kind == 'percent' else 1
 
     def number(value: float, style: str = ',') -> str:
-        return f'{round(scale * value, digits) + 0.0:{style}.{digits}f}'  # No negative zero.
+        return f'{round(scale * value, digits) + 0.0:{style}.{digits}f}'  # Avoids negative zero.
 
     out = number(mean, '+,' if kind == 'percent' else ',')
     out = out if std is None else f'{out} ± {number(std)}'
@@ -104,7 +111,9 @@ def grid(table: Table) -> Grid:
 
 
 def _best(table: Table, j: int) -> set[int]:
-    r"""Rows whose value is, as printed, the best of a group that has several."""
+    r"""Returns the rows with the best value of their group, as printed, among
+    groups with several rows.
+    """
     groups: dict[tuple[str, ...], dict[int, float]] = {}
     for i, row in enumerate(table.rows):
         value = row.cells[j]
@@ -115,8 +124,8 @@ def _best(table: Table, j: int) -> set[int]:
 
 
 def rich(body: str) -> Iterator[tuple[str, list[str]]]:
-    r"""Yields paragraphs, :obj:`('text', [paragraph])`, and lists,
-    :obj:`('list', entries)`.
+    r"""Parses a :class:`~.document.Text`. Yields paragraphs as
+    :obj:`('text', [paragraph])`, and lists as :obj:`('list', entries)`.
     """
     for block in re.split(r'\n\s*\n', body.strip()):
         paragraph: list[str] = []
@@ -135,27 +144,35 @@ def rich(body: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def inline(text: str, plain: Callable[[str], str], code: Callable[[str], str]) -> str:
-    r"""Renders text with :obj:`code` in backticks."""
+    r"""Renders text with :obj:`code` in backticks.
+
+    Args:
+        text: The text.
+        plain: Renders plain text.
+        code: Renders code.
+    """
     parts = re.split(r'`([^`]+)`', text)
     return ''.join(code(part) if i % 2 else plain(part) for i, part in enumerate(parts))
 
 
 def escape_markdown(text: str) -> str:
+    r"""Escapes plain text for Markdown."""
     text = re.sub(r'([\\`*_{}\[\]<>|~$&])', r'\\\1', re.sub(r'\s+', ' ', text))
     return re.sub(r'^([-+#]|\d+[.)])(?=\s|$)', _escape_last, text)
 
 
 def _escape_last(match: re.Match[str]) -> str:
-    r"""Escapes what would begin a list or a heading."""
+    r"""Escapes a character that would start a list or a heading."""
     return f'{match[0][:-1]}\\{match[0][-1]}'
 
 
 def _ticks(text: str) -> int:
-    r"""Length of the longest row of backticks."""
+    r"""Returns the length of the longest sequence of backticks."""
     return max(map(len, re.findall('`+', text)), default=0)
 
 
 def code_markdown(text: str) -> str:
+    r"""Formats inline code for Markdown."""
     text = ' '.join(text.split())
     fence = '`' * (1 + _ticks(text))
     pad = ' ' if text.startswith('`') or text.endswith('`') else ''
@@ -163,18 +180,21 @@ def code_markdown(text: str) -> str:
 
 
 def fence_markdown(text: str) -> str:
+    r"""Formats a code block for Markdown."""
     fence = '`' * max(3, 1 + _ticks(text))
     return f'{fence}\n{text}\n{fence}'
 
 
 def escape_latex(text: str) -> str:
+    r"""Escapes plain text for LaTeX."""
     return ''.join(TEX.get(c, c) for c in re.sub(r'\s+', ' ', text))
 
 
 def number_latex(text: str) -> str:
-    r"""A number with a minus, which a hyphen is not."""
+    r"""Formats a number for LaTeX, with a minus sign instead of a hyphen."""
     return re.sub(r'^-(?=\d)', '$-$', escape_latex(text))
 
 
 def code_latex(text: str) -> str:
+    r"""Formats inline code for LaTeX."""
     return rf'\texttt{{{escape_latex(text)}}}'

@@ -1,5 +1,5 @@
 r"""The page of a single run: tables, curves, and lists of items with titles and
-pictures, as one file without scripts and external resources.
+images, in one file without scripts or external resources.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from motor_geo.report.document import Figure, Table, Text
 from motor_geo.report.write import environment
 
-#: Pixels that a picture has at the most on either side.
+#: Maximum number of pixels on either side of an image.
 PICTURE = 64
 
 
@@ -23,11 +23,11 @@ class Item(NamedTuple):
     r"""An item in a list.
 
     Args:
-        title: What it is called.
-        note: What is said of it, such as its rank.
-        picture: The value of :func:`picture`; an empty text where others have
-            one.
-        hit: Whether it is marked.
+        title: Title of the item.
+        note: A note about it, such as its rank.
+        picture: The result of :func:`picture`. An empty text reserves the space
+            of an image, and :obj:`None` does not.
+        hit: If set to :obj:`True`, highlights the item.
     """
 
     title: str
@@ -37,7 +37,7 @@ class Item(NamedTuple):
 
 
 class ItemList(NamedTuple):
-    r"""A list of items; :obj:`empty` stands there if there is none."""
+    r"""A list of items. If there are none, the page shows :obj:`empty`."""
 
     title: str
     items: Sequence[Item]
@@ -46,27 +46,27 @@ class ItemList(NamedTuple):
 
 
 class Card(NamedTuple):
-    r"""Lists that belong together, such as those of a user."""
+    r"""Related lists, such as those of one user."""
 
     head: Item
     lists: Sequence[ItemList]
 
 
 class Cards(NamedTuple):
-    r"""Cards in a row; :obj:`wide` ones have their lists side by side."""
+    r"""A grid of cards. :obj:`wide` cards have their lists side by side."""
 
     cards: Sequence[Card]
     wide: bool = False
 
 
 class Verbatim(NamedTuple):
-    r"""Text as it is, such as a file."""
+    r"""Preformatted text, such as a file."""
 
     body: str
 
 
 class Section(NamedTuple):
-    r"""A part of a page; one that is :obj:`closed` opens on a click."""
+    r"""A section of a page. If :obj:`closed`, a click opens it."""
 
     title: str
     blocks: Sequence[Text | Table | Figure | Cards | Verbatim]
@@ -74,7 +74,7 @@ class Section(NamedTuple):
 
 
 class Page(NamedTuple):
-    r"""A page; :obj:`answer` is written like :class:`~.document.Text`."""
+    r"""A page. :obj:`answer` has the format of :class:`~.document.Text`."""
 
     title: str
     answer: str
@@ -82,17 +82,21 @@ class Page(NamedTuple):
 
 
 def render(page: Page) -> str:
-    r"""A page as HTML. All that it holds is escaped."""
+    r"""Renders a page as HTML, and escapes all of its contents."""
     text = environment('html').get_template('page.html').render(page=page)
     return text.strip('\n') + '\n'
 
 
 def picture(pixels: np.ndarray, most: int = PICTURE) -> str:
-    r"""A picture as the address of an :obj:`<img>`, which holds it as a PNG.
+    r"""Encodes an image as a PNG in a data URL for an :obj:`<img>` element.
 
     Args:
-        pixels: Red, green and blue from 0 to 255, **[H, W, 3]**.
-        most: Pixels on either side, to which larger ones are averaged.
+        pixels: Red, green and blue from 0 to 255, uint8 **[H, W, 3]**.
+        most: Maximum number of pixels on either side. Averaging shrinks larger
+            images.
+
+    Raises:
+        ValueError: If the type or the shape of :obj:`pixels` is wrong.
     """
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or not pixels.size:
         raise ValueError(f'Expected uint8 [H, W, 3], got {pixels.dtype} {list(pixels.shape)}.')
@@ -102,7 +106,7 @@ def picture(pixels: np.ndarray, most: int = PICTURE) -> str:
         blocks = pixels[: height * step, : width * step]
         blocks = blocks.reshape(height, -1, width, blocks.shape[1] // width, 3)
         pixels = blocks.mean(axis=(1, 3)).round().astype(np.uint8)
-    rows = np.zeros((height, 1 + 3 * width), np.uint8)  # Each begins with its filter: none.
+    rows = np.zeros((height, 1 + 3 * width), np.uint8)  # Each row starts with filter type 0.
     rows[:, 1:] = pixels.reshape(height, -1)
     head = struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)
     parts = [(b'IHDR', head), (b'IDAT', zlib.compress(rows.tobytes(), 9)), (b'IEND', b'')]

@@ -1,4 +1,4 @@
-r"""Figures of reports as SVG, by Matplotlib."""
+r"""Draws the figures of reports as SVG with Matplotlib."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from motor_geo.report.layout import NONE
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-#: Okabe and Ito's, which the color-blind can tell apart, without yellow.
+#: The palette of Okabe and Ito, which color-blind readers can distinguish, without yellow.
 COLORS = ['#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#4D4D4D']
 MARKERS = ['o', 's', '^', 'D', 'v', 'P', 'X', '*']
 HATCHES = ['', '//', '\\\\', 'xx', '--', '||', '++', '..']
@@ -25,7 +25,10 @@ GAIN, LOSS = '#009E73', '#CC3311'
 
 
 def svg(figure: Figure) -> str:
-    r"""Draws a figure; equal figures give equal files.
+    r"""Draws a figure. Equal figures give identical files.
+
+    Args:
+        figure: The figure.
 
     Raises:
         ImportError: If Matplotlib is not installed.
@@ -39,7 +42,7 @@ def svg(figure: Figure) -> str:
 
     draw = {'line': _lines, 'bar': _bars, 'heat': _heat}[figure.kind]
     with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # The user's style would change the file.
+        matplotlib.rcdefaults()  # Otherwise, the user's style would change the file.
         matplotlib.rcParams.update(
             {
                 'svg.fonttype': 'none',
@@ -66,16 +69,16 @@ def svg(figure: Figure) -> str:
 
 
 def inline_svg(svg: str, prefix: str, label: str) -> str:
-    r"""An SVG file as an element of an HTML document.
+    r"""Converts an SVG file to an element of an HTML document.
 
     Args:
-        svg: The file.
-        prefix: Put before all identifiers, which several figures share.
-        label: What it shows, for those who cannot see it.
+        svg: The content of the file.
+        prefix: A prefix that makes identifiers unique among several figures.
+        label: A description for screen readers.
     """
     root = ElementTree.fromstring(svg)
     for parent in list(root.iter()):
-        for child in list(parent):  # A style sheet would be that of the whole document.
+        for child in list(parent):  # A style sheet would apply to the whole document.
             if child.tag.endswith(('}style', '}metadata')):
                 parent.remove(child)
     for node in root.iter():
@@ -103,7 +106,7 @@ def _columns(labels: Sequence[str]) -> int:
 
 
 def _size(figure: Figure) -> tuple[float, float]:
-    r"""Inches, so that text is readable on a phone."""
+    r"""Returns the size in inches, chosen to keep text readable on a phone."""
     categories = len(figure.categories or ())
     if figure.kind == 'heat':
         return max(4.8, 2.2 + 0.65 * categories), 1.6 + 0.4 * len(figure.series)
@@ -121,7 +124,9 @@ def _label(series: Any) -> str:
 
 
 def _styles(figure: Figure) -> list[int]:
-    r"""Numbers of colors; what was published has that of what was measured."""
+    r"""Returns the color number of each series. A published series has the same
+    color as the measured series with the same label.
+    """
     labels = list(dict.fromkeys(series.label for series in figure.series))
     return [labels.index(series.label) for series in figure.series]
 
@@ -133,7 +138,7 @@ def _lines(axes: Axes, figure: Figure) -> list[Any]:
     for i, series in zip(_styles(figure), figure.series):
         x, y, color = _array(series.x), _array(series.y), COLORS[i % len(COLORS)]
         std = _array(series.std)
-        if series.std is not None and figure.fill is not None:  # Bands would look like the gain.
+        if series.std is not None and figure.fill is not None:  # Bands would resemble the gain.
             axes.errorbar(x, y, std, fmt='none', ecolor=color, elinewidth=1, capsize=3)
         elif series.std is not None:
             axes.fill_between(x, y - std, y + std, color=color, alpha=0.18, linewidth=0)
@@ -162,13 +167,15 @@ def _lines(axes: Axes, figure: Figure) -> list[Any]:
 
 
 def _apart(ticks: Sequence[float], log: bool) -> bool:
-    r"""Whether labels at these ticks do not touch."""
+    r"""Returns whether labels at these ticks do not overlap."""
     place = [log10(tick) if log else tick for tick in ticks]
     return all(b - a > 0.08 * (place[-1] - place[0]) for a, b in zip(place, place[1:]))
 
 
 def _shade(axes: Axes, figure: Figure) -> list[Any]:
-    r"""Shades between two lines, cut where they cross as they are drawn."""
+    r"""Shades the area between two lines, and splits it where they cross as
+    drawn.
+    """
     first, second = (
         next(s for s in figure.series if s.label == name) for name in figure.fill or ()
     )
@@ -238,7 +245,9 @@ def _name_columns(axes: Axes, figure: Figure) -> None:
 
 
 def _heat(axes: Axes, figure: Figure) -> list[Any]:
-    r"""Rows are series; values of both signs get colors that meet at zero."""
+    r"""Draws a heat map with one series per row. If values have both signs, it
+    uses a diverging color map centered at zero.
+    """
     values = np.array([_array(series.y) for series in figure.series])
     known = values[~np.isnan(values)]
     low, high = (known.min(), known.max()) if known.size > 0 else (0.0, 1.0)

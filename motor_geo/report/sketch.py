@@ -1,4 +1,4 @@
-r"""Lines as SVG without Matplotlib, in the colors of the page around them."""
+r"""Draws lines as SVG without Matplotlib, in the colors of the surrounding page."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from motor_geo.report.document import Figure, Series
 
 WIDTH, HEIGHT = 400, 250
 LEFT, RIGHT, TOP, BOTTOM = 54, 12, 12, 44
-#: Colors have no meaning of their own: lines differ in their dashes, too.
+#: Dash patterns. Lines differ in them, too, so that colors alone carry no meaning.
 DASHES = ('none', '7 3', '2 3', '9 3 2 3', '4 4', '12 4')
 
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:
-    r"""Round numbers from :obj:`low` to :obj:`high`, at most :obj:`most`."""
+    r"""Returns at most :obj:`most` round numbers from :obj:`low` to
+    :obj:`high`.
+    """
     if not high > low:
         return [low]
     rough = (high - low) / most
@@ -27,8 +29,11 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
 
 
 def sketch(figure: Figure) -> Markup:
-    r"""Draws the lines of a figure. A series of a single point is a mark: a
-    dot on a vertical line.
+    r"""Draws the lines of a figure. A series with a single point becomes a mark,
+    a dot on a vertical line.
+
+    Args:
+        figure: The figure.
     """
     points = [pair for series in figure.series for pair in _points(series)]
     xs, ys = [x for x, _ in points] or [0.0], [y for _, y in points] or [0.0]
@@ -46,13 +51,13 @@ def sketch(figure: Figure) -> Markup:
         parts.append(f'<path class="grid" d="M{LEFT} {row:.1f}H{WIDTH - RIGHT}"/>')
         parts.append(_text(LEFT - 6, row + 4, 'end', f'{y:.4g}'))
     across = ticks(left, right)
-    if all(x == int(x) for x in xs):  # Nothing is between two epochs.
+    if all(x == int(x) for x in xs):  # No ticks between two epochs.
         across = [x for x in across if abs(x - round(x)) < 1e-9]
     for x in across:
         column, _ = place(x, low)
         parts.append(_text(column, HEIGHT - BOTTOM + 18, 'middle', f'{x:.4g}'))
     parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4, 'middle', figure.xlabel))
-    # The first line lies above the others, and marks above all lines.
+    # The first line is drawn above the others, and marks are drawn above all lines.
     order = sorted(range(len(figure.series)), key=lambda i: (len(figure.series[i].x) == 1, -i))
     for number in order:
         series = figure.series[number]
@@ -73,7 +78,12 @@ def sketch(figure: Figure) -> Markup:
 
 
 def key(figure: Figure, number: int) -> Markup:
-    r"""What a series looks like, for a legend."""
+    r"""Draws the symbol of a series for a legend.
+
+    Args:
+        figure: The figure.
+        number: Position of the series.
+    """
     style = f'class="c{number % len(DASHES)}"'
     shape = f'<path {style} {_dash(number)} d="M1 6H25"/>'
     if len(figure.series[number].x) == 1:
@@ -87,7 +97,7 @@ def _points(series: Series) -> list[tuple[float, float]]:
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:
-    r"""From the least to the greatest value, which are not the same."""
+    r"""Returns the smallest and the largest value, widened if they are equal."""
     low, high = min(values), max(values)
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 

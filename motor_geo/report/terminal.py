@@ -1,5 +1,5 @@
-r"""Small tables for a terminal: in color where :obj:`rich` is installed and
-somebody looks at it, else plain.
+r"""Prints small tables to a terminal: in color if :obj:`rich` is installed and the
+output is a terminal, and as plain text otherwise.
 """
 
 from __future__ import annotations
@@ -9,19 +9,25 @@ from collections.abc import Sequence
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], bold: int = -1) -> None:
-    r"""Prints a table, whose first column is to the left.
+    r"""Prints a table. The first column is left-aligned, and the others are
+    right-aligned.
 
     Args:
-        columns: Headers.
-        rows: Cells.
-        bold: The row that stands out.
+        columns: Headers of the columns.
+        rows: Cells of each row.
+        bold: Position of the row to highlight in color.
     """
     if not _print_rich(columns, rows, bold):
         print(plain_table(columns, rows))
 
 
 def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    r"""A table as text."""
+    r"""Formats a table as plain text.
+
+    Args:
+        columns: Headers of the columns.
+        rows: Cells of each row.
+    """
     lines = [columns, *rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
     return '\n'.join(

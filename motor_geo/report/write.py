@@ -1,5 +1,5 @@
-r"""Files of a report: the lines of JSON that keep it, and the pages that are
-rendered from them.
+r"""Writes and reads the files of a report: the lines of JSON that store it, and the
+pages rendered from them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from motor_geo.report.sketch import key, sketch
 from motor_geo.utils.files import atomic_write
 
 KINDS = ('md', 'tex', 'html')
-#: Significant digits of what is kept; means of metrics in single precision have hardly more.
+#: Significant digits of stored numbers. Means of metrics in single precision hardly have more.
 DIGITS = 6
 _RUN_COLUMNS = [('run', True), ('folder', False), ('seed', True), ('best epoch', True)]
 _RUN_COLUMNS += [('seconds', True), ('command', False)]
@@ -39,7 +39,12 @@ _RUN_COLUMNS += [('seconds', True), ('command', False)]
 
 @lru_cache
 def environment(kind: str) -> Environment:
-    r"""Templates in which all that is no markup is escaped as the format needs."""
+    r"""Returns the template environment of a format, which escapes everything
+    that is not markup.
+
+    Args:
+        kind: :obj:`md`, :obj:`tex` or :obj:`html`.
+    """
     plain = {'md': layout.escape_markdown, 'tex': layout.escape_latex, 'html': escape}[kind]
     code = {
         'md': layout.code_markdown,
@@ -47,7 +52,7 @@ def environment(kind: str) -> Environment:
         'html': lambda text: f'<code>{escape(text)}</code>',
     }[kind]
     marks: dict[str, Any] = {}
-    if kind == 'tex':  # Braces and percent signs are LaTeX's own.
+    if kind == 'tex':  # Braces and percent signs have a meaning in LaTeX.
         marks = {'block_start_string': '<%', 'block_end_string': '%>'}
         marks |= {'variable_start_string': '<(', 'variable_end_string': ')>'}
         marks |= {'comment_start_string': '<#', 'comment_end_string': '#>'}
@@ -89,14 +94,14 @@ def _embed(svg: str, figure: Figure) -> Markup:
 
 
 def render(report: Report, kind: str, svgs: Mapping[str, str] | None = None) -> str:
-    r"""A report in the Markdown of GitHub, as tables for a document of LaTeX
-    that loads :obj:`booktabs`, or as one page of HTML without scripts and
-    external resources.
+    r"""Renders a report as GitHub-flavored Markdown, as tables for a LaTeX
+    document that loads :obj:`booktabs`, or as a single HTML page without scripts
+    or external resources.
 
     Args:
         report: The report.
         kind: :obj:`md`, :obj:`tex` or :obj:`html`.
-        svgs: The figures by name, of which only :obj:`html` has need.
+        svgs: The SVG of each figure by name, required by :obj:`html` only.
     """
     text = (
         environment(kind)
@@ -108,11 +113,12 @@ def render(report: Report, kind: str, svgs: Mapping[str, str] | None = None) -> 
 
 def write(report: Report, folder: str) -> list[str]:
     r"""Writes a report as :obj:`<name>.md`, :obj:`.tex` and :obj:`.html`, and
-    its figures as :obj:`.svg`. All files are written, or none.
+    its figures as :obj:`.svg`. If an error occurs before all files are complete,
+    it writes none of them.
 
     Args:
         report: The report.
-        folder: Where to write, which is made if need be.
+        folder: Folder of the files, which is created if necessary.
 
     Returns:
         The paths.
@@ -120,14 +126,15 @@ def write(report: Report, folder: str) -> list[str]:
     Raises:
         ValueError: If the report is not consistent.
         ImportError: If it has figures and Matplotlib is not installed.
+        OSError: If a file cannot be written.
     """
     check(report)
-    report = from_rows(map(_rounded, to_rows(report)))  # As it is read again.
+    report = from_rows(map(_rounded, to_rows(report)))  # Equals the report that `read` returns.
     svgs = {block.name: plot.svg(block) for block in report.blocks if isinstance(block, Figure)}
     files = {f'{report.name}.{kind}': render(report, kind, svgs) for kind in KINDS}
     files |= {f'{name}.svg': text for name, text in svgs.items()}
     paths = [osp.join(folder, name) for name in files]
-    with ExitStack() as stack:  # All are complete before the first gets its name.
+    with ExitStack() as stack:  # Completes all files before renaming the first one.
         for path, text in zip(paths, files.values()):
             temporary = stack.enter_context(atomic_write(path))
             with open(temporary, 'w', encoding='utf-8', newline='\n') as file:
@@ -136,19 +143,22 @@ def write(report: Report, folder: str) -> list[str]:
 
 
 def save(report: Report, folder: str, measured: Iterable[Mapping[str, Any]] = ()) -> str:
-    r"""Keeps a report as :obj:`<name>.jsonl`, from which its pages can be
-    rendered: a line for what it is, a line per block, and a line per run.
+    r"""Stores a report as :obj:`<name>.jsonl`, from which its pages can be
+    rendered. The file has one line for the report itself, one line per block,
+    and one line per run.
 
     Args:
         report: The report.
-        folder: Where to write, which is made if need be.
-        measured: What was measured in each run, in the order of :obj:`report.runs`.
+        folder: Folder of the file, which is created if necessary.
+        measured: The measurements of each run, in the order of
+            :obj:`report.runs`. (default: none)
 
     Returns:
         The path.
 
     Raises:
         ValueError: If the report is not consistent.
+        OSError: If the file cannot be written.
     """
     check(report)
     path = osp.join(folder, f'{report.name}.jsonl')
@@ -164,7 +174,7 @@ def save(report: Report, folder: str, measured: Iterable[Mapping[str, Any]] = ()
 
 
 def _rounded(value: Any) -> Any:
-    if isinstance(value, float):  # Counts stay whole.
+    if isinstance(value, float):  # Does not round whole numbers.
         return value if value.is_integer() else float(f'{value:.{DIGITS}g}')
     if isinstance(value, Mapping):
         return {key: _rounded(entry) for key, entry in value.items()}
@@ -174,10 +184,13 @@ def _rounded(value: Any) -> Any:
 
 
 def read_rows(path: str) -> Iterator[dict[str, Any]]:
-    r"""Yields the lines of a file of JSON.
+    r"""Yields the objects in a file of JSON lines.
+
+    Args:
+        path: The file.
 
     Raises:
-        ValueError: If a line is none; the message names it.
+        ValueError: If a line is not a JSON object; the message names the line.
     """
     with open(path, encoding='utf-8') as file:
         for i, line in enumerate(file, start=1):
@@ -191,15 +204,23 @@ def read_rows(path: str) -> Iterator[dict[str, Any]]:
 
 
 def read_runs(path: str) -> list[dict[str, Any]]:
-    r"""What was measured, a row per run of a report that was kept."""
+    r"""Reads the measurements in a stored report, one row per run.
+
+    Args:
+        path: The file of the report.
+    """
     return [row for row in read_rows(path) if 'run' in row]
 
 
 def read(path: str) -> Report:
-    r"""Reads a report that :meth:`save` has kept.
+    r"""Reads a report that :meth:`save` stored.
+
+    Args:
+        path: The file.
 
     Raises:
-        ValueError: If the file holds no consistent report; the message names it.
+        ValueError: If the file does not contain a consistent report; the message
+            names the file.
     """
     rows = list(read_rows(path))
     if not rows or 'report' not in rows[0]:
@@ -209,19 +230,19 @@ def read(path: str) -> Report:
         check(report)
     except (KeyError, IndexError, TypeError, ValueError) as error:
         what = f'{error} is missing' if isinstance(error, KeyError) else error
-        raise ValueError(f"'{path}' holds no report: {what}") from error
+        raise ValueError(f"'{path}' holds no valid report: {what}") from error
     return report
 
 
 def render_folder(folder: str, out: str | None = None) -> list[str]:
-    r"""Writes the pages of all reports that are kept in a folder.
+    r"""Writes the pages of all reports that are stored in a folder.
 
     Args:
-        folder: The folder, with files :obj:`<name>.jsonl`.
-        out: Where to write. (default: the folder itself)
+        folder: The folder with files :obj:`<name>.jsonl`.
+        out: Folder of the pages. (default: the folder itself)
 
     Returns:
-        The paths.
+        The paths of the pages and figures.
 
     Raises:
         ValueError: If there is no report, or one is not consistent.
@@ -230,5 +251,5 @@ def render_folder(folder: str, out: str | None = None) -> list[str]:
     paths = [osp.join(folder, name) for name in names]
     reports = [read(path) for path in paths if 'report' in next(read_rows(path), {})]
     if not reports:
-        raise ValueError(f"'{folder}': expected a report that was kept (NAME.jsonl)")
+        raise ValueError(f"'{folder}': expected a stored report (NAME.jsonl)")
     return [path for report in reports for path in write(report, out or folder)]

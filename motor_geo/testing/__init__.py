@@ -1,4 +1,5 @@
-r"""Tests that a backbone or an item encoder outside of the package inherits.
+r"""Contract tests for backbones and item encoders, inside and outside this
+package. Subclass them in a test file:
 
 .. code-block:: python
 
@@ -7,7 +8,7 @@ r"""Tests that a backbone or an item encoder outside of the package inherits.
     class TestMyGNN(BackboneContract):
         backbone = MyGNN
 
-The classes need :obj:`pytest`; nothing else in the package imports it.
+The classes need :obj:`pytest`. No other module of the package imports it.
 """
 
 import pytest

@@ -18,6 +18,7 @@ from motor_geo.engine.checks import check_embeddings, check_losses
 from motor_geo.engine.evaluator import Evaluator, popularity_embeddings
 from motor_geo.engine.trainer import Trainer
 from motor_geo.nn.models import Recommender
+from motor_geo.nn.user_encoder import UsedItems
 from motor_geo.testing.graphs import (
     ITEMS,
     NUM_ITEMS,
@@ -40,7 +41,9 @@ _GRAPHS: dict[Any, HeteroData] = {}
 
 
 def prepared(backbone: type[Recommender], seed: int = 0) -> HeteroData:
-    r"""The small graph with what a backbone declares, made once."""
+    r"""The small graph with all :obj:`transforms` of a backbone applied. Graphs are
+    cached.
+    """
     if (backbone, seed) not in _GRAPHS:
         _GRAPHS[backbone, seed] = prepare(backbone, small_graph(seed))
     return copy.copy(_GRAPHS[backbone, seed])
@@ -49,8 +52,9 @@ def prepared(backbone: type[Recommender], seed: int = 0) -> HeteroData:
 def training_step(
     model: Recommender, data: HeteroData, batch: Batch, epoch: int | None = 0
 ) -> dict[str, Tensor]:
-    r"""Loss terms and gradients of a batch, with the same random numbers in
-    every call; :obj:`epoch=None` leaves out :obj:`begin_epoch`.
+    r"""Runs :obj:`loss` and its backward pass on a batch and returns the loss
+    terms. Every call uses the same random numbers; :obj:`epoch=None` skips
+    :obj:`begin_epoch`.
     """
     model.train()
     if epoch is not None:
@@ -73,7 +77,7 @@ def rank(model: Recommender, data: HeteroData) -> Embeddings:
 
 
 def gradients(model: Recommender) -> dict[str, Tensor]:
-    r"""The gradients that there are, by name."""
+    r"""Gradients by parameter name, for the parameters that have one."""
     named = model.named_parameters()
     return {name: p.grad for name, p in named if p.grad is not None}
 
@@ -86,12 +90,12 @@ def assert_finite(losses: Mapping[str, Tensor], model: Recommender) -> None:
 
 
 def assert_same_state(what: str, actual: Any, expected: Any) -> None:
-    r"""Fails if models with the same :obj:`state_dict` differ."""
+    r"""Fails if two models with the same :obj:`state_dict` give different results."""
 
     def message(text: str) -> str:
         return (
-            f'another model with the same state_dict gives another {what}: is there state in a '
-            f'plain attribute?\n{text}'
+            f'two models with the same state_dict give a different {what}: does a plain '
+            f'attribute hold state?\n{text}'
         )
 
     torch.testing.assert_close(actual, expected, msg=message)
@@ -102,7 +106,7 @@ def assert_same(a: Embeddings, b: Embeddings) -> None:
 
 
 class NoWait(TorchDispatchMode):
-    r"""Fails where a GPU would have to finish before Python can go on."""
+    r"""Fails on operations that synchronize a GPU with the CPU."""
 
     waits = {
         '_local_scalar_dense',
@@ -120,40 +124,40 @@ class NoWait(TorchDispatchMode):
         self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         name = function.overloadpacket.__name__
-        assert name not in self.waits, f'{name} waits for its result'
+        assert name not in self.waits, f'{name} synchronizes with the GPU'
         if name == 'index' or name == 'index_put_':
             for index in args[1]:
-                assert index is None or index.dtype != torch.bool, 'a mask as index'
+                assert index is None or index.dtype != torch.bool, 'indexing with a mask'
         if name == 'repeat_interleave':
-            assert kwargs and kwargs.get('output_size') is not None, 'an unknown size'
+            assert kwargs and kwargs.get('output_size') is not None, 'no output_size'
         return function(*args, **(kwargs or {}))
 
 
 class BackboneContract:
-    r"""What every backbone keeps, as tests for :obj:`pytest`:
+    r"""Tests that every backbone must pass, for :obj:`pytest`:
 
     .. code-block:: python
 
         class TestMyGNN(BackboneContract):
             backbone = MyGNN
 
-    It is trained for a moment with every item encoder on graphs of
-    :mod:`motor_geo.testing.graphs`, copied, saved, exported to other
-    precisions and devices, and called on graphs that are empty, larger or
-    others than in training.
+    The tests train the backbone briefly with every item encoder on the graphs of
+    :mod:`motor_geo.testing.graphs`. They copy and save it, run it in other
+    precisions and on other devices, and call it on graphs that are empty, larger,
+    or different from the training graph.
     """
 
     #: The class under test.
     backbone: ClassVar[type[Recommender]]
-    #: Further arguments of its constructor.
+    #: Additional arguments of its constructor.
     options: ClassVar[Mapping[str, Any]] = {}
-    #: What its docstring must have beside its arguments.
+    #: Sections that its docstring must have, besides an entry for every argument.
     sections: ClassVar[tuple[str, ...]] = ('Args:',)
-    #: Whether items that are added change the vectors of the others.
+    #: Whether adding items changes the vectors of existing items.
     joins_items: ClassVar[bool] = False
-    #: Epochs in which the backbone learns to rank a small graph.
+    #: Number of epochs that the backbone needs to learn a small graph.
     epochs: ClassVar[int] = 100
-    #: Whether a step may wait for the result of an operation on a GPU.
+    #: Whether a training step may synchronize with the GPU.
     waits: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
@@ -163,13 +167,13 @@ class BackboneContract:
         if backbone is not None and not known:
             found = backbone.__name__ if inspect.isclass(backbone) else repr(backbone)
             raise TypeError(
-                f'{cls.__name__}.backbone is {found}; expected a class derived from Recommender'
+                f'{cls.__name__}.backbone is {found}; expected a subclass of Recommender'
             )
 
     def build(
         self, data: HeteroData, items: str = 'specific', seed: int = 0, **options: Any
     ) -> Recommender:
-        r"""The backbone with the item encoder of :obj:`--items`."""
+        r"""Builds the backbone with the item encoder of :obj:`--items`."""
         torch.manual_seed(seed)
         encoder = item_encoder(items, data, CHANNELS)
         options = {**self.options, **options}
@@ -196,8 +200,8 @@ class BackboneContract:
 
     @pytest.mark.parametrize('items', ITEMS)
     def test_autocast(self, data: HeteroData, items: str) -> None:
-        r"""Half precision changes losses and the direction of gradients
-        little; losses stay in float32.
+        r"""Half precision keeps the losses and the direction of gradients close to
+        those of full precision. Losses stay in float32.
         """
         exact, model = self.build(data, items), self.build(data, items)
         expected = training_step(exact, data, random_batch(data))
@@ -229,9 +233,7 @@ class BackboneContract:
         assert_same(rank(model, data), rank(model, data))
 
     def test_learns(self, data: HeteroData) -> None:
-        r"""A few epochs lift the ranking of training interactions far above
-        popularity.
-        """
+        r"""A few epochs rank training interactions far better than popularity."""
         edge_index = data[RATES].edge_index
         targets = EvalTargets.from_pairs(*edge_index.numpy())
         none = torch.empty(2, 0, dtype=torch.long)
@@ -248,12 +250,12 @@ class BackboneContract:
         self, data: HeteroData, items: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         if self.waits:
-            pytest.skip('declared to wait')
+            pytest.skip('the test class sets waits')
         nodes = importlib.import_module('motor_geo.nn.functional.distinct')
         monkeypatch.setattr(nodes, 'SYNCHRONOUS', ())  # As on a GPU.
         model, batch = self.build(data, items), random_batch(data)
         optimizer = torch.optim.Adam(model.parameters(), fused=True)
-        training_step(model, data, batch)  # What is kept from step to step is made here.
+        training_step(model, data, batch)  # Fills the caches.
         with NoWait():
             sum(model.loss(data, batch).values(), torch.zeros(())).backward()
             optimizer.step()
@@ -270,12 +272,36 @@ class BackboneContract:
         for device in ('cpu', 'cuda'):
             copied, graph = copy.deepcopy(model).to(device), copy.copy(data).to(device)
             results.append([value.cpu() for value in rank(copied, graph)])
-            # Training mode may draw noise, which differs between devices: there the loss only
-            # has to work.
+            # Training mode may draw noise, which differs between devices, so the loss only has
+            # to be finite.
             losses = training_step(copied, graph, Batch(*(value.to(device) for value in batch)))
             assert_finite(losses, copied)
         for a, b in zip(*results):
             torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+
+    def test_users_of_items(self, data: HeteroData) -> None:
+        r"""Without a table of users, vectors and losses are those of a table that
+        holds what users used, and nothing is kept of single users.
+        """
+        if not self.backbone.takes_user_encoder:
+            with pytest.raises(ValueError, match='needs a user table'):
+                self.build(data).set_user_encoder(UsedItems())
+            pytest.skip('needs a user table')
+        model, other, batch = self.build(data), self.build(data), random_batch(data)
+        model.set_user_encoder(UsedItems())
+        model.eval()
+        with torch.no_grad():
+            other.user_embedding.copy_(model.encode_users(data))
+        for a, b in zip(rank(model, data), rank(other, data)):
+            torch.testing.assert_close(a, b)
+        assert not any(NUM_USERS in p.shape and p.numel() > 0 for p in model.parameters())
+        other.item_encoder.eval()
+        model.item_encoder.eval()
+        losses, others = training_step(model, data, batch), training_step(other, data, batch)
+        for key, value in losses.items():
+            torch.testing.assert_close(value, others[key])
+        model.reset_parameters()
+        assert rank(model, data).user.isfinite().all()
 
     # Parameters
 
@@ -309,7 +335,7 @@ class BackboneContract:
 
     @pytest.mark.parametrize('how', ['deepcopy', 'pickle'])
     def test_copies(self, data: HeteroData, how: str) -> None:
-        r"""A copy gives the same vectors and shares nothing."""
+        r"""A copy gives the same vectors and shares no state with the original."""
         model = self.build(data)
         training_step(model, data, random_batch(data))
         model.zero_grad()
@@ -338,8 +364,8 @@ class BackboneContract:
 
     @pytest.mark.parametrize('items', ['id', 'specific', 'features'])
     def test_meta_device(self, data: HeteroData, items: str) -> None:
-        r"""A model that was made without memory is the same once its state is
-        loaded, for all items and for some.
+        r"""A model built on the meta device gives the same vectors once its state is
+        loaded, for all items and for a subset.
         """
         model = self.build(data, items)
         expected = rank(model, data)
@@ -360,8 +386,8 @@ class BackboneContract:
 
     @pytest.mark.parametrize('items', ['id', 'specific', 'features'])
     def test_inference_mode(self, data: HeteroData, items: str) -> None:
-        r"""Ranking under inference mode gives the same, and a pass before
-        training harms nothing.
+        r"""Inference mode gives the same ranking, and a pass under inference mode
+        does not affect later training.
         """
         model, other = self.build(data, items), self.build(data, items)
         expected = rank(other, data)
@@ -375,8 +401,8 @@ class BackboneContract:
         assert all(torch.equal(grads[key], grad) for key, grad in gradients(other).items())
 
     def test_graph_of_inference_mode(self, data: HeteroData) -> None:
-        r"""So does a graph that was made under inference mode, as a server
-        makes it for new items.
+        r"""The same holds for a graph created under inference mode, as a server does
+        for new items.
         """
         model = self.build(data)
         expected = rank(model, new_items(self.backbone, data))
@@ -388,8 +414,8 @@ class BackboneContract:
     # Graphs and batches
 
     def test_new_items(self, data: HeteroData) -> None:
-        r"""Items appended to the graph get vectors without training, and leave
-        the others as they are.
+        r"""Items appended to the graph get vectors without training and leave the
+        vectors of existing items unchanged.
         """
         model = self.build(data)
         out, expected = rank(model, new_items(self.backbone, data)), rank(model, data)
@@ -400,8 +426,8 @@ class BackboneContract:
             torch.testing.assert_close(out.user, expected.user, atol=1e-5, rtol=1e-4)
 
     def test_another_graph_after_training(self, data: HeteroData) -> None:
-        r"""Losses and vectors belong to the graph that is passed, whatever
-        graph was there before.
+        r"""Losses and vectors depend only on the graph that is passed, not on
+        earlier graphs.
         """
         other = prepared(self.backbone, seed=1)
         model, fresh = self.build(data), self.build(data, seed=1)
@@ -425,8 +451,8 @@ class BackboneContract:
         assert_finite(training_step(model, data, random_batch(data, size=0)), model)
 
     def test_duplicate_rows(self, data: HeteroData) -> None:
-        r"""A batch of one triple, many times, and one in which the negative
-        item is the positive one.
+        r"""A batch that repeats one triple, and one whose negative item is the
+        positive item.
         """
         batch = random_batch(data, size=1)
         batch = Batch(*(value.expand(33).contiguous() for value in batch))
@@ -436,7 +462,7 @@ class BackboneContract:
 
     @pytest.mark.parametrize('edges', ['isolated nodes', 'one edge'])
     def test_few_edges(self, edges: str) -> None:
-        r"""Users and items without a training edge."""
+        r"""Users and items without training edges."""
         data = small_graph()
         edge_index = data[RATES].edge_index
         few = (edge_index[0] < NUM_USERS // 2) & (edge_index[1] < NUM_ITEMS // 2)
@@ -450,7 +476,7 @@ class BackboneContract:
 
     @pytest.mark.parametrize('items', ['id', 'specific', 'features'])
     def test_modality_names(self, items: str) -> None:
-        r"""Names with dots, and names that attributes of modules have."""
+        r"""Modality names that contain dots or clash with attributes of modules."""
         names = {'image': 'clip.vit-b32', 'text': 'type'}
         data = prepare(self.backbone, with_names(small_graph(), names))
         model = self.build(data, items)
@@ -461,8 +487,8 @@ class BackboneContract:
 
     @pytest.mark.parametrize('items', ['id', 'specific', 'features'])
     def test_names_of_nodes_and_edges(self, data: HeteroData, items: str) -> None:
-        r"""Users, items and interactions may have any name, and sizes are those
-        of what is there.
+        r"""Users, items and interactions may have any type name, and the number of
+        items may have to be inferred.
         """
         parameters = inspect.signature(self.backbone).parameters.values()
         if not any(p.name == 'edge_type' or p.kind is p.VAR_KEYWORD for p in parameters):
@@ -483,8 +509,8 @@ class BackboneContract:
         assert_same(rank(model, other), rank(expected, data))
 
     def test_missing_edges(self, data: HeteroData) -> None:
-        r"""A graph whose interactions have another name is refused in words
-        that tell it, and stays as it is.
+        r"""A graph whose interactions have another name raises an error that lists
+        the available edge types, and the graph stays unchanged.
         """
         model, other = self.build(data), with_types(data, (USER, 'buys', ITEM))
         before = other.edge_types

@@ -1,5 +1,5 @@
-r"""Small graphs to test with: a few hundred users and items, their features
-and tokens.
+r"""Small graphs for tests: a few hundred users and items with features and
+tokens.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from motor_geo.typing import ITEM, RATES, USER, Batch, modalities
 from motor_geo.typing import with_edges as with_edges
 from motor_geo.utils.lazy import check_graph, declared_transforms
 
-NUM_USERS, NUM_ITEMS = 211, 173  # Primes that no other size equals.
+NUM_USERS, NUM_ITEMS = 211, 173  # Primes that differ from all other sizes.
 NUM_TOKENS, CODEBOOK_SIZE = 2, 16
-#: Every kind of item vectors, as in the option ``--items``.
+#: Item representations under test, named as in the option ``--items``.
 ITEMS = ('id', 'specific', 'agnostic', 'mean', 'linear', 'features')
 
 
@@ -35,14 +35,14 @@ def _small_graph(seed: int) -> HeteroData:
 
 def small_graph(seed: int = 0) -> HeteroData:
     r"""A graph of 211 users and 173 items with features :obj:`x_image` and
-    :obj:`x_text` and two tokens of 16 values for each.
+    :obj:`x_text`, and two tokens per modality from codebooks of size 16.
     """
     return copy.copy(_small_graph(seed))
 
 
 def with_names(data: HeteroData, names: Mapping[str, str]) -> HeteroData:
-    r"""A copy of a graph whose modalities have other names. Tokens stay as
-    they are: the sorted order of the names must not change.
+    r"""A copy of a graph with renamed modalities. Tokens are not reordered, so
+    the new names must sort in the same order as the old ones.
     """
     data = copy.copy(data)
     for old, new in names.items():
@@ -53,8 +53,8 @@ def with_names(data: HeteroData, names: Mapping[str, str]) -> HeteroData:
 
 
 def with_types(data: HeteroData, edge_type: EdgeType) -> HeteroData:
-    r"""A copy of a graph in which users, training edges and items have the
-    names of :obj:`edge_type`.
+    r"""A copy of a graph that uses the type names of :obj:`edge_type` for users,
+    training edges and items.
     """
     types = {USER: edge_type[0], ITEM: edge_type[2]}
     out = HeteroData()
@@ -68,7 +68,7 @@ def with_types(data: HeteroData, edge_type: EdgeType) -> HeteroData:
 
 
 def prepare(backbone: type[Recommender], data: HeteroData) -> HeteroData:
-    r"""A copy of a graph with everything that a backbone declares."""
+    r"""A copy of a graph with all :obj:`transforms` of a backbone applied."""
     data = copy.copy(data)
     for position, transform in enumerate(declared_transforms(backbone)):
         data = check_graph(transform(data), f'transforms[{position}] of {backbone.__name__}')
@@ -76,8 +76,8 @@ def prepare(backbone: type[Recommender], data: HeteroData) -> HeteroData:
 
 
 def new_items(backbone: type[Recommender], data: HeteroData, num_items: int = 4) -> HeteroData:
-    r"""A copy of a prepared graph with further items that nobody has
-    interacted with.
+    r"""A copy of a prepared graph with additional items that have no
+    interactions.
     """
     generator = torch.Generator().manual_seed(0)
     features = {
@@ -102,7 +102,7 @@ def item_encoder(items: str, data: HeteroData, channels: int) -> nn.Module | Non
 
 
 def random_batch(data: HeteroData, size: int = 64, seed: int = 0) -> Batch:
-    r"""Training edges with any items as negatives."""
+    r"""A batch of random training edges, with negatives drawn from all items."""
     generator = torch.Generator().manual_seed(seed)
     edge_index = data[RATES].edge_index
     edge = torch.randint(edge_index.size(1), (size,), generator=generator)

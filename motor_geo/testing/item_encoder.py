@@ -14,7 +14,7 @@ from motor_geo.nn.item_encoder import encode_items
 from motor_geo.testing.graphs import NUM_ITEMS, small_graph, with_names
 from motor_geo.typing import ITEM
 
-#: More rows than tokens have values, and far fewer.
+#: Numbers of rows below and above the codebook size.
 ROWS = (0, 1, 5, 400)
 
 
@@ -25,12 +25,12 @@ def encode(encoder: nn.Module, data: HeteroData, index: Tensor | None = None) ->
 
 
 def some(size: int) -> Tensor:
-    r"""Indices of items; the same item may come twice."""
+    r"""Random item indices, possibly repeated."""
     return torch.randint(NUM_ITEMS, (size,), generator=torch.Generator().manual_seed(0))
 
 
 class ItemEncoderContract:
-    r"""What every item encoder keeps, as tests for :obj:`pytest`:
+    r"""Tests that every item encoder must pass, for :obj:`pytest`:
 
     .. code-block:: python
 
@@ -39,11 +39,11 @@ class ItemEncoderContract:
                 return MyEncoder(data['item'].x_text.size(1), out_channels=24)
     """
 
-    #: Whether there is a parameter for every item.
+    #: Whether the encoder has parameters for every item.
     per_item: ClassVar[bool] = False
 
     def build(self, data: HeteroData) -> nn.Module:
-        r"""The encoder for a graph of :mod:`motor_geo.testing.graphs`."""
+        r"""Builds the encoder for a graph of :mod:`motor_geo.testing.graphs`."""
         raise NotImplementedError
 
     @pytest.fixture
@@ -57,7 +57,7 @@ class ItemEncoderContract:
 
     @pytest.mark.parametrize('size', ROWS)
     def test_rows(self, data: HeteroData, encoder: nn.Module, size: int) -> None:
-        r"""Some items have the vectors that they have among all."""
+        r"""Encoding some items gives the same vectors as encoding all of them."""
         every, index = encode(encoder.eval(), data), some(size)
         assert every.shape == (NUM_ITEMS, encoder.out_channels)
         out = encode(encoder, data, index)
@@ -66,7 +66,7 @@ class ItemEncoderContract:
 
     @pytest.mark.parametrize('size', ROWS)
     def test_gradients(self, data: HeteroData, encoder: nn.Module, size: int) -> None:
-        r"""Rows give the gradients that they give among all."""
+        r"""Encoding some items gives the same gradients as encoding all of them."""
         index = some(size)
         encoder.eval()
         weight = torch.randn_like(encode(encoder, data, index))
@@ -110,8 +110,8 @@ class ItemEncoderContract:
 
     @pytest.mark.parametrize('size', ROWS)
     def test_inference_mode(self, data: HeteroData, encoder: nn.Module, size: int) -> None:
-        r"""Serving works for any number of rows, with a graph that was made
-        under inference mode, too, and harms no training.
+        r"""Inference mode works for any number of rows and for graphs created under
+        inference mode, and does not affect later training.
         """
         index = some(size)
         expected = encode(encoder.eval(), data, index)
@@ -141,7 +141,7 @@ class ItemEncoderContract:
         torch.testing.assert_close(out.float(), expected, atol=0.03 * scale, rtol=0.03)
 
     def test_reset_parameters(self, data: HeteroData, encoder: nn.Module) -> None:
-        r"""Everything is drawn anew, on the same scale."""
+        r"""Resetting draws new vectors on the same scale."""
         before = encode(encoder.eval(), data)
         torch.manual_seed(1)
         reset = encoder.reset_parameters
@@ -152,8 +152,8 @@ class ItemEncoderContract:
         assert 0.7 < after.std() / before.std() < 1.4
 
     def test_more_items(self, data: HeteroData, encoder: nn.Module) -> None:
-        r"""Items that were not there in training have vectors, unless every
-        item has parameters of its own.
+        r"""Items added after training get vectors, unless the encoder has parameters
+        for every item.
         """
         encoder.eval()
         if self.per_item:
@@ -178,7 +178,7 @@ class ItemEncoderContract:
 
     @pytest.mark.parametrize('dtype', [torch.uint8, torch.int16, torch.int32, torch.int64])
     def test_token_types(self, data: HeteroData, encoder: nn.Module, dtype: torch.dtype) -> None:
-        r"""Tokens may be integers of any size."""
+        r"""Tokens may have any integer type."""
         encoder.eval()
         expected = encode(encoder, data), encode(encoder, data, some(5))
         data[ITEM].token_id = data[ITEM].token_id.to(dtype)

@@ -1,4 +1,4 @@
-r"""Hashing by content, and the cache that is keyed by it."""
+r"""Hashes of contents, and a cache on disk that is keyed by them."""
 
 from __future__ import annotations
 
@@ -17,15 +17,19 @@ from motor_geo.utils.errors import ConfigError
 from motor_geo.utils.files import TEMPORARY, lock_file
 from motor_geo.utils.saved import load, save
 
-#: The variable that limits the size of the cache, in gigabytes, and its default.
+#: The environment variable that limits the size of the cache in gigabytes, and its default.
 LIMIT, GIGABYTES = 'MOTOR_GEO_CACHE_GB', 10.0
-MOST = 256  # Entries that a process holds at a time: open files are few.
-_HELD: dict[str, int] = {}  # Open files of the entries that this process uses, locked.
+MOST = 256  # Maximum number of entries that a process locks, since open files are limited.
+_HELD: dict[str, int] = {}  # Handles of the locked entries that this process uses.
 
 
 def fingerprint(*parts: Any) -> str:
-    r"""Hash of the contents of arrays, tensors and plain values (nested in
-    lists, tuples and dictionaries), equal across processes.
+    r"""Returns a hash of the contents of arrays, tensors and plain values, which
+    may be nested in lists, tuples and dictionaries. It is the same in all
+    processes.
+
+    Args:
+        *parts: The values.
     """
     digest = hashlib.sha256()
 
@@ -55,18 +59,18 @@ def fingerprint(*parts: Any) -> str:
 
 
 def cache_dir() -> str:
-    r"""Folder of cached tokens and graphs: :obj:`motor_geo` inside PyG's home
-    (:obj:`torch_geometric.get_home_dir()`).
+    r"""Returns the folder of the cache: :obj:`motor_geo` inside the home folder
+    of PyG (:obj:`torch_geometric.get_home_dir()`).
     """
     return osp.join(torch_geometric.get_home_dir(), 'motor_geo')
 
 
 def cache_limit() -> float:
-    r"""Bytes that the cache may take, from the environment variable
-    :obj:`MOTOR_GEO_CACHE_GB`, or 10 GB.
+    r"""Returns the size limit of the cache in bytes, from the environment
+    variable :obj:`MOTOR_GEO_CACHE_GB`. (default: 10 GB)
 
     Raises:
-        ConfigError: If the variable is no number from 0 on.
+        ConfigError: If the variable is not a non-negative number.
     """
     text = os.environ.get(LIMIT, '')
     with suppress(ValueError):
@@ -74,13 +78,13 @@ def cache_limit() -> float:
         if value >= 0:
             return value * 1e9
     raise ConfigError(
-        f'The environment variable {LIMIT}: expected a number of gigabytes from 0 on, or inf, '
+        f'The environment variable {LIMIT}: expected a non-negative number of gigabytes or inf, '
         f"got '{text}'"
     )
 
 
 def cache_entries() -> list[str]:
-    r"""The files of the cache; not those that are being written."""
+    r"""Returns the paths of all complete entries of the cache."""
     folder = cache_dir()
     names = sorted(os.listdir(folder)) if osp.isdir(folder) else []
     names = [name for name in names if name.endswith('.pt') and not name.startswith(TEMPORARY)]
@@ -88,13 +92,16 @@ def cache_entries() -> list[str]:
 
 
 def shrink_cache(limit: float) -> None:
-    r"""Removes entries, the one that was not used for longest first, until the
-    cache takes no more than a number of bytes. What a process that is alive
-    has read or written stays, so that the cache may be larger.
+    r"""Removes the least recently used entries until the cache is within a size
+    limit. Entries that a running process has read or written stay, so the cache
+    may exceed the limit.
+
+    Args:
+        limit: The size limit in bytes.
     """
     entries = []
     for path in cache_entries():
-        with suppress(OSError):  # Another process removes it, too.
+        with suppress(OSError):  # Another process may remove it.
             status = os.stat(path)
             entries.append((status.st_mtime_ns, path, status.st_size))
     size = sum(entry[-1] for entry in entries)
@@ -102,29 +109,31 @@ def shrink_cache(limit: float) -> None:
         if size <= limit:
             return
         with suppress(OSError), open(path, 'rb') as file:
-            if lock_file(file.fileno(), shared=False):  # Not while a process holds it.
+            if lock_file(file.fileno(), shared=False):  # Fails while another process uses it.
                 os.remove(path)
                 size -= bytes_
 
 
 def _hold(path: str) -> None:
-    r"""Marks an entry as used now, and in use for as long as the process lives."""
+    r"""Updates the time of last use of an entry, and locks it until this process
+    ends or locks :obj:`MOST` other entries.
+    """
     with suppress(OSError):
         os.utime(path)
     with suppress(OSError):
         handle = os.open(path, os.O_RDONLY)
-        if not lock_file(handle, shared=True):  # Such as where there are no locks.
+        if not lock_file(handle, shared=True):  # For example, if there are no locks.
             os.close(handle)
             return
         if path not in _HELD and len(_HELD) == MOST:
             os.close(_HELD.pop(next(iter(_HELD))))
-        if path in _HELD:  # The name may be that of another file by now.
+        if path in _HELD:  # Another file may have this name by now.
             os.close(_HELD.pop(path))
         _HELD[path] = handle
 
 
 def release() -> None:
-    r"""Says that this process no longer uses what it has read and written."""
+    r"""Unlocks all entries that this process has read or written."""
     while _HELD:
         os.close(_HELD.popitem()[1])
 
@@ -136,30 +145,31 @@ def cached(
     fits: Callable[[dict[str, Tensor]], bool] = lambda state: True,
 ) -> dict[str, Tensor]:
     r"""Returns the tensors stored under :obj:`key`, or computes and stores
-    them. An entry that is damaged, or that belongs to another key, is computed
-    anew; a folder that cannot be written to disables the cache. If the cache
-    has grown beyond its limit, see :meth:`shrink_cache`.
+    them. It computes an entry again if it is damaged or belongs to another key.
+    If the folder is not writable, nothing is stored. If the cache exceeds its
+    limit, :meth:`shrink_cache` removes entries.
 
     Args:
         kind: Readable prefix of the file name.
-        key: :meth:`fingerprint` of everything the result depends on.
-        compute: Called without arguments on a miss.
-        fits: Whether what is stored has the form of a result; an error says no.
+        key: The :meth:`fingerprint` of everything that the result depends on.
+        compute: Computes the tensors if there is no valid entry.
+        fits: Returns whether stored tensors have the form of a result. An
+            exception counts as :obj:`False`. (default: always)
 
     Raises:
-        ConfigError: If the limit is no number.
+        ConfigError: If the size limit is not a non-negative number.
     """
     limit = cache_limit()
     name = f'{kind}-{key}'
     path = osp.join(cache_dir(), f'{name}.pt')
     if osp.exists(path):
-        with suppress(Exception):  # Damaged or foreign: replaced below.
+        with suppress(Exception):  # Replaces damaged and foreign entries below.
             content = load(path, 'an entry of the cache')
             if content['name'] == name and fits(content['tensors']):
                 _hold(path)
                 return content['tensors']
     result = compute()
-    # PyTorch reports some errors of files as the latter.
+    # PyTorch reports some I/O errors as the latter.
     with suppress(OSError, RuntimeError):
         save({'name': name, 'tensors': result}, path)
         _hold(path)

@@ -1,4 +1,4 @@
-r"""Downloads that are whole, or not there."""
+r"""Downloads that are either complete or absent."""
 
 from __future__ import annotations
 
@@ -14,34 +14,35 @@ from tqdm import tqdm
 
 from motor_geo.utils.files import locked
 
-#: Ending of a download that is not whole yet, and of what says which version it is of.
+#: Extension of an incomplete download, and of the file that stores its version on the server.
 PART, VERSION = '.part', '.version'
 BLOCK = 2**18
 
 
 def download(url: str, path: str, sha256: str | None = None, timeout: float = 60.0) -> None:
-    r"""Downloads a file. One that breaks off stays beside it as
-    :obj:`<path>.part`, and the next call goes on with it if the server still
-    has the same file. Certificates are verified, and an address with
-    encryption does not lead to one without.
+    r"""Downloads a file and verifies certificates. An interrupted download
+    leaves :obj:`<path>.part`. The next call resumes it if the server still has
+    the same file. If :obj:`path` exists, nothing happens. Redirects from HTTPS
+    to HTTP are errors.
 
     Args:
-        url: Where the file is.
-        path: Where it goes.
-        sha256: What its SHA-256 must be, if that is known.
-        timeout: Seconds without an answer after which to give up.
+        url: Address of the file.
+        path: Path to save the file to.
+        sha256: Expected SHA-256 of the file. (default: not checked)
+        timeout: Number of seconds to wait for the server.
 
     Raises:
-        OSError: If the file cannot be had, ends early, or is another one.
+        OSError: If the download fails or ends early, or the size or the SHA-256
+            is not the expected one.
     """
     folder = osp.dirname(osp.abspath(path))
     with locked(folder, wait=True):
-        if osp.exists(path):  # Another process was faster.
+        if osp.exists(path):  # Another process may have downloaded it.
             return
         part, version = f'{path}{PART}', f'{path}{VERSION}'
         with _open(url, part, version, timeout) as answer:
             if url.startswith('https:') and not answer.url.startswith('https:'):
-                raise OSError(f"it leads to '{answer.url}', without encryption")
+                raise OSError(f"it redirects to '{answer.url}', without encryption")
             start = osp.getsize(part) if answer.status == 206 else 0
             length = _length(answer, start)
             with open(version, 'w', encoding='utf-8') as file:
@@ -53,7 +54,9 @@ def download(url: str, path: str, sha256: str | None = None, timeout: float = 60
                     bar.update(len(block))
         size = osp.getsize(part)
         if size < length:
-            raise OSError(f'the connection ended after {size} of {length} bytes; start again')
+            raise OSError(
+                f'the connection ended after {size} of {length} bytes; try again to resume it'
+            )
         found = None if sha256 is None else sha256_of(part)
         if size > length or found != sha256:
             os.remove(part)
@@ -79,29 +82,39 @@ def _open(url: str, part: str, version: str, timeout: float) -> Any:
     except urllib.error.HTTPError as error:
         if error.code != 416 or 'Range' not in headers:
             raise
-        os.remove(part)  # Whole, or of another version: from the start.
+        os.remove(part)  # The part is complete or of another version, so start over.
         return _open(url, part, version, timeout)
 
 
 def _length(answer: Any, start: int) -> int:
-    r"""The length of the whole file."""
+    r"""Returns the length of the complete file.
+
+    Raises:
+        OSError: If the server sends a web page, or no length.
+    """
     kind = answer.headers.get_content_type()
     if kind == 'text/html':
-        raise OSError('the server sent a page instead of the file')
+        raise OSError('the server sent a web page instead of the file')
     length = answer.headers.get('Content-Length')
     if length is None or not length.isdecimal():
-        raise OSError('the server does not say how long the file is')
+        raise OSError('the server does not report the length of the file')
     return start + int(length)
 
 
 def _version_of(answer: Any) -> str | None:
-    r"""What the server calls this version of the file, if it can be relied on."""
+    r"""Returns the server's identifier of this version of the file, or
+    :obj:`None` if there is no reliable one.
+    """
     tag = answer.headers.get('ETag')
     return tag if tag and not tag.startswith('W/') else answer.headers.get('Last-Modified')
 
 
 def sha256_of(path: str) -> str:
-    r"""The SHA-256 of a file."""
+    r"""Returns the SHA-256 of a file as a hexadecimal string.
+
+    Args:
+        path: The file.
+    """
     digest = hashlib.sha256()
     with open(path, 'rb') as file:
         while block := file.read(BLOCK):

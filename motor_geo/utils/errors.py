@@ -1,4 +1,4 @@
-r"""Errors and warnings as one sentence each."""
+r"""Prints each error and warning as a single line."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from typing import Any
 
 
 class ConfigError(ValueError):
-    r"""A key or a value of a configuration is wrong."""
+    r"""Raised if a key or a value of a configuration is invalid."""
 
 
 def one_line(error: BaseException) -> str:
-    r"""The message of an error without line breaks."""
+    r"""Returns the message of an error without line breaks."""
     return ' '.join(line.strip() for line in str(error).splitlines())
 
 
 @contextmanager
 def plain_warnings() -> Iterator[None]:
-    r"""Shows warnings as a line each, without the place in the source; those of
-    this package whatever Python's :obj:`-W` says, because they tell what a
-    command did.
+    r"""Shows each warning on one line, without its location in the source. It
+    always shows the warnings of this package, regardless of the Python option
+    :obj:`-W`, because they describe what a command did.
     """
 
     def show(message: Any, *args: Any, **kwargs: Any) -> None:
@@ -42,7 +42,9 @@ def plain_warnings() -> Iterator[None]:
 
 @contextmanager
 def any_output() -> Iterator[None]:
-    r"""Prints a question mark for what the encoding of the output lacks."""
+    r"""Prints a question mark for each character that the encoding of the output
+    lacks.
+    """
     streams = [s for s in (sys.stdout, sys.stderr) if isinstance(s, io.TextIOWrapper)]
     before = [stream.errors for stream in streams]
     for stream in streams:
@@ -56,7 +58,7 @@ def any_output() -> Iterator[None]:
 
 @contextmanager
 def plain_log() -> Iterator[None]:
-    r"""Shows what the package logs as plain lines."""
+    r"""Prints the log messages of the package as plain lines."""
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -74,13 +76,13 @@ def plain_log() -> Iterator[None]:
 
 
 def closed_output() -> bool:
-    r"""Whether nobody reads the standard output any more. What is written to it
-    from then on goes nowhere.
+    r"""Returns whether the reader of the standard output has closed it. If so,
+    discards all further output.
     """
     try:
         output = sys.stdout.fileno()
     except (AttributeError, OSError):
-        return False  # It is no file.
+        return False  # It is not a file.
     poll = select.poll()
     poll.register(output, 0)
     if not any(event & select.POLLERR for _, event in poll.poll(0)):
@@ -92,17 +94,17 @@ def closed_output() -> bool:
 
 
 def run_command(command: Callable[[], int], interrupted: str = 'interrupted') -> int:
-    r"""Runs a command. Errors and warnings are a line each, and so is an
-    interruption, also while modules are imported. Nothing ends because it
-    cannot be printed, unless nobody reads the output any more.
+    r"""Runs a command, and prints each error, warning or interruption on one
+    line, even if it occurs while modules are imported. Characters that cannot
+    be printed do not stop a command, but a closed output does.
 
     Args:
-        command: Returns the exit status.
-        interrupted: What is said after Ctrl-C.
+        command: The command, which returns its exit status.
+        interrupted: The message after Ctrl-C.
 
     Returns:
-        The exit status, 2 after an error, 130 after Ctrl-C, 141 after a
-        broken pipe (:obj:`... | head`).
+        The exit status of the command, 2 after an error, 130 after Ctrl-C, or
+        141 after a broken pipe (:obj:`... | head`).
     """
     with any_output():
         try:
@@ -112,7 +114,7 @@ def run_command(command: Callable[[], int], interrupted: str = 'interrupted') ->
                     sys.stdout.flush()
                 return code
         except BrokenPipeError as error:
-            if not closed_output():  # The pipe is another one.
+            if not closed_output():  # Another pipe is broken.
                 print(f'error: {one_line(error)}', file=sys.stderr)
                 return 2
             return 141
@@ -131,7 +133,9 @@ def run_command(command: Callable[[], int], interrupted: str = 'interrupted') ->
 
 
 def out_of_memory(error: BaseException) -> str | None:
-    r"""The sentence about an error, if it says that there is not enough memory."""
+    r"""Returns a message if an error means that memory is exhausted, and
+    :obj:`None` otherwise.
+    """
     text = one_line(error)
     if isinstance(error, MemoryError):
         return f'out of memory: {text}' if text else 'out of memory'
@@ -141,14 +145,20 @@ def out_of_memory(error: BaseException) -> str | None:
     if found is None:
         return 'out of memory'
     size = found[2] or f'{int(found[1]) / 1e9:.1f} GB'
-    return f'out of memory: {size} were asked for at once'
+    return f'out of memory: tried to allocate {size} at once'
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    r"""The end of an error message: the nearest known name, or all names."""
+    r"""Returns the end of an error message about an unknown name: the closest
+    known name, or else all known names.
+
+    Args:
+        name: The unknown name.
+        known: The known names.
+    """
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     lower = [entry for entry in known if entry.lower() == name.lower()]
     if lower or close:
         return f"; did you mean '{(lower or close)[0]}'?"
-    return f'; known are {", ".join(known)}'
+    return f'; expected one of {", ".join(known)}'

@@ -1,6 +1,4 @@
-r"""Reading files that may be anything, writing without leaving halves behind,
-and locks of folders.
-"""
+r"""Checks files before reading, writes files atomically, and locks folders."""
 
 from __future__ import annotations
 
@@ -25,7 +23,7 @@ from motor_geo.utils.errors import ConfigError, one_line
 
 
 def _processes() -> str:
-    r"""Names what numbers processes here, if anything does."""
+    r"""Identifies the namespace of process numbers, if there is one."""
     try:
         return os.readlink('/proc/self/ns/pid')
     except OSError:
@@ -33,25 +31,26 @@ def _processes() -> str:
 
 
 TEMPORARY = '.tmp-'
-#: What systems without locks say, such as some network file systems.
+#: Error codes of systems without locks, such as some network file systems.
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
-#: Tells where the number of a process means that process (this machine, or this container).
+#: Identifies this machine or container, within which a process number is unique.
 HOST = f'{zlib.crc32((platform.node() + _processes()).encode()):08x}'
 DAY = 86_400
 _OWN: set[str] = set()  # Temporary files that this process is writing.
-_SWEPT: set[str] = set()  # Folders that it has looked for left ones.
+_SWEPT: set[str] = set()  # Folders in which this process has removed old temporary files.
 
 
 def check_file(path: str, expected: str) -> None:
-    r"""Checks that a file can be read to its end: that it is there, and neither
-    a folder nor a pipe that nobody may ever write to.
+    r"""Checks that a path is a regular file, and not a folder or a pipe whose
+    reader might wait forever.
 
     Args:
         path: The file.
-        expected: What it should be, for the message.
+        expected: What the file should be, for the message.
 
     Raises:
-        OSError: If not.
+        FileNotFoundError: If the file is missing or not a regular file.
+        OSError: If the path cannot be accessed.
     """
     try:
         mode = os.stat(path).st_mode
@@ -70,29 +69,35 @@ def check_file(path: str, expected: str) -> None:
 
 
 def read_json(path: str) -> Any:
-    r"""The content of a file of JSON.
+    r"""Reads a JSON file.
+
+    Args:
+        path: The file.
 
     Raises:
-        OSError: If it is missing, or no file that can be read.
-        ValueError: If it is no JSON.
+        OSError: If the file is missing or cannot be read.
+        ValueError: If it is not valid JSON.
     """
-    check_file(path, 'a file of JSON')
+    check_file(path, 'a JSON file')
     with open(path, encoding='utf-8') as file:
         try:
             return json.load(file)
         except RecursionError as error:
-            raise ValueError('it is nested too deep') from error
+            raise ValueError('it is nested too deeply') from error
 
 
 def temporary_prefix() -> str:
-    r"""How names of temporary files of this process begin."""
+    r"""Returns the prefix of temporary files of this process."""
     return f'{TEMPORARY}{os.getpid()}-{HOST}-'
 
 
 def remove_temporary(folder: str) -> None:
-    r"""Removes what an :meth:`atomic_write` that was killed left in a folder.
-    What another process is writing stays, and so does for a day what a process
-    of another machine wrote, of which nothing is known.
+    r"""Removes the temporary files that killed processes left in a folder. Files
+    of running processes stay. Files from other machines, whose processes cannot
+    be checked, stay for a day.
+
+    Args:
+        folder: The folder.
     """
     for name in os.listdir(folder):
         if not name.startswith(TEMPORARY):
@@ -100,7 +105,7 @@ def remove_temporary(folder: str) -> None:
         path = osp.join(folder, name)
         process, _, rest = name.removeprefix(TEMPORARY).partition('-')
         host, found, _ = rest.partition('-')
-        with suppress(OSError):  # Another process removes it, too.
+        with suppress(OSError):  # Another process may remove it.
             if path in _OWN:
                 continue
             if found and len(host) == 8 and host != HOST:
@@ -115,12 +120,12 @@ def remove_temporary(folder: str) -> None:
 
 
 def _is_alive(process: int) -> bool:
-    r"""Whether another process runs."""
+    r"""Returns whether a process other than this one is running."""
     if process in (0, os.getpid()) or os.name != 'posix':
         return False
     try:
         os.kill(process, 0)
-    except PermissionError:  # Of another user.
+    except PermissionError:  # It belongs to another user.
         return True
     except (OSError, OverflowError):
         return False
@@ -129,14 +134,17 @@ def _is_alive(process: int) -> bool:
 
 @contextmanager
 def atomic_write(path: str) -> Iterator[str]:
-    r"""Yields a temporary path in the folder of :obj:`path` and renames it to
-    :obj:`path` when the block ends without an exception; otherwise removes
-    it. The content is on the disk before the name is, so that a loss of power
-    leaves the old file or the new one. What killed processes left in the
-    folder is removed.
+    r"""Yields a temporary path in the folder of :obj:`path`. When the block ends,
+    renames the temporary file to :obj:`path`, or removes it after an exception.
+    The content reaches the disk before the new name does, so a power failure
+    leaves either the old or the new file. Also removes temporary files of
+    killed processes from the folder.
+
+    Args:
+        path: The file to write. Its folder is created if necessary.
 
     Raises:
-        OSError: If the folder cannot be written to, or the disk is full.
+        OSError: If the folder is not writable or the disk is full.
     """
     folder = osp.dirname(osp.abspath(path))
     os.makedirs(folder, exist_ok=True)
@@ -144,7 +152,7 @@ def atomic_write(path: str) -> Iterator[str]:
         _SWEPT.add(folder)
         with suppress(OSError):
             remove_temporary(folder)
-    suffix = osp.splitext(path)[1]  # `np.save` appends one that is missing.
+    suffix = osp.splitext(path)[1]  # Otherwise, `np.save` would append one.
     handle, temporary = tempfile.mkstemp(suffix=suffix, prefix=temporary_prefix(), dir=folder)
     os.close(handle)
     _OWN.add(temporary)
@@ -152,7 +160,7 @@ def atomic_write(path: str) -> Iterator[str]:
         yield temporary
         mask = os.umask(0)
         os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)  # `mkstemp` makes private files.
+        os.chmod(temporary, 0o666 & ~mask)  # `mkstemp` creates private files.
         _flush(temporary, os.O_RDWR)
         os.replace(temporary, path)
         _flush(folder, os.O_RDONLY)
@@ -165,14 +173,14 @@ def atomic_write(path: str) -> Iterator[str]:
 
 
 def _flush(path: str, flags: int) -> None:
-    r"""Waits until a file or a folder is on the disk."""
-    if os.name != 'posix':  # Folders cannot be opened elsewhere.
+    r"""Waits until a file or a folder is written to disk."""
+    if os.name != 'posix':  # Other systems cannot open folders.
         return
     handle = os.open(path, flags)
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, *NO_LOCKS):  # A file system that cannot.
+        if error.errno not in (errno.EINVAL, *NO_LOCKS):  # Not supported by the file system.
             raise
     finally:
         os.close(handle)
@@ -180,8 +188,11 @@ def _flush(path: str, flags: int) -> None:
 
 @contextmanager
 def temporary_folder(folder: str) -> Iterator[str]:
-    r"""Yields a new folder in a folder, which is removed in the end unless it
-    was renamed.
+    r"""Yields a new temporary folder inside a folder. When the block ends,
+    removes it unless it was renamed.
+
+    Args:
+        folder: The parent folder, which is created if necessary.
     """
     os.makedirs(folder, exist_ok=True)
     with suppress(OSError):
@@ -197,13 +208,18 @@ def temporary_folder(folder: str) -> Iterator[str]:
 
 @contextmanager
 def locked(folder: str, wait: bool = False) -> Iterator[bool]:
-    r"""Holds the lock of a folder, which is the file :obj:`.lock` in it, and
-    yields whether it could be had. The process that holds it may take it
-    again; it ends with the process, however that ends.
+    r"""Acquires the lock of a folder, which is the file :obj:`.lock` inside it,
+    and yields whether this succeeded. The process that holds the lock may
+    acquire it again. The lock is released when the process ends, even if it is
+    killed. If the file system has no locks, warns and yields :obj:`True`.
 
     Args:
-        folder: The folder, which is made if need be.
-        wait: Whether to wait for another process.
+        folder: The folder, which is created if necessary.
+        wait: If set to :obj:`True`, waits until another process releases the
+            lock.
+
+    Raises:
+        OSError: If the folder cannot be created or locked.
     """
     with writing(folder):
         os.makedirs(folder, exist_ok=True)
@@ -214,22 +230,29 @@ def locked(folder: str, wait: bool = False) -> Iterator[bool]:
             stack.enter_context(lock.acquire(blocking=wait))
         except Timeout:
             held = False
-        except (OSError, NotImplementedError) as error:  # The latter before filelock 3.20.
+        except (OSError, NotImplementedError) as error:  # Before 3.20, filelock raised the latter.
             if isinstance(error, OSError) and error.errno not in NO_LOCKS:
                 raise
             reason = getattr(error, 'strerror', None) or 'flock is missing'
             warnings.warn(
-                f"The file system of '{folder}' has no locks ({reason}): let one process at a time "
-                'work there',
+                f"The file system of '{folder}' has no locks ({reason}): only run one process at a "
+                'time there',
                 stacklevel=2,
             )
         yield held
 
 
 def lock_file(handle: int, shared: bool) -> bool:
-    r"""Locks an open file until it is closed, for this process or, if shared,
-    for all that only read; returns whether that was possible at once. Systems
-    without such locks say no.
+    r"""Tries to lock an open file until it is closed, without waiting.
+
+    Args:
+        handle: The file descriptor.
+        shared: If set to :obj:`True`, other processes may also hold a shared
+            lock.
+
+    Returns:
+        Whether the file was locked. Always :obj:`False` on systems without
+        such locks.
     """
     try:
         import fcntl
@@ -241,23 +264,33 @@ def lock_file(handle: int, shared: bool) -> bool:
 
 
 def check_writable(folder: str) -> None:
-    r"""Checks that a folder can be written to or made, without making it.
+    r"""Checks that a folder is writable or can be created, without creating it.
+
+    Args:
+        folder: The folder.
 
     Raises:
-        ConfigError: If not.
+        ConfigError: If it is not writable or cannot be created.
     """
     parent = osp.abspath(folder)
     while not osp.lexists(parent):
         parent = osp.dirname(parent)
     if not osp.isdir(parent):
-        raise ConfigError(f"The folder '{folder}' cannot be made: '{parent}' is not a folder")
+        raise ConfigError(f"The folder '{folder}' cannot be created: '{parent}' is not a folder")
     if not os.access(parent, os.W_OK | os.X_OK):
         raise ConfigError(f"The folder '{folder}' cannot be written to: '{parent}' is read-only")
 
 
 @contextmanager
 def writing(path: str) -> Iterator[str]:
-    r"""Gives errors of writing the name of the file."""
+    r"""Adds the name of the file to errors during writing.
+
+    Args:
+        path: The file.
+
+    Raises:
+        OSError: If writing fails; the message names the file.
+    """
     try:
         yield path
     except (OSError, RuntimeError) as error:  # PyTorch reports a full disk as the latter.

@@ -1,4 +1,4 @@
-r"""Modules and tokenizers in a folder or a repository of the Hugging Face Hub."""
+r"""Saves modules and tokenizers to folders and to the Hugging Face Hub, and loads them."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from motor_geo.utils.model_card import Section, model_card
 T = TypeVar('T', bound='HubMixin')
 
 CARD = 'README.md'
-#: Keys of a configuration that are no arguments.
+#: Keys of a configuration that are not arguments of the constructor.
 CLASS, VERSION = '_class_name', '_motor_geo_version'
 
 
 class HubMixin:
-    r"""Gives a class :meth:`save_pretrained`, :meth:`from_pretrained` and
-    :meth:`push_to_hub`, as classes of other libraries have them: arguments of
-    the constructor as JSON, tensors as `safetensors
-    <https://huggingface.co/docs/safetensors>`_, and a model card. Nothing is
-    pickled, and nothing that is read is executed.
+    r"""Adds the methods :meth:`save_pretrained`, :meth:`from_pretrained` and
+    :meth:`push_to_hub` of the Hugging Face libraries to a class. They store the
+    arguments of the constructor as JSON and the tensors as `safetensors
+    <https://huggingface.co/docs/safetensors>`_, with a model card. They do not
+    use pickle and do not execute code from the files.
 
-    A subclass keeps every argument of its constructor as an attribute of the
-    same name. A folder needs the package :obj:`safetensors`, a repository
-    :obj:`huggingface_hub` as well (:obj:`pip install "motor-geo[hub]"`).
+    A subclass must store every argument of its constructor as an attribute of
+    the same name. Folders need the package :obj:`safetensors`, and repositories
+    also need :obj:`huggingface_hub` (:obj:`pip install "motor-geo[hub]"`).
     """
 
-    #: Names of the files of arguments and of tensors.
+    #: File names of the arguments and of the tensors.
     hub_files: ClassVar[tuple[str, str]] = ('config.json', 'model.safetensors')
 
     def save_pretrained(
@@ -51,31 +51,32 @@ class HubMixin:
         metadata: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> str | None:
-        r"""Writes arguments, tensors and a model card into a folder. What is
-        written later into the same folder (the tokenizer beside the encoder)
-        gets a section of the same card; what you wrote into the card stays.
+        r"""Writes the arguments, the tensors and a model card to a folder. An
+        encoder and a tokenizer can share a folder, and each has its own
+        section in the card. Text that you added to the card is kept.
 
         Args:
-            save_directory: The folder, which is made if need be.
+            save_directory: The folder. It is created if necessary.
             repo_id: Name of the repository, for the card and for
                 :obj:`push_to_hub`. (default: the name of the folder)
-            push_to_hub: If set to :obj:`True`, uploads it as well.
-            metadata: Entries of the head of the card, such as
-                :obj:`{'license': 'mit', 'datasets': ['...']}`. A license is not
-                chosen for you.
+            push_to_hub: If set to :obj:`True`, also uploads the files.
+            metadata: Entries of the YAML header of the card, such as
+                :obj:`{'license': 'mit', 'datasets': ['...']}`. There is no
+                default license.
             **kwargs (optional): Arguments of :meth:`push_to_hub`.
 
         Returns:
-            The address of the commit if it was uploaded.
+            The address of the commit, or :obj:`None` without an upload.
 
         Raises:
             ImportError: If :obj:`safetensors` is missing.
             OSError: If the folder cannot be written.
-            ValueError: If an argument of the constructor is not kept, or is
-                nothing that JSON holds.
+            ValueError: If an argument of the constructor is not stored as an
+                attribute or cannot be written as JSON, or if
+                :obj:`**kwargs` are given without :obj:`push_to_hub`.
         """
         if kwargs and not push_to_hub:
-            raise ValueError(f"{', '.join(sorted(kwargs))}: expected with 'push_to_hub=True' only")
+            raise ValueError(f"{', '.join(sorted(kwargs))}: expected only with 'push_to_hub=True'")
         need('safetensors', 'save_pretrained')
         from safetensors.torch import save_file
 
@@ -88,7 +89,7 @@ class HubMixin:
             raise ValueError(
                 f'The arguments of {type(self).__name__} cannot be written as JSON: {error}'
             ) from error
-        # Tensors may share their memory, which the format has no words for.
+        # safetensors does not support tensors that share memory.
         tensors = {
             name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()
         }
@@ -123,25 +124,25 @@ class HubMixin:
         local_files_only: bool = False,
         **kwargs: Any,
     ) -> T:
-        r"""Reads what :meth:`save_pretrained` wrote. Modules are in evaluation
-        mode; :obj:`module.train()` goes on with training.
+        r"""Loads an object that :meth:`save_pretrained` wrote. Modules are in
+        evaluation mode; call :obj:`module.train()` to continue training.
 
         Args:
             pretrained_model_name_or_path: A folder, or the name of a
                 repository, such as :obj:`'user/name'`.
             revision: Branch, tag or commit of the repository.
-            token: Token of the hub, or whether to use the one that is stored.
-            cache_dir: Where downloads are kept.
-            force_download: If set to :obj:`True`, downloads anew.
-            local_files_only: If set to :obj:`True`, uses no network.
-            **kwargs (optional): Arguments of the constructor, in the place of
-                those that were saved.
+            token: Access token of the hub, or whether to use the stored one.
+            cache_dir: Folder of the downloads.
+            force_download: If set to :obj:`True`, downloads the files again.
+            local_files_only: If set to :obj:`True`, does not use the network.
+            **kwargs (optional): Arguments of the constructor that override the
+                saved ones.
 
         Raises:
             ImportError: If a package is missing.
             OSError: If a file is missing or cannot be downloaded.
-            ValueError: If a file is damaged, is of another class, or does not
-                fit to the other.
+            ValueError: If a file is damaged, belongs to another class, or does
+                not match the other file.
         """
         need('safetensors', 'from_pretrained')
         name = os.fspath(pretrained_model_name_or_path)
@@ -164,9 +165,9 @@ class HubMixin:
                         f"{source}{kind.__name__} has no argument '{key}'{suggest(key, known)}"
                     )
         kind._hub_check(path, settings, kwargs)
-        check_file(weights, 'a file of safetensors')
+        check_file(weights, 'a safetensors file')
         try:
-            # Copies lie in memory as PyTorch's own: how sums round depends on it.
+            # Copies have PyTorch's memory alignment, on which the rounding of sums depends.
             tensors = {key: value.clone() for key, value in load_file(weights).items()}
         except Exception as error:
             raise ValueError(
@@ -185,21 +186,21 @@ class HubMixin:
         create_pr: bool = False,
         metadata: Mapping[str, Any] | None = None,
     ) -> str:
-        r"""Uploads what :meth:`save_pretrained` writes to a repository of the
-        hub, which is made if need be. A card that is there already keeps what
-        was written into it.
+        r"""Uploads the files of :meth:`save_pretrained` to a repository of the
+        hub, and creates it if necessary. Text that was added to an existing
+        card is kept.
 
         Args:
             repo_id: Name of the repository, such as :obj:`'user/name'`.
             commit_message: Message of the commit.
             private: Whether a new repository is private.
-            token: Token of the hub. (default: the one that is stored)
-            revision: Branch to upload to, which is made if need be.
+            token: Access token of the hub. (default: the stored one)
+            revision: Branch to upload to. It is created if necessary.
             create_pr: If set to :obj:`True`, opens a pull request.
-            metadata: Entries of the head of the card.
+            metadata: Entries of the YAML header of the card.
 
         Returns:
-            The address of the commit.
+            The address of the commit or of the pull request.
 
         Raises:
             ImportError: If :obj:`huggingface_hub` or :obj:`safetensors` is
@@ -227,13 +228,13 @@ class HubMixin:
         return str(info.pr_url if create_pr else info.commit_url)
 
     def _hub_settings(self) -> dict[str, Any]:
-        r"""Arguments of the constructor."""
+        r"""Returns the arguments of the constructor."""
         out = {}
         for name in _arguments(type(self)):
             if not hasattr(self, name):
                 raise ValueError(
-                    f"{type(self).__name__} cannot be saved: expected its argument '{name}' as an "
-                    'attribute of that name'
+                    f"{type(self).__name__} cannot be saved: expected an attribute '{name}' with "
+                    'the argument of that name'
                 )
             out[name] = getattr(self, name)
         return out
@@ -243,7 +244,7 @@ class HubMixin:
 
     @classmethod
     def _hub_read(cls: type[T], path: str) -> tuple[type[T], dict[str, Any]]:
-        r"""The class and the arguments that a file names."""
+        r"""Reads the class and the arguments from a file."""
         try:
             content = read_json(path)
         except ValueError as error:
@@ -251,17 +252,17 @@ class HubMixin:
         name = content.get(CLASS) if isinstance(content, dict) else None
         if not isinstance(name, str):
             raise ValueError(
-                f"'{path}' names no '{CLASS}'; expected a file that {cls.__name__}.save_pretrained "
+                f"'{path}' has no '{CLASS}'; expected a file that {cls.__name__}.save_pretrained "
                 'wrote'
             )
         kinds = {kind.__name__: kind for kind in _subclasses(cls)}
         if name not in kinds:
-            raise ValueError(f"'{path}' is of the class '{name}'; expected {' or '.join(kinds)}")
+            raise ValueError(f"'{path}' has the class '{name}'; expected {' or '.join(kinds)}")
         return kinds[name], {key: value for key, value in content.items() if key[:1] != '_'}
 
     @classmethod
     def _hub_check(cls, path: str, settings: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-        r"""Refuses arguments of a file that are not safe to use."""
+        r"""Raises an error if an argument in a file is not safe to use."""
 
     @classmethod
     def _from_hub(
@@ -274,23 +275,29 @@ class HubMixin:
             found = [list(part[key].shape) if key in part else None for part in (tensors, expected)]
             if found[0] != found[1]:
                 raise ValueError(
-                    f"'{weights}': expected '{key}' of shape {found[1]} by '{path}', got {found[0]}"
+                    f"'{weights}': expected '{key}' of shape {found[1]} as in '{path}', got {found[0]}"
                 )
         module.load_state_dict(tensors, assign=True)
         return cast(T, module.eval())
 
     def _hub_usage(self, repo: str) -> str:
-        r"""Lines of Python for the card."""
+        r"""Returns the example for the card."""
         name = type(self).__name__
         return (
             f"from motor_geo.nn import {name}\n\nencoder = {name}.from_pretrained('{repo}')\n"
-            'x = encoder(token_id)  # Of the tokenizer that it was trained with.'
+            'x = encoder(token_id)  # Tokens of the tokenizer that it was trained with.'
         )
 
 
 def need(package: str, what: str) -> None:
-    r"""Raises an :class:`ImportError` with the name of the extra if a package of
-    it is missing.
+    r"""Checks that a package of the extra :obj:`hub` is installed.
+
+    Args:
+        package: The package.
+        what: What needs it, for the message.
+
+    Raises:
+        ImportError: If the package is missing.
     """
     if find_spec(package) is None:
         raise ImportError(f'{what} needs {package}: pip install "motor-geo[hub]"')
@@ -298,12 +305,20 @@ def need(package: str, what: str) -> None:
 
 @contextlib.contextmanager
 def building(kind: type, path: str) -> Iterator[None]:
-    r"""Names the file whose content makes no object of a class."""
+    r"""Adds the name of the file to errors while an object is built from it.
+
+    Args:
+        kind: The class of the object.
+        path: The file.
+
+    Raises:
+        ValueError: If the object cannot be built.
+    """
     try:
         yield
     except Exception as error:
         raise ValueError(
-            f"'{path}' makes no {kind.__name__} ({one_line(error) or type(error).__name__})"
+            f"'{path}' does not define a valid {kind.__name__} ({one_line(error) or type(error).__name__})"
         ) from error
 
 
@@ -319,20 +334,20 @@ def _subclasses(kind: type[T]) -> Iterator[type[T]]:
 
 
 def _find(name: str, file: str, options: Mapping[str, Any]) -> str:
-    r"""The path of a file of a folder or a repository."""
+    r"""Returns the path of a file in a folder, or of its download from a repository."""
     folder = osp.expanduser(name)
     if osp.isdir(folder):
         path = osp.join(folder, file)
         if not osp.isfile(path):
             raise FileNotFoundError(
-                f"'{name}' has no '{file}'; expected what save_pretrained wrote"
+                f"'{name}' has no '{file}'; expected a folder that save_pretrained wrote"
             )
         return path
     if not re.fullmatch(r'[\w.-]+(/[\w.-]+)?', name) or name.startswith('.'):
         raise FileNotFoundError(
-            f"'{name}' is no folder; expected a folder, or a repository such as 'user/name'"
+            f"'{name}' does not exist; expected a folder, or a repository such as 'user/name'"
         )
-    need('huggingface_hub', f"from_pretrained('{name}') of a repository (there is no such folder)")
+    need('huggingface_hub', f"from_pretrained('{name}') from a repository (no such folder exists)")
     from huggingface_hub import hf_hub_download
 
     try:
@@ -342,7 +357,7 @@ def _find(name: str, file: str, options: Mapping[str, Any]) -> str:
     except Exception as error:
         reason = one_line(error).partition('. ')[0].rstrip('.')
         raise OSError(
-            f"'{name}' is no folder, and its '{file}' cannot be had from the hub "
+            f"'{name}' is not a folder, and its '{file}' cannot be downloaded from the hub "
             f'({type(error).__name__}: {reason})'
         ) from error
 
@@ -354,7 +369,7 @@ def _write(path: str, text: str) -> None:
 
 
 def _as_usual(path: str) -> None:
-    r"""Gives a file the rights of any other new one; the format makes private ones."""
+    r"""Sets the default permissions of new files, because safetensors writes private ones."""
     mask = os.umask(0)
     os.umask(mask)
     os.chmod(path, 0o666 & ~mask)

@@ -1,5 +1,5 @@
-r"""The transforms that a backbone declares, some of which are imported when
-they are first applied.
+r"""Transforms that backbones declare. Lazy ones are only imported when they are
+applied.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from torch_geometric.transforms import BaseTransform
 
 
 class Lazy(BaseTransform):
-    r"""A transform by its import path, so that a backbone can name the graphs
-    that it needs although no module of :obj:`motor_geo.nn` imports
-    :obj:`motor_geo.data`.
+    r"""A transform given by its import path. It lets a backbone declare the
+    graphs that it needs without an import of :obj:`motor_geo.data` in
+    :obj:`motor_geo.nn`.
 
     Args:
         path: Import path, such as :obj:`"motor_geo.data.ItemKNN"`.
-        **options: Arguments of its constructor.
+        **options: Arguments of the constructor of the transform.
     """
 
     def __init__(self, path: str, **options: Any):
@@ -27,7 +27,12 @@ class Lazy(BaseTransform):
         self.options = options
 
     def build(self, **options: Any) -> BaseTransform:
-        r"""The transform itself, with further arguments."""
+        r"""Creates the transform itself.
+
+        Args:
+            **options: Additional arguments. Those of the constructor of
+                :class:`Lazy` take precedence.
+        """
         module, _, name = self.path.rpartition('.')
         return getattr(importlib.import_module(module), name)(**{**options, **self.options})
 
@@ -40,10 +45,15 @@ class Lazy(BaseTransform):
 
 
 def declared_transforms(backbone: Any) -> list[BaseTransform]:
-    r"""The transforms that a class declares, each as itself.
+    r"""Returns the transforms that a backbone declares, with lazy ones replaced
+    by the transforms themselves.
+
+    Args:
+        backbone: A class with an attribute :obj:`transforms`.
 
     Raises:
-        ValueError: If one is a class, or nothing that can be called.
+        ValueError: If :obj:`transforms` is not a tuple or list, or one of its
+            entries is a class or not callable.
     """
     declared, name = backbone.transforms, backbone.__name__
     if not isinstance(declared, (tuple, list)):
@@ -68,10 +78,14 @@ def declared_transforms(backbone: Any) -> list[BaseTransform]:
 
 
 def check_graph(out: Any, what: str) -> HeteroData:
-    r"""What a transform returned.
+    r"""Returns the output of a transform after checking that it is a graph.
+
+    Args:
+        out: The output of the transform.
+        what: Name of the transform, for the message.
 
     Raises:
-        ValueError: If it is no graph.
+        ValueError: If it is not a graph.
     """
     if not isinstance(out, HeteroData):
         got = 'None' if out is None else f'a {type(out).__name__}'

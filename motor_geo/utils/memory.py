@@ -1,4 +1,4 @@
-r"""How the memory allocator of the process treats what is freed."""
+r"""Settings of the memory allocator, and the available memory."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ import sys
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # From malloc.h of glibc.
 KEEP = 2**30
-LARGEST = 2**25  # What is larger than this, glibc always maps.
+LARGEST = 2**25  # glibc always maps larger allocations.
 
 
 def keep_freed_memory() -> bool:
-    r"""Asks glibc to keep memory that is freed, for the whole process.
+    r"""Configures glibc to keep freed memory, for the whole process.
 
-    A training step allocates and frees the same arrays of some MB over and
-    over. By default they go back to the operating system in between, which
-    then has to clear their pages every time: a fifth of a step on CPUs. The
-    peak of memory stays what it was (within 64 MB); only what is free in
-    between is not returned.
+    A training step repeatedly allocates and frees the same arrays of a few MB.
+    By default, glibc returns them to the operating system in between, which
+    then has to clear their pages each time. On CPUs, this takes a fifth of a
+    step. The peak memory stays the same (within 64 MB), but the process does
+    not return memory that is free in between.
 
     Returns:
-        Whether there is a glibc that could be asked; elsewhere, nothing is
-        done.
+        Whether glibc accepted the settings. Without glibc, nothing happens.
     """
     if not sys.platform.startswith('linux'):
         return False
@@ -35,7 +34,9 @@ def keep_freed_memory() -> bool:
 
 
 def physical_memory() -> int:
-    r"""Bytes of memory of this machine, or a terabyte where it does not tell."""
+    r"""Returns the size of the physical memory in bytes, or one terabyte if it is
+    unknown.
+    """
     try:
         return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
     except (AttributeError, ValueError, OSError):
@@ -43,18 +44,18 @@ def physical_memory() -> int:
 
 
 def tune_process() -> None:
-    r"""What a command does before it imports PyTorch: large tensors get huge
-    pages, which are twice as fast where rows are read in random order (PyTorch
-    looks :obj:`THP_MEM_ALLOC_ENABLE` up once, when it makes its first tensor),
-    and freed memory is kept.
+    r"""Tunes the memory of a command before it imports PyTorch. Large tensors get
+    huge pages, which make reading rows in random order twice as fast, and freed
+    memory is kept. PyTorch reads :obj:`THP_MEM_ALLOC_ENABLE` only once, when it
+    creates the first tensor.
     """
     os.environ.setdefault('THP_MEM_ALLOC_ENABLE', '1')
     keep_freed_memory()
 
 
 def available_memory() -> int | None:
-    r"""Bytes of memory that can be taken without swapping, if the system says
-    so.
+    r"""Returns how many bytes of memory are available without swapping, or
+    :obj:`None` if this is unknown.
     """
     try:
         with open('/proc/meminfo') as file:

@@ -1,4 +1,4 @@
-r"""The card of what is in a folder or a repository of the Hugging Face Hub."""
+r"""Writes model cards for the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import yaml
 
 TAGS = ('recommendation', 'multimodal', 'graph-neural-networks')
-NO_LICENSE = '# license: yours to name; it covers the weights and what they were trained on'
+NO_LICENSE = '# license: add the license of the weights; check that the training data permits it'
 INTRODUCTION = """\
 # {title}
 
@@ -19,20 +19,19 @@ Saved with `motor_geo`, a library of ID-free multimodal recommendation on graphs
 
 ## Data and license
 
-*To be written: the data that this was trained on, what their license allows, the license of the
-weights, and what was measured.*
+*To be written: the training data and their license, the license of the weights, and results.*
 """
 
 
 class Section(NamedTuple):
-    r"""What a card says of one object.
+    r"""The section of a card on one object.
 
     Args:
-        name: Its class.
-        usage: Lines of Python that read it.
-        files: Files of its arguments and its tensors.
+        name: Name of its class.
+        usage: Python code that loads it.
+        files: Names of the files of its arguments and of its tensors.
         settings: The arguments.
-        size: How many numbers the tensors have.
+        size: Number of values in the tensors.
     """
 
     name: str
@@ -45,7 +44,7 @@ class Section(NamedTuple):
         config, weights = self.files
         rows = [f'| `{key}` | `{json.dumps(value)}` |' for key, value in self.settings.items()]
         lines = [self.begin, f'## {self.name}', '', '```python', self.usage, '```', '']
-        lines += [f'{self.size:,} numbers in `{weights}`. `{config}`:', '']
+        lines += [f'`{weights}` contains {self.size:,} values. Arguments in `{config}`:', '']
         return '\n'.join([*lines, '| argument | value |', '|---|---|', *rows, self.end])
 
     @property
@@ -63,14 +62,13 @@ def model_card(
     before: str | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> str:
-    r"""A card with a section of an object.
+    r"""Returns a card with the section of an object.
 
     Args:
         title: Name of the folder or repository.
-        section: The section, which takes the place of a former one of the same
-            file.
-        before: The card that is there; everything else in it stays.
-        metadata: Entries of its head, which is YAML; other ones stay.
+        section: The section. It replaces an existing section on the same file.
+        before: The existing card. The rest of it is kept.
+        metadata: Entries of the YAML header. Other entries are kept.
     """
     if before is None:
         before = head(metadata or {}) + '\n' + INTRODUCTION.format(title=title)
@@ -83,14 +81,18 @@ def model_card(
 
 
 def head(metadata: Mapping[str, Any]) -> str:
-    r"""The head of a card. A license is not chosen for anybody."""
+    r"""Returns the YAML header of a card, without a default license.
+
+    Args:
+        metadata: Entries of the header.
+    """
     content = {'library_name': 'motor_geo', 'tags': list(TAGS), **metadata}
     lines = ['---', yaml.safe_dump(content, sort_keys=False, allow_unicode=True).rstrip()]
     return '\n'.join([*lines, *([] if 'license' in metadata else [NO_LICENSE]), '---', ''])
 
 
 def _with_metadata(text: str, metadata: Mapping[str, Any]) -> str:
-    r"""A card with other entries of its head; the other ones stay."""
+    r"""Updates entries of the YAML header of a card, and keeps the others."""
     found = re.match(r'---\n(.*?)\n?---\n', text, re.DOTALL)
     if found is None:
         return head(metadata) + '\n' + text

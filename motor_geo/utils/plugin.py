@@ -1,5 +1,5 @@
-r"""Classes and functions of other packages, by import path or by the name of an
-entry point.
+r"""Finds classes and functions of other packages by their import path or by the
+name of an entry point.
 """
 
 from __future__ import annotations
@@ -19,25 +19,26 @@ from motor_geo.utils.errors import one_line, suggest
 
 
 def plugins(group: str) -> dict[str, str]:
-    r"""Import paths by the names that installed packages give them in a group
-    of entry points.
+    r"""Returns the import paths of all entry points in a group, by name.
+
+    Args:
+        group: Name of the group.
     """
     return {point.name: point.value.replace(':', '.') for point in entry_points(group=group)}
 
 
 def import_class(path: str, base: type | tuple[type, ...]) -> type:
-    r"""A class by its import path, such as :obj:`"my_package.MyGNN"`. Modules
-    are found in the current folder too, as by :obj:`python -m`.
+    r"""Imports a class by its import path, such as :obj:`"my_package.MyGNN"`.
+    Like :obj:`python -m`, it also finds modules in the current folder.
 
     Args:
-        path: Module and name, with a dot between them.
-        base: What the class must be derived from, or several of which one will
-            do.
+        path: Module and name, separated by a dot.
+        base: The required base class, or several of which one is enough.
 
     Raises:
-        ValueError: If module or class do not exist, the module cannot be
-            imported, or the class is of another kind; the message goes on
-            after the path.
+        ValueError: If the module or the class does not exist, the module cannot
+            be imported, or the class has another base. The message is meant to
+            follow the path.
     """
     target = _import(path, lambda value: _is_class(value, base))
     if not _is_class(target, base):
@@ -46,15 +47,19 @@ def import_class(path: str, base: type | tuple[type, ...]) -> type:
 
 
 def names(base: type | tuple[type, ...]) -> str:
-    r"""The names of classes, in words."""
+    r"""Joins the names of classes with "or"."""
     return base.__name__ if isinstance(base, type) else ' or '.join(map(names, base))
 
 
 def import_function(path: str) -> Callable[..., Any]:
-    r"""A function by its import path, such as :obj:`"my_package.my_metric"`.
+    r"""Imports a function by its import path, such as
+    :obj:`"my_package.my_metric"`.
+
+    Args:
+        path: Module and name, separated by a dot.
 
     Raises:
-        ValueError: As of :func:`import_class`.
+        ValueError: As in :func:`import_class`.
     """
     target = _import(path, inspect.isfunction)
     if not callable(target) or inspect.isclass(target):
@@ -64,7 +69,9 @@ def import_function(path: str) -> Callable[..., Any]:
 
 
 def _import(path: str, wanted: Callable[[object], bool]) -> Any:
-    r"""What an import path names; those that are wanted are suggested."""
+    r"""Imports the object that an import path names. If the name is unknown, the
+    message suggests names of objects that are :obj:`wanted`.
+    """
     module, _, name = path.rpartition('.')
     with _current_folder():
         try:
@@ -95,7 +102,7 @@ def _kind(value: object) -> str:
 
 
 def _place(error: Exception) -> str:
-    r"""An error with the file and the line that it comes from."""
+    r"""Formats an error with the file and the line where it occurred."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if 'importlib' not in frame.filename]
     file, line = own[-1].filename, own[-1].lineno
@@ -108,7 +115,7 @@ def _place(error: Exception) -> str:
 @contextmanager
 def _current_folder() -> Iterator[None]:
     folder = os.getcwd()
-    importlib.invalidate_caches()  # A module may have been written since.
+    importlib.invalidate_caches()  # A module may have been written since the last import.
     if folder in sys.path or '' in sys.path:
         yield
         return

@@ -1,4 +1,4 @@
-r"""Ranking all items for blocks of users, with some pairs masked."""
+r"""Ranks all items for blocks of users, with some pairs masked."""
 
 from __future__ import annotations
 
@@ -10,36 +10,44 @@ import torch
 from torch import Tensor
 
 from motor_geo.typing import Embeddings, Scores
+from motor_geo.utils.seen import SeenItems
 from motor_geo.utils.topk import topk
 
-#: Scores per block of users: what stays in the cache of a CPU between product
-#: and selection, or what keeps a GPU busy, in bytes.
+#: Bytes of scores per block of users. On a CPU, they stay in its cache between product and
+#: selection. On a GPU, they keep it busy.
 CPU_BLOCK, GPU_BLOCK = 16 * 2**20, 256 * 2**20
-#: Users per block of a catalog too large for that: each block reads all item
-#: vectors once, which for a few users takes longer than their scores.
+#: Minimum number of users per block for large catalogs. Each block reads all item vectors once,
+#: which takes longer than computing the scores of a few users.
 MIN_USERS = 64
 #: Shifts and factors of SplitMix64.
 MIX = ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15), (31, 1))
 
 
 class Ranker:
-    r"""Ranks items for a fixed list of users, again and again.
+    r"""Ranks items repeatedly for a fixed list of users.
 
-    What does not depend on the embeddings (which scores to mask in which
-    block of users) is computed once.
+    Everything that does not depend on the embeddings (which scores to mask in
+    which block of users) is computed only once.
 
     Args:
         users: Users to rank items for, **[U]**.
         num_items: Number of items.
-        k: Length of the lists; at most the number of candidates is returned.
-        exclude: Pairs (user, item) that are never recommended, **[2, E]**.
+        k: Maximum length of the lists, which have at most one entry per
+            candidate.
+        exclude: Pairs (user, item) that are never recommended, **[2, E]**. For a few users
+            at a time, prepare them once as :class:`~motor_geo.utils.seen.SeenItems`.
+            (default: none)
         candidates: Distinct items to rank, **[C]**. (default: all)
-        batch_size: Number of users per block. (default: as many as fit into
-            16 MB of scores on a CPU, 64 or more while these fit into 256 MB;
-            as many as fit into 256 MB on a GPU)
-        seed: If given, a draw decides between items of equal score, another
-            one for every user and the same one in every call. Otherwise
-            their order is open.
+        batch_size: Number of users per block. (default: on a CPU, as many as
+            fit into 16 MB of scores, but at least 64 if these fit into 256 MB;
+            on a GPU, as many as fit into 256 MB)
+        seed: If given, ties between equal scores are broken at random:
+            differently for every user, but the same way in every call.
+            Otherwise, their order is unspecified.
+
+    Raises:
+        ValueError: If :obj:`k` or :obj:`batch_size` is below 1, an index is out
+            of range, or :obj:`candidates` are empty or not distinct.
     """
 
     def __init__(
@@ -47,7 +55,7 @@ class Ranker:
         users: Tensor,
         num_items: int,
         k: int,
-        exclude: Tensor | None = None,
+        exclude: Tensor | SeenItems | None = None,
         candidates: Tensor | None = None,
         batch_size: int | None = None,
         seed: int | None = None,
@@ -82,37 +90,41 @@ class Ranker:
         self._max_user = int(users.max()) if users.numel() > 0 else -1
         self._mask(exclude)
 
-    def _mask(self, exclude: Tensor | None) -> None:
+    def _mask(self, exclude: Tensor | SeenItems | None) -> None:
         # Flat positions within the score matrix of each block of users.
         device = self.users.device
         self._flat = torch.empty(0, dtype=torch.long, device=device)
         self._bound = [0] * (-(-self.users.numel() // self.batch_size) + 1)
-        if exclude is None or exclude.numel() == 0 or self.users.numel() == 0:
+        if self.users.numel() == 0:
             return
-        check_items('exclude', exclude[1], self.num_items)
-        user, item = exclude.to(device).long()
+        if isinstance(exclude, Tensor) and exclude.numel() > 0:
+            check_items('exclude', exclude[1], self.num_items)
+            asked = torch.zeros(self._max_user + 1, dtype=torch.bool, device=device)
+            asked[self.users] = True
+            user = exclude[0].to(device)
+            keep = asked[user.clamp(0, self._max_user)] & (user >= 0) & (user <= self._max_user)
+            exclude = SeenItems(exclude.to(device)[:, keep])
+        if not isinstance(exclude, SeenItems) or len(exclude) == 0:
+            return
+        row, column = exclude.of(self.users)
         if self.candidates is not None:
-            place = item.new_full((self.num_items,), -1)
+            place = column.new_full((self.num_items,), -1)
             place[self.candidates] = torch.arange(self.num_candidates, device=device)
-            user, item = user[place[item] >= 0], place[item][place[item] >= 0]
-        user, perm = user.sort()
-        ptr = user.bincount(minlength=self._max_user + 1).cumsum(0)
-        ptr = torch.cat([ptr.new_zeros(1), ptr])
-        count = ptr[self.users + 1] - ptr[self.users]
-        end = count.cumsum(0)
-        row = torch.arange(count.numel(), device=device).repeat_interleave(count)
-        offset = torch.arange(row.numel(), device=device) - (end - count)[row]
-        column = item[perm[ptr[self.users][row] + offset]]
+            known = place[column] >= 0
+            row, column = row[known], place[column[known]]
+        end = row.bincount(minlength=self.users.numel()).cumsum(0)
         self._flat = (row % self.batch_size) * self.num_candidates + column
         last = torch.arange(len(self._bound) - 1, device=device) * self.batch_size
-        last = (last + self.batch_size - 1).clamp(max=count.numel() - 1)
+        last = (last + self.batch_size - 1).clamp(max=end.numel() - 1)
         self._bound = [0, *end[last].tolist()]
 
     def __len__(self) -> int:
         return len(self._bound) - 1
 
     def _product(self, emb: Embeddings) -> Callable[[Tensor, Tensor], None]:
-        r"""Writes the scores of users by their vectors."""
+        r"""Returns a function that writes the scores of users, computed as inner
+        products.
+        """
         user, item = emb.user.detach().float(), emb.item.detach().float()
         if item.size(0) != self.num_items or user.size(0) <= self._max_user:
             raise ValueError(
@@ -128,7 +140,9 @@ class Ranker:
         return write
 
     def _scorer(self, score: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], None]:
-        r"""Writes the scores of users as a function says."""
+        r"""Returns a function that writes the scores of users, computed by
+        :obj:`score`.
+        """
 
         def write(users: Tensor, out: Tensor) -> None:
             values = score(users)
@@ -140,22 +154,23 @@ class Ranker:
     def __call__(
         self, emb: Embeddings | Callable[[Tensor], Tensor]
     ) -> Iterator[tuple[int, Tensor, Tensor]]:
-        r"""Yields the position of the first user, scores and items
-        **[block, k]** of each block, best first. Where fewer than :obj:`k`
-        items may be recommended, the score is :obj:`-inf` and the item
-        :obj:`-1`.
+        r"""Yields, for each block of users, the position of its first user, and
+        the scores and items of the lists, **[block, k]** each, best first. If
+        fewer than :obj:`k` items can be recommended, the remaining scores are
+        :obj:`-inf` and the remaining items are :obj:`-1`.
 
         Args:
-            emb: User and item vectors, or a function from users **[B]** to their
-                scores of all items **[B, N]**, for what has no vectors.
+            emb: User and item vectors, or (for models without vectors) a
+                function from users **[B]** to their scores of all items
+                **[B, N]**.
 
         Raises:
-            ValueError: If a score is NaN (after the last block), or the
-                embeddings do not fit.
+            ValueError: If a score is NaN (raised after the last block), or the
+                embeddings have the wrong size.
         """
         product = self._scorer(emb) if callable(emb) else self._product(emb)
-        # One buffer for all blocks: fresh memory costs more than the masking.
-        nan: list[Tensor] = []  # Looked at once, so that a GPU need not wait for each block.
+        # One buffer for all blocks, because allocating costs more than masking.
+        nan: list[Tensor] = []  # Checked once, so that a GPU need not synchronize in each block.
         size = self.batch_size * self.num_candidates
         buffer = torch.empty(size, dtype=torch.float, device=self.users.device)
         for i, start in enumerate(range(0, self.users.numel(), self.batch_size)):
@@ -174,10 +189,10 @@ class Ranker:
             raise ValueError(f'The scores of user {int(bad[0])} hold NaN; the model has diverged.')
 
     def _top(self, scores: Tensor, start: int) -> tuple[Tensor, Tensor]:
-        r"""Values and columns of the :obj:`k` best scores."""
+        r"""Returns the values and columns of the :obj:`k` best scores."""
         if self._ticket is None:
             return topk(scores, self.k)
-        # The entry behind the last one tells whether a tie crosses the end of the list.
+        # One additional entry shows whether a tie crosses the end of the list.
         value, index = topk(scores, min(self.k + 1, scores.size(1)))
         tie = value[:, 1:] == value[:, :-1]
         last, index = value[:, self.k - 1 : self.k], index[:, : self.k]
@@ -191,7 +206,7 @@ class Ranker:
             tie[:, self.k - 1 :].any(dim=1).nonzero().view(-1).split(max(1, self.batch_size // 8))
         ):
             ticket = _draw(user[part], self._ticket).masked_fill_(scores[part] != last[part], -1)
-            # What is better than the last one is in the list already.
+            # Items with a better score than the last one are already in the list.
             place = torch.arange(self.k, device=part.device)
             place = place - (value[part] > last[part]).sum(dim=1, keepdim=True)
             drawn = topk(ticket, self.k)[1].gather(1, place.clamp(min=0))
@@ -206,27 +221,32 @@ def top_k(
     emb: Embeddings | Scores,
     users: Tensor | Sequence[int] | int,
     k: int,
-    exclude: Tensor | None = None,
+    exclude: Tensor | SeenItems | None = None,
     candidates: Tensor | None = None,
     batch_size: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    r"""The :obj:`k` best items of each user.
+    r"""Returns the :obj:`k` best items of each user.
 
     Args:
-        emb: User and item vectors, or scores of what has none.
-        users: Users to recommend to, **[U]**: indices, a single one, or a
-            boolean mask of all users.
-        k: Length of the lists; at most the number of candidates is returned.
-        exclude: Pairs (user, item) that are never recommended, **[2, E]**.
-        candidates: Distinct items to choose from, **[C]**. (default: all)
-        batch_size: Number of users per block.
+        emb: User and item vectors, or the scores of a model without vectors.
+        users: Users to recommend to: indices **[U]**, a single index, or a
+            boolean mask of all users **[M]**.
+        k: Maximum length of the lists, which have at most one entry per
+            candidate.
+        exclude: Pairs (user, item) that are never recommended, **[2, E]**. For a few users
+            at a time, prepare them once as :class:`~motor_geo.utils.seen.SeenItems`.
+            (default: none)
+        candidates: Distinct items to rank, **[C]**. (default: all)
+        batch_size: Number of users per block. (default: as in
+            :class:`Ranker`)
 
     Returns:
-        Scores and items, **[U, k]**, best first. A list with fewer items ends
-        in the score :obj:`-inf` and the item :obj:`-1`.
+        Scores and items, **[U, k]** each, best first. A list with fewer items
+        ends in scores :obj:`-inf` and items :obj:`-1`.
 
     Raises:
-        ValueError: If :obj:`users` are no indices of users, or a score is NaN.
+        ValueError: If an index is out of range, :obj:`users` are neither
+            indices nor a mask, or a score is NaN.
     """
     if isinstance(emb, Scores):
         num_users, num_items = emb.num_users, emb.num_items
@@ -244,9 +264,9 @@ def top_k(
 
 
 def _mix(x: Tensor) -> Tensor:
-    r"""The finalizer of SplitMix64, a bijection of integers whose values look random,
-    `"Fast Splittable Pseudorandom Number Generators"
-    <https://doi.org/10.1145/2660193.2660195>`_.
+    r"""Applies the finalizer of SplitMix64, a bijection of integers with
+    pseudorandom values, from the `"Fast Splittable Pseudorandom Number
+    Generators" <https://doi.org/10.1145/2660193.2660195>`_ paper.
     """
     for shift, factor in MIX:
         x = (x ^ (x >> shift & ~(-1 << (64 - shift)))) * factor
@@ -254,12 +274,12 @@ def _mix(x: Tensor) -> Tensor:
 
 
 def _draw(user: Tensor, item: Tensor) -> Tensor:
-    r"""Non-negative numbers that order the items of each user at random."""
+    r"""Returns non-negative numbers that order the items of each user at random."""
     return ((user ^ item) * MIX[0][1] >> 1) & ~(-1 << 63)
 
 
 def _index(name: str, index: Tensor | Sequence[int] | int, size: int) -> Tensor:
-    r"""Indices as a vector of integers."""
+    r"""Converts indices or a mask to a vector of indices."""
     try:
         out = torch.as_tensor(index).reshape(-1)
     except (TypeError, ValueError, RuntimeError):
@@ -280,6 +300,16 @@ def _index(name: str, index: Tensor | Sequence[int] | int, size: int) -> Tensor:
 
 
 def check_items(name: str, item: Tensor, num_items: int) -> None:
+    r"""Checks that item indices are in range.
+
+    Args:
+        name: Name of the argument, for messages.
+        item: Item indices.
+        num_items: Number of items.
+
+    Raises:
+        ValueError: If an index is out of range.
+    """
     if item.numel() == 0:
         return
     low, high = int(item.min()), int(item.max())

@@ -1,4 +1,4 @@
-r"""Files of :func:`torch.save`, whose checksums are compared when they are read."""
+r"""Reads and writes files of :func:`torch.save`, and verifies their checksums."""
 
 from __future__ import annotations
 
@@ -14,8 +14,12 @@ BLOCK = 2**20
 
 
 def save(content: Any, path: str) -> None:
-    r"""Writes what :func:`torch.save` can write, so that :obj:`path` holds the
-    old or the new file, whatever interrupts it.
+    r"""Writes a file with :func:`torch.save` atomically: after an interruption,
+    :obj:`path` is either the old or the new file.
+
+    Args:
+        content: Anything that :func:`torch.save` can write.
+        path: The file.
 
     Raises:
         OSError: If the file cannot be written.
@@ -23,7 +27,7 @@ def save(content: Any, path: str) -> None:
     with atomic_write(path) as temporary, open(temporary, 'wb') as file:
         try:
             torch.save(content, file)
-        except RuntimeError as error:  # PyTorch's, in place of that of the file.
+        except RuntimeError as error:  # PyTorch raises it in place of the original error.
             cause = error.__context__
             raise cause if isinstance(cause, OSError) else error from None
 
@@ -31,20 +35,20 @@ def save(content: Any, path: str) -> None:
 def load(
     path: str, expected: str, map_location: str | torch.device = 'cpu', old: bool = False
 ) -> Any:
-    r"""Reads a file of :func:`torch.save`. Nothing in it is executed.
+    r"""Reads a file of :func:`torch.save` without executing code from it.
 
     Args:
         path: The file.
-        expected: What it should be, for messages.
+        expected: What the file should be, for messages.
         map_location: Device of the tensors.
-        old: Whether it may be of the format before PyTorch 1.6, which has no
-            checksums.
+        old: If set to :obj:`True`, accepts the format of PyTorch before 1.6,
+            which has no checksums.
 
     Raises:
         FileNotFoundError: If the file is missing.
-        ValueError: If it is truncated, has changed since it was written, or is
-            another kind of file.
-        MemoryError: If it does not fit into memory; the message names it.
+        PermissionError: If the file must not be read.
+        ValueError: If it is truncated or damaged, or is another kind of file.
+        MemoryError: If it does not fit into memory; the message names the file.
     """
     check_file(path, expected)
     try:
@@ -64,16 +68,21 @@ def load(
 
 
 def check_sums(path: str) -> None:
-    r"""Compares the checksums that :func:`torch.save` writes and
-    :func:`torch.load` leaves alone.
+    r"""Verifies the checksums that :func:`torch.save` writes, which
+    :func:`torch.load` ignores.
+
+    Args:
+        path: The file.
 
     Raises:
-        ValueError: If one differs.
+        ValueError: If an entry is compressed.
+        zipfile.BadZipFile: If the file is not an archive, or a checksum
+            differs.
     """
     with zipfile.ZipFile(path) as archive:
         for entry in archive.infolist():
             if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
-                raise ValueError(f"'{entry.filename}' is packed")
+                raise ValueError(f"'{entry.filename}' is compressed")
             with archive.open(entry) as file:
                 while file.read(BLOCK):
                     pass

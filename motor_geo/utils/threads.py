@@ -11,12 +11,13 @@ from threadpoolctl import threadpool_limits
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    r"""Computes in one thread what has to be the same to the last bit wherever
-    it is computed: threads add up parts of a sum, and rounding depends on what
-    the parts are. Of libraries that are imported later it knows nothing.
+    r"""Limits PyTorch and other numerical libraries to one thread, so that results
+    do not depend on the number of threads. Several threads would split a sum
+    into parts, and rounding depends on these parts. The limit does not apply to
+    libraries that are imported inside the block.
     """
     threads = torch.get_num_threads()
-    with threadpool_limits(limits=1):  # Of BLAS in NumPy, SciPy and faiss, too.
+    with threadpool_limits(limits=1):  # Includes BLAS in NumPy, SciPy and faiss.
         torch.set_num_threads(1)
         try:
             yield

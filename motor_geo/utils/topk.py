@@ -1,30 +1,30 @@
-r"""The largest entries of long rows."""
+r"""Finds the largest entries of long rows."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-#: Parts that a row is cut into, and the length, in multiples of :math:`k`, from which
-#: that pays.
+#: Number of parts to cut a row into, and the minimum length for which this is faster, in
+#: multiples of :math:`k`.
 PARTS, LONG = 8, 16
 
 
 def topk(x: Tensor, k: int, sorted: bool = True) -> tuple[Tensor, Tensor]:
-    r"""The :obj:`k` largest entries of every row, as :func:`torch.topk` finds
-    them (though other ones of those that are equal), two to three times faster
-    for long rows on CPUs.
+    r"""Finds the :obj:`k` largest entries of every row. It is two to three times
+    faster than :func:`torch.topk` for long rows on CPUs, but may select
+    different ones among equal entries.
 
-    A row is cut into parts, which are laid on top of each other. A column of
-    such a stack can only hold one of the largest entries if its maximum is
-    among the :obj:`k` largest maxima: the search is narrowed down to that
-    many columns, which are found in the same way.
+    It cuts each row into parts of equal length and stacks them. A column of the
+    stack contains one of the :obj:`k` largest entries only if its maximum is
+    among the :obj:`k` largest column maxima. It therefore searches only these
+    :obj:`k` columns, which it finds recursively.
 
     Args:
         x: Rows.
         k: Number of entries, at most :math:`N`.
-        sorted: Whether the largest one comes first. Otherwise there is no
-            order.
+        sorted: If set to :obj:`True`, returns entries in descending order.
+            Otherwise, their order is unspecified.
 
     Shapes:
         - **input:** rows :math:`(B, N)`

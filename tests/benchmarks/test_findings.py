@@ -43,7 +43,7 @@ def test_best_of_a_column():
 
 def test_a_row_without_runs():
     claim = {'claim': 'Cats.', 'label': ['b', '$row'], 'rows': ['id'], 'columns': {'x': ''}}
-    with pytest.raises(ValueError, match="behind the row 'id' of 'Cats.'"):
+    with pytest.raises(ValueError, match="row 'id' of 'Cats.' has no run"):
         table(claim | {'report': 'first'}, REPORTS)
 
 

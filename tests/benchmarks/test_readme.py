@@ -1,7 +1,7 @@
 import json
 import os.path as osp
 
-from benchmarks.readme import END, ROOT, ROWS, START, read, table
+from benchmarks.readme import END, README, ROOT, ROWS, START, read, table
 
 
 def row(label, recall):
@@ -24,6 +24,12 @@ def test_table():
         '| `LightGCN` | `id` |  | 0.1000 |  |  |  |',
         '| `TokenALS` | `recommended` |  | **0.2500 ± 0.0707** |  |  |  |',
     ]
+    short = table(reports, (('`LightGCN`', '`id`'), ('`TokenALS`', '`recommended`')))
+    assert short.splitlines()[2:] == lines[1:]
+
+
+def test_rows_of_the_readme_exist():
+    assert set(README) < {(model, items) for *_, model, items in ROWS}
 
 
 def test_reports_of_all_data_sets_are_read(tmp_path):
@@ -39,4 +45,5 @@ def test_the_readme_says_what_was_measured():
     with open(osp.join(ROOT, 'README.md')) as file:
         block = file.read().split(START)[1].split(END)[0]
     folder = osp.join(ROOT, 'docs', 'reproduction')
-    assert table({name: read(folder, name) for name in {name for name, *_ in ROWS}}) == block
+    reports = {name: read(folder, name) for name in {name for name, *_ in ROWS}}
+    assert table(reports, README) == block

@@ -7,7 +7,7 @@ import torch
 from motor_geo.__main__ import main
 from motor_geo.data.describe import _answer, picture_describer, split_revision
 from motor_geo.data.media import text_encoder, text_key
-from tests.tiny_models import tiny_caption_model, tiny_talking_model, tiny_text_model
+from tests.tiny_models import tiny_caption_model, tiny_chat_model, tiny_text_model
 
 
 @pytest.fixture(autouse=True)
@@ -21,13 +21,13 @@ def pictures():
     return [image.fromarray(x) for x in pixels]
 
 
-def test_what_comes_after_the_question():
+def test_answer_without_prompt():
     def answer(row, asked):
         return _answer(torch.tensor(row), torch.tensor(asked)).tolist()
 
     assert answer([1, 7, 8, 9, 5, 6], [1, 7, 8, 9]) == [5, 6]
-    assert answer([4, 7, 8, 5, 6], [1, 7, 8, 3]) == [5, 6]  # Another first, no last token.
-    assert answer([0, 5, 6], [1, 7, 8, 9]) == [0, 5, 6]  # The answer alone.
+    assert answer([4, 7, 8, 5, 6], [1, 7, 8, 3]) == [5, 6]  # Different first and last tokens.
+    assert answer([0, 5, 6], [1, 7, 8, 9]) == [0, 5, 6]  # The prompt is not repeated.
     assert answer([1, 7, 8, 9], [1, 7, 8, 9]) == []
 
 
@@ -38,7 +38,7 @@ def test_revisions(tmp_path):
     assert split_revision(str(tmp_path / 'a@b')) == (str(tmp_path / 'a@b'), None)
 
 
-@pytest.mark.parametrize('build', [tiny_caption_model, tiny_talking_model])
+@pytest.mark.parametrize('build', [tiny_caption_model, tiny_chat_model])
 def test_descriptions_of_models(build, tmp_path):
     folder = build(tmp_path / 'model')
     found = pictures()
@@ -46,7 +46,7 @@ def test_descriptions_of_models(build, tmp_path):
     texts = describer.describe(found)
     assert len(texts) == 3 and all(0 < len(text.split()) <= 6 for text in texts)
     assert not any('picture of' in text or '<' in text for text in texts)
-    assert describer.describe(found[:1]) == texts[:1]  # Alone or in a batch.
+    assert describer.describe(found[:1]) == texts[:1]  # The same as in a batch.
     assert describer.source['precision'] == 'float32' and describer.source['max_new_tokens'] == 6
     longer = picture_describer(folder, 'a picture of', max_new_tokens=8).describe(found)
     assert all(long.startswith(short) for long, short in zip(longer, texts))
@@ -75,7 +75,7 @@ def test_pooling_and_precision(tmp_path):
     assert text_key(folder) != text_key('hashed') and text_key('a') != text_key('b')
 
 
-def test_the_recipe(tmp_path, capsys):
+def test_features_from_descriptions(tmp_path, capsys):
     caption, text = tiny_caption_model(tmp_path / 'caption'), tiny_text_model(tmp_path)
     shop, images = tmp_path / 'shop', tmp_path / 'images'
     shop.mkdir(), images.mkdir()

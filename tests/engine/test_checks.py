@@ -46,7 +46,7 @@ def test_losses(loss, message):
     [
         (tuple, r' returned a tuple; expected Embeddings\(user, item\)'),
         (lambda out: out.user, r' returned a tensor of shape .*; expected Embeddings'),
-        (lambda out: Embeddings(out.user, None), ": 'item' is None; expected a row per item"),
+        (lambda out: Embeddings(out.user, None), ": 'item' is None; expected one row per item"),
         (
             lambda out: Embeddings(out.user, out.item[:-1]),
             rf' returned user vectors \[{NUM_USERS}, 4\] and item vectors \[{NUM_ITEMS - 1}, 4\]; '
@@ -98,7 +98,7 @@ def test_a_loss_that_does_not_ask_for_another_one():
 
     mine = trainer(Mine)
     mine.model.set_objective(SoftmaxLoss())
-    with pytest.raises(ValueError, match="^Mine.loss does not call 'ranking', so that 'Softm"):
+    with pytest.raises(ValueError, match="^Mine.loss does not call 'ranking', so 'Softm"):
         mine.fit()
     assert not mine.model.objective._forward_hooks
     asking = trainer(BPR)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from motor_geo.engine.evaluator import (
     Evaluator,
+    age_groups,
     item_groups,
     popularity_embeddings,
     slice_metrics,
@@ -256,6 +257,55 @@ def test_slices():
     assert out['>1']['ndcg@3'] == pytest.approx(1 / math.log2(4))
     # A group nobody holds out has no metrics.
     assert result.slices(bounds=(3,))['>3'] == {'items': 0, 'interactions': 0, 'users': 0}
+
+
+def test_a_sample_of_users():
+    rng = np.random.default_rng(0)
+    pairs = np.unique(rng.integers(0, 30, (200, 2)), axis=0)
+    targets = EvalTargets.from_pairs(*pairs.T)
+    train = torch.empty(2, 0, dtype=torch.long)
+    emb = Embeddings(torch.randn(30, 4), torch.randn(30, 4))
+    whole = Evaluator(targets, train, 30, ks=5).evaluate(emb)
+    part = Evaluator(targets, train, 30, ks=5, max_users=7).evaluate(emb)
+    again = Evaluator(targets, train, 30, ks=5, max_users=7).evaluate(emb)
+    assert part.user.numel() == 7 and part.metrics == again.metrics
+    rows = torch.searchsorted(whole.user, part.user)
+    for key, value in part.per_user.items():
+        assert torch.equal(value, whole.per_user[key][rows])
+    assert part.metrics['recall@5'] == pytest.approx(float(part.per_user['recall@5'].mean()))
+    other = Evaluator(targets, train, 30, ks=5, max_users=7, seed=1)
+    assert not torch.equal(other.targets.user, part.user)
+    assert len(Evaluator(targets, train, 30, max_users=1000).targets) == len(targets)
+    with pytest.raises(ValueError, match="'max_users' must be at least 1, got 0"):
+        Evaluator(targets, train, 30, max_users=0)
+
+
+def test_groups_by_age():
+    nan = float('nan')
+    first = torch.tensor([5.0, nan, 1.0, 2.0, 9.0, 9.0, 7.0, 8.0, 3.0, 10.0, 4.0]).double()
+    names, group = age_groups(first)
+    assert names == ['unseen', 'newest', 'recent', 'oldest']
+    # Sorted: 1 2 3 4 5 | 7 8 9 | 9 10, where the second 9 is as old as the first.
+    assert group.tolist() == [3, 0, 3, 3, 2, 2, 2, 2, 3, 1, 3]
+    assert age_groups(torch.full((3,), nan))[1].tolist() == [0, 0, 0]
+
+
+def test_slices_by_age():
+    train = edges((2, 0), (3, 0), (4, 0), (2, 1))
+    targets = make_targets([0, 0, 1], [0, 2, 1])
+    emb = from_scores([[2.0, 1.0, 4.0, 3.0], [4.0, 3.0, 2.0, 1.0]])
+    result = Evaluator(targets, train, 4, ks=(1, 3)).evaluate(emb)
+    nan = float('nan')
+    out = result.ages(torch.tensor([1.0, 2.0, nan, nan]))
+    assert {name: entry['items'] for name, entry in out.items()} == {
+        'unseen': 2,
+        'newest': 0,
+        'recent': 1,
+        'oldest': 1,
+    }
+    assert out['unseen']['recall@1'] == 1.0 and out['recent']['recall@1'] == 0.0
+    assert out['oldest']['ndcg@3'] == pytest.approx(1 / math.log2(4))
+    assert out['newest'] == {'items': 0, 'interactions': 0, 'users': 0}
 
 
 def test_slices_of_one_group_are_the_metrics():

@@ -203,8 +203,8 @@ def test_import_paths_are_metrics():
         (['no_such.metric'], "The metric 'no_such.metric' cannot be imported: there is no module"),
         ([f'{__name__}.torch'], 'is a module; expected a function'),
         (['json.JSONDecoder'], 'is a class; expected a function'),
-        ([recall], "There are two metrics of the name 'recall'"),
-        ([found, found], "There are two metrics of the name 'found'"),
+        ([recall], "There are two metrics with the name 'recall'"),
+        ([found, found], "There are two metrics with the name 'found'"),
         (
             [too_many],
             r"The metric 'too_many' must return a value for every user, \[1\], got \[1, 2",

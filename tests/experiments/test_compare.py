@@ -98,9 +98,12 @@ def test_the_same_run_twice_is_two_methods(runs, tmp_path):
     [
         (
             {'data': 'bbbb'},
-            "other' was made from other data than '.*a0' .shop bbbb and shop aaaa.;",
+            "other' was trained on other data than '.*a0' .shop bbbb and shop aaaa.;",
         ),
-        ({'mask': True}, "other' was evaluated otherwise than '.*a0' .mask_validation.; expected"),
+        (
+            {'mask': True},
+            "other' and '.*a0' were evaluated differently .mask_validation.; expected",
+        ),
     ],
 )
 def test_other_data(runs, tmp_path, change, message):
@@ -111,11 +114,11 @@ def test_other_data(runs, tmp_path, change, message):
 def test_mistakes(runs, tmp_path, capsys):
     (tmp_path / 'empty').mkdir()
     for arguments, message in [
-        ([str(tmp_path / 'empty')], "empty' is not the folder of a finished run: it has no result"),
-        ([runs['a0'], runs['a0']], "a0' is there twice"),
-        ([runs['a0'], '--metric', 'recal@10'], "no 'recal@10' in all runs; did you mean 'recall@1"),
-        ([runs['a0'], '--out', 'x.txt'], '--out: expected a name with .md or .html or .json, got'),
-        ([runs['a0'], '--plot', 'x.png'], '--plot: expected a name with .svg'),
+        ([str(tmp_path / 'empty')], "empty' does not hold a finished run: it has no result"),
+        ([runs['a0'], runs['a0']], "a0' occurs twice"),
+        ([runs['a0'], '--metric', 'recal@10'], "not all runs have 'recal@10'; did you mean"),
+        ([runs['a0'], '--out', 'x.txt'], '--out: expected a file .md or .html or .json, got'),
+        ([runs['a0'], '--plot', 'x.png'], '--plot: expected a file .svg'),
     ]:
         assert main(arguments) == 2
         error = capsys.readouterr().err

@@ -330,7 +330,7 @@ def test_a_log_of_before_is_not_read(shop, tmp_path, capsys):
     (tmp_path / 'runs.log').write_text('{"op_code": 0')
     flags = ('--models', 'LightGCN', '--seeds', '0', '--effort', '1')
     assert start(shop, tmp_path, 'table2', *flags) == 0
-    assert "runs.log' is of an earlier version and no longer read" in capsys.readouterr().err
+    assert "runs.log' is from an earlier version and is ignored" in capsys.readouterr().err
 
 
 def test_no_optuna_is_needed(shop, tmp_path, monkeypatch, capsys):

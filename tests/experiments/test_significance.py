@@ -105,7 +105,7 @@ def test_no_pairs():
 @pytest.mark.parametrize(
     'first, second, message',
     [
-        (np.ones(3), np.ones(2), r'one value per user on both sides, got .* \[3\] and \[2\]\.'),
+        (np.ones(3), np.ones(2), r'one value per user for both variants, got .* \[3\] and \[2\]\.'),
         (np.ones((2, 2)), np.ones((2, 2)), 'one value per user'),
         (np.ones(0), np.ones(0), 'one value per user'),
         (np.array([1, np.nan]), np.ones(2), 'NaN or infinite'),

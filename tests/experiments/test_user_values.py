@@ -101,7 +101,7 @@ def test_nothing_is_kept_where_nothing_is_compared(values, tmp_path):
 def test_other_files_are_named(tmp_path, head):
     path = str(tmp_path / 'a.npz')
     np.savez(path, **({} if head is None else {'head': np.array(head)}), x=np.zeros(2))
-    with pytest.raises(ValueError, match="a.npz': expected values of users"):
+    with pytest.raises(ValueError, match="a.npz': expected the user values"):
         recompute(path)
 
 

@@ -89,5 +89,5 @@ def test_models_without_vectors_score_histories(data, cls):
     folded = fold_in_scores(scores, user[mine], index[mine], 3)
     users = torch.tensor([2, 0, 1])
     torch.testing.assert_close(folded(users), scores(users))
-    with pytest.raises(ValueError, match='scores the users of its graph only'):
+    with pytest.raises(ValueError, match='can only score users of its graph'):
         fold_in_scores(Scores(lambda user: user, 2, 2), ROW, INDEX, 4)

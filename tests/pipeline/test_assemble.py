@@ -147,7 +147,7 @@ def test_behavior_is_refused():
     with pytest.raises(ConfigError, match='--behavior: expected items with tokens, got --items id'):
         check_features(config, data)
     data[ITEM].x_behavior = torch.zeros(40, 2)
-    with pytest.raises(ConfigError, match="modality 'behavior' already"):
+    with pytest.raises(ConfigError, match="already have a modality 'behavior'"):
         build_tokenizer(configure(), data)
     config = configure(svd={'channels': 40})
     data = build_dataset(config).data
@@ -161,7 +161,7 @@ def test_device():
     for name in ('gpu', 'meta', 'mps'):
         with pytest.raises(ConfigError, match=f"unknown device '{name}'; use auto, cpu or cuda"):
             build_device(name)
-    with pytest.raises(ConfigError, match="there is no 'cuda:99' here"):
+    with pytest.raises(ConfigError, match="'cuda:99' is not available"):
         build_device('cuda:99')
 
 
@@ -229,7 +229,7 @@ def test_model_of_a_configuration(dataset):
         (['--model.num_layers', '-1'], "^model: 'num_layers'"),
         (['--items.num_layers', '-1'], "^items: 'num_layers'"),
         (['--tokenizer.codebook_size', '5'], '^tokenizer: codebook_size'),
-        (['--model', 'FREEDOM', '--graph.k', '0'], '^graph: k and block_size must be at least 1'),
+        (['--model', 'FREEDOM', '--graph.k', '0'], '^graph: k, block_size and num_probes must be at least 1'),
         (['--model', 'FREEDOM', '--graph.k', '25'], '^graph: k=25 exceeds the number of items'),
         (['--device', 'foo'], "^--device: unknown device 'foo'"),
     ],
@@ -357,7 +357,7 @@ class Table(LightGCN):
 def test_the_item_encoder_is_part_of_the_model(dataset):
     message = (
         f"^model: '{__name__}.Forgets' does not use the item encoder of --items specific; "
-        r'hand item_encoder to super\(\).__init__$'
+        r'pass item_encoder to super\(\).__init__$'
     )
     with pytest.raises(ConfigError, match=message):
         build(dataset, '--model', f'{__name__}.Forgets', '--items', 'specific')
@@ -423,13 +423,13 @@ def test_splits_that_are_needed(tmp_path, capsys):
     shop = make_shop(tmp_path / 'shop', (0, 0, 0, 2))
     dataset = build_dataset(RunConfig.of({'data': shop}))
     check_splits(dataset, 'test')
-    with pytest.raises(ConfigError, match="'shop' has no interactions for validation; expected"):
+    with pytest.raises(ConfigError, match="'shop' has no validation interactions; expected"):
         check_splits(dataset, 'test', 'val')
     (tmp_path / 's.yaml').write_text('search: {model.num_layers: [1, 2]}')
     flags = ['--data', shop, '--out', str(tmp_path / 'out')]
     assert sweep.main(['--config', str(tmp_path / 's.yaml'), *flags]) == 2
     assert reproduce.main(['backbones', *flags]) == 2
-    assert capsys.readouterr().err.count("error: 'shop' has no interactions for validation") == 2
+    assert capsys.readouterr().err.count("error: 'shop' has no validation interactions") == 2
     assert not (tmp_path / 'out').exists()
 
 
@@ -443,11 +443,13 @@ def test_hashes_of_runs_are_those_from_before_there_was_a_loss():
         k: v for k, v in config['trainer'].items() if k not in ('epochs', 'progress')
     }
     del before['model']['similarity_weight'], before['trainer']['drop_items']
-    del before['unseen'], before['cold_candidates']
+    del before['unseen'], before['cold_candidates'], before['users']
+    del before['evaluator']['max_users']
+    del before['graph']['method'], before['graph']['num_probes']
     for key in ('balance', 'num_near', 'method_kwargs'):
         del before['tokenizer'][key]
     assert of() == of(loss='published') == fingerprint('data', before)
-    for option in ({'unseen': {'layers': True}}, {'cold_candidates': 'all'}, {'unseen': {'k': 3}}):
+    for option in ({'unseen': {'layers': True}}, {'cold_candidates': 'all'}, {'users': 'items'}):
         assert of(**option) != of()
     hashes = [of(), *(of(loss={'name': 'bpr', 'reg_weight': w}) for w in (0.0, 0.1))]
     assert (
@@ -460,7 +462,7 @@ def test_hashes_of_runs_are_those_from_before_there_was_a_loss():
 def test_models_without_a_loss_take_none(model):
     items = 'recommended' if model == 'TokenALS' else 'none'
     config = configure(model=model, loss='softmax', items=items, behavior=False)
-    with pytest.raises(ConfigError, match=f'^--loss: {model} is fitted without a loss$'):
+    with pytest.raises(ConfigError, match=f'^--loss: {model} is fitted without a training loss$'):
         assemble(config)
 
 
@@ -507,3 +509,13 @@ def test_names_of_items_are_modes_of_the_token_network():
     for items, mode in {**modes, 'linear': 'linear'}.items():
         encoder = assemble(configure(items=items)).model.item_encoder
         assert type(encoder) is TokenCrossEncoder and encoder.mode == mode
+
+
+def test_users_without_a_table():
+    assert assemble(configure(users='items')).model.user_embedding.numel() == 0
+    with pytest.raises(ConfigError, match="users: 'VBPR' needs a table of users; expected one of"):
+        assemble(configure(model='VBPR', users='items'))
+    with pytest.raises(ConfigError, match="users: 'EASE' needs a table of users"):
+        assemble(configure(model='EASE', items='none', behavior=False, users='items'))
+    with pytest.raises(ConfigError, match="users: expected table or items, got 'item'"):
+        assemble(configure(users='item'))

@@ -125,13 +125,13 @@ def test_strings_become_values():
         ),
         (
             {'model': {'name': 'Xyz'}},
-            r"unknown model 'Xyz'; known are AlignRec, .*, or an import path such as .*Xyz$",
+            r"unknown model 'Xyz'; expected one of AlignRec, .*, or an import path such as .*Xyz$",
         ),
         ({'model': {'name': 'freedom'}}, "did you mean 'FREEDOM'"),
         ({'items': {'name': 'specfic'}}, "item encoder 'specfic'; did you mean 'specific'"),
         ({'data': {'name': 'sintetic'}}, "registered name; did you mean 'synthetic'"),
         ({'data': {'name': 'no/such'}}, "'no/such' does not exist; expected a folder"),
-        ({'data': {'name': 'amazon'}}, 'data.root: expected str; amazon needs it'),
+        ({'data': {'name': 'amazon'}}, 'data.root: expected str; amazon requires'),
         ({'model': {'num_layer': 1}}, "'model.num_layer' of LightGCN; did you mean 'num_layers'"),
         ({'model': {'data': 1}}, "Unknown option 'model.data'"),
         ({'trainer': {'seed': 1}}, "Unknown option 'trainer.seed'"),
@@ -174,7 +174,8 @@ def test_the_dictionary_of_a_configuration():
     assert list(config['items']) == [
         *('name', 'num_layers', 'activation', 'init', 'weight_init', 'mlp_gain', 'dropout'),
     ]
-    assert list(config['graph']) == ['k', 'modalities', 'block_size', 'cache']
+    graph = ['k', 'modalities', 'block_size', 'cache', 'method', 'num_probes']
+    assert list(config['graph']) == graph
     assert all(type(config[key]) is dict for key in (*CHOICES, *SECTIONS))
 
 
@@ -262,9 +263,9 @@ def test_a_class_by_import_path():
         (
             'data',
             'no_such.Data',
-            "'no_such.Data' is no folder, and cannot be imported: there is no",
+            "'no_such.Data' is not a folder, and cannot be imported: there is no",
         ),
-        ('model', 'a..b', "unknown model 'a..b'; known are"),
+        ('model', 'a..b', "unknown model 'a..b'; expected one of"),
     ],
 )
 def test_classes_that_cannot_be(section, name, message):
@@ -286,7 +287,7 @@ def test_names_of_entry_points(monkeypatch):
 
 def test_suggestions():
     assert suggest('epoch', ['epochs', 'seed']) == "; did you mean 'epochs'?"
-    assert suggest('zzz', ['b', 'a']) == '; known are a, b'
+    assert suggest('zzz', ['b', 'a']) == '; expected one of a, b'
 
 
 def test_types_in_words():

@@ -44,7 +44,7 @@ def test_controls_differ_in_items_only():
 @pytest.mark.parametrize(
     'options, names, message',
     [
-        (TOKENS, ['recommended'], 'expected different items other than recommended'),
+        (TOKENS, ['recommended'], 'expected distinct items other than recommended'),
         (TOKENS, ['id', 'id'], 'got id id'),
         (TOKENS, ['idd'], "unknown item encoder 'idd'"),
         ({'model': {'name': 'EASE'}}, ['id'], 'EASE takes no item encoder'),

@@ -36,7 +36,7 @@ def test_the_cache_is_cleared(monkeypatch, tmp_path, capsys):
     assert len(calls) == 1
     assert doctor.cache()['entries'] == '1 (2.0 MB)'
     assert doctor.main(['--clear-cache']) == 0
-    assert 'entries deleted: 1 (2.0 MB), from' in capsys.readouterr().out
+    assert 'deleted cache entries: 1 (2.0 MB) in' in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ['notes.txt']
     cache.cached('tokens', 'key', compute)
     assert len(calls) == 2

@@ -31,7 +31,7 @@ def test_lists_of_an_index(folder, tmp_path, capsys, kind, exclude):
     path = str(tmp_path / 'shop.index')
     assert main(['export', folder, '--index', path, '--kind', kind]) == 0
     text = capsys.readouterr().out
-    assert f"{NUM_ITEMS} items written to '{path}' ({kind}, finds 100.0% of the exact li" in text
+    assert f"{NUM_ITEMS} items written to '{path}' ({kind}, recalls 100.0% of the ex" in text
     loaded, index = load_run(folder), read_index(path)
     for k in (3, NUM_ITEMS):
         exact = recommend(loaded, k=k, exclude=exclude)
@@ -53,7 +53,7 @@ def test_new_items_in_an_index(folder, shop, tmp_path, capsys):
     (new / 'items.tsv').write_text('itemID\nA\nB\n')
     assert main(['export', folder, '--index', path]) == 0
     assert main(['export', folder, '--index', path, '--append', str(new)]) == 0
-    assert f"2 items appended to '{path}', 22 in all" in capsys.readouterr().out
+    assert f"2 items appended to '{path}' (22 in total)" in capsys.readouterr().out
     loaded = load_run(folder)
     found = recommend(loaded, k=30, index=read_index(path))
     expected = recommend(loaded, k=30, new_items=str(new), mix=True)
@@ -62,7 +62,7 @@ def test_new_items_in_an_index(folder, shop, tmp_path, capsys):
     out = str(tmp_path / 'r.csv')
     assert main(['recommend', folder, '--index', path, '--out', out, '--k', '30']) == 0
     assert main(['export', folder, '--index', path, '--append', str(new)]) == 2
-    assert "the item 'A' is in the index already" in capsys.readouterr().err
+    assert "the item 'A' is already in the index" in capsys.readouterr().err
     other = str(tmp_path / 'other')
     run({**SMALL, 'data': shop, 'out': other, 'seed': 1}, progress=False)
     assert main(['export', other, '--index', path, '--append', str(new)]) == 2
@@ -116,9 +116,9 @@ def test_refused_exports(folder, shop, tmp_path, capsys):
 
     assert 'nothing to export; expected --index FILE' in message(folder)
     assert "x.npy' must end in .parquet or .safe" in message(folder, '--item-vectors', 'x.npy')
-    assert 'is not the folder of a run' in message(shop, '--index', str(tmp_path / 'a'))
+    assert 'is not a run folder' in message(shop, '--index', str(tmp_path / 'a'))
     ease = str(tmp_path / 'ease')
     run({**SMALL, 'data': shop, 'model': 'EASE', 'out': ease, 'trainer': {}}, progress=False)
     assert 'EASE scores without vectors' in message(ease, '--index', str(tmp_path / 'a'))
-    assert 'reads no tokens' in message(ease, '--onnx', str(tmp_path / 'a'))
+    assert 'has no tokens' in message(ease, '--onnx', str(tmp_path / 'a'))
     assert 'has no token encoder' in message(ease, '--pretrained', str(tmp_path / 'b'))

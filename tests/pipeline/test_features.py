@@ -75,7 +75,7 @@ def test_pictures(shop, tmp_path, capsys):
     np.testing.assert_array_equal(x[[0, 3]], image_statistics(pixels).astype(np.float16))
     (folder / 'i1.png').write_text('no picture')
     assert main(['features', str(shop), '--images', str(folder)]) == 2
-    assert "i1.png' cannot be read as a picture" in capsys.readouterr().err
+    assert "i1.png' cannot be read as an image" in capsys.readouterr().err
 
 
 def test_an_interrupted_command_goes_on(shop, monkeypatch):
@@ -110,7 +110,7 @@ def test_refused(shop, tmp_path, capsys):
     assert "--images: the folder 'none' does not" in message(folder, '--images', 'none')
     (tmp_path / 'images').mkdir()
     said = message(folder, '--images', str(tmp_path / 'images'))
-    assert "has no picture of an item; expected files named by the column 'itemID'" in said
+    assert "has no image of any item; expected files named by the column 'itemID'" in said
     flags = [folder, '--text', 'title', '--text-encoder']
     assert 'expected a row of finite numbers' in message(*flags, f'{__name__}.broken')
     assert "no_such.thing' " in message(*flags, 'no_such.thing')
@@ -152,9 +152,9 @@ def test_descriptions(shop, images, capsys):
     assert json.loads(lines[1])[::3] == ['i0.png', '20 wide'] and len(lines) == 4
     assert TableDataset(str(shop)).modalities == ['image']
 
-    # Another encoder needs no new description, a changed picture and a torn line do.
+    # Another encoder reuses the descriptions. A changed image and an incomplete line do not.
     x = features('--text-encoder', f'{__name__}.own')
-    assert CALLS == [3] and x[0].tolist() == [7, 0]  # The encoder alone.
+    assert CALLS == [3] and x[0].tolist() == [7, 0]  # Only the encoder is called.
     path.write_text('\n'.join(lines)[:-3])
     os.utime(images / 'i0.png', ns=(1, 1))
     features()
@@ -171,15 +171,16 @@ def test_descriptions_are_refused(shop, images, capsys):
 
     pictures = ['--images', str(images)]
     described = [*pictures, '--describe', f'{__name__}.look']
-    assert '--prompt: expected the model that is asked' in message(*pictures, '--prompt', 'a')
-    assert '--describe: expected the pictures' in message('--text', 'title', '--describe', 'a')
+    assert '--prompt: expected a language model' in message(*pictures, '--prompt', 'a')
+    said = message('--text', 'title', '--describe', 'a')
+    assert '--describe: expected a folder of images' in said
     said = message(*described, '--image-encoder', 'statistics')
-    assert 'expected either an encoder of pictures or --describe MODEL' in said
+    assert 'expected either an image encoder or --describe MODEL' in said
     assert '--max-new-tokens must be at least 1' in message(*described, '--max-new-tokens', '0')
     said = message(*pictures, '--describe', f'{__name__}.silent')
-    assert 'expected a text for each of 3 pictures, got 0' in said
+    assert 'expected 3 texts, one per image, got 0 texts among 0 values' in said
     said = message(*pictures, '--describe', 'no_such.thing')
     assert "--describe: 'no_such.thing' cannot be imported" in said
     said = message('--text', 'title', '--pooling', 'cls')
-    assert "--text-encoder 'hashed' is no model that has a precision or a pooling" in said
+    assert "--text-encoder 'hashed' does not support --precision or --pooling" in said
     assert not os.path.exists(shop / 'image_feat.npy')

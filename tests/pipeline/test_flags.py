@@ -122,7 +122,7 @@ def test_files_of_the_package_have_names(configs, tmp_path):
         find_config('B')
     with pytest.raises(ConfigError, match="^'b' is neither a file nor .*; did you mean 'B'"):
         find_config('b')
-    with pytest.raises(ConfigError, match="^'C' is neither .* known are A, B$"):
+    with pytest.raises(ConfigError, match="^'C' is neither .* expected one of A, B$"):
         find_config('C')
 
 
@@ -138,7 +138,7 @@ def test_help():
         assert f'\n  --{key} ' in text
     for key in (*CHOICES, *SECTIONS):
         assert f'  --{key}.help' in text
-    assert 'Seed of initial weights, sampling and losses (default: 0)' in text
+    assert 'Seed of the initial weights, the sampling and the losses (default: 0)' in text
     assert not any(word in text for word in ('None', 'True', 'False'))
     for section, default in CHOICES.items():
         assert default in KINDS[section][0]

@@ -49,7 +49,7 @@ def test_a_finished_run_is_read_back_from_a_configuration(folder):
 
 
 def test_no_run(tmp_path, folder):
-    with pytest.raises(FileNotFoundError, match='is not the folder of a run: it has no config'):
+    with pytest.raises(FileNotFoundError, match='is not a run folder: it has no config'):
         load_run(str(tmp_path))
     shutil.copytree(folder, tmp_path / 'a')
     (tmp_path / 'a' / 'config.yaml').write_text('model: FREDOM')
@@ -99,7 +99,7 @@ def test_data_that_moved(tmp_path):
 
 
 def test_data_in_no_folder_do_not_move(folder, tmp_path):
-    with pytest.raises(ConfigError, match="'synthetic', are in no folder that could have moved"):
+    with pytest.raises(ConfigError, match="'synthetic', are not read from a folder"):
         load_run(folder, data=str(tmp_path))
 
 
@@ -139,13 +139,13 @@ def test_another_version_of_a_class(write, recwarn):
     assert len(recwarn) == 0
 
     write('2', '\n    # Another comment.\n')
-    version = "'st' was made by another version of outside.Mine"
-    with pytest.raises(ConfigError, match=f'^{version}; give another --out or delete it$'):
+    version = "'st' was trained with another version of outside.Mine"
+    with pytest.raises(ConfigError, match=f'^{version}; choose another --out or delete it$'):
         run(config, progress=False)
     os.remove('st/result.json')  # So does a run that has begun.
     with pytest.raises(ConfigError, match=f'^{version}; '):
         run(config, progress=False)
-    with pytest.warns(UserWarning, match=f'^{version}, which may rank otherwise$'):
+    with pytest.warns(UserWarning, match=f'^{version}; its rankings may differ$'):
         load_run('st', 'cpu')
 
     write('3')

@@ -36,7 +36,7 @@ def test_items_are_appended(tables, tmp_path):
     larger = append(index, 100 * user[:1], np.array(['new']))
     _, row = larger.search(user[:1], 1)
     assert larger.ids[row[0, 0]] == 'new'
-    with pytest.raises(ValueError, match="the item 'new' is in the index already"):
+    with pytest.raises(ValueError, match="the item 'new' is already in the index"):
         append(larger, user[:1], np.array(['new']))
 
     path = str(tmp_path / 'a.index')
@@ -50,7 +50,7 @@ def test_refused_files(tables, tmp_path):
     user, item, ids = tables
     path = str(tmp_path / 'a.index')
     with pytest.raises(
-        ValueError, match=r"a.index' does not exist; expected what motor-geo export"
+        ValueError, match=r"a.index' does not exist; expected a file from motor-geo export"
     ):
         read_index(path)
     write_index(build_index(user, item, ids), path)
@@ -58,7 +58,7 @@ def test_refused_files(tables, tmp_path):
         text = file.read()
     with open(f'{path}.json', 'w') as file:
         file.write(text.replace('"i0", ', ''))
-    with pytest.raises(ValueError, match=r'has 3000 items and .* 2999 ids: they do not belong'):
+    with pytest.raises(ValueError, match=r'has 3000 items, but .* 2999 ids: they do not belong'):
         read_index(path)
     with open(f'{path}.json', 'w') as file:
         file.write(text)
@@ -71,5 +71,5 @@ def test_refused_files(tables, tmp_path):
         read_index(path)
     with pytest.raises(ValueError, match="--kind: expected flat, hnsw, ivf, got 'tree'"):
         build_index(user, item, ids, 'tree')
-    with pytest.raises(ValueError, match='hold NaN'):
+    with pytest.raises(ValueError, match='are not finite'):
         build_index(user, item * torch.nan, ids)

@@ -100,8 +100,8 @@ def test_users_are_counted(tree, runs):
     difference = values[0]['recall@20'] - values[1]['recall@20']
     better, worse = (difference > 0).sum(), (difference < 0).sum()
     assert (
-        f'By Recall@20, {better} users are better off than with LightGCN, id, {worse} worse, and '
-        f'{NUM_USERS - better - worse} the same'
+        f'Recall@20 is higher than with LightGCN, id for {better} users, lower for {worse}, and '
+        f'equal for {NUM_USERS - better - worse};'
     ) in sections(tree)['Results'].text
 
 
@@ -127,6 +127,25 @@ def test_groups_are_those_of_the_results(tree, runs, shop):
         own = (one if name == 'this run' else two)[group]
         assert (recall, ndcg) == (f'{own["recall@20"]:.4f}', f'{own["ndcg@20"]:.4f}')
         assert (items, interactions) == (str(own['items']), str(own['interactions']))
+
+
+def test_ages_of_items_are_shown_where_times_are_known(tree, tmp_path):
+    assert not [node for node in tree.find('table') if 'newest' in node.text]
+    shop = shop_of(tmp_path / 'shop')
+    head, *lines = Path(shop, 'shop.inter').read_text().splitlines()
+    rows = [f'{line.rpartition(chr(9))[0]}\t{time}' for time, line in enumerate(lines)]
+    Path(shop, 'shop.inter').write_text('\n'.join(['userID\titemID\ttimestamp', *rows]))
+    config = {**SMALL, 'data': {'name': str(shop), 'split': 'temporal'}}
+    folder = str(tmp_path / 'run')
+    run({**config, 'items': {'name': 'specific'}, 'out': folder}, progress=False)
+    ages = result_of(folder)['ages']
+    assert list(ages) == ['unseen', 'newest', 'recent', 'oldest']
+    assert sum(entry['items'] for entry in ages.values()) == NUM_ITEMS
+    for name, *cells in table(read(write_page(folder, [])), 'Age of the items'):
+        values = [ages[name].get(key) for key in ('recall@20', 'ndcg@20')]
+        sizes = [str(ages[name][key]) for key in ('items', 'interactions')]
+        assert cells[2:] == sizes
+        assert values[0] is None or cells[0] == f'{values[0]:.4f}'
 
 
 def test_tokens_are_measured(tree, runs):
@@ -285,10 +304,10 @@ def test_controls_are_checked(runs, tmp_path, capsys):
     out = tmp_path / 'page.html'
     assert main([runs['id'], '--control', other, '--out', str(out)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"error: '{other}' was made from other data than '{runs['id']}'")
+    assert line.startswith(f"error: '{other}' was trained on other data than '{runs['id']}'")
     for folders, message in [
-        ([runs['specific']], 'is there twice'),
-        ([runs['id'], runs['id']], 'is there twice'),
+        ([runs['specific']], 'occurs twice'),
+        ([runs['id'], runs['id']], 'occurs twice'),
         ([str(tmp_path)], 'it has no result.json'),
     ]:
         with pytest.raises(ConfigError, match=message):
@@ -298,7 +317,7 @@ def test_controls_are_checked(runs, tmp_path, capsys):
 
 def test_another_protocol_is_refused(runs, shop, tmp_path):
     masked = start(shop, tmp_path / 'masked', mask_validation=True)
-    with pytest.raises(ConfigError, match=r'evaluated otherwise than .*mask_validation'):
+    with pytest.raises(ConfigError, match=r'were evaluated differently .*mask_validation'):
         write_page(runs['specific'], [masked])
 
 

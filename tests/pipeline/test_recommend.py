@@ -73,15 +73,15 @@ def test_users_are_spelled_in_any_way(loaded, tmp_path):
 
 
 def test_users_without_training_are_marked(tmp_path):
-    r"""They get lists by what is held out of theirs, or popular items where it
-    counts for nothing.
+    r"""They are folded in from held-out interactions, or get popular items if these do
+    not count.
     """
     more = [(f'cold{i}', 'i03', 2) for i in range(5)]
     data, out = make_shop(tmp_path / 'shop', more=more), str(tmp_path / 'out')
     with pytest.warns(UserWarning, match='dropped 5 held-out'):
         run({**SMALL, 'data': data, 'out': out}, progress=False)
         loaded = load_run(out)
-    said = r"'shop': 5 users without training interactions \('cold0', 'cold1', 'cold2', ...\) get l"
+    said = r"'shop': 5 users without training interactions \('cold0', 'cold1', 'cold2', ...\) get r"
     with pytest.warns(UserWarning, match=said) as caught:
         found = recommend(loaded, k=3)
     assert len(caught) == 1 and sorted(found.user) == sorted([*USERS, *(u for u, *_ in more)])
@@ -89,7 +89,9 @@ def test_users_without_training_are_marked(tmp_path):
     assert {source[user] for user in USERS} == {'training'}
     assert {source[user] for user, *_ in more} == {'fold-in'}
     assert all('i03' not in items for user, items in lists(found).items() if 'cold' in user)
-    with pytest.warns(UserWarning, match=r"1 user without .* \('cold4'\) gets lists by .* of hers"):
+    with pytest.warns(
+        UserWarning, match=r"1 user without .* \('cold4'\) gets rec.* from their held-out"
+    ):
         one = recommend(loaded, ['cold4', 'u3'], k=3)
     assert list(one.user) == ['cold4', 'u3'] and list(one.source) == ['fold-in', 'training']
     own = recommend(loaded, interactions={'somebody': ['i03']}, k=3)
@@ -186,8 +188,8 @@ def test_ids_of_new_items(loaded, shop, tmp_path):
     text = refused('itemID\nA1\nA2\nA1\n')
     assert "line 4: expected each 'itemID' once, got 'A1' again" in text
     text = refused('itemID\nA1\ni05\nA2\n')
-    assert "line 3: the item 'i05' is in 'shop' already; expected ids of new items" in text
-    assert 'has 2 rows, the features have 3' in refused('itemID\nA1\nA2\n')
+    assert "line 3: the item 'i05' is already in 'shop'; expected ids of new items" in text
+    assert 'has 2 rows, but the features have 3' in refused('itemID\nA1\nA2\n')
     assert "expected a column 'itemID', found the columns" in refused('what\nA1\nA2\nA3\n')
     for header, name in (('item_id:token\ttitle:token_seq', 'tsv'), ('asin,title', 'csv')):
         for old in ('items.tsv', 'items.csv'):
@@ -248,5 +250,5 @@ def test_models_without_vectors(shop, bought, tmp_path):
         assert not {item for u, item, label in bought if u == user and label == '0'} & set(items)
     again = recommend(load_run(str(tmp_path / 'a')), k=4)
     assert np.array_equal(again.item, found.item) and np.array_equal(again.score, found.score)
-    with pytest.raises(ValueError, match='^EASE has no vector for an item that was not there in'):
+    with pytest.raises(ValueError, match='^EASE has no vector for an item that was absent in'):
         recommend(loaded, new_items=shop)

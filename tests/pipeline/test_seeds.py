@@ -9,7 +9,7 @@ from tests.test_run import SMALL, main, read
 def test_seeds_from_text():
     assert read_seeds(['0', '2', '10']) == [0, 2, 10] and read_seeds('3') == [3]
     for words in (['0', '0'], ['-1'], ['1', 'x'], 'x', ''):
-        with pytest.raises(ConfigError, match='expected different numbers from 0'):
+        with pytest.raises(ConfigError, match='expected distinct non-negative integers'):
             read_seeds(words)
 
 
@@ -53,7 +53,7 @@ def test_a_single_seed_has_no_deviation():
     [
         (['--seeds', '1', '--seed', '1'], 'expected --seed or --seeds, got both'),
         (['--seeds'], '--seeds: expected a value, got none'),
-        (['--seeds', '1', '1'], '--seeds: expected different numbers from 0, got 1 1'),
+        (['--seeds', '1', '1'], '--seeds: expected distinct non-negative integers, got 1 1'),
     ],
 )
 def test_mistakes(tmp_path, capsys, flags, message):

@@ -58,7 +58,7 @@ def test_command(shop, tmp_path, monkeypatch, capsys):
     'flags, message',
     [
         (['--items', 'id'], '--items id: expected items with tokens'),
-        (['--k', '0'], "--k: expected a number above 0, got '0'"),
+        (['--k', '0'], "--k: expected a positive integer, got '0'"),
         (['--tokenizer.codebook_size', '7'], 'tokenizer: codebook_size must be a power of two'),
         (['--tokenizer.num_token', '4'], "did you mean 'num_tokens'"),
     ],

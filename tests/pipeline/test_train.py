@@ -103,11 +103,11 @@ def test_changed_data_are_named(tmp_path):
             "features of 'image' (4 columns) and 'text' (5 columns) instead of 'image' (4 columns) "
             "and 'text' (6 columns)",
         ),
-        (good, features + 1, 'of the same sizes, but with other interactions or features'),
+        (good, features + 1, 'same sizes, but other interactions or features'),
     ]:
         path.write_text(text)
         np.save(shop / 'text_feat.npy', x)
-        expected = f"The data in '{shop}' have changed since training ({what}); expected those of"
+        expected = f"The data in '{shop}' have changed since training ({what}); expected"
         for call in (
             lambda: start(shop, out),
             lambda: start(shop, out, trainer={'epochs': 3}),
@@ -121,7 +121,7 @@ def test_changed_data_are_named(tmp_path):
     with pytest.raises(ConfigError) as error:
         load_run(str(out))
     assert str(error.value) == (
-        f"The data in '{shop}' have changed since training; expected those of '{out}'"
+        f"The data in '{shop}' have changed since training; expected the data of '{out}'"
     )
 
 
@@ -144,7 +144,7 @@ def test_without_validation(tmp_path, labels):
     tested = 2 in labels
     with (
         pytest.warns(UserWarning, match=said),
-        pytest.raises(ConfigError, match=r'nothing tells when to stop; give .* with --epochs'),
+        pytest.raises(ConfigError, match=r'early stopping is not possible; set .* with --epochs'),
     ):
         start(shop, out, trainer={'epochs': 1000})
     assert not out.exists()
@@ -206,7 +206,7 @@ def test_weights_of_another_epoch_are_refused(tmp_path):
     shop, out = make_shop(tmp_path / 'shop'), tmp_path / 'out'
     result = start(shop, out)
     edit(out / 'best.pt', epoch=result['best_epoch'] + 1)
-    with pytest.warns(UserWarning, match=r'best.pt. holds the weights of epoch .* has gone on'):
+    with pytest.warns(UserWarning, match=r'best.pt. holds the weights of epoch .* has continued'):
         load_run(str(out))
     (out / 'result.json').unlink()
     with pytest.raises(ConfigError, match=r'best.pt. holds the weights of epoch \d, but the best'):
@@ -296,11 +296,11 @@ def test_what_a_fitted_model_does_not_take(tmp_path):
     shop = make_shop(tmp_path / 'shop')
     config = {**FITTED, 'data': shop, 'model': 'EASE', 'out': str(tmp_path / 'out')}
     for options, message in [
-        ({'items': 'specific'}, '--items specific: EASE takes no item encoder; leave --items out'),
+        ({'items': 'specific'}, '--items specific: EASE takes no item encoder; remove --items'),
         ({'model': 'BPR', 'items': 'none'}, '--items none: BPR takes an item encoder, such as'),
         ({'items': {'num_layers': 1}}, r"Unknown option 'items.num_layers' of none; it has no opt"),
         ({'behavior': True}, '--behavior: expected items with tokens, got --items none'),
-        ({'trainer': {'lr': 0.1}}, 'trainer.lr: EASE is fitted without gradient steps; leave it'),
+        ({'trainer': {'lr': 0.1}}, 'trainer.lr: EASE is fitted without gradient steps; remove'),
         ({'model': {'name': 'EASE', 'channels': 8}}, "Unknown option 'model.channels' of EASE"),
         ({'model': {'name': 'EASE', 'reg_weight': 0}}, "model: 'reg_weight' must be positive"),
     ]:
@@ -314,7 +314,7 @@ def test_closed_forms_need_no_validation(tmp_path):
     config = {'data': shop, 'model': 'EASE', 'threads': 1, 'device': 'cpu'}
     result = run({**config, 'out': str(tmp_path / 'a')}, progress=False)
     assert result['val'] == {} and result['test']['recall@20'] > 0
-    with pytest.raises(ConfigError, match='has no interactions for validation, so that nothing'):
+    with pytest.raises(ConfigError, match='has no validation interactions, so early'):
         run({**config, 'model': 'IALS', 'out': str(tmp_path / 'b')}, progress=False)
 
 
@@ -455,7 +455,7 @@ def test_unseen_items_among_all(tmp_path):
     os.remove(f'{out}/unseen.json')
     with pytest.raises(ValueError, match=r"unseen.json' is missing or damaged"):
         load_run(out)
-    with pytest.raises(ConfigError, match=r'unseen.factor: expected a number, since validation'):
+    with pytest.raises(ConfigError, match=r'unseen.factor: expected a number; to choose it'):
         run({**config, 'data': shop, 'trainer': SMALL['trainer'], 'out': f'{out}2'}, False)
 
 

@@ -200,7 +200,8 @@ def test_command(tmp_path, capsys):
     assert 'chosen among 12 settings on validation: model.reg_weight' in text
     assert main(flags) == 0
     again = capsys.readouterr().out
-    assert 'is finished' in again and again[again.index('  @') :] == text[text.index('  @') :]
+    assert 'is already finished' in again
+    assert again[again.index('  @') :] == text[text.index('  @') :]
 
 
 def test_folders_of_other_runs_are_refused(tmp_path):

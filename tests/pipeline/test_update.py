@@ -21,6 +21,7 @@ RUNS = {
     'recommended': {'model': 'TokenALS', 'items': 'recommended', 'svd': {'channels': 4}},
     'FREEDOM': {'model': {'name': 'FREEDOM', 'channels': 8}, 'items': 'mean'},
     'id': {'model': {'name': 'BPR', 'channels': 8}, 'items': 'id'},
+    'users of items': {'items': 'mean', 'users': 'items'},
     'EASE': {'model': 'EASE', 'trainer': {'progress': False}},
 }
 
@@ -66,7 +67,7 @@ def test_a_bundle_serves_without_its_data(folders, shop, tmp_path, name):
         new.item.tolist()
         == recommend(loaded, k=3, interactions={'ann': ['i01', 'i02']}).item.tolist()
     )
-    with pytest.raises(ConfigError, match='exists already; expected a folder that does not'):
+    with pytest.raises(ConfigError, match='already exists; expected a new or an empty folder'):
         bundle(again, str(tmp_path / 'there'), folder)
 
 
@@ -94,14 +95,14 @@ def test_tomorrow(folders, shop, tmp_path, name, capsys):
     flags = ['--interactions', file, '--items', items, '--out', out, '--epochs', '2']
     assert main(['update', folder, *flags]) == 0
     text = capsys.readouterr().out
-    assert '3 new interactions (1 more were known), 1 new users, 2 new items' in text
+    assert '3 new interactions (1 more were already known), 1 new users, 2 new items' in text
     word = {
         'recommended': 'iterations',
         'LightGCN': 'epochs at a learning rate of 0.01',
         'FREEDOM': 'epochs at a learning rate of 0.001',
     }[name]
     assert f'2 {word}, from the weights of the run' in text
-    assert 'with what is new' in text and 'serves by itself' in text
+    assert 'with the new data' in text and 'is self-contained' in text
 
     new = load_run(out)
     assert new.dataset.user_ids.tolist() == [*old.dataset.user_ids.tolist(), 'ann']
@@ -170,9 +171,9 @@ def test_refused_updates(folders, shop, tmp_path, capsys):
         return error
 
     folder = folders['LightGCN']
-    assert 'nothing is new; expected --interactions FILE' in message(folder)
+    assert 'nothing to update; expected --interactions FILE' in message(folder)
     assert '--epochs must be at least 1 (got 0)' in message(folder, '--refit', '--epochs', '0')
-    assert 'exists already' in message(folder, '--refit', '--out', shop)
+    assert 'already exists' in message(folder, '--refit', '--out', shop)
     file = log(tmp_path / 'today.tsv', [('ann', 'what')])
     said = message(folder, '--interactions', file, '--out', str(tmp_path / 'a'))
     assert f"'{file}', line 2: the item 'what' is not in 'shop'" in said

@@ -13,8 +13,8 @@ def row(value):
     [
         (table(name='a/b'), "Names: expected letters, digits, '_' and '-', got 'a/b'."),
         (table(columns=[Column('c', 'x')]), "The kind of 'c' must be one of metric, "),
-        (table(columns=[]), r"A row of 'main' does not fit its columns: \['GRCN', 'ids'\]."),
-        (table(head=['a']), "A row of 'main' does not fit its columns"),
+        (table(columns=[]), r"A row of 'main' does not match its columns: \['GRCN', 'ids'\]."),
+        (table(head=['a']), "A row of 'main' does not match its columns"),
         (table(rows=row(Value(float('nan')))), r"'main' holds NaN or infinity at \['a', 'b'\]."),
         (table(rows=row(Value(1, p=float('inf')))), "'main' holds NaN or infinity"),
         (
@@ -24,10 +24,13 @@ def row(value):
         (line(kind='pie'), "The kind of 'curve' must be line, bar or heat."),
         (line(series=[]), "'curve' has no series."),
         (line(series=[Series('s', [1], [1], runs=['r9'])]), "'Curve' refers to the run 'r9'"),
-        (line(series=[Series('s', [1, 2], [1])]), "'s' of 'curve' has not one value per position."),
-        (line(series=[Series('s', [1], [1], [1, 2])]), "'s' of 'curve' has not one value"),
-        (bar(categories=['A']), "'ids' of 'bars' has not one value per position."),
-        (heat(categories=None), "'ids' of 'map' has not one value per position."),
+        (
+            line(series=[Series('s', [1, 2], [1])]),
+            "'s' of 'curve' does not have one value per position.",
+        ),
+        (line(series=[Series('s', [1], [1], [1, 2])]), "'s' of 'curve' does not have one value"),
+        (bar(categories=['A']), "'ids' of 'bars' does not have one value per position"),
+        (heat(categories=None), "'ids' of 'map' does not have one value per position"),
         (line(series=[Series('s', [0], [1])], logx=True), 'has a logarithmic axis and x = 0.'),
         (line(fill=('ids', 'x')), "The 'fill' of 'curve' needs two lines at equal positions."),
         (bar(fill=('ids', 'tokens')), "The 'fill' of 'bars' needs two lines"),

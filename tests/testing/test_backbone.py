@@ -88,7 +88,7 @@ def contract(model):
 
 
 def test_another_graph():
-    message = '^another model with the same state_dict gives another {}: is there state in a plain'
+    message = '^two models with the same state_dict give a different {}: does a plain'
     with pytest.raises(AssertionError, match=message.format('loss')):
         contract(FirstGraph).test_another_graph_after_training(prepared(FirstGraph))
     with pytest.raises(AssertionError, match=message.format('loss')):
@@ -98,7 +98,7 @@ def test_another_graph():
 
 @pytest.mark.parametrize(('wrong', 'name'), [(torch.nn.Linear, 'Linear'), (3, '3')])
 def test_another_class(wrong, name):
-    message = f'^Contract.backbone is {name}; expected a class derived from Recommender$'
+    message = f'^Contract.backbone is {name}; expected a subclass of Recommender$'
     with pytest.raises(TypeError, match=message):
         contract(wrong)
 
@@ -116,11 +116,11 @@ def test_parameter_per_item():
 
 
 def test_waiting(monkeypatch):
-    with pytest.raises(AssertionError, match='waits for its result'):
+    with pytest.raises(AssertionError, match='synchronizes with the GPU'):
         contract(Waits).test_nothing_waits_inside_a_step(prepared(Waits), 'id', monkeypatch)
-    with NoWait(), pytest.raises(AssertionError, match='waits for its result'):
+    with NoWait(), pytest.raises(AssertionError, match='synchronizes with the GPU'):
         bool(torch.ones(2).sum() > 0)
-    with NoWait(), pytest.raises(AssertionError, match='a mask as index'):
+    with NoWait(), pytest.raises(AssertionError, match='indexing with a mask'):
         torch.ones(2)[torch.tensor([True, False])]
 
 

@@ -91,7 +91,7 @@ def test_what_is_left_whole_is_loaded_again(server, tmp_path):
 
 @pytest.mark.parametrize(
     ('how', 'message'),
-    [('page', 'sent a page instead of the file'), ('no length', 'does not say how long')],
+    [('page', 'sent a web page instead of the file'), ('no length', 'does not report the length')],
 )
 def test_other_answers_are_refused(server, tmp_path, how, message):
     server.how = how
@@ -109,9 +109,9 @@ def test_another_content_is_refused(server, tmp_path):
         download(server.url, str(tmp_path / 'b.csv'))
 
 
-def test_encryption_is_kept(tmp_path, monkeypatch):
+def test_redirect_without_encryption(tmp_path, monkeypatch):
     answer = nullcontext(SimpleNamespace(url='http://example.org/a.csv'))
     monkeypatch.setattr(urllib.request, 'urlopen', lambda *args, **kwargs: answer)
-    with pytest.raises(OSError, match="leads to 'http://example.org/a.csv', without encryption"):
+    with pytest.raises(OSError, match="redirects to 'http://example.org/a.csv', without"):
         download('https://example.org/a.csv', str(tmp_path / 'a.csv'))
     assert names(tmp_path) == []

@@ -85,7 +85,7 @@ def test_another_pipe_that_breaks_is_an_error(capsys):
 
 def test_suggestions_are_near():
     assert suggest('pacience', ['patience', 'epochs']) == "; did you mean 'patience'?"
-    assert suggest('x', ['b', 'a']) == '; known are a, b'
+    assert suggest('x', ['b', 'a']) == '; expected one of a, b'
 
 
 @pytest.mark.parametrize(
@@ -101,11 +101,11 @@ def test_suggestions_are_near():
                 "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate "
                 'memory: you tried to allocate 800000000000 bytes. Error code 12'
             ),
-            'out of memory: 800.0 GB were asked for at once',
+            'out of memory: tried to allocate 800.0 GB at once',
         ),
         (
             RuntimeError('CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has'),
-            'out of memory: 2.00 GiB were asked for at once',
+            'out of memory: tried to allocate 2.00 GiB at once',
         ),
         (RuntimeError('std::bad_alloc'), 'out of memory'),
     ],

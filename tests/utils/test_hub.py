@@ -48,7 +48,7 @@ ENCODERS += [
 
 
 @pytest.mark.parametrize('encoder', ENCODERS, ids=lambda e: f'{type(e).__name__}-{e.mode}')
-def test_encoders_come_back_bit_by_bit(safetensors, encoder, tmp_path):
+def test_encoders_are_restored_exactly(safetensors, encoder, tmp_path):
     assert encoder.save_pretrained(tmp_path / 'a') is None
     names = sorted(path.name for path in (tmp_path / 'a').iterdir())
     assert names == ['README.md', 'config.json', 'model.safetensors']
@@ -66,7 +66,7 @@ def test_encoders_come_back_bit_by_bit(safetensors, encoder, tmp_path):
     encoder.train()
 
 
-def test_files_are_for_other_programs_to_read(safetensors, tmp_path):
+def test_files(safetensors, tmp_path):
     encoder = ENCODERS[0]
     encoder.save_pretrained(tmp_path)
     config = json.loads((tmp_path / 'config.json').read_text())
@@ -77,17 +77,17 @@ def test_files_are_for_other_programs_to_read(safetensors, tmp_path):
     assert torch.equal(x['table'], encoder.table) and list(x['table'].shape) == [80, 8]
 
 
-def test_arguments_can_be_others(safetensors, tmp_path):
+def test_override_arguments(safetensors, tmp_path):
     ENCODERS[0].save_pretrained(tmp_path)
     loaded = TokenCrossEncoder.from_pretrained(tmp_path, dropout=0.4)
     assert loaded.dropout == 0.4 and torch.equal(loaded.table, ENCODERS[0].table)
     with pytest.raises(ValueError, match="no argument 'drop_out'; did you mean 'dropout'"):
         TokenCrossEncoder.from_pretrained(tmp_path, drop_out=0.4)
-    with pytest.raises(ValueError, match=r"'mlps.0.0.bias' of shape \[4\] by .*, got \[8\]"):
+    with pytest.raises(ValueError, match=r"'mlps.0.0.bias' of shape \[4\] as in .*, got \[8\]"):
         TokenCrossEncoder.from_pretrained(tmp_path, out_channels=4)
 
 
-def test_gradients_reach_loaded_weights(safetensors, tmp_path):
+def test_gradients_of_loaded_weights(safetensors, tmp_path):
     ENCODERS[0].save_pretrained(tmp_path)
     loaded = TokenCrossEncoder.from_pretrained(tmp_path).train()
     loaded(torch.zeros(20, 5, dtype=torch.uint8)).sum().backward()
@@ -104,7 +104,7 @@ def test_gradients_reach_loaded_weights(safetensors, tmp_path):
         {'method': 'rqvae', 'method_kwargs': {'num_steps': 2, 'hidden': [8]}},
     ],
 )
-def test_tokenizers_come_back_bit_by_bit(safetensors, settings, tmp_path):
+def test_tokenizers_are_restored_exactly(safetensors, settings, tmp_path):
     fitted = tokenizer(**settings)
     fitted.save_pretrained(tmp_path)
     names = sorted(path.name for path in tmp_path.iterdir())
@@ -128,15 +128,17 @@ def test_modalities_of_any_name(safetensors, tmp_path):
     assert torch.equal(OPQTokenizer.from_pretrained(tmp_path).encode(x), fitted.encode(x))
 
 
-def test_both_share_a_folder_and_its_card(safetensors, tmp_path):
+def test_encoder_and_tokenizer_share_a_folder(safetensors, tmp_path):
     fitted = tokenizer()
     encoder = TokenCrossEncoder.from_tokenizer(fitted, 8)
     fitted.save_pretrained(tmp_path / 'shop')
     card = tmp_path / 'shop' / 'README.md'
     text = card.read_text()
-    assert '# license: yours to name' in text and 'library_name: motor_geo' in text
-    assert "OPQTokenizer.from_pretrained('shop')" in text and 'By name: image, text.' in text
-    card.write_text(text.replace('# license: yours to name', 'license: mit #') + 'My words.\n')
+    assert '# license: add the license' in text and 'library_name: motor_geo' in text
+    assert (
+        "OPQTokenizer.from_pretrained('shop')" in text and 'A dictionary with image, text.' in text
+    )
+    card.write_text(text.replace('# license: add', 'license: mit #') + 'My words.\n')
     encoder.save_pretrained(tmp_path / 'shop')
     fitted.save_pretrained(tmp_path / 'shop')
     text = card.read_text()
@@ -153,11 +155,11 @@ def test_both_share_a_folder_and_its_card(safetensors, tmp_path):
     assert torch.equal(loaded(token_id), encoder.eval()(fitted.encode(x)))
 
 
-def test_a_card_without_a_head():
+def test_card_without_header():
     section = Section('A', 'a', ('a.json', 'a.safetensors'), {}, 1234)
     text = model_card('me/a', section, 'Old.\n', {'license': 'mit'})
     assert text.startswith('---\nlibrary_name: motor_geo\n') and 'license: mit\n---\n' in text
-    assert '\nOld.\n\n<!-- motor_geo a.safetensors -->\n' in text and '1,234 numbers' in text
+    assert '\nOld.\n\n<!-- motor_geo a.safetensors -->\n' in text and '1,234 values' in text
 
 
 class Forgets(nn.Linear, HubMixin):
@@ -173,8 +175,8 @@ class Keeps(nn.Linear, HubMixin):
         self.bias = self.weight  # One tensor under two names.
 
 
-def test_modules_of_others(safetensors, tmp_path):
-    with pytest.raises(ValueError, match="Forgets cannot be saved: expected its argument 'gain'"):
+def test_own_modules(safetensors, tmp_path):
+    with pytest.raises(ValueError, match="Forgets cannot be saved: expected an attribute 'gain'"):
         Forgets().save_pretrained(tmp_path)
     module = Keeps(3)
     module.save_pretrained(tmp_path)
@@ -185,14 +187,14 @@ def test_modules_of_others(safetensors, tmp_path):
         module.save_pretrained(tmp_path)
 
 
-def test_what_is_refused(safetensors, tmp_path):
+def test_invalid_files(safetensors, tmp_path):
     load = TokenCrossEncoder.from_pretrained
-    with pytest.raises(FileNotFoundError, match="'./none' is no folder; expected a folder, or"):
+    with pytest.raises(FileNotFoundError, match="'./none' does not exist; expected a folder, or"):
         load('./none')
-    with pytest.raises(FileNotFoundError, match="has no 'config.json'; expected what"):
+    with pytest.raises(FileNotFoundError, match="has no 'config.json'; expected a folder"):
         load(tmp_path)
     ENCODERS[0].save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match='commit_message: expected with'):
+    with pytest.raises(ValueError, match='commit_message: expected only with'):
         ENCODERS[0].save_pretrained(tmp_path, commit_message='a')
     with pytest.raises(ValueError, match="class 'TokenCrossEncoder'; expected SoftTokenEncoder"):
         SoftTokenEncoder.from_pretrained(tmp_path)
@@ -203,16 +205,18 @@ def test_what_is_refused(safetensors, tmp_path):
         config.write_text(json.dumps({**content, **values}))
 
     write(mode='other')
-    with pytest.raises(ValueError, match=r"config.json' makes no TokenCrossEncoder \('mode' must"):
+    with pytest.raises(
+        ValueError, match=r"config.json' does not define a valid TokenCrossEncoder \('mode'"
+    ):
         load(tmp_path)
     write(later=1)
     with pytest.raises(ValueError, match="config.json': TokenCrossEncoder has no argument 'later'"):
         load(tmp_path)
     write(_class_name='os.system')
-    with pytest.raises(ValueError, match="is of the class 'os.system'; expected TokenCross"):
+    with pytest.raises(ValueError, match="has the class 'os.system'; expected TokenCross"):
         load(tmp_path)
     config.write_text('[]')
-    with pytest.raises(ValueError, match="names no '_class_name'"):
+    with pytest.raises(ValueError, match="has no '_class_name'"):
         load(tmp_path)
     config.write_text('{')
     with pytest.raises(ValueError, match='cannot be read as JSON'):
@@ -227,7 +231,7 @@ def test_what_is_refused(safetensors, tmp_path):
         load(tmp_path)
 
 
-def test_what_is_refused_of_tokenizers(safetensors, tmp_path):
+def test_invalid_tokenizer_files(safetensors, tmp_path):
     with pytest.raises(RuntimeError, match='not fitted yet: there is nothing to save'):
         OPQTokenizer().save_pretrained(tmp_path)
     fitted = tokenizer(method='rqvae', method_kwargs={'num_steps': 2})
@@ -235,18 +239,18 @@ def test_what_is_refused_of_tokenizers(safetensors, tmp_path):
     config = tmp_path / 'tokenizer_config.json'
     content = json.loads(config.read_text())
     config.write_text(json.dumps({**content, 'method': OWN, 'method_kwargs': None}))
-    with pytest.raises(ValueError, match=f"'{OWN}' is code from outside of motor_geo; pass"):
+    with pytest.raises(ValueError, match=f"'{OWN}' is code outside motor_geo; pass"):
         OPQTokenizer.from_pretrained(tmp_path)
     loaded = OPQTokenizer.from_pretrained(tmp_path, method=OWN)
     assert torch.equal(loaded.encode(features(1)), fitted.encode(features(1)))
     with pytest.raises(ValueError, match=r'expected \(3, 16\) tokens and codes'):
         OPQTokenizer.from_pretrained(tmp_path, method='rqvae', num_tokens=3)
-    with pytest.raises(ValueError, match=r"modalities \['image', 'text'\] are others"):
+    with pytest.raises(ValueError, match=r"modalities \['image', 'text'\] do not match"):
         OPQTokenizer.from_pretrained(tmp_path, method='rqvae', modalities=['image'])
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    r"""Answers as the hub does, with the files of a folder."""
+    r"""Imitates the hub with the files of a folder."""
 
     def log_message(self, *args):
         pass
@@ -288,7 +292,7 @@ def server(tmp_path, monkeypatch):
     server.server_close()
 
 
-def test_pull(safetensors, server, tmp_path):
+def test_download(safetensors, server, tmp_path):
     fitted = tokenizer()
     encoder = TokenCrossEncoder.from_tokenizer(fitted, 8).eval()
     encoder.save_pretrained(server.folder)
@@ -302,17 +306,19 @@ def test_pull(safetensors, server, tmp_path):
     server.asked.clear()
     loaded = TokenCrossEncoder.from_pretrained('me/mine', local_files_only=True, **options)
     assert torch.equal(loaded.table, encoder.table) and server.asked == []
-    with pytest.raises(OSError, match="'me/other' is no folder, and its 'config.json' cannot be"):
+    with pytest.raises(
+        OSError, match="'me/other' is not a folder, and its 'config.json' cannot be"
+    ):
         TokenCrossEncoder.from_pretrained('me/other', local_files_only=True, **options)
     (server.folder / 'config.json').unlink()
     with pytest.raises(
-        OSError, match=r"'config.json' cannot be had from the hub \(RemoteEntry|Entry"
+        OSError, match=r"'config.json' cannot be downloaded from the hub \(RemoteEntry|Entry"
     ):
         TokenCrossEncoder.from_pretrained('me/new', **options)
 
 
 class Api:
-    r"""The part of the hub that takes uploads."""
+    r"""Imitates the upload API of the hub."""
 
     def __init__(self, calls, card=None):
         self.calls, self.card, self.files = calls, card, {}
@@ -366,7 +372,7 @@ def test_push(safetensors, tmp_path, monkeypatch):
     assert (tmp_path / 'new' / 'model.safetensors').is_file()
 
 
-def test_packages_are_named(monkeypatch, tmp_path):
+def test_missing_packages(monkeypatch, tmp_path):
     monkeypatch.setattr(hub, 'find_spec', lambda name: None)
     extra = r'pip install "motor-geo\[hub\]"'
     with pytest.raises(ImportError, match=f'save_pretrained needs safetensors: {extra}'):
@@ -376,11 +382,13 @@ def test_packages_are_named(monkeypatch, tmp_path):
     with pytest.raises(ImportError, match=f'push_to_hub needs huggingface_hub: {extra}'):
         ENCODERS[0].push_to_hub('me/mine')
     monkeypatch.setattr(hub, 'find_spec', lambda name: name == 'safetensors' or None)
-    with pytest.raises(ImportError, match=rf'no such folder\) needs huggingface_hub: {extra}'):
+    with pytest.raises(
+        ImportError, match=rf'no such folder exists\) needs huggingface_hub: {extra}'
+    ):
         TokenCrossEncoder.from_pretrained('me/mine')
 
 
-def test_the_module_is_imported_without_the_packages(monkeypatch):
+def test_import_without_packages(monkeypatch):
     for name in ('huggingface_hub', 'safetensors'):
         monkeypatch.setitem(sys.modules, name, None)
     spec = importlib.util.spec_from_file_location('another', hub.__file__)

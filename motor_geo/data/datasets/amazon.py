@@ -43,7 +43,7 @@ CATEGORIES = (
     'Musical_Instruments Office_Products Patio_Lawn_and_Garden Pet_Supplies Sports_and_Outdoors '
     'Tools_and_Home_Improvement Toys_and_Games Video_Games'
 ).split()
-#: Categories of the releases of 2018 and 2023 that are not in that of 2014.
+#: Categories that only the 2018 and 2023 releases have.
 LATER_CATEGORIES = (
     'All_Beauty Amazon_Fashion Appliances Arts_Crafts_and_Sewing Baby_Products '
     'Beauty_and_Personal_Care Gift_Cards Handmade_Products Health_and_Household '
@@ -58,65 +58,68 @@ SHORT_NAMES = {
 }
 ENCODER = 'all-MiniLM-L6-v2'
 ARRAYS = ('.npy', '.npz', '.pt')
-VERSION = 1  # Of the processed files.
+VERSION = 1  # Version of the processed files.
 
 Encoder = Callable[[list[str]], np.ndarray]
 
 
 class AmazonReviews(TableDataset):
-    r"""A category of the Amazon product data (release of 2014) from the
+    r"""A category of the Amazon product data (2014 release) from the
     `"Image-based Recommendations on Styles and Substitutes"
-    <https://arxiv.org/abs/1506.04757>`_ paper. Reviews and metadata of the
-    releases of 2018 and 2023 are read as well, without images.
+    <https://arxiv.org/abs/1506.04757>`_ paper. It also reads reviews and
+    metadata of the 2018 and 2023 releases, which come without image features.
 
-    Users with fewer than :obj:`core` reviews and products with fewer than
-    :obj:`core` reviews are removed until none is left. Images are the released
-    features of a convolutional network; products without one get the mean of
-    the others, and are :obj:`False` in :obj:`data['item'].mask_image`. Texts
-    are vectors of title, brand, category and description.
+    The dataset repeatedly removes users and products with fewer than
+    :obj:`core` reviews until every remaining one has at least that many. Image
+    features are the released outputs of a convolutional network. Products
+    without an image get the mean of the others, and
+    :obj:`data['item'].mask_image` is :obj:`False` for them. Text features
+    encode title, brand, category and description.
 
-    Files that are not in :obj:`root/raw` are downloaded:
+    Files that are missing from :obj:`root/raw` are downloaded:
 
     ====================================== ====================================
     :obj:`ratings_<Category>.csv`          or :obj:`reviews_<Category>.json.gz`
-                                           or, for cores from 5 on,
+                                           or, if :obj:`core` is at least 5,
                                            :obj:`reviews_<Category>_5.json.gz`
     :obj:`meta_<Category>.json.gz`         titles and texts
     :obj:`image_features_<Category>.b`     several gigabytes
     ====================================== ====================================
 
-    Names of later releases (:obj:`<Category>.csv`, :obj:`<Category>.json.gz`,
-    :obj:`<Category>.jsonl.gz`, :obj:`meta_<Category>.jsonl.gz`) are found, and
-    never downloaded.
+    Files of later releases (:obj:`<Category>.csv`, :obj:`<Category>.json.gz`,
+    :obj:`<Category>.jsonl.gz`, :obj:`meta_<Category>.jsonl.gz`) are recognized
+    by their names, but never downloaded.
 
-    The result is written to a folder of :obj:`root/processed` in the layout of
-    :class:`TableDataset`, which is read from then on; its :obj:`items.tsv`
-    holds the product number (ASIN), the title and the whole text of each item.
+    The processed data goes to a folder in :obj:`root/processed`, in the layout
+    of :class:`TableDataset`, and is read from there the next time. Its
+    :obj:`items.tsv` lists the product number (ASIN), the title and the full
+    text of each item.
 
     Args:
-        root: Folder of the files.
+        root: Root folder of the raw and the processed files.
         category: Category as in the file names, such as :obj:`'Baby'` or
             :obj:`'Musical Instruments'`; also :obj:`'Sports'`,
             :obj:`'Clothing'`, :obj:`'Office'` and :obj:`'Toys'`.
-        core: Minimal number of reviews of users and products; 1 keeps all.
+        core: Minimum number of reviews per user and product; 1 keeps all.
         split: A key of :obj:`motor_geo.data.datasets.split.SPLITS`.
         seed: Seed of the split.
-        text: :obj:`'auto'` encodes texts by :obj:`all-MiniLM-L6-v2` if
-            :obj:`sentence-transformers` is installed and leaves them out with
-            a warning otherwise; a file is a :obj:`.npy` with one row per line
-            of :obj:`items.tsv`; any other text is an encoder as in
-            :func:`~motor_geo.data.media.text_encoder`: :obj:`'hashed'`, a model
-            of sentence-transformers by its name, :obj:`NAME@REVISION` or its
-            folder, which needs no network, or the import path of a function;
+        text: :obj:`'auto'` encodes texts with :obj:`all-MiniLM-L6-v2`. If
+            :obj:`sentence-transformers` is not installed or the model cannot
+            be loaded, it leaves texts out with a warning. A path names a
+            :obj:`.npy` file with one row per line of :obj:`items.tsv`. Any
+            other string selects an encoder as in
+            :func:`~motor_geo.data.media.text_encoder`: :obj:`'hashed'`, a
+            sentence-transformers model (:obj:`NAME`, :obj:`NAME@REVISION`, or a
+            folder, which needs no network), or the import path of a function.
             :obj:`None` leaves texts out.
-        image: If set to :obj:`False`, images are left out.
-        mmap: If set to :obj:`True`, features stay on disk where possible.
-        force_reload: If set to :obj:`True`, raw files are processed again.
-        transform: A function of the graph that is applied whenever it is taken
-            out (:obj:`dataset[0]`).
-        pre_transform: A function of the graph that is applied once; what comes
-            out is kept in :obj:`root/processed` where the arguments of the
-            transform tell what it does.
+        image: If set to :obj:`False`, leaves images out.
+        mmap: If set to :obj:`True`, keeps features on disk where possible.
+        force_reload: If set to :obj:`True`, processes the raw files again.
+        transform: A function that transforms the graph on every access
+            (:obj:`dataset[0]`).
+        pre_transform: A function that transforms the graph once. The result is
+            stored in :obj:`root/processed` if the arguments of the transform
+            determine what it does.
 
     **STATS:**
 
@@ -165,15 +168,16 @@ class AmazonReviews(TableDataset):
           - 38,140
           - 435,675
 
-    The rows of core 1 are the sizes given in `"MOTOR"
-    <https://arxiv.org/abs/2410.19276>`_, which does not say how they follow
-    from the raw files; some three interactions per user suggest
+    The rows with core 1 are the sizes reported by `"MOTOR"
+    <https://arxiv.org/abs/2410.19276>`_, which does not explain how to obtain
+    them from the raw files. About three interactions per user suggest
     :obj:`core=2`.
 
     Raises:
-        FileNotFoundError: If files are neither there nor can be downloaded.
-        ValueError: If the category is unknown, a file is truncated or
-            malformed, or no interaction is left.
+        FileNotFoundError: If a file is missing and cannot be downloaded.
+        ValueError: If the category or the split is unknown, :obj:`core` is
+            below 1, a file is truncated or malformed, or no interaction is
+            left.
     """
 
     url = 'https://snap.stanford.edu/data/amazon/productGraph'
@@ -202,8 +206,8 @@ class AmazonReviews(TableDataset):
         encode: Encoder | None = None
         if text == 'auto' and importlib.util.find_spec('sentence_transformers') is None:
             warnings.warn(
-                f"'{self.category}': texts are left out, because sentence-transformers is not "
-                f'installed; text=PATH takes a .npy with a row per line of items.tsv.',
+                f"'{self.category}': leaving out texts because sentence-transformers is not "
+                f'installed; text=PATH reads a .npy with one row per line of items.tsv.',
                 stacklevel=2,
             )
             text = None
@@ -246,15 +250,15 @@ class AmazonReviews(TableDataset):
         return osp.join(self.processed_dir, f'{self.category}_{self.core}core_{key}')
 
     def _raw_files(self) -> list[list[str]]:
-        r"""Names of the raw files that are needed, with alternatives."""
+        r"""Returns the names of the required raw files, with alternatives."""
         reviews = [f'ratings_{self.category}.csv', f'reviews_{self.category}.json.gz']
-        if self.core >= 5:  # The core of a core is the core.
+        if self.core >= 5:  # The k-core of a 5-core is the k-core of the original.
             reviews.insert(1, f'reviews_{self.category}_5.json.gz')
         names = [reviews, [f'meta_{self.category}.json.gz']]
         return names + ([[f'image_features_{self.category}.b']] if self.image else [])
 
     def _fetch(self) -> list[str]:
-        r"""Paths of the raw files; those that are missing are downloaded."""
+        r"""Returns the paths of the raw files, and downloads missing ones."""
         paths = []
         for names, later in zip(self._raw_files(), [*self._later_files(), []]):
             known = [*names, *later]
@@ -265,16 +269,18 @@ class AmazonReviews(TableDataset):
             if self.category in LATER_CATEGORIES:
                 raise FileNotFoundError(
                     f"'{self.raw_dir}' holds none of {listed(later)}, and '{self.category}' is not "
-                    f'in the release of 2014, which could be downloaded.'
+                    f'in the 2014 release, the only one that can be downloaded.'
                     if later
-                    else f"'{self.category}' is not in the release of 2014, which has vectors of "
-                    f'images; expected image=False.'
+                    else f"'{self.category}' is not in the 2014 release, the only one with image "
+                    f'features; expected image=False.'
                 )
             self._download(names[0])
         return paths
 
     def _later_files(self) -> list[list[str]]:
-        r"""Names of reviews and metadata in the releases of 2018 and 2023."""
+        r"""Returns the names of review and metadata files in the 2018 and 2023
+        releases.
+        """
         name = self.category
         reviews = [f'{name}.csv', f'{name}.json.gz', f'{name}.csv.gz', f'{name}.jsonl.gz']
         if self.core >= 5:
@@ -295,7 +301,7 @@ class AmazonReviews(TableDataset):
             raise FileNotFoundError(
                 f"Downloading '{url}' failed ({error}); expected these files in the folder "
                 f"'{self.raw_dir}': {', '.join(missing)}"
-                f'{" (image=False does without images)" if self.image else ""}.'
+                f'{" (image=False leaves out images)" if self.image else ""}.'
             ) from error
 
     def _process(self, folder: str, encode: Encoder | None, replace: bool) -> None:
@@ -306,14 +312,14 @@ class AmazonReviews(TableDataset):
         keep = keep[core_mask(user[keep], item[keep], self.core)]
         if len(keep) == 0:
             raise ValueError(
-                f"'{path}': no interaction is left with at least {self.core} for each user and "
-                f"item; expected a smaller 'core'."
+                f"'{path}': no interaction is left if each user and item must have at least "
+                f"{self.core}; expected a smaller 'core'."
             )
         keep = keep[unique_pairs(user[keep], item[keep], time[keep])]
         user, item, time = user[keep], item[keep], time[keep]
         asins = np.sort(item_ids[np.unique(item)])
         items = read_metadata(meta_path, asins)
-        if not items:  # The release of 2018 names the product first.
+        if not items:  # The 2018 release lists the product before the user.
             others = np.sort(user_ids[np.unique(user)])
             items = read_metadata(meta_path, others) if '.csv' in osp.basename(path) else {}
             if not items:
@@ -322,8 +328,8 @@ class AmazonReviews(TableDataset):
                     f"such as '{asins[0]}', found none of them."
                 )
             warnings.warn(
-                f"'{path}': the first column holds products and the second users (release of "
-                f'2018): {len(items)} of {len(others)} are in the metadata.',
+                f"'{path}': the first column holds products and the second users (2018 release); "
+                f'{len(items)} of {len(others)} are in the metadata.',
                 stacklevel=3,
             )
             user_ids, item_ids, user, item, asins = item_ids, user_ids, item, user, others
@@ -360,7 +366,7 @@ class AmazonReviews(TableDataset):
 
 
 class _Given:
-    r"""Text features from a file, in place of an encoder."""
+    r"""Text features read from a file instead of computed by an encoder."""
 
     def __init__(self, path: str, x: np.ndarray) -> None:
         self.path, self.x = path, x
@@ -377,7 +383,7 @@ class _Given:
 
 
 class _Named:
-    r"""An encoder by its name."""
+    r"""A text encoder selected by name. Loads the model on construction."""
 
     def __init__(self, name: str) -> None:
         self.encoder = text_encoder(name, option='text')
@@ -392,7 +398,11 @@ def _is_file(text: str) -> bool:
 
 
 def find_category(name: str) -> str:
-    r"""The category as it is spelled in file names."""
+    r"""Returns a category as spelled in file names.
+
+    Raises:
+        ValueError: If the category is unknown.
+    """
     categories = [*LATER_CATEGORIES, *CATEGORIES]
     names = {category.lower(): category for category in categories} | SHORT_NAMES
     key = re.sub('[^a-z]+', '_', name.lower().replace('&', 'and')).strip('_')
@@ -410,7 +420,7 @@ def _load_encoder(category: str) -> Encoder | None:
         model = SentenceTransformer(ENCODER)
     except OSError as error:
         warnings.warn(
-            f"'{category}': texts are left out, because the model '{ENCODER}' cannot be loaded: "
+            f"'{category}': leaving out texts because the model '{ENCODER}' cannot be loaded: "
             f'{error}',
             stacklevel=3,
         )
@@ -419,12 +429,12 @@ def _load_encoder(category: str) -> Encoder | None:
 
 
 def _publish(temporary: str, folder: str, replace: bool) -> None:
-    r"""Moves the finished folder to its place, unless another process was
-    faster.
+    r"""Moves the finished folder into place, unless another process got there
+    first.
     """
     mask = os.umask(0)
     os.umask(mask)
-    os.chmod(temporary, 0o777 & ~mask)  # `mkdtemp` makes private folders.
+    os.chmod(temporary, 0o777 & ~mask)  # `mkdtemp` creates private folders.
     if osp.isdir(folder):
         if not replace:
             return

@@ -1,4 +1,4 @@
-r"""Reading the raw files of the Amazon product data: reviews, metadata and
+r"""Readers for the raw files of the Amazon product data: reviews, metadata and
 image features.
 """
 
@@ -21,18 +21,20 @@ from tqdm import tqdm
 from motor_geo.data.datasets.messages import clipped
 from motor_geo.utils.files import check_file
 
-#: User, product and time of a review, in the releases of 2014 and 2018, and of 2023.
+#: Keys of user, product and time of a review. First those of 2014 and 2018, then those of 2023.
 KEYS = (('reviewerID', 'asin', 'unixReviewTime'), ('user_id', 'parent_asin', 'timestamp'))
 PATTERNS = {
     key: re.compile(rb"""['"]%s['"]\s*:\s*(['"])(.*?)\1""" % key.encode())
     for key in ('asin', 'parent_asin')
 }
-MOST_BYTES = 2**26  # Of a line.
+MOST_BYTES = 2**26  # Maximum length of a line.
 IMAGE = np.dtype([('asin', 'S10'), ('x', '<f4', (4096,))])
 
 
 def _read_lines(path: str) -> Iterator[tuple[int, bytes]]:
-    r"""Numbered lines (from 1) of a text or gzip file, with a progress bar."""
+    r"""Yields the lines of a text or gzip file with their numbers (from 1), and
+    shows a progress bar.
+    """
     check_file(path, 'reviews or products')
     with (
         open(path, 'rb') as raw,
@@ -44,8 +46,8 @@ def _read_lines(path: str) -> Iterator[tuple[int, bytes]]:
             for number, line in enumerate(iter(lambda: file.readline(MOST_BYTES), b''), start=1):
                 if len(line) == MOST_BYTES:
                     raise ValueError(
-                        f"'{path}', line {number}: longer than {MOST_BYTES >> 20} MB; expected a "
-                        'review or a product in each line'
+                        f"'{path}', line {number}: longer than {MOST_BYTES >> 20} MB; expected one "
+                        'review or product per line'
                     )
                 if number % 10_000 == 0:
                     bar.update(raw.tell() - bar.n)
@@ -60,12 +62,12 @@ def _read_lines(path: str) -> Iterator[tuple[int, bytes]]:
 
 
 def _parse(path: str, number: int, line: bytes, keys: tuple[str, ...]) -> dict[str, Any]:
-    r"""A line with a JSON object or a Python dictionary."""
+    r"""Parses a line with a JSON object or a Python dictionary."""
     entry = None
     try:
         entry = json.loads(line)
     except (ValueError, RecursionError):
-        with suppress(Exception):  # What is no literal ends in many ways.
+        with suppress(Exception):  # Invalid literals raise many kinds of errors.
             entry = ast.literal_eval(line.decode().strip())
     missing = [key for key in keys if not isinstance(entry, dict) or key not in entry]
     if missing:
@@ -84,7 +86,7 @@ def _rows(path: str) -> Iterator[tuple[str, str, int]]:
         try:
             if is_csv:
                 fields = line.decode().strip('\r\n').split(',')
-                if number == 1 and {*KEYS[1]} <= {*fields}:  # The release of 2023 has a header.
+                if number == 1 and {*KEYS[1]} <= {*fields}:  # The 2023 release has a header.
                     width, place = len(fields), [fields.index(key) for key in KEYS[1]]
                     continue
                 if len(fields) != width:
@@ -103,7 +105,7 @@ def _rows(path: str) -> Iterator[tuple[str, str, int]]:
             if str(error).startswith(f"'{path}'"):
                 raise
             shown = line.decode(errors='replace').strip()[:60]
-            expected = 'user,item,rating,timestamp' if is_csv else f'texts and a time in {keys}'
+            expected = 'user,item,rating,timestamp' if is_csv else f'two texts and a time in {keys}'
             raise ValueError(
                 f"'{path}', line {number}: expected {expected}, got '{shown}'."
             ) from error
@@ -114,9 +116,15 @@ def read_interactions(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     r"""Reads ratings (CSV) or reviews (JSON lines).
 
+    Args:
+        path: The file, packed with gzip or not.
+
     Returns:
-        Raw user ids, raw item ids, and user index, item index and time of each
-        row.
+        Raw user ids **[M]**, raw item ids **[N]**, and the user index, item
+        index and time of each row **[E]**.
+
+    Raises:
+        ValueError: If the file is empty, truncated or malformed.
     """
     users: dict[str, int] = {}
     items: dict[str, int] = {}
@@ -132,7 +140,9 @@ def read_interactions(
 
 
 def distinct_rows(user: np.ndarray, item: np.ndarray, time: np.ndarray) -> np.ndarray:
-    r"""The distinct rows, sorted."""
+    r"""Returns the positions of the distinct rows, sorted by user, item and
+    time.
+    """
     order = np.lexsort((time, item, user))
     rows = np.stack([user[order], item[order], time[order]])
     new = np.ones(len(order), bool)
@@ -141,7 +151,19 @@ def distinct_rows(user: np.ndarray, item: np.ndarray, time: np.ndarray) -> np.nd
 
 
 def read_metadata(path: str, asins: np.ndarray) -> dict[str, dict[str, Any]]:
-    r"""Entries of the given products; lines of others are not parsed."""
+    r"""Reads the entries of the given products. Lines of other products are
+    not parsed.
+
+    Args:
+        path: The file, packed with gzip or not.
+        asins: Product numbers, **[N]**.
+
+    Returns:
+        The entry of each product that was found.
+
+    Raises:
+        ValueError: If the file is truncated or malformed.
+    """
     wanted = set(asins.tolist())
     found: dict[str, dict[str, Any]] = {}
     for number, line in _read_lines(path):
@@ -161,23 +183,25 @@ def read_metadata(path: str, asins: np.ndarray) -> dict[str, dict[str, Any]]:
 
 
 def clean(value: Any) -> str:
-    r"""Text in one line; anything but text and lists of it is missing."""
+    r"""Returns a text, or the texts of a list, as one line. Any other value
+    gives an empty string.
+    """
     if isinstance(value, (list, tuple)):
         value = ' '.join(entry for entry in value if isinstance(entry, str))
     if not isinstance(value, str):
         return ''
-    value = value.encode('utf-8', 'replace').decode()  # Lone surrogates.
+    value = value.encode('utf-8', 'replace').decode()  # Replaces lone surrogates.
     return ' '.join(value.replace('\0', ' ').split())
 
 
 def sentence(entry: dict[str, Any]) -> str:
-    r"""Title, brand, first category path and description of a product, in one
-    line; a missing part is a blank. Features, which the releases of 2018 and
-    2023 have, follow.
+    r"""Joins title, brand, first category path and description of a product in
+    one line, with a blank for each missing part. The bullet points of the 2018
+    and 2023 releases (:obj:`feature` or :obj:`features`) follow.
     """
     path = entry.get('categories') or entry.get('category')
     if path and isinstance(path, (list, tuple)) and not isinstance(path[0], str):
-        path = path[0]  # The release of 2014 has several paths.
+        path = path[0]  # The 2014 release has several paths per product.
     path = ' '.join(map(str, path)) if isinstance(path, (list, tuple)) else path
     brand = entry.get('brand') or entry.get('store')
     parts = [entry.get('title'), brand, path, entry.get('description')]
@@ -186,14 +210,20 @@ def sentence(entry: dict[str, Any]) -> str:
 
 
 def write_images(path: str, asins: np.ndarray, folder: str, block: int = 256) -> None:
-    r"""Writes the images of the (sorted) products into :obj:`image_feat.npy`
-    and :obj:`image_mask.npy`, without holding them in memory.
+    r"""Writes the image features of products to :obj:`image_feat.npy` and
+    :obj:`image_mask.npy` without loading all of them into memory.
+
+    Args:
+        path: The file of image features.
+        asins: Product numbers in ascending order, **[N]**.
+        folder: Folder of the output files.
+        block: Number of records to read at a time.
 
     Raises:
-        ValueError: If the file is truncated, holds NaN or infinite values, or
-            has none of the products.
+        ValueError: If the file is truncated, contains NaN or infinite values,
+            or has none of the products.
     """
-    check_file(path, 'vectors of images')
+    check_file(path, 'image features')
     size = osp.getsize(path)
     if size == 0 or size % IMAGE.itemsize:
         raise ValueError(
@@ -213,7 +243,7 @@ def write_images(path: str, asins: np.ndarray, folder: str, block: int = 256) ->
             bar.update(records.nbytes)
             row = np.minimum(np.searchsorted(names, records['asin']), len(names) - 1)
             known = np.flatnonzero((names[row] == records['asin']) & ~mask[row])
-            known = known[np.unique(row[known], return_index=True)[1]]  # The first of its product.
+            known = known[np.unique(row[known], return_index=True)[1]]  # First of each product.
             row, values = row[known], records['x'][known]
             finite = np.isfinite(values).all(axis=1)
             if not finite.all():

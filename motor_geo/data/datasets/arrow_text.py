@@ -1,4 +1,4 @@
-r"""Splitting large text files with Arrow."""
+r"""Splits large text files with Arrow."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ import numpy as np
 
 from motor_geo.data.datasets.columns import Column, Fields
 
-BLOCK = 2**26  # Bytes that Arrow splits at a time.
+BLOCK = 2**26  # Bytes that Arrow processes at a time.
 
 
 def split_with_arrow(
     raw: bytes, offset: int, delimiter: str, columns: Mapping[str, int], ids: set[str]
 ) -> dict[str, Column] | None:
-    r"""The fields of columns, and of ids their distinct values with an index;
-    :obj:`None` without :obj:`pyarrow`, and for everything that is not plain:
-    fields are as in the file, or they are not split here.
+    r"""Splits a text file into the fields of its columns. Columns of ids come
+    as distinct values with the index of each row.
+
+    Returns :obj:`None` if :obj:`pyarrow` is missing, if the file is 2 GB or
+    larger, or if Arrow would not return the fields exactly as in the file.
 
     Args:
-        raw: The file, which ends with a line feed.
-        offset: Where the first row starts.
+        raw: The content of the file, which ends with a line feed.
+        offset: Offset of the first row, in bytes.
         delimiter: The character between fields.
-        columns: Position of each column.
-        ids: Columns of ids.
+        columns: Position of each column in a row, by name.
+        ids: Names of the columns of ids.
     """
     try:
         import pyarrow as pa
@@ -47,7 +49,7 @@ def split_with_arrow(
                 column_types=used, include_columns=list(used), strings_can_be_null=False
             ),
         )
-    except pa.ArrowInvalid:  # Said again, with the line, by the slower reader.
+    except pa.ArrowInvalid:  # The slower reader raises an error that names the line.
         return None
     out: dict[str, Column] = {}
     for name, position in columns.items():
@@ -61,11 +63,11 @@ def split_with_arrow(
 
 
 def _fields(column: Any) -> Fields:
-    r"""The fields of an Arrow array of texts, without copying their bytes."""
+    r"""Returns the fields of an Arrow string array without copying bytes."""
     _, offsets, content = column.buffers()
     first = column.offset
     place = np.frombuffer(offsets, np.int32)[first : first + len(column) + 1].astype(np.int64)
-    # If all fields are empty, there is no byte to look at.
+    # If all fields are empty, Arrow has no buffer or an empty one.
     empty = content is None or content.size == 0
     buffer = np.zeros(1, np.uint8) if empty else np.frombuffer(content, np.uint8)
     return Fields(buffer, place[:-1], np.diff(place))

@@ -1,5 +1,5 @@
-r"""What all datasets share: a graph of training interactions, and held-out
-ones outside of it.
+r"""Base class of all datasets: a graph of the training interactions, with the
+held-out interactions kept outside of it.
 """
 
 from __future__ import annotations
@@ -26,11 +26,17 @@ SPLIT_NAMES = ('train', 'val', 'test')
 def unique_pairs(
     user: np.ndarray, item: np.ndarray, priority: np.ndarray | None = None
 ) -> np.ndarray:
-    r"""Rows of the distinct pairs, sorted by user and item. Of equal pairs the
-    row of lowest :obj:`priority` is kept, and the first among those.
+    r"""Returns the rows of the distinct pairs, sorted by user and item. Of
+    equal pairs, the row with the lowest :obj:`priority` stays, and the first
+    such row if there is a tie.
+
+    Args:
+        user: User of each row, **[E]**.
+        item: Item of each row, **[E]**.
+        priority: Priority of each row, **[E]**. (default: the order of rows)
     """
     pair = user.astype(np.int64) * (int(item.max(initial=0)) + 1) + item
-    if (pair[1:] > pair[:-1]).all():  # The usual order of a file.
+    if (pair[1:] > pair[:-1]).all():  # Already sorted and distinct, as files usually are.
         return np.arange(len(pair))
     order = np.argsort(pair, kind='stable') if priority is None else np.lexsort((priority, pair))
     pair = pair[order]
@@ -40,7 +46,9 @@ def unique_pairs(
 
 
 def _as_feature(name: str, x: np.ndarray | Tensor, num_items: int) -> Tensor:
-    r"""A float32 matrix with a row per item; float32 input is not copied."""
+    r"""Returns a float32 matrix with one row per item. Does not copy float32
+    input.
+    """
     if isinstance(x, Tensor):
         x = x.detach().cpu().numpy()
     if x.ndim != 2 or x.shape[0] != num_items:
@@ -57,7 +65,9 @@ def _as_feature(name: str, x: np.ndarray | Tensor, num_items: int) -> Tensor:
 
 
 def _fill_missing(name: str, x: Tensor, mask: Tensor) -> Tensor:
-    r"""Gives items without a modality the mean of those that have it."""
+    r"""Fills the rows of items without a modality with the mean of the
+    others.
+    """
     if mask.shape != x.shape[:1] or mask.dtype != torch.bool:
         raise ValueError(
             f"Mask '{name}': expected booleans [{x.size(0)}], got {mask.dtype} {list(mask.shape)}."
@@ -73,28 +83,29 @@ def _fill_missing(name: str, x: Tensor, mask: Tensor) -> Tensor:
 class RecommendationDataset(torch.utils.data.Dataset):
     r"""Base class of datasets with a single graph, :obj:`dataset[0]`.
 
-    The :class:`~torch_geometric.data.HeteroData` holds :obj:`'user'` and
-    :obj:`'item'` nodes, the features :obj:`x_<modality>` of items, and the
+    The :class:`~torch_geometric.data.HeteroData` object contains :obj:`'user'`
+    and :obj:`'item'` nodes, the item features :obj:`x_<modality>`, and the
     **training** interactions in both directions, sorted by user and item.
-    Held-out interactions are in :meth:`targets` only.
+    Held-out interactions are available through :meth:`targets` only.
 
     Subclasses call :obj:`_build` in their constructor.
 
     Args:
-        transform: A function of the graph that is applied whenever it is taken
-            out (:obj:`dataset[0]`).
-        pre_transform: A function of the graph that is applied once.
+        transform: A function that transforms the graph on every access
+            (:obj:`dataset[0]`).
+        pre_transform: A function that transforms the graph once.
     """
 
     name: str
     data: HeteroData
     user_ids: np.ndarray  # Raw id of each user, [M]
     item_ids: np.ndarray  # Raw id of each item, [N]
-    item_titles: np.ndarray | None = None  # What items are called, where that is known, [N]
-    item_images: np.ndarray | None = None  # Pictures, uint8 [N, height, width, 3]
-    known_users: Tensor  # Users with an interaction in any split, [M]
-    dropped: Tensor  # Held-out interactions of users without one in training, [2, n]
-    known_items: Tensor  # Items with an interaction, with features or in a list, [N]
+    item_titles: np.ndarray | None = None  # Titles of items, if known, [N]
+    item_images: np.ndarray | None = None  # Images of items, if known, uint8 [N, height, width, 3]
+    known_users: Tensor  # Whether a user has an interaction in any split, [M]
+    dropped: Tensor  # Held-out interactions of users without a training interaction, [2, n]
+    known_items: Tensor  # Whether an item has an interaction or features, or is listed, [N]
+    first_time: Tensor | None = None  # Time of the first training interaction, if read, [N]
     transform: Transform | None = None
     pre_transform: Transform | None = None
 
@@ -119,31 +130,36 @@ class RecommendationDataset(torch.utils.data.Dataset):
         known_users: np.ndarray | None = None,
         known_items: np.ndarray | None = None,
     ) -> None:
-        r"""Makes the graph and the targets.
+        r"""Builds the graph and the targets.
 
-        A pair that occurs more than once stays in the first of training,
-        validation and test only; held-out rows of users without a training
-        interaction are dropped. Both give a warning.
+        If a pair occurs more than once, it stays only in the first split that
+        has it (training before validation before test). Held-out interactions
+        of users without a training interaction are dropped. Both cases give a
+        warning.
 
         Args:
             name: Name of the dataset.
             user: User index of each interaction, **[E]**.
             item: Item index of each interaction, **[E]**.
             label: 0 (training), 1 (validation) or 2 (test), **[E]**.
-            features: A matrix **[N, d]** for each modality.
-            user_ids: Raw ids, **[M]**.
-            item_ids: Raw ids, **[N]**.
-            candidates: Items to be ranked in :obj:`'val'` and :obj:`'test'`.
-            masks: Items that have a modality, **[N]**; others get its mean.
-            locate: Names a row of the source in messages.
-            rule: The rule that made the splits, if they were not given. Given
-                splits may lack validation, and then testing, with a warning.
-            known_users: Users who exist although they may have no row, **[M]**.
-            known_items: Items that exist although they may have no row, **[N]**.
+            features: The feature matrix of each modality, **[N, d]**.
+            user_ids: Raw ids of the users, **[M]**.
+            item_ids: Raw ids of the items, **[N]**.
+            candidates: Items to rank for :obj:`'val'` and :obj:`'test'`.
+                (default: all)
+            masks: Which items have each modality, **[N]**. The other items get
+                the mean of its features.
+            locate: A function that returns how messages refer to a row of the
+                source.
+            rule: Name of the split rule, or :obj:`None` if the source
+                specified the splits. Specified splits may lack validation, or
+                validation and test, with a warning.
+            known_users: Which users exist even if no row has them, **[M]**.
+            known_items: Which items exist even if no row has them, **[N]**.
 
         Raises:
             ValueError: If a split is empty, a label is not 0, 1 or 2, an
-                index is out of range or a matrix has a wrong shape.
+                index is out of range, or a matrix has the wrong shape.
         """
         self.name, self.user_ids, self.item_ids = name, user_ids, item_ids
         for kind, index, size in (
@@ -161,7 +177,7 @@ class RecommendationDataset(torch.utils.data.Dataset):
         if len(keep) < len(user):
             repeated = np.setdiff1d(np.arange(len(user)), keep, assume_unique=True)
             warnings.warn(
-                f"'{name}': removed {len(repeated)} duplicate interactions (pairs stay in the "
+                f"'{name}': removed {len(repeated)} duplicate interactions (each pair stays in the "
                 f'first of train, val and test), among them {locate(int(repeated[0]))}.',
                 stacklevel=3,
             )
@@ -209,7 +225,7 @@ class RecommendationDataset(torch.utils.data.Dataset):
             self.data = self._apply(self.pre_transform)
 
     def _apply(self, pre_transform: Transform) -> HeteroData:
-        r"""The graph that goes through :obj:`pre_transform` once."""
+        r"""Applies :obj:`pre_transform` to the graph."""
         return pre_transform(copy.copy(self.data))
 
     def _find_known(
@@ -221,8 +237,8 @@ class RecommendationDataset(torch.utils.data.Dataset):
         known_users: np.ndarray | None,
         known_items: np.ndarray | None,
     ) -> None:
-        r"""Tells users and items that exist from gaps between numbers and rows
-        of padding, which have neither interactions nor features.
+        r"""Marks the users and items that exist. Gaps in the numbering and
+        padding rows do not: they have neither interactions nor features.
         """
         users, items = np.zeros(len(self.user_ids), bool), np.zeros(len(self.item_ids), bool)
         users[user], items[item] = True, True
@@ -239,8 +255,8 @@ class RecommendationDataset(torch.utils.data.Dataset):
     def _check_splits(
         self, user: np.ndarray, label: np.ndarray, rule: str | None, given: np.ndarray
     ) -> None:
-        r"""Checks that no split is empty. Where labels were given, validation
-        may be missing, and then testing, too.
+        r"""Checks that no split is empty. If the source specified the splits,
+        validation may be missing, and then test as well.
         """
         for split, count in enumerate(np.bincount(label, minlength=3)):
             name = SPLIT_NAMES[split]
@@ -260,9 +276,9 @@ class RecommendationDataset(torch.utils.data.Dataset):
                     f'expected at least one.'
                 )
             what = {
-                1: 'validation (label 1), so that nothing tells when to stop or which options are '
-                'best',
-                2: 'testing (label 2), so that no metric is computed',
+                1: 'validation (label 1), so there is no early stopping and no way to compare '
+                'options',
+                2: 'test (label 2), so no test metric is computed',
             }[split]
             warnings.warn(f"'{self.name}': no interaction is for {what}.", stacklevel=5)
 
@@ -276,19 +292,32 @@ class RecommendationDataset(torch.utils.data.Dataset):
 
     @property
     def modalities(self) -> list[str]:
-        r"""Names of the modalities in alphabetical order."""
+        r"""The names of the modalities in alphabetical order."""
         return sorted(key[2:] for key in self.data[ITEM].keys() if key.startswith('x_'))
 
     def targets(self, split: str) -> EvalTargets:
-        r"""Held-out interactions of :obj:`'val'` or :obj:`'test'`."""
+        r"""Returns the held-out interactions of a split.
+
+        Args:
+            split: :obj:`'val'` or :obj:`'test'`.
+
+        Raises:
+            ValueError: If the split is neither of them.
+        """
         if split not in self._targets:
             raise ValueError(f"Unknown split '{split}'; expected 'val' or 'test'.")
         return self._targets[split]
 
     def unseen_targets(self, split: str) -> EvalTargets:
-        r"""The held-out interactions of items without a training interaction,
-        to be ranked among such items only. Where there is none, the result is
-        empty.
+        r"""Returns the held-out interactions of items without a training
+        interaction, with only such items as candidates. The result is empty if
+        there is no such interaction.
+
+        Args:
+            split: :obj:`'val'` or :obj:`'test'`.
+
+        Raises:
+            ValueError: If the split is neither of them.
         """
         targets = self.targets(split)
         seen = self.data[RATES].edge_index[1].bincount(minlength=self.num_items) > 0
@@ -301,9 +330,9 @@ class RecommendationDataset(torch.utils.data.Dataset):
 
     @property
     def fingerprint(self) -> str:
-        r"""Hash of the interactions of all splits and of the features before
-        any transform, computed on first use; it does not depend on the order
-        of rows.
+        r"""A hash of the interactions of all splits and of the features before
+        any transform. It is computed on first use and does not depend on the
+        order of rows.
         """
         if self._fingerprint is None:
             data = self._source
@@ -315,7 +344,7 @@ class RecommendationDataset(torch.utils.data.Dataset):
         return self._fingerprint
 
     def summary(self) -> dict[str, Any]:
-        r"""Sizes, density, and the width of each modality."""
+        r"""Returns sizes, density, and the width of each modality."""
         counts = {'train': self.data[RATES].num_edges}
         counts |= {split: t.item.numel() for split, t in self._targets.items()}
         total = sum(counts.values())

@@ -1,4 +1,4 @@
-r"""Data sets that a run folder carries with it."""
+r"""Data sets stored in the folder of a run."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from motor_geo.data.datasets.base import RecommendationDataset, Transform
 from motor_geo.typing import ITEM, RATED_BY, RATES, USER, EvalTargets
 from motor_geo.utils.saved import load, save
 
-#: The file in the folder of a run.
+#: Name of the file in the folder of a run.
 BUNDLE = 'bundle.pt'
 SPLITS = ('val', 'test')
 
 
 class BundledDataset(RecommendationDataset):
-    r"""The data of a run as :obj:`bundle.pt` in its folder has them: sizes, raw
-    ids, titles, interactions of all splits, features, and the tokens that
-    items have.
+    r"""The data of a run, read from :obj:`bundle.pt` in its folder: sizes, raw
+    ids, titles, interactions of all splits, features, and item tokens.
 
     Args:
         path: The folder of the run.
-        transform: A function of the graph that is applied whenever it is taken
-            out.
-        pre_transform: A function of the graph that is applied once.
+        transform: A function that transforms the graph on every access.
+        pre_transform: Accepted for compatibility with other data sets, but not
+            applied, because the bundle was written after it.
 
     Raises:
-        ValueError: If the file is missing or damaged.
+        FileNotFoundError: If the file is missing.
+        ValueError: If the file is damaged.
     """
 
     token_id: Tensor | None = None
-    #: Numbers of users and items and the interactions behind the vectors of behavior.
+    #: The numbers of users and items and the interactions that the behavior vectors come from.
     fitted: tuple[int, int, Tensor] | None = None
 
     def __init__(
@@ -54,7 +54,11 @@ class BundledDataset(RecommendationDataset):
 
     @classmethod
     def of(cls, **content: Any) -> BundledDataset:
-        r"""A data set in memory, from the content of a file."""
+        r"""Creates a data set from the content of a file, without reading it.
+
+        Args:
+            **content: The entries that :func:`content_of` returns.
+        """
         self = cls.__new__(cls)
         RecommendationDataset.__init__(self)
         self._fill(**content)
@@ -96,7 +100,9 @@ class BundledDataset(RecommendationDataset):
         self._fingerprint = fingerprint
 
     def content(self) -> dict[str, Any]:
-        r"""What :meth:`of` makes the same data set from."""
+        r"""Returns the content from which :meth:`of` creates the same data
+        set.
+        """
         return content_of(self, self.token_id, self.fitted)
 
 
@@ -106,14 +112,15 @@ def content_of(
     fitted: tuple[int, int, Tensor] | None = None,
     titles: list[str | None] | None = None,
 ) -> dict[str, Any]:
-    r"""The content of :obj:`bundle.pt`.
+    r"""Returns the content of :obj:`bundle.pt` for a data set.
 
     Args:
         dataset: Any data set.
         token_id: Tokens of its items, **[N, T]**.
-        fitted: Numbers of users and items and the interactions **[2, E]** that
-            vectors of behavior come from, if they are others now.
-        titles: What items are called, if the data set does not know.
+        fitted: The numbers of users and items and the interactions **[2, E]**
+            that the behavior vectors come from, if they differ from those of
+            :obj:`dataset`.
+        titles: Titles of the items, **[N]**, used if :obj:`dataset` has none.
     """
     data, held_out, candidates = dataset.data, {}, {}
     for split in SPLITS:

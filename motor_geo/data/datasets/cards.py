@@ -1,6 +1,4 @@
-r"""What is known of public data sets: where they come from, their license, sizes
-and splits.
-"""
+r"""Facts about public data sets: origin, license, sizes and splits."""
 
 from __future__ import annotations
 
@@ -17,8 +15,8 @@ class RawFile(NamedTuple):
 
     Args:
         url: Its address.
-        path: Where it goes in a folder.
-        sha256: Its SHA-256, as others have published it; empty if unknown.
+        path: Its path relative to the download folder.
+        sha256: Its SHA-256 as published by others; empty if unknown.
     """
 
     url: str
@@ -30,19 +28,19 @@ class Card(NamedTuple):
     r"""A public data set.
 
     Args:
-        name: What the field calls it.
-        source: Where it comes from.
+        name: Its common name.
+        source: Where the data comes from.
         url: Where it is published.
-        license: What may be done with it, as far as its publishers say.
-        sizes: Users, items and interactions.
-        split: How its splits were made.
-        content: Modalities and their features.
+        license: The permitted uses, as far as its publishers state them.
+        sizes: Numbers of users, items and interactions.
+        split: How its splits were created.
+        content: Its modalities and their features.
         read: How this package reads it.
-        hash: :obj:`dataset.fingerprint` of the release that the
-            numbers of this package are from; empty if none was at hand.
-        evidence: What license and address were compared with.
-        files: The raw files at the source, where their addresses are known.
-            They are not the release whose hash is known here.
+        hash: :obj:`dataset.fingerprint` of the release behind the numbers of
+            this package; empty if that release was not available.
+        evidence: The evidence for the license and the address.
+        files: The raw files at the source, if their addresses are known. They
+            are not the release of :obj:`hash`.
     """
 
     name: str
@@ -70,13 +68,16 @@ class Card(NamedTuple):
             'content': self.content,
             'reading': self.read,
             'hash': self.hash or 'not known here',
-            'files': ', '.join(file.url for file in self.files) or 'no address of a file is known',
+            'files': ', '.join(file.url for file in self.files) or 'no known addresses',
         }
         return '\n'.join([self.name, *(f'  {key:9s}{value}' for key, value in rows.items())])
 
     def differences(self, dataset: RecommendationDataset) -> list[str]:
-        r"""In what a data set differs from the card, in words; nothing if it is
-        the same release.
+        r"""Describes how a data set differs from the card. The list is empty
+        if it is the same release.
+
+        Args:
+            dataset: The data set.
         """
         if self.hash and dataset.fingerprint == self.hash:
             return []
@@ -90,23 +91,26 @@ class Card(NamedTuple):
             if now != then
         ]
         if not out and self.hash:
-            out = ['the same sizes, but other interactions, splits or features']
+            out = ['the same sizes, but different interactions, splits or features']
         return out
 
 
-UNKNOWN = 'its publishers name none'
+UNKNOWN = 'not stated by its publishers'
 GROUPLENS = 'https://files.grouplens.org/datasets'
-CITE = f'{UNKNOWN}, and ask for a citation'
+CITE = f'{UNKNOWN}, who ask for a citation'
 AMAZON_EVIDENCE = (
-    'descriptions of the data by others, which name this address and the papers to cite; the page '
-    'itself was not read'
+    'third-party descriptions of the data, which name this address and the papers to cite; the '
+    'page itself was not read'
 )
-MOTOR = 'the paper of MOTOR names a core of 1; {} interactions per user suggest --data.core 2'
+MOTOR = 'the MOTOR paper states core 1, but {} interactions per user suggest --data.core 2'
 
 
 def amazon_files(category: str) -> tuple[RawFile, ...]:
-    r"""The raw files of a category, as :class:`~motor_geo.data.AmazonReviews`
-    reads them from the folder :obj:`raw`.
+    r"""Returns the raw files of a category that
+    :class:`~motor_geo.data.AmazonReviews` reads from the folder :obj:`raw`.
+
+    Args:
+        category: The category as spelled in file names.
     """
     names = f'ratings_{category}.csv', f'meta_{category}.json.gz'
     image = f'image_features_{category}.b'
@@ -118,7 +122,7 @@ def amazon_files(category: str) -> tuple[RawFile, ...]:
 AMAZON = 'https://cseweb.ucsd.edu/~jmcauley/datasets/amazon/links.html'
 FIVE = 'random 8:1:1 within each user, released as x_label'
 LAYOUT = 'NAME.inter and <modality>_feat.npy: --data FOLDER'
-#: By name in lower case.
+#: Cards by name in lower case.
 CARDS = {
     card.name.lower(): card
     for card in (
@@ -126,13 +130,13 @@ CARDS = {
             'lastfm',
             'HetRec 2011, Last.fm: artists that users listened to',
             'https://grouplens.org/datasets/hetrec-2011/',
-            'for non-commercial use, with a citation',
+            'non-commercial use with a citation',
             (1858, 1425, 56345),
             'released as x_label',
             'text (384) and audio (128), computed from tags and tracks',
             LAYOUT,
             '9ab4a7846faed46f',
-            'the readme of hetrec2011-lastfm-2k, in copies by others',
+            'third-party copies of the readme of hetrec2011-lastfm-2k',
             (
                 RawFile(
                     f'{GROUPLENS}/hetrec2011/hetrec2011-lastfm-2k.zip',
@@ -143,30 +147,28 @@ CARDS = {
         ),
         Card(
             'tiktok',
-            'short videos, in the release of DiffMM (without its text), made from that of MMSSL; '
-            'the site of the original data is closed',
+            'short videos, in the DiffMM release (without its text), which derives from the MMSSL '
+            'release; the site of the original data is closed',
             'https://github.com/HKUDS/DiffMM',
             NOT_CHECKED,
             (9308, 6710, 68712),
             'released as x_label',
             'image (128) and audio (128)',
-            f'{LAYOUT}; the lists and matrices of LATTICE and MMSSL are read, too',
+            f'{LAYOUT}; also the lists and matrices of LATTICE and MMSSL',
             '1aa9453889cf6b58',
-            'for the source alone: answers of the authors of DiffMM and MMSSL in their '
-            'repositories',
+            'for the source only: answers by the authors of DiffMM and MMSSL in their repositories',
         ),
         Card(
             'ml1m',
             'MovieLens 1M: ratings as interactions',
             'https://grouplens.org/datasets/movielens/1m/',
-            'for research, with a citation; neither passed on nor used commercially without '
-            'permission',
+            'research use with a citation; redistribution and commercial use only with permission',
             (6040, 3260, 998539),
             'released as x_label',
-            'image (1024, posters through a MobileNet), text (384, titles, genres and abstracts)',
+            'image (1024, posters encoded by MobileNet), text (384, titles, genres and abstracts)',
             LAYOUT,
             '6bb13210cb337ee5',
-            'the readme of ml-1m, in copies by others',
+            'third-party copies of the readme of ml-1m',
             (
                 RawFile(
                     f'{GROUPLENS}/movielens/ml-1m.zip',
@@ -182,7 +184,7 @@ CARDS = {
             CITE,
             (35598, 18357, 296337),
             FIVE,
-            'text (384, brands and categories through MiniLM)',
+            'text (384, brands and categories encoded by MiniLM)',
             f'{LAYOUT}; from the raw files --data amazon --data.core 5',
             'cc03d77b64823810',
             AMAZON_EVIDENCE,
@@ -208,7 +210,7 @@ CARDS = {
             CITE,
             (39387, 23033, 278677),
             FIVE,
-            'image (4096) and text (384) in the release of MMRec',
+            'image (4096) and text (384) in the MMRec release',
             '--data amazon --data.category Clothing_Shoes_and_Jewelry --data.core 5',
             evidence=AMAZON_EVIDENCE,
             files=amazon_files('Clothing_Shoes_and_Jewelry'),
@@ -220,14 +222,14 @@ CARDS = {
             CITE,
             (192403, 63001, 1689188),
             FIVE,
-            'image (4096) and text (384) in the release of MMRec',
+            'image (4096) and text (384) in the MMRec release',
             '--data amazon --data.category Electronics --data.core 5',
             evidence=AMAZON_EVIDENCE,
             files=amazon_files('Electronics'),
         ),
         Card(
             'Music',
-            'Amazon reviews of 2014, Musical Instruments, as in the paper of MOTOR',
+            'Amazon reviews of 2014, Musical Instruments, as in the MOTOR paper',
             AMAZON,
             CITE,
             (57202, 25717, 184556),
@@ -239,7 +241,7 @@ CARDS = {
         ),
         Card(
             'Baby-MOTOR',
-            'Amazon reviews of 2014, Baby, as in the paper of MOTOR',
+            'Amazon reviews of 2014, Baby, as in the MOTOR paper',
             AMAZON,
             CITE,
             (139722, 28795, 501717),
@@ -251,7 +253,7 @@ CARDS = {
         ),
         Card(
             'Office',
-            'Amazon reviews of 2014, Office Products, as in the paper of MOTOR',
+            'Amazon reviews of 2014, Office Products, as in the MOTOR paper',
             AMAZON,
             CITE,
             (146048, 38140, 435675),
@@ -263,27 +265,27 @@ CARDS = {
         ),
         Card(
             'MicroLens',
-            'short videos with covers, titles and audio; sizes as in the paper of LIRDRec',
+            'short videos with covers, titles and audio; sizes as in the LIRDRec paper',
             'https://github.com/westlake-repl/MicroLens',
-            f'{UNKNOWN}, ask for a citation, and forbid to pass on a copy that was changed',
+            f'{CITE} and forbid the redistribution of modified copies',
             (98129, 17228, 705174),
             'random 8:1:1 within each user',
-            'covers, titles, audio and video, raw and as features',
-            f'{LAYOUT}; its tables of user, item and timestamp are read as they are',
-            evidence='the readme of its repository; in 2026 a user reports that links to its site '
-            'have moved',
+            'covers, titles, audio and video, as raw files and as features',
+            f'{LAYOUT}; reads its tables of user, item and timestamp without conversion',
+            evidence='the readme of its repository; in 2026, a user reported that the links to its '
+            'site had moved',
         ),
         Card(
             'Allrecipes',
-            'recipes with pictures and ingredients, in the release of MMSSL',
+            'recipes with images and ingredients, in the MMSSL release',
             'https://github.com/HKUDS/MMSSL',
             NOT_CHECKED,
             (19805, 10067, 58922),
             'released as train.json, val.json and test.json',
             'image (2048) and text (20)',
-            'the lists and matrices of MMSSL are read as they are: --data FOLDER',
-            evidence='for the address alone: questions in the repository of MMSSL, some for '
-            'access to the data',
+            'the lists and matrices of MMSSL, without conversion: --data FOLDER',
+            evidence='for the address only: questions in the MMSSL repository, including requests '
+            'for access to the data',
         ),
     )
 }

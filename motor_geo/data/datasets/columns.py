@@ -1,4 +1,4 @@
-r"""From the bytes of a column to ids, numbers and times."""
+r"""Converts the bytes of a column to ids, numbers and times."""
 
 from __future__ import annotations
 
@@ -16,31 +16,33 @@ from torch import Tensor
 from motor_geo.data.datasets.messages import clipped
 
 MINUS, ZERO = 45, 48
-MOST_BYTES = 1000  # Of an id.
-FRACTION = re.compile(r'\.(\d+)')  # Of a second.
-MAX_DIGITS = 18  # Fits into 64 bits.
+MOST_BYTES = 1000  # Maximum length of an id.
+FRACTION = re.compile(r'\.(\d+)')  # Fraction of a second.
+MAX_DIGITS = 18  # All integers of this length fit into 64 bits.
 
 
 class Ids(NamedTuple):
-    r"""A column of ids: :obj:`values[codes]` is the column."""
+    r"""A column of ids. :obj:`values[codes]` restores the column."""
 
     values: np.ndarray  # Sorted distinct ids, integers or text, [U]
-    codes: np.ndarray  # [n]
+    codes: np.ndarray  # Position in `values` of each row, [n]
 
 
 @dataclass
 class Columns:
-    r"""Columns of a file, and the place of each row in it."""
+    r"""The columns of a file, and where each row is in it."""
 
     path: str
     ids: dict[str, Ids] = field(default_factory=dict)
     numbers: dict[str, np.ndarray] = field(default_factory=dict)
     unit: str = 'line'
     lines: np.ndarray | None = None
-    parts: Sequence[Columns] = ()  # Of a table that was put together.
+    parts: Sequence[Columns] = ()  # The tables that this one was stacked from.
 
     def place(self, row: int) -> str:
-        r"""The line (text, the header is line 1) or the row (others, from 0)."""
+        r"""Describes where a row is: by its line in a text file (the header is
+        line 1), or else by its index (from 0).
+        """
         if self.lines is not None:
             row = int(self.lines[row])
         elif self.unit == 'line':
@@ -48,7 +50,7 @@ class Columns:
         return f'{self.unit} {row}'
 
     def locate(self, row: int) -> str:
-        r"""Names a row in messages: the file, and the place in it."""
+        r"""Describes a row in messages: the file and the place in it."""
         for part in self.parts:
             if row < len(part):
                 return part.locate(row)
@@ -60,7 +62,7 @@ class Columns:
         return len(columns[0]) if columns else 0
 
     def state_dict(self) -> dict[str, Tensor]:
-        r"""The columns as tensors, texts as their code points."""
+        r"""Returns the columns as tensors. Text becomes its code points."""
         state = {f'numbers.{name}': torch.from_numpy(x) for name, x in self.numbers.items()}
         for name, (values, codes) in self.ids.items():
             if values.dtype.kind == 'U':
@@ -83,12 +85,14 @@ class Columns:
 
 
 class Fields(NamedTuple):
-    r"""Raw fields of a column: bytes :obj:`buffer[start:start + length]`."""
+    r"""The raw fields of a column. Each one consists of the bytes
+    :obj:`buffer[start:start + length]`.
+    """
 
     buffer: np.ndarray
     start: np.ndarray
     length: np.ndarray
-    rows: np.ndarray | None = None  # Field of each row, if fields are distinct.
+    rows: np.ndarray | None = None  # The field of each row, if each distinct field occurs once.
 
     @classmethod
     def from_list(cls, values: list[str]) -> Fields:
@@ -98,7 +102,9 @@ class Fields(NamedTuple):
         return cls(np.frombuffer(b''.join(encoded) + b'\n', np.uint8), start, length)
 
     def byte(self, position: int) -> np.ndarray:
-        r"""The bytes at :obj:`position`, zero behind the end of a field."""
+        r"""Returns the byte at :obj:`position` of each field, or zero beyond
+        its end.
+        """
         last = len(self.buffer) - 1
         found = self.buffer[np.minimum(self.start + position, last)]
         return np.where(position < self.length, found, 0).astype(np.uint8)
@@ -108,8 +114,9 @@ class Fields(NamedTuple):
         return clipped(self.buffer[start : start + length].tobytes().decode(errors='replace'))
 
     def integers(self) -> tuple[np.ndarray, np.ndarray]:
-        r"""Values, and where a field is an integer in its usual spelling: a
-        leading zero, a sign, a blank or more than 18 digits are text.
+        r"""Returns the value of each field, and whether the field is an integer
+        in canonical form. Fields with a leading zero, a plus sign, a blank or
+        more than 18 digits do not count as integers.
         """
         value = np.zeros(len(self.start), np.int64)
         valid = np.zeros(len(self.start), bool)
@@ -134,7 +141,11 @@ class Fields(NamedTuple):
         return value, valid
 
     def strings(self) -> np.ndarray:
-        r"""The fields as a fixed-width array of bytes."""
+        r"""Returns the fields as a fixed-width array of bytes.
+
+        Raises:
+            ValueError: If the array would exceed 4 GB.
+        """
         width = max(int(self.length.max(initial=0)), 1)
         if width * len(self.start) > 2**32:
             raise ValueError(f'text of up to {width} bytes per id is too long')
@@ -148,14 +159,25 @@ Column = Fields | np.ndarray
 
 
 def as_ids(table: Columns, name: str, column: Column) -> Ids:
-    r"""Integer ids if all are spelled as integers, text otherwise."""
+    r"""Converts a column to ids: integers if all of them are spelled as
+    integers, and text otherwise.
+
+    Args:
+        table: The table, for messages.
+        name: Name of the column.
+        column: The column.
+
+    Raises:
+        ValueError: If an id is empty, too long, not valid UTF-8, or neither an
+            integer nor text.
+    """
     if isinstance(column, np.ndarray):
         if column.dtype.kind not in 'iu':
             raise ValueError(
                 f"'{table.path}': ids '{name}' are {column.dtype}; expected integers or text"
             )
         if column.dtype == np.uint64 and column.max(initial=0) > np.iinfo(np.int64).max:
-            values, codes = np.unique(column, return_inverse=True)  # As in text files.
+            values, codes = np.unique(column, return_inverse=True)  # Text, as in text files.
             order = np.argsort(values.astype(str))
             return Ids(values.astype(str)[order], np.argsort(order)[codes])
         return distinct(column.astype(np.int64))
@@ -163,7 +185,7 @@ def as_ids(table: Columns, name: str, column: Column) -> Ids:
         empty = column.length == 0
         row = int((empty if column.rows is None else empty[column.rows]).argmax())
         raise ValueError(f"{table.locate(row)}: expected an id in column '{name}', found nothing")
-    long = column.length > MOST_BYTES  # All texts take the memory of the longest.
+    long = column.length > MOST_BYTES  # Every id takes as much memory as the longest one.
     if long.any():
         row = int((long if column.rows is None else long[column.rows]).argmax())
         raise ValueError(
@@ -186,20 +208,27 @@ def as_ids(table: Columns, name: str, column: Column) -> Ids:
 
 
 def distinct(value: np.ndarray) -> Ids:
+    r"""Returns the distinct values of an integer column, and the position of
+    each row in them.
+    """
     low = int(value.min())
     size = int(value.max()) - low + 1
     if size > 4 * len(value):
         return Ids(*np.unique(value, return_inverse=True))
-    seen = np.zeros(size, bool)  # Without sorting.
+    seen = np.zeros(size, bool)  # Avoids sorting.
     seen[value - low] = True
     return Ids(np.flatnonzero(seen) + low, (np.cumsum(seen) - 1)[value - low])
 
 
 def question_numbers(table: Columns, name: str) -> None:
-    r"""Warns of text ids such as :obj:`12.0`.
+    r"""Warns about text ids that look like integers, such as :obj:`12.0`.
+
+    Args:
+        table: The table.
+        name: Name of a column of ids.
 
     Raises:
-        ValueError: If :obj:`12` is an id, too.
+        ValueError: If :obj:`12` is also an id.
     """
     values, codes = table.ids[name]
     if values.dtype.kind != 'U':
@@ -220,24 +249,30 @@ def question_numbers(table: Columns, name: str) -> None:
         rows = [int((codes == code).argmax()) for code in (one, other)]
         raise ValueError(
             f"{table.locate(rows[1])}: '{name}' is '{values[other]}', and '{values[one]}' in "
-            f'{table.locate(rows[0])}; expected one spelling of each id'
+            f'{table.locate(rows[0])}; expected a single spelling of each id'
         )
     first = int((codes == odd[0]).argmax())
     warnings.warn(
         f"{table.locate(first)}: '{name}' is '{values[odd[0]]}', which looks like the integer "
-        f'{whole[0]}; ids that are not spelled as integers are kept as text.',
+        f'{whole[0]}; a column with such an id is read as text.',
         stacklevel=4,
     )
 
 
 def as_numbers(table: Columns, name: str, column: Column, kind: str) -> np.ndarray:
-    r"""Finite numbers.
+    r"""Converts a column to finite numbers.
 
     Args:
         table: The table, for messages.
         name: Name of the column.
         column: The column.
         kind: :obj:`'integer'`, :obj:`'number'` or :obj:`'time'`.
+
+    Returns:
+        The numbers, **[n]**. Dates become microseconds since 1970.
+
+    Raises:
+        ValueError: If a field is not of this kind.
     """
     expected = {
         'integer': 'an integer',
@@ -266,7 +301,12 @@ def as_numbers(table: Columns, name: str, column: Column, kind: str) -> np.ndarr
 
 
 def stack(path: str, tables: Sequence[Columns]) -> Columns:
-    r"""The rows of several tables with the same columns, one after the other."""
+    r"""Concatenates the rows of several tables with the same columns.
+
+    Args:
+        path: Path of the result, for messages.
+        tables: The tables.
+    """
     out = Columns(path, parts=tables)
     for name in tables[0].ids:
         columns = [table.ids[name] for table in tables]
@@ -295,10 +335,12 @@ def _is_date(column: Fields) -> np.ndarray:
 
 
 def _dates(column: Fields) -> tuple[np.ndarray, np.ndarray]:
-    r"""ISO dates as microseconds since 1970, and which fields are dates."""
+    r"""Converts ISO dates to microseconds since 1970. Also returns which fields
+    are dates.
+    """
     valid = _is_date(column)
     text = column.strings()
-    local = np.char.rstrip(text, b'Z')  # Without a zone, times are taken as UTC.
+    local = np.char.rstrip(text, b'Z')  # Times without a time zone count as UTC.
     if not (np.char.count(local, b'-') > 2).any() and not (np.char.count(local, b'+')).any():
         try:
             return np.where(valid, local, b'1970-01-01').astype('M8[us]').astype(np.int64), valid
@@ -311,7 +353,7 @@ def _dates(column: Fields) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _as_date(text: str) -> int | None:
-    # Python 3.10 reads three or six digits of a second, and no others.
+    # Python 3.10 parses fractions of a second with exactly three or six digits only.
     text = FRACTION.sub(lambda found: f'.{found[1][:6]:0<6}', text)
     try:
         date = datetime.fromisoformat(f'{text[:-1]}+00:00' if text.endswith('Z') else text)

@@ -1,4 +1,4 @@
-r"""Matrices of features in a folder, and the items that have them."""
+r"""Reads the feature matrices in a folder, and which items have them."""
 
 from __future__ import annotations
 
@@ -14,27 +14,32 @@ from motor_geo.utils.arrays import check_finite, load_array, load_npy, load_npz
 from motor_geo.utils.saved import load
 
 READ = ('.npy', '.npz', '.pt')
-#: Endings of files that hold arrays, or may.
+#: Extensions of files that contain arrays, or may contain them.
 ARRAYS = (*READ, '.pth', '.pkl', '.pickle', '.mat', '.h5', '.hdf5', '.safetensors', '.memmap')
 
 
 def load_features(
     folder: str, mmap: bool = False, modalities: Sequence[str] | None = None
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    r"""All (or some) :obj:`<modality>_feat.npy` and :obj:`<modality>_mask.npy`
-    of a folder, keyed by modality. A :obj:`.npz` with one array and a
-    :obj:`.pt` with one tensor are read as well; a warning names them, and files
-    that look like features but are called otherwise.
+    r"""Reads the files :obj:`<modality>_feat.npy` and
+    :obj:`<modality>_mask.npy` of a folder. Features may also be a :obj:`.npz`
+    with one array or a :obj:`.pt` with one tensor. If all modalities are read,
+    a warning names such files, as well as files that look like features but
+    have other names.
 
     Args:
         folder: The folder.
-        mmap: If set to :obj:`True`, :obj:`.npy` files stay on disk.
+        mmap: If set to :obj:`True`, keeps :obj:`.npy` files on disk.
         modalities: Names of the modalities. (default: all)
+
+    Returns:
+        The features **[N, d]** and the masks **[N]**, by modality.
 
     Raises:
         FileNotFoundError: If a modality is missing.
-        ValueError: If a file is malformed, does not fit the others or holds a
-            NaN or an infinite value in the row of an item that has the modality.
+        ValueError: If a file is malformed, does not match the others, or
+            contains NaN or infinite values in the row of an item that has the
+            modality.
     """
     features, masks = {}, {}
     rows, first = None, ''
@@ -42,12 +47,12 @@ def load_features(
     for modality in files if modalities is None else sorted(set(modalities)):
         if modality not in files:
             raise FileNotFoundError(
-                f"'{folder}' holds no '{modality}_feat.npy'; it has the modalities "
+                f"'{folder}' has no '{modality}_feat.npy'; found the modalities "
                 f'{listed(list(files))}.'
             )
         if len(files[modality]) > 1:
             raise ValueError(
-                f"'{folder}' holds {listed(files[modality])}; expected one file of the modality "
+                f"'{folder}' holds {listed(files[modality])}; expected one file for the modality "
                 f"'{modality}'."
             )
         file = files[modality][0]
@@ -66,7 +71,7 @@ def load_features(
 
 
 def feature_files(folder: str) -> dict[str, list[str]]:
-    r"""Files of each modality."""
+    r"""Returns the names of the feature files of each modality."""
     out: dict[str, list[str]] = {}
     for file in sorted(os.listdir(folder)):
         stem, ending = osp.splitext(file)
@@ -77,11 +82,19 @@ def feature_files(folder: str) -> dict[str, list[str]]:
 
 
 def load_matrix(path: str, mmap: bool = False) -> np.ndarray:
-    r"""A numeric matrix from a :obj:`.npy`, a :obj:`.npz` with one array or a
-    :obj:`.pt` with one tensor. Values are not checked.
+    r"""Reads a numeric matrix from a :obj:`.npy`, a :obj:`.npz` with one array
+    or a :obj:`.pt` with one tensor. Does not check its values.
+
+    Args:
+        path: The file.
+        mmap: If set to :obj:`True`, keeps a :obj:`.npy` file on disk.
+
+    Returns:
+        The matrix, **[N, d]**.
 
     Raises:
-        ValueError: If the file holds something else.
+        FileNotFoundError: If the file is missing.
+        ValueError: If the file contains anything else.
     """
     if path.endswith('.npy'):
         return load_array(path, mmap=mmap, finite=False)
@@ -97,8 +110,8 @@ def load_matrix(path: str, mmap: bool = False) -> np.ndarray:
         content = load(path, 'a tensor without pickled objects', old=True)
         if not isinstance(content, torch.Tensor) or content.layout != torch.strided:
             raise ValueError(
-                f"'{path}': expected one dense tensor, found {type(content).__name__} (save the "
-                f'matrix alone, or as .npy)'
+                f"'{path}': expected one dense tensor, found {type(content).__name__} (save only "
+                f'the matrix, or save it as .npy)'
             )
         content = content.detach()
         array = (content.float() if content.dtype == torch.bfloat16 else content).numpy()
@@ -111,10 +124,17 @@ def load_matrix(path: str, mmap: bool = False) -> np.ndarray:
 
 
 def load_mask(path: str, rows: int | None = None) -> np.ndarray | None:
-    r"""Which items have a modality; :obj:`None` if there is no such file.
+    r"""Reads which items have a modality.
+
+    Args:
+        path: The file.
+        rows: Expected number of items, if known.
+
+    Returns:
+        The mask **[N]**, or :obj:`None` if the file does not exist.
 
     Raises:
-        ValueError: If the file holds something else.
+        ValueError: If the file contains anything else.
     """
     if not osp.lexists(path):
         return None
@@ -129,11 +149,17 @@ def load_mask(path: str, rows: int | None = None) -> np.ndarray | None:
 
 
 def finite(name: str, x: np.ndarray, mask: np.ndarray | None, block: int = 65_536) -> np.ndarray:
-    r"""The matrix itself if it is finite; otherwise a copy with zeros in the
-    rows that :obj:`mask` says are missing.
+    r"""Returns the matrix itself if it is finite. Otherwise returns a copy with
+    zeros in the rows of items that lack the modality.
+
+    Args:
+        name: Name of the matrix, for messages.
+        x: The matrix, **[N, d]**.
+        mask: Which items have the modality, **[N]**. (default: all)
+        block: Number of rows to check at a time.
 
     Raises:
-        ValueError: If another row holds NaN or infinite values.
+        ValueError: If another row contains NaN or infinite values.
     """
     if mask is not None and not mask.all():
         missing = np.flatnonzero(~mask)
@@ -149,14 +175,14 @@ def finite(name: str, x: np.ndarray, mask: np.ndarray | None, block: int = 65_53
             raise
         stem = osp.basename(osp.splitext(name)[0]).removesuffix('_feat')
         raise ValueError(
-            f"{error}, or a file '{stem}_mask.npy' with False for items that lack it"
+            f"{error}, or a file '{stem}_mask.npy' that is False for items that lack '{stem}'"
         ) from None
     return x
 
 
 def _name_others(folder: str, files: dict[str, list[str]]) -> None:
-    r"""Warns of files that are read although they are no :obj:`.npy`, and of
-    those that are not read although they look like features.
+    r"""Warns about feature files that are not :obj:`.npy`, and about files that
+    look like features but are not read.
     """
     read = {file for names in files.values() for file in names}
     masks = {f'{modality}_mask.npy' for modality in files}

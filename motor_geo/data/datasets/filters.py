@@ -1,5 +1,5 @@
-r"""Leaving out interactions by rating or event, and users and items by their
-number of interactions.
+r"""Filters interactions by rating or event, and users and items by their number
+of interactions.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from motor_geo.data.datasets.subsample import core_mask
 
 
 class Options(NamedTuple):
-    r"""How interactions become a data set."""
+    r"""The options that determine how interactions become a data set. They are
+    documented in :class:`~motor_geo.data.TableDataset`.
+    """
 
     split: str | None
     seed: int
@@ -29,6 +31,7 @@ class Options(NamedTuple):
     cold_share: float = 0.0
 
     def check(self) -> None:
+        r"""Raises a :class:`ValueError` if an option is out of range."""
         if not 0 < self.train_share <= 1:
             raise ValueError(
                 f"'train_share' must be above 0 and at most 1, got {self.train_share}."
@@ -39,7 +42,7 @@ class Options(NamedTuple):
             raise ValueError(f"'cold_share' must be at least 0 and below 1, got {self.cold_share}.")
         if self.cold_share > 0 and self.split == 'cold_item':
             raise ValueError(
-                "The split 'cold_item' holds out items itself; leave out 'cold_share'."
+                "The split 'cold_item' already holds out items; leave out 'cold_share'."
             )
         if self.split not in (None, 'column', *SPLITS):
             raise ValueError(
@@ -52,29 +55,42 @@ class Options(NamedTuple):
 
     @property
     def columns(self) -> list[str]:
-        r"""What has to be there beside users and items."""
+        r"""The columns that the options require besides users and items."""
         rating = [] if self.min_rating is None else ['rating']
         return rating + ([] if self.event is None else ['event'])
 
 
 class Interactions(NamedTuple):
-    r"""Interactions, items and features before anything is taken away."""
+    r"""Interactions, items and features before any filter."""
 
     table: Columns
-    names: Mapping[str, str]  # Of the columns.
+    names: Mapping[str, str]  # Names of the columns.
     user: np.ndarray
     item: np.ndarray
     user_ids: np.ndarray
     item_ids: np.ndarray
     features: dict[str, np.ndarray]
     masks: dict[str, np.ndarray]
-    listed: bool  # Whether items have a list of their own.
+    listed: bool  # Whether there is a separate list of items.
 
 
 def leave_out(name: str, data: Interactions, options: Options) -> tuple[Interactions, np.ndarray]:
-    r"""The data without rows of low ratings, of other events and outside of the
-    core; users without rows are left out, and items where nothing else speaks
-    of them or a core was asked for. Also returns the rows that are left.
+    r"""Removes interactions with low ratings, with other events or outside of
+    the core. Users without interactions are always removed. Items without
+    interactions are removed if :obj:`core` is given, or if there are neither
+    features nor a list of items.
+
+    Args:
+        name: Name of the data set, for messages.
+        data: The data.
+        options: The options.
+
+    Returns:
+        The filtered data, and the rows that remain.
+
+    Raises:
+        ValueError: If no interaction remains, or the column of events has none
+            of a given name.
     """
     table, names = data.table, data.names
     keep = np.ones(len(data.user), bool)
@@ -86,7 +102,7 @@ def leave_out(name: str, data: Interactions, options: Options) -> tuple[Interact
         unknown = sorted(set(wanted) - set(values.astype(str).tolist()))
         if unknown:
             raise ValueError(
-                f"'{table.path}': the column '{names['event']}' holds no {listed(unknown)}; it has "
+                f"'{table.path}': the column '{names['event']}' holds no {listed(unknown)}; found "
                 f'the events {listed(values.astype(str).tolist())}'
             )
         keep &= np.isin(values.astype(str), wanted)[codes]

@@ -1,4 +1,6 @@
-r"""Tables in memory: frames of pandas and polars, Arrow, dictionaries of arrays."""
+r"""Reads tables in memory: pandas and polars data frames, Arrow tables, and
+dictionaries of arrays.
+"""
 
 from __future__ import annotations
 
@@ -25,21 +27,23 @@ def read_frame(
     wanted: Sequence[str] = (),
     needed: Sequence[str] = ('user', 'item'),
 ) -> tuple[Columns, dict[str, str]]:
-    r"""Reads columns of a table in memory.
+    r"""Reads the columns of a table in memory.
 
     Args:
         frame: The table.
         name: Its name in messages.
-        split: The rule that makes the splits, which may need times or labels.
-        given: Names of columns that were chosen, by what they hold.
-        wanted: Further columns: :obj:`'rating'`, :obj:`'event'`.
-        needed: What has to be there in any case.
+        split: The split rule, which may need times or labels.
+        given: Names of columns that the user specified, by role.
+        wanted: Roles of further required columns: :obj:`'rating'`,
+            :obj:`'event'`.
+        needed: Roles of the columns that are always required.
 
     Returns:
-        The table, and names of its columns by what they hold.
+        The columns, and their names by role.
 
     Raises:
-        ValueError: If a column is missing, lacks values or has another type.
+        ImportError: If the table needs :obj:`pyarrow`, which is not installed.
+        ValueError: If a column is missing, lacks values or has the wrong type.
     """
     header, take = _open(frame)
     needed, optional = [*needed, *wanted], list[str]()
@@ -53,7 +57,7 @@ def read_frame(
     columns = take(table, list(names.values()))
     sizes = {len(x if isinstance(x, np.ndarray) else x.start) for x in columns.values()}
     if len(sizes) > 1 or 0 in sizes:
-        raise ValueError(f"'{name}': expected columns of one length, got {sorted(sizes)} rows")
+        raise ValueError(f"'{name}': expected columns of equal length, got {sorted(sizes)} rows")
     kinds = {column: KIND[role] for role, column in names.items() if role in KIND}
     convert(table, columns, [c for c in names.values() if c not in kinds], kinds)
     if 'user' in needed and split is None and 'label' not in names:
@@ -61,14 +65,16 @@ def read_frame(
             warnings.warn(
                 f"'{name}' holds times ('{clipped(time)}'), but no split was chosen: it is random "
                 f"within each user; split='temporal' holds out each user's latest interactions, "
-                f"and 'global_time' the latest of all.",
+                f"and split='global_time' the latest interactions overall.",
                 stacklevel=4,
             )
     return table, names
 
 
 def _open(frame: Any) -> tuple[list[str], Any]:
-    r"""Names of the columns, and a function that takes some of them."""
+    r"""Returns the names of the columns, and a function that extracts some of
+    them.
+    """
     if isinstance(frame, Mapping):
         header = list(frame)
     elif hasattr(frame, 'column_names') and hasattr(frame, '__getitem__'):  # Arrow.
@@ -86,8 +92,8 @@ def _open(frame: Any) -> tuple[list[str], Any]:
         return content.column_names, lambda table, names: arrow_columns(table, content, names)
     else:
         raise ValueError(
-            f'Expected a frame of pandas or polars, an Arrow table or a dictionary of arrays, got '
-            f'{clipped(type(frame).__name__)}'
+            f'Expected a pandas or polars data frame, an Arrow table or a dictionary of arrays, '
+            f'got {clipped(type(frame).__name__)}'
         )
 
     def take(table: Columns, names: Sequence[str]) -> dict[str, Column]:

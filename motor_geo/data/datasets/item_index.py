@@ -1,4 +1,4 @@
-r"""From raw ids to indices of users and items."""
+r"""Maps raw ids to the indices of users and items."""
 
 from __future__ import annotations
 
@@ -12,11 +12,23 @@ from motor_geo.data.datasets.messages import clipped
 from motor_geo.data.datasets.names import find_columns
 from motor_geo.data.datasets.reader import read_header, read_table
 
-MAX_MISSING = 1e-3  # Released files lack a few ids, whose indices must stay what they are.
+MAX_MISSING = 1e-3  # Released files lack a few ids. The indices of the others must not shift.
 
 
 def index_ids(table: Columns, column: str, reindex: bool) -> tuple[np.ndarray, np.ndarray]:
-    r"""Raw ids and indices of ids that no other file refers to."""
+    r"""Indexes ids that no other file refers to.
+
+    Args:
+        table: The interactions.
+        column: Their column of ids.
+        reindex: Whether to renumber integer ids with gaps.
+
+    Returns:
+        The raw ids **[M]**, and the index of each row **[E]**.
+
+    Raises:
+        ValueError: If integer ids are negative or have too many gaps.
+    """
     values, codes = table.ids[column]
     if reindex or values.dtype.kind != 'i':
         return values, codes
@@ -28,12 +40,12 @@ def index_ids(table: Columns, column: str, reindex: bool) -> tuple[np.ndarray, n
         place = table.locate(int((codes == code).argmax()))
         raise ValueError(
             f"{place}: '{column}' is {values[code]}{problem}; "
-            f'expected ids from 0 without gaps (reindex=True renumbers them).'
+            f'expected ids from 0 without gaps (reindex=True renumbers ids).'
         )
     if missing:
         warnings.warn(
             f"'{table.path}': {missing} of the ids '{column}' from 0 to {size - 1} have no row; "
-            f'they are kept without interactions (reindex=True renumbers the others).',
+            f'they stay, without interactions (reindex=True removes them).',
             stacklevel=3,
         )
     return np.arange(size), values[codes]
@@ -42,22 +54,35 @@ def index_ids(table: Columns, column: str, reindex: bool) -> tuple[np.ndarray, n
 def index_by_row(
     table: Columns, column: str, rows: int, path: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    r"""Item ids that are rows of the feature matrices."""
+    r"""Indexes item ids that are rows of the feature matrices.
+
+    Args:
+        table: The interactions.
+        column: Their column of items.
+        rows: Number of rows of the feature matrices.
+        path: A feature file, for messages.
+
+    Returns:
+        The item ids **[N]**, and the item index of each row **[E]**.
+
+    Raises:
+        ValueError: If an id is not the number of a row.
+    """
     values, codes = table.ids[column]
     if values.dtype.kind != 'i':
         text = np.array([not _is_integer(value) for value in values])
         row = int(text[codes].argmax())
         raise ValueError(
-            f"{table.locate(row)}: '{column}' is the text '{clipped(values[codes[row]])}', so that "
-            f"its row in {path} is unknown; expected integers from 0, or a file 'items.tsv' in the "
+            f"{table.locate(row)}: '{column}' is the text '{clipped(values[codes[row]])}', so its "
+            f"row in {path} is unknown; expected integers from 0, or a file 'items.tsv' in the "
             f"same folder with a column '{column}' that holds the id of each feature row in order."
         )
     outside = (values < 0) | (values >= rows)
     if outside.any():
         row = int(outside[codes].argmax())
         raise ValueError(
-            f"{table.locate(row)}: '{column}' is {values[codes[row]]}, but {path} has rows for "
-            f'items 0 to {rows - 1} only.'
+            f"{table.locate(row)}: '{column}' is {values[codes[row]]}, but {path} only has rows "
+            f'for items 0 to {rows - 1}.'
         )
     return np.arange(rows), values[codes]
 
@@ -67,6 +92,12 @@ def _is_integer(text: str) -> bool:
 
 
 def find_items(folder: str) -> str | None:
+    r"""Returns the file of items in a folder, :obj:`items.tsv`, :obj:`.csv` or
+    :obj:`.parquet`, or :obj:`None` if there is none.
+
+    Raises:
+        ValueError: If there are several.
+    """
     found = [osp.join(folder, f'items.{kind}') for kind in ('tsv', 'csv', 'parquet')]
     found = [path for path in found if osp.lexists(path)]
     if len(found) > 1:
@@ -75,8 +106,14 @@ def find_items(folder: str) -> str | None:
 
 
 def check_distinct(items: Columns, name: str) -> None:
-    r"""Raises a :class:`ValueError` that names the line of an item that is in
-    a list again.
+    r"""Checks that a list names each item once.
+
+    Args:
+        items: The list.
+        name: Name of its column of ids.
+
+    Raises:
+        ValueError: If an item is repeated; the message names the line.
     """
     known = items.ids[name]
     if len(known.values) < len(known.codes):
@@ -91,13 +128,20 @@ def check_distinct(items: Columns, name: str) -> None:
 def index_by_list(
     table: Columns, column: str, items: str | Columns, name: str | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    r"""Item ids that are looked up in the list of items.
+    r"""Indexes item ids by looking them up in the list of items.
 
     Args:
         table: The interactions.
         column: Their column of items.
         items: The file of items, or its table.
-        name: Name of the column in the list, if it is known.
+        name: Name of the column of ids in the list, if known.
+
+    Returns:
+        The item ids **[N]**, and the item index of each row **[E]**.
+
+    Raises:
+        ValueError: If the list lacks an item, repeats one, or has no column of
+            ids.
     """
     if isinstance(items, str):
         header = read_header(items)

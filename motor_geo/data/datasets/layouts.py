@@ -1,6 +1,6 @@
-r"""What folders of interactions look like: a table, a table for each split
-(RecBole), or lists of items by user (LATTICE, MMSSL); and the raw ids behind
-numbers (MMRec).
+r"""Reads the supported layouts of interaction folders: one table, one table per
+split (RecBole), or lists of items by user (LATTICE, MMSSL). Also maps item and
+user numbers back to raw ids (MMRec).
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from motor_geo.data.datasets.reader import PACKED, read_bytes, read_header, read
 KINDS = (('.inter',), ('.json',), ('.csv', '.tsv', '.parquet'))
 PARTS = {'train': 0, 'valid': 1, 'val': 1, 'validation': 1, 'test': 2}
 PART = re.compile(rf'(?:(?P<stem>.+)[._-])?(?P<part>{"|".join(PARTS)})')
-CORE = '5-core'  # The folder of lists beside the features of LATTICE.
+CORE = '5-core'  # The subfolder in which LATTICE keeps the lists.
 MAPPINGS = {'user': 'u_id_mapping.csv', 'item': 'i_id_mapping.csv'}
-#: Rules that use times if there are any.
+#: Split rules that use times, and whether they need them.
 TIMED = {'temporal': 'needed', 'global_time': 'needed', 'leave_one_out': 'optional'}
 
 
 class Source(NamedTuple):
-    r"""Files of interactions."""
+    r"""The files of the interactions of a data set."""
 
     name: str
-    folder: str  # Of features and of the file of items.
+    folder: str  # The folder of the features and of the file of items.
     files: list[str]
-    labels: list[int] | None = None  # Of all rows of each file.
+    labels: list[int] | None = None  # The label of all rows of each file.
 
     @property
     def path(self) -> str:
@@ -43,15 +43,22 @@ class Source(NamedTuple):
 
 
 def find_source(path: str) -> Source:
-    r"""The interactions in a folder: :obj:`NAME.inter` of the folder's name or
-    the only :obj:`.inter`, or else lists of items by user
-    (:obj:`train.json`), or else the only :obj:`.csv`, :obj:`.tsv` or
-    :obj:`.parquet` file. Instead of a file there may be one for each split,
-    such as :obj:`NAME.train.inter`.
+    r"""Finds the interactions in a folder. It looks for, in this order,
+
+    1. :obj:`NAME.inter`, where :obj:`NAME` is the name of the folder, or the
+       only :obj:`.inter` file,
+    2. lists of items by user (:obj:`train.json` and others), and
+    3. the only :obj:`.csv`, :obj:`.tsv` or :obj:`.parquet` file.
+
+    One file per split, such as :obj:`NAME.train.inter`, may replace a single
+    file.
+
+    Args:
+        path: The folder, or a file of interactions inside it.
 
     Raises:
-        FileNotFoundError: If there are none.
-        ValueError: If several could be meant.
+        FileNotFoundError: If there are no interactions.
+        ValueError: If the choice is ambiguous.
     """
     path = osp.abspath(osp.expanduser(path))
     if osp.isfile(path) and not path.endswith('.json'):
@@ -81,7 +88,7 @@ def find_source(path: str) -> Source:
         if whole:
             raise ValueError(
                 f"'{folder}' holds several files of interactions, {listed(list(found))}; expected "
-                f"one, or one called '{name}{kinds[0]}'."
+                f"a single one, or one named '{name}{kinds[0]}'."
             )
     if osp.isfile(osp.join(folder, CORE, 'train.json')):
         return find_source(osp.join(folder, CORE))._replace(name=name, folder=folder)
@@ -99,8 +106,9 @@ def _stem(name: str, kinds: Sequence[str]) -> str | None:
 
 
 def _parts(found: Mapping[str, str]) -> dict[str, int]:
-    r"""Files of training, validation (which may be missing) and test, with
-    their labels, if there is one set of them.
+    r"""Returns the files of training, validation (which may be missing) and
+    test with their labels, or an empty dictionary unless there is exactly one
+    set of such files.
     """
     sets: dict[str, dict[int, str]] = {}
     for entry, stem in found.items():
@@ -125,12 +133,17 @@ def read_source(
 
     Args:
         source: The files.
-        split: The rule that makes the splits, which may need times or labels.
-        given: Names of columns that were chosen, by what they hold.
-        wanted: Further columns: :obj:`'rating'`, :obj:`'event'`.
+        split: The split rule, which may need times or labels.
+        given: Names of columns that the user specified, by role.
+        wanted: Roles of further required columns: :obj:`'rating'`,
+            :obj:`'event'`.
 
     Returns:
-        The table, and names of its columns by what they hold.
+        The columns, and their names by role.
+
+    Raises:
+        ValueError: If a file is malformed, lacks a column, or has other
+            columns than the first one, or if there is no interaction.
     """
     tables: list[Columns] = []
     names: dict[str, str] = {}
@@ -187,14 +200,21 @@ def _read_file(
             warnings.warn(
                 f"'{path}' holds times ('{clipped(time)}'), but no split was chosen: it is random "
                 f"within each user; split='temporal' (--data.split temporal) holds out each user's "
-                f"latest interactions, and 'global_time' the latest of all.",
+                f"latest interactions, and split='global_time' the latest interactions overall.",
                 stacklevel=5,
             )
     return table, names
 
 
 def read_lists(path: str) -> Columns:
-    r"""Lists of items by user, :obj:`{"0": [3, 7], ...}`, as a table."""
+    r"""Reads lists of items by user, :obj:`{"0": [3, 7], ...}`, as a table.
+
+    Args:
+        path: The JSON file.
+
+    Raises:
+        ValueError: If the file contains anything else.
+    """
     try:
         content = json.loads(read_bytes(path))
     except (ValueError, RecursionError) as error:
@@ -225,12 +245,21 @@ def read_lists(path: str) -> Columns:
 
 
 def raw_ids(folder: str, role: str, numbers: np.ndarray) -> np.ndarray:
-    r"""The ids behind numbers, from :obj:`u_id_mapping.csv` and
-    :obj:`i_id_mapping.csv` with two columns, the id and the number (MMRec); the
-    numbers themselves if there is no such file.
+    r"""Maps numbers to raw ids with :obj:`u_id_mapping.csv` and
+    :obj:`i_id_mapping.csv` (MMRec). Each of these files has two columns, the id
+    and the number.
+
+    Args:
+        folder: The folder of the files.
+        role: :obj:`'user'` or :obj:`'item'`.
+        numbers: The numbers, **[M]** or **[N]**.
+
+    Returns:
+        The raw ids, or the numbers themselves if there is no such file or (with
+        a warning) if it lacks some of the numbers.
 
     Raises:
-        ValueError: If the file has other columns or a number or an id twice.
+        ValueError: If the file has other columns, or repeats a number or an id.
     """
     path, column = osp.join(folder, MAPPINGS[role]), STANDARD[role]
     if numbers.dtype.kind != 'i' or not osp.lexists(path):
@@ -257,7 +286,7 @@ def raw_ids(folder: str, role: str, numbers: np.ndarray) -> np.ndarray:
     if missing.any():
         warnings.warn(
             f"'{path}' lacks {missing.sum()} of the {len(numbers)} numbers '{column}', such as "
-            f'{numbers[missing.argmax()]}; numbers are shown in place of ids.',
+            f'{numbers[missing.argmax()]}; showing numbers instead of ids.',
             stacklevel=4,
         )
         return numbers
@@ -265,6 +294,6 @@ def raw_ids(folder: str, role: str, numbers: np.ndarray) -> np.ndarray:
 
 
 def _repeated(codes: np.ndarray) -> int:
-    r"""The first row whose code has occurred before."""
+    r"""Returns the first row whose code occurred before."""
     first = np.unique(codes, return_index=True)[1]
     return int(np.setdiff1d(np.arange(len(codes)), first, assume_unique=True)[0])

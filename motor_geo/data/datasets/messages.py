@@ -1,23 +1,23 @@
-r"""Messages of bounded length."""
+r"""Formats values for messages of bounded length."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-WIDTH = 60  # Of a value.
-LISTED = 200  # Of a list of names.
+WIDTH = 60  # Maximum length of a value.
+LISTED = 200  # Approximate maximum length of a list.
 
 
 def clipped(value: Any, width: int = WIDTH) -> str:
-    r"""A value as text, cut to :obj:`width` characters."""
+    r"""Converts a value to text and cuts it to :obj:`width` characters."""
     text = str(value)
     return text if len(text) <= width else f'{text[: width - 3]}...'
 
 
 def listed(values: Sequence[Any]) -> str:
-    r"""A list as Python writes it; a long one says how many entries are left
-    out.
+    r"""Formats a list as Python does. A long list ends with the number of
+    omitted entries.
     """
     text = repr(list(values))
     if len(text) <= LISTED:

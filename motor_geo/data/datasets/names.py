@@ -1,4 +1,6 @@
-r"""Which column of a table holds users, items, times, labels, ratings and events."""
+r"""Finds the columns of users, items, times, labels, ratings and events in a
+table.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from motor_geo.data.datasets.messages import clipped, listed
 
-#: What a column is called, by what it holds.
+#: Standard names of columns by role.
 STANDARD = {
     'user': 'userID',
     'item': 'itemID',
@@ -17,7 +19,7 @@ STANDARD = {
     'rating': 'rating',
     'event': 'event',
 }
-#: Other names, without case, blanks, dashes and underscores.
+#: Other common names, in lower case and without blanks, dashes and underscores.
 ALIASES = {
     'user': 'user uid userid reviewerid customer customerid visitorid memberid buyerid',
     'item': 'item iid itemid asin parentasin movieid product productid videoid trackid songid '
@@ -27,11 +29,11 @@ ALIASES = {
     'rating': 'rating overall stars score',
     'event': 'event eventtype behavior behaviortype action actiontype type',
 }
-TYPE = re.compile(r':(token|token_seq|float|float_seq)$')  # RecBole's.
+TYPE = re.compile(r':(token|token_seq|float|float_seq)$')  # Types in RecBole's headers.
 
 
 def untyped(name: str) -> str:
-    r"""A name without RecBole's type."""
+    r"""Removes RecBole's type from a column name."""
     return TYPE.sub('', name)
 
 
@@ -43,21 +45,25 @@ def find_columns(
     optional: Sequence[str] = (),
     announce: bool = True,
 ) -> dict[str, str]:
-    r"""Names of the columns as they are in the header.
+    r"""Finds the name of each column in the header.
 
-    A column that was not named is the one of the standard name, or else the
-    only one of another usual name, which is announced by a warning.
+    If the user did not specify a column, it is the one with the standard name,
+    or else the only one with another common name. A warning reports the latter.
 
     Args:
         path: The file, for messages.
-        header: Names of all columns; none if they are unknown.
-        given: Names that were chosen, by what the column holds.
-        needed: What has to be there.
-        optional: What may be there.
-        announce: Whether to warn of columns of other names.
+        header: Names of all columns; empty if they are unknown.
+        given: Names that the user specified, by role.
+        needed: Roles of the required columns.
+        optional: Roles of the optional columns.
+        announce: Whether to warn about columns with other common names.
+
+    Returns:
+        Names of the columns as in the header, by role.
 
     Raises:
-        ValueError: If a column is missing, or several could be meant.
+        ValueError: If a column is missing, the choice is ambiguous, or a
+            column would have two roles.
     """
     if not header:
         return {role: given.get(role) or STANDARD[role] for role in needed}
@@ -76,7 +82,7 @@ def find_columns(
         if column is not None:
             found[role] = column
         elif name is not None or role in needed:
-            hint = '' if name is not None else f'; {role}=NAME (--data.{role}) takes another'
+            hint = '' if name is not None else f'; {role}=NAME (--data.{role}) selects another one'
             raise ValueError(
                 f"'{path}': expected a column '{clipped(name or STANDARD[role])}', found the "
                 f'columns {listed(header)}{hint}'
@@ -85,21 +91,21 @@ def find_columns(
         other = next(r for r, c in found.items() if c == column)
         if other != role:
             raise ValueError(
-                f"'{path}': the column '{clipped(column)}' cannot be '{other}' and '{role}' at "
-                f'once; expected two columns'
+                f"'{path}': the column '{clipped(column)}' cannot be both '{other}' and '{role}'; "
+                f'expected two columns'
             )
     if guessed and announce:
         words = ' and '.join(f"'{clipped(name)}' as '{role}'" for role, name in guessed.items())
         warnings.warn(
-            f"'{path}': took the column{'s' if len(guessed) > 1 else ''} {words} "
-            f'({", ".join(f"--data.{role}" for role in guessed)} names another).',
+            f"'{path}': using the column{'s' if len(guessed) > 1 else ''} {words} "
+            f'({", ".join(f"--data.{role}" for role in guessed)} selects another one).',
             stacklevel=4,
         )
     return found
 
 
 def _exactly(header: Sequence[str], name: str) -> str | None:
-    r"""The column of a name, perhaps with a type behind it."""
+    r"""Returns the column with a given name, with or without a RecBole type."""
     if name in header:
         return name
     found = [column for column in header if untyped(column) == name]
@@ -112,7 +118,7 @@ def _usual(path: str, header: Sequence[str], role: str, optional: Sequence[str])
     if len(found) > 1 and role not in optional:
         raise ValueError(
             f"'{path}': the columns {listed(found)} could each be '{role}'; {role}=NAME "
-            f'(--data.{role}) says which'
+            f'(--data.{role}) selects one'
         )
     return found[0] if len(found) == 1 else None
 

@@ -1,4 +1,4 @@
-r"""Graphs that went through a transform, kept on disk."""
+r"""Stores transformed graphs on disk."""
 
 from __future__ import annotations
 
@@ -19,16 +19,18 @@ PLAIN = (bool, int, float, str, type(None))
 
 
 def apply_once(data: HeteroData, transform: Transform, folder: str, key: str) -> HeteroData:
-    r"""Applies a transform, or loads what came out of it before.
+    r"""Applies a transform, or loads its stored result.
 
-    Only transforms whose arguments tell what they do are kept: those of PyG's
-    kind with plain values, which do not change when they are applied. Others,
-    such as functions or a tokenizer that is fitted, are applied again.
+    The result is only stored if the arguments of the transform determine what
+    it does: it must be a PyG transform whose attributes are plain values,
+    tensors, arrays or such transforms, and applying it must not change them.
+    Other transforms, such as functions or a tokenizer that fits itself, are
+    applied every time.
 
     Args:
         data: The graph.
         transform: The transform.
-        folder: Folder of the files.
+        folder: Folder of the stored graphs.
         key: Hash of the graph.
     """
     before = _describe(transform)
@@ -36,7 +38,7 @@ def apply_once(data: HeteroData, transform: Transform, folder: str, key: str) ->
     if before is not None and osp.isfile(path):
         try:
             return HeteroData.from_dict(load(path, 'a graph'))
-        except Exception:  # Damaged: made anew.
+        except Exception:  # Damaged: computed again below.
             pass
     out = transform(copy.copy(data))
     content = out.to_dict()
@@ -47,7 +49,9 @@ def apply_once(data: HeteroData, transform: Transform, folder: str, key: str) ->
 
 
 def _describe(value: Any) -> Any:
-    r"""Nested lists that tell transforms apart; :obj:`None` if they cannot."""
+    r"""Returns nested lists that identify a transform, or :obj:`None` if its
+    attributes do not identify it.
+    """
     try:
         return _spell(value)
     except TypeError:

@@ -1,7 +1,7 @@
-r"""Strict reading of delimited text and Parquet columns.
+r"""A strict reader for the columns of delimited text and Parquet files.
 
-Text is split and converted with array operations on its bytes, in seconds for
-tens of millions of fields; nothing is rounded, trimmed or guessed on the way.
+It splits and converts text with array operations on bytes, which takes seconds
+for tens of millions of fields. It never rounds, trims or guesses a value.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from motor_geo.utils.files import check_file
 from motor_geo.utils.memory import physical_memory
 
 NEWLINE, RETURN = 10, 13
-CACHED_SIZE = 2**22  # Text files of fewer bytes are read in no time.
+CACHED_SIZE = 2**22  # Smaller text files are read too fast to need the cache.
 PACKED = ('.gz', '.zst')
 
 
@@ -47,25 +47,28 @@ def read_table(
     times: Sequence[str] = (),
 ) -> Columns:
     r"""Reads columns of a comma- or tab-separated file with a header, or of a
-    Parquet file. What was read from a large text file is kept on disk, keyed by
+    Parquet file. The columns of a large text file are cached on disk, keyed by
     the content of the file.
 
-    An id column is integer if every id is spelled as one (:obj:`7`, but not
-    :obj:`007`), and text otherwise. Double quotes have a meaning in
+    A column of ids contains integers if every id is spelled as one (:obj:`7`,
+    but not :obj:`007`), and text otherwise. Double quotes are special in
     comma-separated files only.
 
     Args:
-        path: The file; :obj:`.parquet` needs :obj:`pyarrow`. Text may be
-            packed (:obj:`.gz`, :obj:`.zst`).
-        ids: Columns of ids.
-        integers: Columns of integers.
-        numbers: Columns of finite numbers.
-        optional: Those among the columns that may be missing.
-        times: Columns of numbers or of ISO dates.
+        path: The file. :obj:`.parquet` and :obj:`.zst` need :obj:`pyarrow`.
+            Text may be compressed (:obj:`.gz`, :obj:`.zst`).
+        ids: Names of the columns of ids.
+        integers: Names of the columns of integers.
+        numbers: Names of the columns of finite numbers.
+        optional: Names of the columns that may be missing.
+        times: Names of the columns of numbers or ISO dates.
 
     Raises:
+        FileNotFoundError: If the file is missing.
+        ImportError: If the file needs :obj:`pyarrow`, which is not installed.
         ValueError: If the file is empty or malformed; the message names the
             file, the line and what was expected.
+        MemoryError: If the file does not fit into memory.
     """
     check_file(path, 'a table')
     table = Columns(path)
@@ -100,7 +103,17 @@ def read_table(
 def convert(
     table: Columns, columns: dict[str, Column], ids: Sequence[str], kinds: dict[str, str]
 ) -> None:
-    r"""Puts raw columns into a table as ids and numbers."""
+    r"""Converts raw columns to ids and numbers and adds them to a table.
+
+    Args:
+        table: The table to add the columns to.
+        columns: Raw columns by name.
+        ids: Names of the columns of ids.
+        kinds: Kinds of the other columns by name, see :func:`as_numbers`.
+
+    Raises:
+        ValueError: If a value is malformed.
+    """
     for name in ids:
         if name in columns:
             table.ids[name] = as_ids(table, name, columns[name])
@@ -110,8 +123,11 @@ def convert(
 
 
 def read_header(path: str) -> list[str]:
-    r"""Names of the columns of a file; none if it has none, as
-    :meth:`read_table` will say.
+    r"""Reads the names of the columns of a file. The list is empty if the file
+    has no header; :meth:`read_table` then raises an error.
+
+    Args:
+        path: The file.
     """
     check_file(path, 'a table')
     if path.endswith('.parquet'):
@@ -138,12 +154,18 @@ def _split_header(path: str, raw: bytes) -> tuple[list[str], str]:
 
 
 def read_bytes(path: str, size: int = -1) -> bytes:
-    r"""The content of a file, or its first bytes, unpacked.
+    r"""Reads the uncompressed content of a file, or its first bytes.
+
+    Args:
+        path: The file.
+        size: Number of bytes to read; a negative number reads all of them.
 
     Raises:
-        OSError: If it is no file that can be read.
-        ValueError: If a packed file is damaged.
-        MemoryError: If it does not fit into memory; the message names it.
+        OSError: If the file cannot be read.
+        ImportError: If the file needs :obj:`pyarrow`, which is not installed.
+        ValueError: If a compressed file is damaged.
+        MemoryError: If the content does not fit into memory; the message names
+            the file.
     """
     check_file(path, 'a table or lists')
     try:
@@ -160,12 +182,14 @@ def read_bytes(path: str, size: int = -1) -> bytes:
 
 
 def _read_all(file: Any) -> bytes:
-    r"""The content of a packed file, which may be far larger than it looks."""
+    r"""Reads a compressed file. Its content may be far larger than the file, so
+    reading stops before it fills the memory.
+    """
     left = physical_memory()
     blocks = []
     while block := file.read(min(left, 2**26)):
         blocks.append(block)
-        left -= 2 * len(block)  # Once more when they are put together.
+        left -= 2 * len(block)  # Joining the blocks copies them.
         if left <= 0:
             raise MemoryError
     return blocks[0] if len(blocks) == 1 else b''.join(blocks)
@@ -179,7 +203,7 @@ def _open(path: str) -> Any:
     try:
         import pyarrow
     except ModuleNotFoundError as error:
-        raise ImportError(f"'{path}' needs pyarrow to be read: pip install pyarrow") from error
+        raise ImportError(f"Reading '{path}' needs pyarrow: pip install pyarrow") from error
     return pyarrow.input_stream(path, compression='zstd')
 
 
@@ -208,7 +232,7 @@ def _read_text(
     if b'\n' not in raw and b'\r' in raw:
         raise ValueError(
             f"'{path}': lines end with a carriage return alone; expected line feeds (the command "
-            r"tr '\r' '\n' makes them)"
+            r"tr '\r' '\n' converts them)"
         )
     if raw[:1] in (b'{', b'[') and not any(name.encode() in raw[:4096] for name in names):
         raise ValueError(
@@ -220,7 +244,7 @@ def _read_text(
     header, delimiter = _split_header(path, raw[:end])
     columns = _select(path, header, names, optional)
     if end + 1 == len(raw):
-        raise ValueError(f"'{path}' holds a header only; expected at least one row below it")
+        raise ValueError(f"'{path}' holds only a header; expected at least one row below it")
     if delimiter == ',' and b'"' in raw:
         return _split_quoted(table, raw, columns, len(header))
     if len(raw) >= CACHED_SIZE:
@@ -283,13 +307,13 @@ def _open_parquet(path: str) -> Any:
     try:
         import pyarrow.parquet as pq
     except ModuleNotFoundError as error:
-        raise ImportError(f"'{path}' needs pyarrow to be read: pip install pyarrow") from error
+        raise ImportError(f"Reading '{path}' needs pyarrow: pip install pyarrow") from error
     return pq.ParquetFile(path, page_checksum_verification=True)
 
 
 @contextmanager
 def _parquet_errors(path: str) -> Iterator[None]:
-    r"""Gives errors of Arrow the name of the file."""
+    r"""Adds the name of the file to errors raised by Arrow."""
     try:
         yield
     except (ImportError, PermissionError):
@@ -312,7 +336,17 @@ def _read_parquet(table: Columns, names: list[str], optional: Sequence[str]) -> 
 
 
 def arrow_columns(table: Columns, content: Any, names: Sequence[str]) -> dict[str, Column]:
-    r"""Columns of a :class:`pyarrow.Table`."""
+    r"""Extracts columns of a :class:`pyarrow.Table`.
+
+    Args:
+        table: The table, for messages.
+        content: The Arrow table.
+        names: Names of the columns.
+
+    Raises:
+        ValueError: If the table is empty, or a column lacks values or has the
+            wrong type.
+    """
     import pyarrow as pa
 
     table.unit = 'row'
@@ -323,7 +357,7 @@ def arrow_columns(table: Columns, content: Any, names: Sequence[str]) -> dict[st
         column, kind = content[name], content[name].type
         if column.null_count:
             row = int(column.is_null().to_numpy().argmax())
-            raise ValueError(f"{table.locate(row)}: expected a value of '{name}', found none")
+            raise ValueError(f"{table.locate(row)}: expected a value in '{name}', found none")
         if pa.types.is_dictionary(kind):
             column, kind = column.cast(kind.value_type), kind.value_type
         if pa.types.is_date32(kind):

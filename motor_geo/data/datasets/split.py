@@ -1,4 +1,4 @@
-r"""Splitting interactions into training (0), validation (1) and test (2)."""
+r"""Splits interactions into training (0), validation (1) and test (2)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ TRAIN, VAL, TEST = 0, 1, 2
 
 
 def held_out_sizes(n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    r"""Validation and test size of users with :obj:`n` interactions."""
+    r"""Returns the numbers of validation and test interactions of users.
+
+    Args:
+        n: Number of interactions of each user, **[M]**.
+    """
     held = np.where(n >= 10, n // 5, np.where(n >= 3, 2, n - 1))
     return held // 2, held - held // 2
 
@@ -24,8 +28,8 @@ def _label_tail(
     order: np.ndarray,
     sizes: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
 ) -> np.ndarray:
-    r"""Gives the last rows of each user to test and those before to
-    validation; :obj:`order` groups rows by user.
+    r"""Assigns the last rows of each user to test and the rows before them to
+    validation. :obj:`order` groups the rows by user.
     """
     grouped = user[order]
     first = np.flatnonzero(np.diff(grouped, prepend=grouped[:1] - 1))
@@ -38,7 +42,9 @@ def _label_tail(
 
 
 def _shuffled(user: np.ndarray, item: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    r"""Random order within users, for a set of pairs rather than their rows."""
+    r"""Returns a random order within users that depends on the set of pairs,
+    but not on the order of rows.
+    """
     canonical = np.lexsort((item, user))
     return canonical[np.lexsort((rng.random(len(user)), user[canonical]))]
 
@@ -46,15 +52,24 @@ def _shuffled(user: np.ndarray, item: np.ndarray, rng: np.random.Generator) -> n
 def random_split(
     user: np.ndarray, item: np.ndarray, seed: int = 0, timestamp: np.ndarray | None = None
 ) -> np.ndarray:
-    r"""A random 8:1:1 split of each user's interactions.
+    r"""Splits each user's interactions randomly 8:1:1.
 
-    Of a user with :math:`n` interactions,
-    :math:`h = \lfloor n / 5 \rfloor` are held out for :math:`n \geq 10`,
-    two for :math:`3 \leq n < 10`, and :math:`n - 1` below; validation gets
-    :math:`\lfloor h / 2 \rfloor` of them and test the others. Then one
-    held-out interaction of every item without a training interaction moves to
-    training, so that every user and every item has one there, and held-out
-    items have been seen at least once.
+    Of the :math:`n` interactions of a user, it holds out
+    :math:`h = \lfloor n / 5 \rfloor` if :math:`n \geq 10`, :math:`h = 2` if
+    :math:`3 \leq n < 10`, and :math:`h = n - 1` otherwise. Validation gets
+    :math:`\lfloor h / 2 \rfloor` of them, and test gets the rest. Afterwards,
+    one held-out interaction of every item without a training interaction moves
+    to training. As a result, every user and every item has a training
+    interaction, and held-out items were seen at least once.
+
+    Args:
+        user: User of each distinct interaction, **[E]**.
+        item: Item of each interaction, **[E]**.
+        seed: Seed of the random choices.
+        timestamp: Not used.
+
+    Returns:
+        The label of each interaction, **[E]**.
     """
     rng = np.random.default_rng(seed)
     order = _shuffled(user, item, rng)
@@ -68,12 +83,25 @@ def random_split(
 def temporal_split(
     user: np.ndarray, item: np.ndarray, seed: int = 0, timestamp: np.ndarray | None = None
 ) -> np.ndarray:
-    r"""The sizes of :meth:`random_split`, with each user's latest interactions
-    in test and those before in validation.
+    r"""Splits each user's interactions by time, with the sizes of
+    :meth:`random_split`: the latest ones are for test, the ones before for
+    validation.
 
-    Interactions at the same time keep the order of their rows. Items without
-    a training interaction stay as they are: moving one would train on a
-    user's future.
+    Interactions at the same time keep the order of their rows. Unlike
+    :meth:`random_split`, it moves no interaction of an item without a training
+    interaction, because this would train on a user's future.
+
+    Args:
+        user: User of each distinct interaction, **[E]**.
+        item: Not used.
+        seed: Not used.
+        timestamp: Time of each interaction, **[E]**.
+
+    Returns:
+        The label of each interaction, **[E]**.
+
+    Raises:
+        ValueError: If :obj:`timestamp` is missing.
     """
     if timestamp is None:
         raise ValueError("The split 'temporal' needs a column 'timestamp', which is missing.")
@@ -83,9 +111,19 @@ def temporal_split(
 def leave_one_out(
     user: np.ndarray, item: np.ndarray, seed: int = 0, timestamp: np.ndarray | None = None
 ) -> np.ndarray:
-    r"""The last interaction of a user is for test and the one before for
-    validation; a user with two has no validation interaction, and one with
-    one has only training. "Last" is by time, or random without timestamps.
+    r"""Holds out the last interaction of each user for test and the one before
+    it for validation. A user with two interactions has none for validation,
+    and a user with one has it in training. Without timestamps, the order is
+    random.
+
+    Args:
+        user: User of each distinct interaction, **[E]**.
+        item: Item of each interaction, **[E]**.
+        seed: Seed of the random order.
+        timestamp: Time of each interaction, **[E]**. (default: none)
+
+    Returns:
+        The label of each interaction, **[E]**.
     """
     if timestamp is None:
         return _label_tail(user, _shuffled(user, item, np.random.default_rng(seed)), _leave_one)
@@ -95,8 +133,16 @@ def leave_one_out(
 def cold_items(
     item: np.ndarray, seed: int = 0, fraction: float = 0.2
 ) -> tuple[np.ndarray, np.ndarray]:
-    r"""Draws :obj:`fraction` of the items: sorted ids of the half held out for
-    validation and of the half held out for test.
+    r"""Draws a fraction of the items, half of it for validation and half for
+    test.
+
+    Args:
+        item: Item of each interaction, **[E]**.
+        seed: Seed of the draw.
+        fraction: Fraction of the items to draw.
+
+    Returns:
+        The sorted ids of the items for validation and for test.
     """
     items = np.unique(item)
     held = np.random.default_rng(seed).permutation(items)[: round(fraction * len(items))]
@@ -107,8 +153,17 @@ def cold_items(
 def cold_item_split(
     user: np.ndarray, item: np.ndarray, seed: int = 0, timestamp: np.ndarray | None = None
 ) -> np.ndarray:
-    r"""Holds out all interactions of the items in :meth:`cold_items`. Users
-    may be left without a training interaction.
+    r"""Holds out all interactions of the items that :meth:`cold_items` draws.
+    Some users may have no training interaction left.
+
+    Args:
+        user: Not used.
+        item: Item of each interaction, **[E]**.
+        seed: Seed of the draw.
+        timestamp: Not used.
+
+    Returns:
+        The label of each interaction, **[E]**.
     """
     val, test = cold_items(item, seed)
     label = np.zeros(len(item), np.int8)
@@ -120,9 +175,19 @@ def cold_item_split(
 def hold_out_items(
     item: np.ndarray, label: np.ndarray, seed: int = 0, fraction: float = 0.2
 ) -> np.ndarray:
-    r"""Labels in which all interactions of the items in :meth:`cold_items` are
-    held out. Others stay as they are, so that lists are measured both by what
-    they give to new items and by what they give to all others.
+    r"""Changes labels so that all interactions of the items that
+    :meth:`cold_items` draws are held out. All other interactions keep their
+    labels. The same ranked lists then measure recommendations of both new and
+    known items.
+
+    Args:
+        item: Item of each interaction, **[E]**.
+        label: Label of each interaction, **[E]**.
+        seed: Seed of the draw.
+        fraction: Fraction of the items to hold out.
+
+    Returns:
+        The new label of each interaction, **[E]**.
     """
     label = label.copy()
     for split, items in zip((VAL, TEST), cold_items(item, seed, fraction)):
@@ -133,10 +198,22 @@ def hold_out_items(
 def global_time_split(
     user: np.ndarray, item: np.ndarray, seed: int = 0, timestamp: np.ndarray | None = None
 ) -> np.ndarray:
-    r"""The same two moments for all users: the last tenth of all interactions
-    is for test and the tenth before for validation; interactions at the same
-    time stay together, in the later split. Users and items may be left without
-    a training interaction.
+    r"""Splits all interactions at the same two points in time: the last tenth
+    is for test and the tenth before it for validation. Interactions at the
+    same time stay together in the later split. Some users and items may have
+    no training interaction left.
+
+    Args:
+        user: User of each distinct interaction, **[E]**.
+        item: Not used.
+        seed: Not used.
+        timestamp: Time of each interaction, **[E]**.
+
+    Returns:
+        The label of each interaction, **[E]**.
+
+    Raises:
+        ValueError: If :obj:`timestamp` is missing.
     """
     if timestamp is None:
         raise ValueError("The split 'global_time' needs a column 'timestamp', which is missing.")
@@ -155,13 +232,13 @@ SPLITS: dict[str, Callable[..., np.ndarray]] = {
     'cold_item': cold_item_split,
     'global_time': global_time_split,
 }
-#: What a rule needs to hold out something for validation and for test.
+#: What a rule needs in order to hold out interactions for both validation and test.
 NEEDS = {
     'random': "it needs users with 3 interactions ('cold_item' holds out items instead)",
-    'temporal': "it needs users with 3 interactions ('global_time' holds out the latest of all)",
+    'temporal': "it needs users with 3 interactions ('global_time' holds out the latest overall)",
     'leave_one_out': 'it needs users with 3 interactions',
-    'cold_item': 'it needs 10 items whose users have others, too',
-    'global_time': 'it needs users with interactions before and after the moments of the cut',
+    'cold_item': 'it needs 10 items whose users also have other items',
+    'global_time': 'it needs users with interactions before and after the points of the split',
 }
 
 
@@ -174,8 +251,8 @@ def split_interactions(
 ) -> np.ndarray:
     r"""Labels interactions with 0 (training), 1 (validation) or 2 (test).
 
-    Random rules depend on the set of pairs and the seed, not on the order of
-    rows; rules that use time fall back on that order for equal timestamps.
+    Random rules depend on the set of pairs and the seed, but not on the order
+    of rows. Rules that use times resolve equal timestamps by that order.
 
     Args:
         user: User of each distinct interaction, **[E]**.
@@ -184,11 +261,14 @@ def split_interactions(
             :obj:`'leave_one_out'`, :obj:`'cold_item'` or
             :obj:`'global_time'`.
         seed: Seed of the random choices.
-        timestamp: Time of each interaction, **[E]**.
+        timestamp: Time of each interaction, **[E]**. (default: none)
+
+    Returns:
+        The label of each interaction, **[E]**.
 
     Raises:
-        ValueError: If the rule is unknown, a length differs, or a rule lacks
-            its timestamps.
+        ValueError: If the rule is unknown, lengths differ, or the rule needs
+            timestamps that are missing.
     """
     if rule not in SPLITS:
         raise ValueError(f"Unknown split '{rule}'; expected one of {sorted(SPLITS)}.")

@@ -1,4 +1,4 @@
-r"""Taking something away from a data set, to see what a model needs of it."""
+r"""Removes parts of a data set, to measure how much a model depends on them."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from motor_geo.data.datasets.split import TRAIN
 def thin_training(
     user: np.ndarray, item: np.ndarray, label: np.ndarray, share: float, seed: int = 0
 ) -> np.ndarray:
-    r"""Draws training interactions at random; all others are kept.
+    r"""Keeps a random share of the training interactions, and all others.
 
-    The draw depends on the set of training pairs and the seed, not on the
-    order of rows, and a smaller share is a part of a larger one.
+    The draw depends on the set of training pairs and the seed, but not on the
+    order of rows. With the same seed, a smaller share is a subset of a larger
+    one.
 
     Args:
         user: User of each interaction, **[E]**.
         item: Item of each interaction, **[E]**.
-        label: 0 for training, **[E]**.
+        label: Label of each interaction, 0 for training, **[E]**.
         share: Share of the training interactions to keep.
         seed: Seed of the draw.
 
     Returns:
-        Which rows are kept, **[E]**.
+        Which rows to keep, **[E]**.
     """
     rows = np.flatnonzero(label == TRAIN)
     rows = rows[np.lexsort((item[rows], user[rows]))]
@@ -36,8 +37,16 @@ def thin_training(
 
 
 def core_mask(user: np.ndarray, item: np.ndarray, core: int) -> np.ndarray:
-    r"""Rows of the largest subset in which each user and each item has at
-    least :obj:`core` rows.
+    r"""Marks the rows of the largest subset in which each user and each item
+    has at least :obj:`core` rows.
+
+    Args:
+        user: User of each row, **[E]**.
+        item: Item of each row, **[E]**.
+        core: Minimum number of rows per user and item.
+
+    Returns:
+        Which rows to keep, **[E]**.
     """
     keep = np.arange(len(user))
     while True:
@@ -59,18 +68,19 @@ def drop_modalities(
     seed: int = 0,
     masks: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, np.ndarray]:
-    r"""Takes one modality, drawn at random, away from a share of the items;
-    items that lose one at a smaller share lose the same at a larger one.
+    r"""Removes one randomly drawn modality from a share of the items. With the
+    same seed, items that lose a modality at a smaller share lose the same one
+    at a larger share.
 
     Args:
         modalities: Names of the modalities.
         num_items: Number of items.
         share: Share of the items that lose a modality.
         seed: Seed of the draw.
-        masks: Items that have a modality to begin with, **[N]**.
+        masks: Which items have each modality at first, **[N]**. (default: all)
 
     Returns:
-        Items that are left with each modality, **[N]**.
+        Which items still have each modality, **[N]**.
     """
     generator = np.random.default_rng(seed)
     lost = generator.permutation(num_items)[: round(share * num_items)]

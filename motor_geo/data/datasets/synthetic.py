@@ -1,4 +1,4 @@
-r"""A small shop that is always there."""
+r"""A small synthetic shop that needs no download."""
 
 from __future__ import annotations
 
@@ -23,68 +23,70 @@ OPENING, SEASON, YEAR = 1_400_000_000, 7_776_000, 31_536_000  # Seconds.
 
 
 class SyntheticMultimodal(RecommendationDataset):
-    r"""A small shop: items with titles and pictures, and customers whose taste
-    lies in combinations of what they show.
+    r"""A synthetic shop: items with titles and images, and customers who prefer
+    combinations of item attributes.
 
     An item has a kind, a color, a pattern, a material and a brand,
-    :math:`a_{i1}, \ldots, a_{i5}`. Customer :math:`u` gives it the utility
+    :math:`a_{i1}, \ldots, a_{i5}`. Its utility for customer :math:`u` is
 
     .. math::
         U_{ui} = \log \pi_i + s \, \mathbf{t}_u^{\top} \left( \sqrt{1 - c} \;
         \mathbf{m}_i + \sqrt{c} \; \mathbf{n}_i \right) + \epsilon_{ui}.
 
-    * The popularity :math:`\pi_i \propto (r_i + 10)^{-b}` decays with the rank
-      :math:`r_i` of the item, drawn at random.
+    * The popularity :math:`\pi_i \propto (r_i + 10)^{-b}` decays with the
+      random rank :math:`r_i` of the item.
     * :math:`\mathbf{m}_i = \sum_k \boldsymbol{\alpha}^k_{a_{ik}}` is linear in
-      the attributes: who likes red likes anything red.
+      the attributes: a customer who likes red likes anything red.
     * :math:`\mathbf{n}_i = \sum_{k < l \leq 4}
       \boldsymbol{\beta}^{kl}_{a_{ik} a_{il}}` has a term for each pair of
-      attributes other than the brand, red sneakers but not red shirts. What a
-      sum over single attributes explains is taken away by least squares.
+      attributes other than the brand: a customer may like red sneakers, but
+      not red shirts. Least squares removes the part that a sum over single
+      attributes explains.
     * :math:`\mathbf{t}_u`, :math:`\boldsymbol{\alpha}` and
-      :math:`\boldsymbol{\beta}` are standard normal vectors, and both parts are
-      centered and scaled to a mean squared length of one. :math:`c` is
-      therefore the share of taste that lies in combinations.
-    * :math:`\epsilon_{ui}` is Gumbel noise: customers draw one item after the
-      other without replacement, with probability proportional to
-      :math:`\exp(U_{ui} - \epsilon_{ui})` among those that are left.
+      :math:`\boldsymbol{\beta}` are standard normal vectors. Both parts are
+      centered and scaled to a mean squared length of one, so :math:`c` is the
+      share of taste that depends on combinations.
+    * :math:`\epsilon_{ui}` is Gumbel noise. Equivalently, customers draw items
+      sequentially without replacement. Each draw picks one of the remaining
+      items with probability proportional to
+      :math:`\exp(U_{ui} - \epsilon_{ui})`.
 
-    The draws of training come from the items of the first year. Then new items
-    arrive, and the held-out draws of the season after come from all items that
-    are left.
+    During the first year, customers draw their training interactions from the
+    initial items. Then new items arrive. In the season that follows, customers
+    draw the held-out interactions from all remaining items, old and new.
 
-    Features are computed from titles and pictures:
-    :func:`~motor_geo.data.encoders.hashed_ngrams` and
-    :func:`~motor_geo.data.encoders.image_statistics`. Both are needed: titles
-    leave out attributes, some pictures are missing, and no picture shows
-    material or brand.
+    Features come from titles
+    (:func:`~motor_geo.data.encoders.hashed_ngrams`) and images
+    (:func:`~motor_geo.data.encoders.image_statistics`). A model needs both:
+    titles omit attributes, some images are missing, and no image shows the
+    material or the brand.
 
-    :obj:`item_titles` holds the titles, **[N]**, :obj:`item_images` the
-    pictures, uint8 **[N, 24, 24, 3]** (zeros where missing), and
-    :obj:`new_items` says which items arrived late, **[N]**. Everything is
-    drawn from :obj:`seed`: the same arguments give the same data.
+    :obj:`item_titles` contains the titles, **[N]**, :obj:`item_images` the
+    images, uint8 **[N, 24, 24, 3]** (zeros where missing), and
+    :obj:`new_items` marks the items that arrived late, **[N]**. All randomness
+    derives from :obj:`seed`: the same arguments give the same data.
 
     Args:
         num_users: Number of users :math:`M`.
         num_items: Number of items :math:`N`.
-        num_interactions: Number of interactions of all splits, at least three
+        num_interactions: Number of interactions in all splits, at least three
             per user.
-        combinations: Share :math:`c` of taste that lies in combinations, from
-            0 (linear in the attributes) to 1.
+        combinations: Share :math:`c` of taste that depends on combinations,
+            from 0 (linear in the attributes) to 1.
         affinity: Strength :math:`s` of taste.
         popularity: Exponent :math:`b` of the popularity.
         num_factors: Size of :math:`\mathbf{t}_u`.
         new_items: Fraction of items that arrive after training.
-        missing_images: Fraction of items without a picture. Their features are
-            the mean of the others, and :obj:`data['item'].mask_image` is
-            :obj:`False`.
+        missing_images: Fraction of items without an image. They get the mean
+            image features of the others, and :obj:`data['item'].mask_image` is
+            :obj:`False` for them.
         text_channels: Width of the text features.
-        split: A key of :obj:`motor_geo.data.datasets.split.SPLITS`;
-            :obj:`"temporal"` holds out the draws of the season.
-        seed: Seed of the data and of the split.
-        transform: A function of the graph that is applied whenever it is taken
-            out (:obj:`dataset[0]`).
-        pre_transform: A function of the graph that is applied once.
+        split: A key of :obj:`motor_geo.data.datasets.split.SPLITS`.
+            :obj:`"temporal"` holds out the draws of the last season.
+        seed: Seed of the data and the split.
+        transform: A function that transforms the graph on every access
+            (:obj:`dataset[0]`).
+        pre_transform: A function that transforms the graph once.
 
     Raises:
         ValueError: If a size is out of range or the split is unknown.
@@ -124,14 +126,14 @@ class SyntheticMultimodal(RecommendationDataset):
         if split not in SPLITS:
             raise ValueError(f"Unknown split '{split}'; expected one of {sorted(SPLITS)}.")
         num_new = int(new_items * num_items)
-        limit = (num_items - num_new) // 2  # Items of a user.
+        limit = (num_items - num_new) // 2  # Maximum number of items per user.
         if not MIN_PER_USER * num_users <= num_interactions <= limit * num_users:
             raise ValueError(
                 f"Expected 'num_interactions' from {MIN_PER_USER * num_users} to "
                 f'{limit * num_users} ({MIN_PER_USER} to {limit} per user), got {num_interactions}.'
             )
 
-        # One stream per part: items stay what they are with another taste or other users.
+        # One random stream per part, so that items do not depend on tastes or users.
         rngs = [np.random.default_rng([seed, part]) for part in range(4)]
         catalog = draw_catalog(rngs[0], num_items)
         self.item_titles, self.item_images = catalog.titles, catalog.images
@@ -182,8 +184,17 @@ class SyntheticMultimodal(RecommendationDataset):
 def item_tastes(
     rng: np.random.Generator, attributes: np.ndarray, combinations: float, num_factors: int
 ) -> np.ndarray:
-    r"""Vectors :math:`\sqrt{1 - c} \; \mathbf{m}_i + \sqrt{c} \; \mathbf{n}_i`
-    of items, **[N, num_factors]**.
+    r"""Draws the vectors
+    :math:`\sqrt{1 - c} \; \mathbf{m}_i + \sqrt{c} \; \mathbf{n}_i` of items.
+
+    Args:
+        rng: The random number generator.
+        attributes: The attributes of each item, **[N, 5]**.
+        combinations: Share :math:`c` of taste that depends on combinations.
+        num_factors: Size of the vectors.
+
+    Returns:
+        The vectors, **[N, num_factors]**.
     """
     codes = dict(zip(ATTRIBUTES, attributes.T))
     sizes = {name: len(values) for name, values in ATTRIBUTES.items()}
@@ -202,8 +213,8 @@ def item_tastes(
 
 
 def _times(rng: np.random.Generator, user: np.ndarray, start: int, length: int) -> np.ndarray:
-    r"""Random times that keep the order of each user's draws; :obj:`user` is
-    sorted.
+    r"""Draws random times that keep the order of each user's draws. Expects
+    :obj:`user` in ascending order.
     """
     time = start + rng.integers(length, size=len(user))
     return time[np.lexsort((time, user))]

@@ -1,4 +1,4 @@
-r"""What a small shop sells: items with attributes, their titles and pictures."""
+r"""The catalog of the synthetic shop: items with attributes, titles and images."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-#: What is sold, and of which materials, the usual ones first.
+#: Kinds of items and their materials, the most frequent ones first.
 KINDS = {
     'sneakers': ('canvas', 'leather', 'suede', 'nylon'),
     'boots': ('leather', 'suede', 'rubber', 'nylon'),
@@ -22,7 +22,7 @@ KINDS = {
     'chair': ('oak', 'bamboo', 'steel', 'velvet'),
 }
 MATERIALS = tuple(sorted({material for some in KINDS.values() for material in some}))
-#: Colors, the frequent ones first.
+#: Colors, the most frequent ones first.
 COLORS = {
     'black': (32, 32, 36),
     'white': (244, 244, 240),
@@ -48,12 +48,12 @@ ATTRIBUTES = {
     'material': MATERIALS,
     'brand': BRANDS,
 }
-NAMED = 0.75  # Share of titles that name color, pattern or material.
+NAMED = 0.75  # Probability that a title names the color, and likewise pattern and material.
 
 SIDE = 24  # Pixels.
 BACKGROUND = (176, 184, 192)
-#: Shapes that are painted or (with a minus) cut out one after the other, with center and half size
-#: in pixels from the middle of the picture, downward.
+#: Shapes to paint or (with a minus) to cut out in sequence, with center and half size in pixels.
+#: The origin is the middle of the image, and y points downward.
 DRAWINGS: dict[str, tuple[tuple[str, int, int, int, int], ...]] = {
     'sneakers': (('disc', 3, 4, 7, 4), ('box', -5, 2, 4, 5), ('box', 0, 6, 10, 2)),
     'boots': (('box', -4, -2, 4, 8), ('disc', 3, 5, 6, 4), ('box', 0, 7, 9, 2)),
@@ -82,13 +82,13 @@ DRAWINGS: dict[str, tuple[tuple[str, int, int, int, int], ...]] = {
 
 @dataclass(frozen=True)
 class Catalog:
-    r"""Items of the shop.
+    r"""The items of the shop.
 
     Args:
         attributes: A code for every attribute of every item, in the order of
             :obj:`ATTRIBUTES`, **[N, 5]**.
-        titles: What an item is called, **[N]**.
-        images: What it looks like, uint8 **[N, 24, 24, 3]**.
+        titles: The titles of the items, **[N]**.
+        images: The images of the items, uint8 **[N, 24, 24, 3]**.
     """
 
     attributes: np.ndarray
@@ -97,15 +97,28 @@ class Catalog:
 
 
 def draw_catalog(rng: np.random.Generator, num_items: int) -> Catalog:
-    r"""Draws attributes, writes titles and paints pictures."""
+    r"""Draws attributes, writes titles and paints images.
+
+    Args:
+        rng: The random number generator.
+        num_items: Number of items.
+    """
     attributes = draw_attributes(rng, num_items)
     return Catalog(attributes, write_titles(rng, attributes), paint_images(rng, attributes))
 
 
 def draw_attributes(rng: np.random.Generator, num_items: int) -> np.ndarray:
-    r"""Kinds are equally frequent. Of ten items, five are plain; the other
-    patterns are equally frequent. The :math:`r`-th color, material of a kind
-    and brand have a probability proportional to :math:`1 / (r + 2)`.
+    r"""Draws the attributes of items. All kinds are equally likely. Half of the
+    items are plain, and the other patterns are equally likely. The
+    :math:`r`-th color, material of a kind, or brand has a probability
+    proportional to :math:`1 / (r + 2)`.
+
+    Args:
+        rng: The random number generator.
+        num_items: Number of items.
+
+    Returns:
+        The attributes, **[N, 5]**.
     """
     kind = rng.integers(len(KINDS), size=num_items)
     color = _draw(rng, len(COLORS), num_items)
@@ -122,9 +135,16 @@ def _draw(rng: np.random.Generator, size: int, num: int) -> np.ndarray:
 
 
 def write_titles(rng: np.random.Generator, attributes: np.ndarray) -> np.ndarray:
-    r"""Brand, color, pattern, material and kind, as in *Norda red striped
-    canvas sneakers*. One title in four leaves out the color, one in four the
-    pattern, and one in four the material.
+    r"""Writes titles of brand, color, pattern, material and kind, as in *Norda
+    red striped canvas sneakers*. A title omits the color with probability one
+    in four, and likewise the pattern and the material.
+
+    Args:
+        rng: The random number generator.
+        attributes: The attributes of each item, **[N, 5]**.
+
+    Returns:
+        The titles, **[N]**.
     """
     named = rng.random((len(attributes), 3)) < NAMED
     titles = []
@@ -136,9 +156,16 @@ def write_titles(rng: np.random.Generator, attributes: np.ndarray) -> np.ndarray
 
 
 def paint_images(rng: np.random.Generator, attributes: np.ndarray) -> np.ndarray:
-    r"""The silhouette of the kind, filled with the pattern in two shades of the
-    color, on gray. Size, place, shade and pixels vary a little from item to
-    item.
+    r"""Paints the silhouette of each item's kind on gray, filled with its
+    pattern in two shades of its color. Size, position, shade and pixels vary
+    slightly from item to item.
+
+    Args:
+        rng: The random number generator.
+        attributes: The attributes of each item, **[N, 5]**.
+
+    Returns:
+        The images, uint8 **[N, 24, 24, 3]**.
     """
     num = len(attributes)
     size = rng.integers(10, 13, size=num)
@@ -164,8 +191,8 @@ def paint_images(rng: np.random.Generator, attributes: np.ndarray) -> np.ndarray
 
 
 def _silhouette(kind: str, size: int) -> np.ndarray:
-    r"""Pixels of a drawing that is scaled by :obj:`size / 12`. Coordinates are
-    in units of 1 / 24 pixel, all integers.
+    r"""Returns the pixels of a drawing scaled by :obj:`size / 12`. All
+    coordinates are integers in units of 1 / 24 pixel.
     """
     y, x = 12 * (2 * np.mgrid[:SIDE, :SIDE] - SIDE + 1)
     out = np.zeros((SIDE, SIDE), bool)

@@ -1,4 +1,4 @@
-r"""Users and items around common centers, for tests that need any signal."""
+r"""Users and items around shared centers, for tests that need some signal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from motor_geo.data.datasets.split import SPLITS, cold_items, split_interactions
 
 
 class SyntheticClusters(RecommendationDataset):
-    r"""Random users and items whose preferences show in pictures and texts.
+    r"""Random users and items with preferences that image and text features
+    reveal.
 
     Items :math:`\mathbf{z}_i` and users :math:`\mathbf{p}_u` are unit vectors
     around shared cluster centers. A user draws items without replacement, with
@@ -32,42 +33,43 @@ class SyntheticClusters(RecommendationDataset):
         \mathbf{x}^m_i = \tanh \left( \mathbf{W}^m [ \mathbf{D}^m \mathbf{z}_i
         \, \Vert \, \mathbf{c}^m_i ] \right) + \boldsymbol{\epsilon}^m_i,
 
-    together with as many factors :math:`\mathbf{c}^m_i` that nobody cares
-    about, and noise. :math:`\mathbf{D}^m` lets pictures show the first factors
-    better than the last ones, and texts the opposite. The default has about
+    together with an equal number of irrelevant factors :math:`\mathbf{c}^m_i`,
+    and noise. :math:`\mathbf{D}^m` makes images show the first factors better
+    than the last ones, and texts the opposite. By default, there are about
     three training interactions per user, few enough for content to matter.
 
     .. note::
-        The defaults were chosen such that popularity < ID < token embeddings;
-        this order is no evidence for a method. Test Recall@20 of LightGCN with
-        four tokens per modality, mean of five seeds not used in that choice:
-        popularity 0.053, ID 0.111, :obj:`'specific'` 0.198, and
-        :obj:`'mean'` 0.209. It depends on the tokens, too: eight per modality
-        give 0.141 for :obj:`'specific'` (one seed).
+        The defaults were chosen so that popularity < ID < token embeddings.
+        This order is not evidence for any method. Test Recall@20 of LightGCN
+        with four tokens per modality is 0.053 for popularity, 0.111 for ID,
+        0.198 for :obj:`'specific'` and 0.209 for :obj:`'mean'` (mean of five
+        seeds that were not used for this choice). It also depends on the
+        tokens: eight per modality give 0.141 for :obj:`'specific'` (one seed).
 
-    Everything is drawn from :obj:`seed`: the same arguments give the same data.
+    All randomness derives from :obj:`seed`: the same arguments give the same
+    data.
 
     Args:
         num_users: Number of users :math:`M`.
         num_items: Number of items :math:`N`.
-        num_interactions: Number of interactions of all splits, at least three
-            per user. Memory is bounded for any number of users and items.
+        num_interactions: Number of interactions in all splits, at least three
+            per user. Drawing them takes a bounded amount of memory.
         num_factors: Size of :math:`\mathbf{z}_i` and :math:`\mathbf{p}_u`.
         num_clusters: Number of cluster centers.
         affinity: Strength :math:`a` of preferences.
         popularity: Exponent :math:`b` of the popularity.
         noise: Standard deviation of :math:`\boldsymbol{\epsilon}^m_i`.
-        image_channels: Width of the image features (0: none).
-        text_channels: Width of the text features (0: none).
-        missing_images: Fraction of items without an image; they get the mean
-            of the others, and are :obj:`False` in
-            :obj:`data['item'].mask_image`.
+        image_channels: Width of the image features; 0 leaves them out.
+        text_channels: Width of the text features; 0 leaves them out.
+        missing_images: Fraction of items without an image. They get the mean
+            image features of the others, and :obj:`data['item'].mask_image` is
+            :obj:`False` for them.
         unseen_items: Fraction of items without any interaction.
         split: A key of :obj:`motor_geo.data.datasets.split.SPLITS`.
-        seed: Seed of the data and of the split.
-        transform: A function of the graph that is applied whenever it is taken
-            out (:obj:`dataset[0]`).
-        pre_transform: A function of the graph that is applied once.
+        seed: Seed of the data and the split.
+        transform: A function that transforms the graph on every access
+            (:obj:`dataset[0]`).
+        pre_transform: A function that transforms the graph once.
 
     Raises:
         ValueError: If a size is out of range or the split is unknown.
@@ -110,14 +112,14 @@ class SyntheticClusters(RecommendationDataset):
         if split not in SPLITS:
             raise ValueError(f"Unknown split '{split}'; expected one of {sorted(SPLITS)}.")
         num_unseen = int(unseen_items * num_items)
-        limit = (num_items - num_unseen) // 2  # Items of a user.
+        limit = (num_items - num_unseen) // 2  # Maximum number of items per user.
         if not MIN_PER_USER * num_users <= num_interactions <= limit * num_users:
             raise ValueError(
                 f"Expected 'num_interactions' from {MIN_PER_USER * num_users} to "
                 f'{limit * num_users} ({MIN_PER_USER} to {limit} per user), got {num_interactions}.'
             )
 
-        # One stream per part: wider features leave the interactions as they are.
+        # One random stream per part, so that interactions do not depend on feature widths.
         rngs = [np.random.default_rng([seed, part]) for part in range(4)]
         users, items = _factors(rngs[0], num_users, num_items, num_factors, num_clusters)
         weight = rngs[1].permutation((np.arange(num_items) + 10.0) ** -popularity)
@@ -157,7 +159,7 @@ class SyntheticClusters(RecommendationDataset):
 def _factors(
     rng: np.random.Generator, num_users: int, num_items: int, num_factors: int, num_clusters: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    r"""Items are near one cluster center, users near a mixture of two."""
+    r"""Draws items near one cluster center, and users near a mixture of two."""
     center = rng.standard_normal((num_clusters, num_factors))
     item = center[rng.integers(num_clusters, size=num_items)]
     item += 0.4 * rng.standard_normal(item.shape)
@@ -174,7 +176,7 @@ def _observe(
     rng: np.random.Generator, factors: np.ndarray, channels: int, noise: float
 ) -> np.ndarray:
     num_items, size = factors.shape
-    # Scaled factors have variance 1, distractors 0.04.
+    # Scaled factors have variance 1, and irrelevant ones 0.04.
     hidden = 0.2 * rng.standard_normal(factors.shape)
     hidden = np.concatenate([np.sqrt(size) * factors, hidden], axis=1)
     x = np.tanh(hidden @ rng.standard_normal((2 * size, channels)) / np.sqrt(2 * size))

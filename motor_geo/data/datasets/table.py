@@ -1,5 +1,5 @@
-r"""Datasets in the common layout: a table of interactions, and a matrix of
-features for each modality.
+r"""Datasets in the standard layout: a table of interactions, and a feature
+matrix for each modality.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from motor_geo.data.datasets.base import RecommendationDataset, Transform, unique_pairs
@@ -22,12 +23,12 @@ from motor_geo.data.datasets.names import STANDARD
 from motor_geo.data.datasets.split import cold_items, hold_out_items, split_interactions
 from motor_geo.data.datasets.subsample import drop_modalities, thin_training
 
-#: What a column is for, in the order of the arguments that name them.
+#: Roles of columns, in the order of the arguments that name them.
 ROLES = ('user', 'item', 'time', 'label', 'rating', 'event')
 
 
 class TableDataset(RecommendationDataset):
-    r"""A folder with interactions and features of items.
+    r"""A folder with interactions and item features.
 
     ============================ ==============================================
     :obj:`NAME.inter`            columns :obj:`userID`, :obj:`itemID`,
@@ -37,71 +38,79 @@ class TableDataset(RecommendationDataset):
     :obj:`<modality>_feat.npy`   a feature matrix, one row per item
     :obj:`<modality>_mask.npy`   optional booleans: items that have the
                                  modality; the others get its mean row
-    :obj:`items.tsv`             optional: a column :obj:`itemID`, the raw id
-                                 of each row of the feature matrices
+    :obj:`items.tsv`             optional: a column :obj:`itemID` with the raw
+                                 id of each row of the feature matrices
     ============================ ==============================================
 
-    The interactions may also be a :obj:`.csv`, :obj:`.tsv` or
-    :obj:`.parquet` file (which needs :obj:`pyarrow`); further columns are
-    ignored. Text may be packed (:obj:`.gz`; :obj:`.zst` with
-    :obj:`pyarrow`). A file for each split (:obj:`NAME.train.inter`,
-    :obj:`NAME.valid.inter`, :obj:`NAME.test.inter`), and lists of items by user
-    in :obj:`train.json`, :obj:`val.json` and :obj:`test.json`, are read as
-    well. :obj:`u_id_mapping.csv` and :obj:`i_id_mapping.csv` give the raw ids
-    behind numbers. Features may be a :obj:`.npz` with one array or a
+    The interactions may also come from a :obj:`.csv`, :obj:`.tsv` or
+    :obj:`.parquet` file (which needs :obj:`pyarrow`). Other columns are
+    ignored. Text may be compressed (:obj:`.gz`; :obj:`.zst` with
+    :obj:`pyarrow`). The dataset also reads one file per split
+    (:obj:`NAME.train.inter`, :obj:`NAME.valid.inter`, :obj:`NAME.test.inter`),
+    and lists of items by user in :obj:`train.json`, :obj:`val.json` and
+    :obj:`test.json`. :obj:`u_id_mapping.csv` and :obj:`i_id_mapping.csv` map
+    numbers to raw ids. Features may also be a :obj:`.npz` with one array or a
     :obj:`.pt` with one tensor.
 
-    Columns may have a type behind their name (:obj:`user_id:token`) and other
-    usual names (:obj:`user_id`, :obj:`movieId`), which a warning announces.
+    A column name may end in a type (:obj:`user_id:token`). Other common names
+    (:obj:`user_id`, :obj:`movieId`) are accepted with a warning.
 
-    Integer item ids are rows of the feature matrices, and the number of items
-    is the number of these rows; text ids, or others, are related to rows by
-    :obj:`items.tsv`. Without features and :obj:`items.tsv`, integer ids run
-    from 0 without gaps, and text ids are numbered in sorted order. The same
-    holds for users. If at most one id in a thousand is missing, its index
-    stays, without interactions and with a warning.
+    Integer item ids are rows of the feature matrices, and the number of rows is
+    the number of items. :obj:`items.tsv` maps text ids, or other integers, to
+    rows. Without features and :obj:`items.tsv`, integer ids must run from 0
+    without gaps, and text ids are numbered in sorted order. The same applies to
+    users. If at most one id in a thousand is missing, its index remains unused,
+    with a warning.
 
     Args:
         path: The folder, or the file of interactions inside it.
-        split: :obj:`'column'` takes the splits from :obj:`x_label`, and a key
-            of :obj:`motor_geo.data.datasets.split.SPLITS` makes them anew.
-            By default the former if there is a column :obj:`x_label`,
-            otherwise :obj:`'random'`.
+        split: :obj:`'column'` takes the splits from the column
+            :obj:`x_label`. A key of
+            :obj:`motor_geo.data.datasets.split.SPLITS` creates new ones.
+            (default: :obj:`'column'` if there is such a column, and
+            :obj:`'random'` otherwise)
         seed: Seed of the split.
-        mmap: If set to :obj:`True`, float32 features without missing rows
-            stay on disk.
-        reindex: If set to :obj:`True`, integer ids with gaps are renumbered
-            (of items only where they are not rows of features).
+        mmap: If set to :obj:`True`, keeps float32 features on disk if no item
+            lacks them.
+        reindex: If set to :obj:`True`, renumbers integer ids with gaps (those
+            of items only if they are not rows of features).
         modalities: Names of the modalities to read. (default: all)
-        train_share: Share of the training interactions that is kept, drawn at
+        train_share: Share of the training interactions to keep, drawn at
             random. Users who lose all of theirs are not evaluated.
         missing_share: Share of the items that lose one of their modalities,
-            drawn at random, and get its mean row.
+            drawn at random, and get its mean row instead.
         user: Name of the column of users.
+            (default: :obj:`'userID'`, or another common name)
         item: Name of the column of items, also in the file of items.
+            (default: :obj:`'itemID'`, or another common name)
         time: Name of the column of times, numbers or ISO dates.
-        label: Name of the column of labels.
+            (default: :obj:`'timestamp'`, or another common name)
+        label: Name of the column of labels. (default: :obj:`'x_label'`)
         rating: Name of the column of ratings.
-        min_rating: If given, interactions of a lower rating are left out.
-        event: If given, only these events, such as :obj:`'purchase'`, count.
+            (default: :obj:`'rating'`, or another common name)
+        min_rating: If given, removes interactions with a lower rating.
+        event: If given, keeps only these events, such as :obj:`'purchase'`.
         event_column: Name of the column of events.
-        core: If given, users and items with fewer distinct interactions are
-            removed until none is left, and the others are renumbered.
-        cold_share: Share of the items whose interactions are all held out,
-            drawn at random: those of one half for validation, of the other
-            for testing. All other interactions stay in their split.
-        transform: A function of the graph that is applied whenever it is taken
-            out (:obj:`dataset[0]`).
-        pre_transform: A function of the graph that is applied once.
+            (default: :obj:`'event'`, or another common name)
+        core: If given, repeatedly removes users and items with fewer distinct
+            interactions until every remaining one has at least that many, and
+            renumbers them.
+        cold_share: Share of the items to hold out entirely, drawn at random:
+            all interactions of one half are for validation, and those of the
+            other half for test. All other interactions stay in their splits.
+        transform: A function that transforms the graph on every access
+            (:obj:`dataset[0]`).
+        pre_transform: A function that transforms the graph once.
 
     Raises:
         FileNotFoundError: If the folder, the interactions or a modality are
             missing.
-        ValueError: If a file is malformed or does not fit the others; the
-            message names the file, the line and what was expected.
+        ValueError: If an argument is out of range, or a file is malformed or
+            does not match the others; the message names the file, the line and
+            what was expected.
     """
 
-    folder: str | None = None  # Where the files are.
+    folder: str | None = None  # The folder of the files.
 
     def __init__(
         self,
@@ -196,38 +205,48 @@ class TableDataset(RecommendationDataset):
         transform: Transform | None = None,
         pre_transform: Transform | None = None,
     ) -> TableDataset:
-        r"""A dataset from a table in memory.
+        r"""Creates a dataset from a table in memory.
 
         Args:
-            interactions: A frame of pandas or polars, an Arrow table, anything
-                else with Arrow's C stream interface, or a dictionary of arrays.
-            features: A matrix with a row per item for each modality.
-            user: Name of the column of users. (default: :obj:`'userID'`, or a
-                usual one)
-            item: Name of the column of items.
-            time: Name of the column of times.
-            label: Name of the column of labels.
-            rating: Name of the column of ratings.
-            event_column: Name of the column of events.
-            items: Id of each row of the features; without, item ids are these
-                rows.
-            masks: Items that have a modality; others may hold NaN.
+            interactions: A pandas or polars data frame, an Arrow table, any
+                other object with Arrow's C stream interface, or a dictionary of
+                arrays.
+            features: The feature matrix of each modality, **[N, d]**.
+            user: Name of the column of users. (default: :obj:`'userID'`, or
+                another common name)
+            item: Name of the column of items. (default: :obj:`'itemID'`, or
+                another common name)
+            time: Name of the column of times. (default: :obj:`'timestamp'`, or
+                another common name)
+            label: Name of the column of labels. (default: :obj:`'x_label'`)
+            rating: Name of the column of ratings. (default: :obj:`'rating'`, or
+                another common name)
+            event_column: Name of the column of events. (default:
+                :obj:`'event'`, or another common name)
+            items: The item id of each row of the features, **[N]**. (default:
+                item ids are rows)
+            masks: Which items have each modality, **[N]**. The rows of other
+                items may contain NaN. (default: all)
             name: Name of the dataset.
-            split: As for a folder, and so are the arguments that follow.
+            split: The split rule. This and all following arguments are those
+                of :class:`TableDataset`.
             seed: Seed of the split.
-            reindex: Renumber integer ids with gaps.
-            train_share: Share of the training interactions that is kept.
+            reindex: If set to :obj:`True`, renumbers integer ids with gaps.
+            train_share: Share of the training interactions to keep.
             missing_share: Share of the items that lose a modality.
-            min_rating: The lowest rating that counts.
-            event: Events that count.
-            core: Least number of interactions of users and items.
-            cold_share: Share of the items that are held out.
-            transform: A function of the graph, applied by :obj:`dataset[0]`.
-            pre_transform: A function of the graph, applied once.
+            min_rating: If given, removes interactions with a lower rating.
+            event: If given, keeps only these events.
+            core: Minimum number of interactions per user and item.
+            cold_share: Share of the items to hold out entirely.
+            transform: A function that transforms the graph on every access
+                (:obj:`dataset[0]`).
+            pre_transform: A function that transforms the graph once.
 
         Raises:
-            ValueError: If a column is missing or malformed, or does not fit
-                the features.
+            ImportError: If the table needs :obj:`pyarrow`, which is not
+                installed.
+            ValueError: If an argument is out of range, or a column is missing
+                or malformed or does not match the features.
         """
         self = cls.__new__(cls)
         RecommendationDataset.__init__(self, transform, pre_transform)
@@ -243,7 +262,7 @@ class TableDataset(RecommendationDataset):
         for modality, x in arrays.items():
             if x.ndim != 2 or x.dtype.kind not in 'fiu' or len(x) != len(arrays[min(arrays)]):
                 raise ValueError(
-                    f"Features '{modality}': expected a numeric matrix with a row per item, got "
+                    f"Features '{modality}': expected a numeric matrix with one row per item, got "
                     f'{x.dtype} {list(x.shape)}.'
                 )
             mask = present.get(modality)
@@ -324,7 +343,10 @@ class TableDataset(RecommendationDataset):
             share = options.train_share
             keep = np.flatnonzero(thin_training(user, item, label, share, options.seed))
             user, item, label = user[keep], item[keep], label[keep]
+            time = None if time is None else time[keep]
             locate = _through(locate, keep)
+        if time is not None:
+            self.first_time = _first_time(item, label, time, len(data.item_ids))
         features, masks = data.features, data.masks
         if options.missing_share > 0 and features:
             masks = drop_modalities(
@@ -348,6 +370,13 @@ class TableDataset(RecommendationDataset):
 
 def _as_array(x: Any) -> np.ndarray:
     return x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
+
+
+def _first_time(item: np.ndarray, label: np.ndarray, time: np.ndarray, size: int) -> Tensor:
+    r"""Time of the first training interaction of every item, NaN without any."""
+    first = np.full(size, np.inf)
+    np.minimum.at(first, item[label == 0], time[label == 0].astype(np.float64))
+    return torch.from_numpy(np.where(np.isinf(first), np.nan, first))
 
 
 def _through(locate: Callable[[int], str], rows: np.ndarray) -> Callable[[int], str]:

@@ -1,4 +1,4 @@
-r"""Items that were not there in training."""
+r"""Adds items to a graph after training."""
 
 from __future__ import annotations
 
@@ -19,24 +19,27 @@ def add_items(
     token_id: Tensor | Mapping[str, Tensor] | None = None,
     transforms: Iterable[BaseTransform] = (),
 ) -> HeteroData:
-    r"""A copy of a graph with items appended that have features but no
+    r"""Returns a copy of a graph with new items that have features but no
     interactions.
 
     Args:
         data: The graph.
-        features: Features of the new items for every modality of the graph.
-        token_id: Tokens of the new items, if the graph holds tokens; with their
-            nearest codes, a mapping from the names in the graph.
-        transforms: The transforms that made the graphs which the graph holds.
-            One with a method :obj:`extend(old, new)`, such as
-            :class:`~motor_geo.data.ItemKNN`, adds the new items to its graph;
-            any other one is applied anew.
+        features: Features of the new items, for every modality of the graph.
+        token_id: Tokens of the new items, required if the graph has tokens. If
+            the graph also has their nearest codes, a mapping from the names in
+            the graph to tensors.
+        transforms: The transforms that created the item graphs in
+            :obj:`data`. A transform with a method :obj:`extend(old, new)`, such
+            as :class:`~motor_geo.data.ItemKNN`, adds the new items to its item
+            graph. Any other transform is applied to the whole graph again.
 
     Shapes:
         - **input:** features :math:`(n, d_m)`, token ids :math:`(n, T)`
+        - **output:** a graph with :math:`N + n` items
 
     Raises:
-        ValueError: If a modality of the graph is missing, or sizes differ.
+        ValueError: If features of a modality, tokens or transforms are missing,
+            or sizes differ.
     """
     store = data[ITEM]
     names = sorted(key[2:] for key in store.keys() if key.startswith('x_'))
@@ -63,7 +66,7 @@ def add_items(
         new = features[name].to(old)
         if new.size(1) != old.size(1):
             raise ValueError(
-                f"New items have {new.size(1)} columns of '{name}', the graph has {old.size(1)}"
+                f"New items have {new.size(1)} columns of '{name}', but the graph has {old.size(1)}"
             )
         out[ITEM][f'x_{name}'] = torch.cat([old, new])
     tokens = token_id if isinstance(token_id, Mapping) else {'token_id': token_id}
@@ -81,7 +84,7 @@ def add_items(
         out[ITEM][name] = torch.cat([old, found.to(old)])
     transforms = [t.build() if isinstance(t, Lazy) else t for t in transforms]
     if not transforms and any(similar(name) in data.edge_types for name in names):
-        raise ValueError("The graph holds item graphs: expected the 'transforms' that made them")
+        raise ValueError("The graph has item graphs: expected the 'transforms' that created them")
     for transform in transforms:
         extend = getattr(transform, 'extend', None)
         joined = transform(out) if extend is None else extend(data, out)

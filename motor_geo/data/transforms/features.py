@@ -1,5 +1,5 @@
-r"""Feature matrices of any kind (tensor, array, memory-mapped file) as checked
-arrays that are read block by block.
+r"""Converts feature matrices of any kind (tensor, array, memory-mapped file) to
+checked arrays that can be read in blocks.
 """
 
 from __future__ import annotations
@@ -19,12 +19,16 @@ from torch_geometric.typing import EdgeType
 from motor_geo.typing import ITEM, feature_key, feature_modalities, node_store
 from motor_geo.utils.arrays import check_finite
 
-#: Feature matrices, one row per item.
+#: A feature matrix with one row per item.
 Matrix = Tensor | np.ndarray | Sequence[Sequence[float]]
 
 
 def edge_type_of(edge_type: Sequence[str]) -> EdgeType:
-    r"""A checked triple of names."""
+    r"""Returns an edge type after checking that it is a triple of names.
+
+    Raises:
+        ValueError: If it is not.
+    """
     if isinstance(edge_type, str) or len(edge_type) != 3:
         raise ValueError(
             f"edge_type must be a triple such as ('user', 'rates', 'item'), got {edge_type!r}."
@@ -36,7 +40,12 @@ def edge_type_of(edge_type: Sequence[str]) -> EdgeType:
 def needed_modalities(
     data: HeteroData, modalities: Sequence[str] | None, node_type: str = ITEM
 ) -> list[str]:
-    r"""The given modalities, or all of the graph.
+    r"""Returns the given modalities, or all modalities of the graph.
+
+    Args:
+        data: The graph.
+        modalities: Names of the modalities. (default: all of the graph)
+        node_type: Node type of items.
 
     Raises:
         ValueError: If there are none.
@@ -50,14 +59,23 @@ def needed_modalities(
 
 
 def modality_names(modalities: str | Sequence[str] | None) -> list[str] | None:
-    r"""Distinct names in sorted order; a single one may come as a string."""
+    r"""Returns distinct names in sorted order. A string is a single name, and
+    :obj:`None` stays :obj:`None`.
+    """
     if isinstance(modalities, str):
         modalities = [modalities]
     return None if modalities is None else sorted(set(modalities))
 
 
 def item_mask(data: HeteroData, modality: str, node_type: str = ITEM) -> np.ndarray | None:
-    r"""Which items have a modality, **[N]**; :obj:`None` if all have it."""
+    r"""Returns which items have a modality, **[N]**, or :obj:`None` if all of
+    them have it.
+
+    Args:
+        data: The graph.
+        modality: Name of the modality.
+        node_type: Node type of items.
+    """
     mask = node_store(data, node_type).get(f'mask_{modality}')
     return None if mask is None else as_array(mask).astype(bool)
 
@@ -65,17 +83,18 @@ def item_mask(data: HeteroData, modality: str, node_type: str = ITEM) -> np.ndar
 def item_features(
     data: HeteroData, modality: str, node_type: str = ITEM, fill: Tensor | None = None
 ) -> np.ndarray:
-    r"""The features of a modality.
+    r"""Returns the features of a modality, **[N, d]**.
 
     Args:
         data: The graph.
         modality: Name of the modality.
         node_type: Node type of items.
-        fill: What replaces rows with NaN or infinite values of items that
-            lack the modality. (default: zeros)
+        fill: The row that replaces rows with NaN or infinite values of items
+            that lack the modality, **[d]**. (default: zeros)
 
     Raises:
-        ValueError: If they are missing, no matrix, or not finite.
+        ValueError: If the features are missing, are not a matrix, or are not
+            finite.
     """
     store = node_store(data, node_type)
     key = feature_key(store, modality)
@@ -91,16 +110,26 @@ def item_features(
     except ValueError as error:
         if mask is not None or 'NaN' not in str(error):
             raise
-        hint = f"data['{node_type}'].mask_{modality}, False where an item lacks them"
+        hint = f"data['{node_type}'].mask_{modality}, False where an item lacks '{modality}'"
         raise ValueError(f'{error} (or {hint})') from None
 
 
 def check_matrix(
     x: Matrix, name: str, mask: np.ndarray | None = None, fill: Tensor | None = None
 ) -> np.ndarray:
-    r"""The matrix as array, after a check of shape and values. Rows that
-    :obj:`mask` leaves out may hold anything: those with NaN or infinite
-    values are replaced by :obj:`fill` or zeros.
+    r"""Returns a matrix as an array after checking its shape and values. Rows of
+    items that lack the modality may contain anything: :obj:`fill` or zeros
+    replace such rows if they have NaN or infinite values.
+
+    Args:
+        x: The matrix, **[N, d]**.
+        name: Its name, for messages.
+        mask: Which items have the modality, **[N]**. (default: all)
+        fill: The replacement row, **[d]**. (default: zeros)
+
+    Raises:
+        ValueError: If :obj:`x` is not a numeric matrix, does not match
+            :obj:`mask`, or contains NaN or infinite values in another row.
     """
     try:
         array = as_array(x)
@@ -123,8 +152,8 @@ def check_matrix(
 
 
 def as_array(x: Matrix) -> np.ndarray:
-    r"""The matrix as :obj:`numpy.ndarray`, without a copy where possible (a
-    memory-mapped file stays one).
+    r"""Converts a matrix to :obj:`numpy.ndarray`, without a copy if possible. A
+    memory-mapped file stays memory-mapped.
     """
     if isinstance(x, Tensor):
         x = x.detach().cpu()
@@ -133,12 +162,16 @@ def as_array(x: Matrix) -> np.ndarray:
 
 
 def device_of(x: Matrix) -> torch.device:
-    r"""Where what is made from the matrix should go."""
+    r"""Returns the device for results that are computed from a matrix."""
     return x.device if isinstance(x, Tensor) else torch.device('cpu')
 
 
 def as_int(name: str, value: Any) -> int:
-    r"""A whole number of any integer type."""
+    r"""Converts a value of any integer type to :obj:`int`.
+
+    Raises:
+        ValueError: If the value is not an integer.
+    """
     try:
         return operator.index(value)
     except TypeError:
@@ -146,8 +179,13 @@ def as_int(name: str, value: Any) -> int:
 
 
 def arguments(transform: object, always: Sequence[str] = ()) -> str:
-    r"""Arguments of a transform in words: some, and those that differ from
-    their default. How it works (caches, blocks, bars) is left out.
+    r"""Formats the arguments of a transform that differ from their defaults,
+    except those that do not affect the result (caching, block sizes and
+    progress bars).
+
+    Args:
+        transform: The transform.
+        always: Names of arguments to include in any case.
     """
     words = []
     for name, parameter in inspect.signature(type(transform)).parameters.items():
@@ -159,13 +197,19 @@ def arguments(transform: object, always: Sequence[str] = ()) -> str:
 
 
 def as_block(x: np.ndarray, start: int, end: int, dtype: torch.dtype) -> Tensor:
-    r"""A copy of the rows :obj:`start` to :obj:`end`."""
+    r"""Copies the rows from :obj:`start` up to (but excluding) :obj:`end`."""
     return torch.tensor(x[start:end], dtype=dtype)
 
 
 def unique_rows(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    r"""Distinct rows in order of their first appearance: the row at which
-    each appears first, **[U]**, and the distinct row of every row, **[N]**.
+    r"""Finds the distinct rows of a matrix, in order of their first occurrence.
+
+    Args:
+        x: The matrix, **[N, d]**.
+
+    Returns:
+        The position of the first occurrence of each distinct row, **[U]**, and
+        the index of the distinct row that each row equals, **[N]**.
     """
     seen: dict[bytes, int] = {}
     first: list[int] = []

@@ -1,4 +1,4 @@
-r"""Fits vector quantizers by :obj:`faiss`."""
+r"""Fits vector quantizers with :obj:`faiss`."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from motor_geo.utils.plugin import import_class
 from motor_geo.utils.threads import one_thread
 
 METHODS = ('opq', 'pq', 'rq')
-#: Quantizers of this package that are trained.
+#: Quantizers of this package that are trained with gradients.
 LEARNED = {
     'rqvae': 'motor_geo.data.transforms.rq_vae.RQVAEQuantizer',
     'letter': 'motor_geo.data.transforms.letter.LETTERQuantizer',
 }
 INITS = ('pca', 'random')
-EXACT_WIDTH = 2048  # Beyond it, a few principal axes are found by iteration.
-LARGE = 2.0**32  # Squares of numbers from 1 / LARGE to LARGE are far from the ends of float32.
-OUTLIER = 2.0**24  # Beside it, single precision cannot tell ordinary rows apart.
+EXACT_WIDTH = 2048  # Wider features get their leading principal axes by iteration.
+LARGE = 2.0**32  # Squares of numbers from 1 / LARGE to LARGE are well within the float32 range.
+OUTLIER = 2.0**24  # A value this much larger than usual makes float32 unable to separate the rest.
 
 
 def check_sizes(
@@ -41,14 +41,27 @@ def check_sizes(
     max_dim: int | None = None,
     **kwargs: Any,
 ) -> None:
-    r"""Raises a :class:`ValueError` if :obj:`num_rows` rows of
-    :obj:`width` columns are too few to fit to.
+    r"""Checks that there are enough rows and columns for fitting.
+
+    Args:
+        name: Name of the modality, for messages.
+        num_rows: Number of rows to fit to.
+        width: Number of columns.
+        num_tokens: Number of tokens.
+        codebook_size: Number of centroids per token.
+        method: The method, as in :class:`~motor_geo.data.OPQTokenizer`.
+        max_dim: Maximum number of principal axes.
+        **kwargs: Other settings, which are ignored.
+
+    Raises:
+        ValueError: If there are fewer rows than centroids, or fewer columns
+            than tokens.
     """
     if num_rows < codebook_size:
         smaller = 2 ** max(1, int(num_rows).bit_length() - 1)
         raise ValueError(
             f"The modality '{name}' has {num_rows} rows to fit {codebook_size} centroids per "
-            f'token to; expected at least as many rows as centroids, for instance '
+            f'token; expected at least as many rows as centroids, for instance '
             f'codebook_size={smaller}.'
         )
     if method in ('opq', 'pq') and num_tokens > min(width, max_dim or width):
@@ -59,9 +72,14 @@ def check_sizes(
 
 
 def quantizer_class(method: str) -> type[Quantizer]:
-    r"""What a method of :class:`~motor_geo.data.OPQTokenizer` fits: a
-    :class:`Quantizer`, or a class of one's own that is derived from it, has a
-    class method :obj:`fit`, and is given by its import path.
+    r"""Returns the class that a method of
+    :class:`~motor_geo.data.OPQTokenizer` fits: :class:`Quantizer`, one of the
+    learned quantizers, or a user-defined subclass with a class method
+    :obj:`fit`.
+
+    Args:
+        method: Name of the method, or the import path of a subclass of
+            :class:`Quantizer`.
 
     Raises:
         ValueError: If there is no such method.
@@ -82,7 +100,7 @@ def quantizer_class(method: str) -> type[Quantizer]:
     return kind
 
 
-#: What :obj:`fit` gets by name from the tokenizer.
+#: Names of the keyword arguments that the tokenizer passes to :obj:`fit`.
 SETTINGS = (
     *('num_tokens', 'codebook_size', 'init', 'center', 'normalize', 'whiten', 'num_iters'),
     *('max_dim', 'seed', 'balance', 'name', 'verbose', 'behavior'),
@@ -90,7 +108,15 @@ SETTINGS = (
 
 
 def check_kwargs(method: str, kwargs: Mapping[str, Any]) -> None:
-    r"""Raises a :class:`ValueError` if a method has no such settings."""
+    r"""Checks the :obj:`method_kwargs` of :class:`~motor_geo.data.OPQTokenizer`.
+
+    Args:
+        method: The method.
+        kwargs: Its further settings.
+
+    Raises:
+        ValueError: If the method has no such setting.
+    """
     if not kwargs:
         return
     known: list[str] = []
@@ -111,10 +137,18 @@ def check_kwargs(method: str, kwargs: Mapping[str, Any]) -> None:
 def fit_own(
     kind: Any, x: Tensor | np.ndarray, num_tokens: int, codebook_size: int, **settings: Any
 ) -> Quantizer:
-    r"""Fits a quantizer of one's own.
+    r"""Fits a learned or a user-defined quantizer and checks its sizes.
+
+    Args:
+        kind: The class of the quantizer.
+        x: Features, **[n, d]**.
+        num_tokens: Number of tokens.
+        codebook_size: Number of centroids per token.
+        **settings: Further arguments of its class method :obj:`fit`.
 
     Raises:
-        ValueError: If it has other sizes than it should have.
+        ValueError: If :obj:`fit` returns anything else than a quantizer of
+            these sizes.
     """
     array = as_array(x)
     out = kind.fit(array, num_tokens=num_tokens, codebook_size=codebook_size, **settings)
@@ -144,12 +178,13 @@ def fit_quantizer(
     balance: float | None = None,
 ) -> Quantizer:
     r"""Fits a :class:`~motor_geo.data.transforms.quantizer.Quantizer` to the
-    rows of :obj:`x`; duplicate rows count as often as they occur. It is the
-    same whatever the number of threads and the scale of the features. The
-    arguments are those of :class:`~motor_geo.data.OPQTokenizer`; :obj:`name`
-    appears in errors.
+    rows of :obj:`x`, **[n, d]**. Duplicate rows count as often as they occur.
+    The result does not depend on the number of threads or the scale of the
+    features. The arguments are those of
+    :class:`~motor_geo.data.OPQTokenizer`; :obj:`name` appears in messages.
 
     Raises:
+        ImportError: If :obj:`faiss` is not installed or cannot be loaded.
         ValueError: If there are fewer rows than centroids, or fewer columns
             than tokens.
     """
@@ -163,7 +198,13 @@ def fit_quantizer(
 
 
 def warn_of_few(array: np.ndarray, codebook_size: int, name: str) -> None:
-    r"""Warns if there are fewer distinct rows than centroids."""
+    r"""Warns if there are fewer distinct rows than centroids.
+
+    Args:
+        array: Features, **[n, d]**.
+        codebook_size: Number of centroids per token.
+        name: Name of the modality, for messages.
+    """
     num_distinct = unique_rows(array)[0].size
     if num_distinct < codebook_size:
         warnings.warn(
@@ -174,8 +215,9 @@ def warn_of_few(array: np.ndarray, codebook_size: int, name: str) -> None:
 
 
 class PreparedRows(NamedTuple):
-    r"""Rows as they are quantized, **[n, p]**, and what makes them so: the
-    arguments of a :class:`~motor_geo.data.transforms.quantizer.Quantizer`.
+    r"""Prepared rows :obj:`z`, **[n, p]**, and the parameters that prepare them,
+    which are arguments of
+    :class:`~motor_geo.data.transforms.quantizer.Quantizer`.
     """
 
     z: np.ndarray
@@ -189,7 +231,7 @@ class PreparedRows(NamedTuple):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        r"""All but the rows, by name."""
+        r"""All fields except the rows, by name."""
         return {key: value for key, value in self._asdict().items() if key != 'z'}
 
 
@@ -201,8 +243,15 @@ def prepare_rows(
     max_dim: int | None,
     name: str,
 ) -> PreparedRows:
-    r"""Centers, normalizes, projects and whitens rows, as far as wanted; the
-    arguments are those of :class:`~motor_geo.data.OPQTokenizer`.
+    r"""Optionally centers, normalizes, projects and whitens rows.
+
+    Args:
+        array: Features, **[n, d]**.
+        center: As in :class:`~motor_geo.data.OPQTokenizer`.
+        normalize: As in :class:`~motor_geo.data.OPQTokenizer`.
+        whiten: As in :class:`~motor_geo.data.OPQTokenizer`.
+        max_dim: As in :class:`~motor_geo.data.OPQTokenizer`.
+        name: Name of the modality, for messages.
     """
     num_rows, width = array.shape
     step = max(1, 2**22 // width)
@@ -223,7 +272,7 @@ def prepare_rows(
         projection, variance, kept_variance = _principal_axes(blocks(), num_axes)
         axes = projection.double().t()
         if whiten:
-            small = variance <= 1e-6 * variance.max()  # Nothing but rounding.
+            small = variance <= 1e-6 * variance.max()  # Such axes may be rounding errors.
             scale = variance.rsqrt().masked_fill(small, 0).float()
             axes = axes * scale.double()
         z = torch.cat([(block @ axes).float() for block in blocks()]).numpy()
@@ -273,8 +322,9 @@ def _fit(
 
 
 def _unit(x: np.ndarray, step: int, name: str) -> float:
-    r"""The power of two that brings the largest magnitude next to one where its
-    square does not fit into single precision, and one elsewhere.
+    r"""Returns the power of two that scales the largest magnitude close to one
+    if its square would leave the range of single precision, and one otherwise.
+    Warns about outliers.
     """
     peak = np.concatenate(
         [np.abs(x[i : i + step].astype(np.float64)).max(axis=1) for i in range(0, len(x), step)]
@@ -283,7 +333,8 @@ def _unit(x: np.ndarray, step: int, name: str) -> float:
     if largest > OUTLIER * usual:
         warnings.warn(
             f"The modality '{name}': a row holds the value {largest:.3g}, and half of the rows "
-            f'none above {usual:.3g}, which single precision can hardly tell apart beside it.',
+            f'hold none above {usual:.3g}; next to such an outlier, single precision can hardly '
+            f'tell them apart.',
             stacklevel=3,
         )
     if largest == 0 or 1 / LARGE <= largest <= LARGE:
@@ -292,12 +343,14 @@ def _unit(x: np.ndarray, step: int, name: str) -> float:
 
 
 def _principal_axes(blocks: Iterator[Tensor], num_axes: int) -> tuple[Tensor, Tensor, float]:
-    r"""Axes, the variances along them, and their share of all."""
+    r"""Returns principal axes, the variance along each of them, and their share
+    of the total variance.
+    """
     num_rows, total, square = 0, torch.zeros(1).double(), torch.zeros(1).double()
     for block in blocks:
         num_rows += block.size(0)
         total = total + block.sum(dim=0)
-        if block.size(1) > EXACT_WIDTH:  # Sums stay in double precision.
+        if block.size(1) > EXACT_WIDTH:  # Saves time; sums of blocks stay in double precision.
             block = block.float()
         square = square + block.t() @ block
     mean = total / num_rows
@@ -313,15 +366,15 @@ def _principal_axes(blocks: Iterator[Tensor], num_axes: int) -> tuple[Tensor, Te
 
 
 def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Eigenvalues in descending order and eigenvectors as rows."""
+    r"""Returns eigenvalues in descending order, and eigenvectors as rows."""
     value, vector = torch.linalg.eigh(matrix)
     return value.flip(0).clamp(min=0), _with_signs(vector.t().flip(0))
 
 
 def _leading_axes(matrix: Tensor, num_axes: int) -> Tensor:
-    r"""The leading eigenvectors of a covariance as rows, by subspace
-    iteration: those next to the last one are mixed with what follows, which
-    holds about the same variance.
+    r"""Computes the leading eigenvectors of a covariance matrix, as rows, by
+    subspace iteration. The last ones may mix with the eigenvectors that follow,
+    which have about the same variance.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -330,18 +383,21 @@ def _leading_axes(matrix: Tensor, num_axes: int) -> Tensor:
 
 
 def _with_signs(vector: Tensor) -> Tensor:
-    r"""Rows of which the entry of largest magnitude is positive."""
+    r"""Flips signs so that the entry of largest magnitude in each row is
+    positive.
+    """
     peak = vector.gather(1, vector.abs().argmax(dim=1, keepdim=True))
     return vector * torch.where(peak < 0, -1.0, 1.0)
 
 
 def import_faiss() -> Any:
-    r"""The module :obj:`faiss`. Its threads meet after each of the many short
-    steps of k-means: they sleep until all are there, since waiting in a loop
-    for one whose core another process uses makes fitting several times slower.
+    r"""Imports :obj:`faiss` so that waiting threads sleep. Its threads
+    synchronize after each of the many short steps of k-means. If another
+    process uses a core, spinning on a delayed thread makes fitting several
+    times slower.
     """
     policy = os.environ.get('OMP_WAIT_POLICY')
-    os.environ['OMP_WAIT_POLICY'] = policy or 'PASSIVE'  # Read by the first import.
+    os.environ['OMP_WAIT_POLICY'] = policy or 'PASSIVE'  # OpenMP reads it on the first import.
     try:
         import faiss
     finally:
@@ -352,14 +408,18 @@ def import_faiss() -> Any:
 
 @contextmanager
 def one_thread_faiss() -> Iterator[Any]:
-    r"""The module, and one thread for everything: more of them sum k-means in
-    another order, and meet after each of its many short steps.
+    r"""Yields :obj:`faiss`, restricted to a single thread. Several threads would
+    sum in a different order, and would synchronize after each of the many short
+    steps of k-means.
+
+    Raises:
+        ImportError: If :obj:`faiss` is not installed or cannot be loaded.
     """
     try:
         faiss = import_faiss()
     except ModuleNotFoundError as error:
         raise ImportError(
-            "Fitting tokens needs faiss: 'pip install faiss-cpu' (encoding does not)."
+            "Fitting tokens needs faiss: 'pip install faiss-cpu' (encoding does not need it)."
         ) from error
     except ImportError as error:
         raise ImportError(f'Fitting tokens needs faiss, which cannot be loaded: {error}') from error
@@ -372,8 +432,8 @@ def one_thread_faiss() -> Iterator[Any]:
             faiss.omp_set_num_threads(num_threads)
 
 
-def _short(seed: int) -> int:
-    r"""A seed of 32 bits."""
+def short_seed(seed: int) -> int:
+    r"""Reduces a seed to 32 bits."""
     if -(2**31) <= seed < 2**31:
         return seed
     return int(np.random.SeedSequence(seed % 2**64).generate_state(1)[0] >> 1)
@@ -381,8 +441,8 @@ def _short(seed: int) -> int:
 
 def _product_quantizer(faiss: Any, width: int, num_tokens: int, size: int, seed: int) -> Any:
     pq = faiss.ProductQuantizer(width, num_tokens, size.bit_length() - 1)
-    pq.cp.seed = _short(seed)
-    pq.cp.min_points_per_centroid = 1  # Below 39, faiss warns at every iteration.
+    pq.cp.seed = short_seed(seed)
+    pq.cp.min_points_per_centroid = 1  # With fewer than 39, faiss warns at every iteration.
     return pq
 
 
@@ -393,7 +453,7 @@ def _train_rotation(
     opq = faiss.OPQMatrix(width, num_tokens, width)
     opq.niter = num_iters
     pq = _product_quantizer(faiss, width, num_tokens, size, seed)
-    opq.pq = pq  # Not owned by `opq`.
+    opq.pq = pq  # `opq` does not own it, so `pq` must stay alive.
     if init == 'pca':
         start = _balanced_axes(z, num_tokens)
         if num_iters == 0:
@@ -401,15 +461,16 @@ def _train_rotation(
         faiss.copy_array_to_vector(start.ravel(), opq.A)
     if z.shape[0] < width:
         # With fewer rows than columns, faiss 1.15 writes a width x width matrix
-        # into a buffer of rows x width. Repeating all rows changes no optimum.
+        # into a buffer of rows x width. Repeating all rows leaves the optimum unchanged.
         z = np.tile(z, (-(-width // z.shape[0]), 1))
     opq.train(z)
     return faiss.vector_to_array(opq.A).reshape(width, width).copy()
 
 
 def _balanced_axes(z: np.ndarray, num_tokens: int) -> np.ndarray:
-    r"""Principal axes, dealt out such that the product of the eigenvalues is
-    about the same in each block: the optimum for Gaussian data.
+    r"""Distributes principal axes over blocks so that the product of the
+    eigenvalues is about the same in each block, which is optimal for Gaussian
+    data.
     """
     value, axis = _eigh(torch.from_numpy(np.cov(z.T.astype(np.float64)).reshape((z.shape[1],) * 2)))
     log = (value / value.max().clamp(min=1e-300)).clamp(min=1e-12).log() - np.log(1e-12)
@@ -426,14 +487,25 @@ def _balanced_axes(z: np.ndarray, num_tokens: int) -> np.ndarray:
 def train_residual(
     faiss: Any, z: np.ndarray, num_tokens: int, size: int, seed: int, balance: float | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    r"""Codebooks of a residual quantizer by k-means, level by level, **[D, K,
-    p]**, and their offsets if they are balanced, **[D, K]**.
+    r"""Fits the codebooks of a residual quantizer with k-means, level by level.
+
+    Args:
+        faiss: The module.
+        z: Prepared rows, **[n, p]**.
+        num_tokens: Number of levels.
+        size: Number of centroids per level.
+        seed: Random seed.
+        balance: As in :class:`~motor_geo.data.OPQTokenizer`.
+
+    Returns:
+        The centroids, **[D, K, p]**, and their offsets if they are balanced,
+        **[D, K]**.
     """
     residual = torch.from_numpy(z.copy())
     centroids, offsets = [], []
     for _ in range(num_tokens):
         means = faiss.Kmeans(
-            z.shape[1], size, niter=25, seed=_short(seed), min_points_per_centroid=1
+            z.shape[1], size, niter=25, seed=short_seed(seed), min_points_per_centroid=1
         )
         means.train(residual.numpy())
         centroid, offset = torch.from_numpy(means.centroids.copy()), None

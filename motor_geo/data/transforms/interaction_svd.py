@@ -1,4 +1,4 @@
-r"""What the users of items have in common, as one more modality."""
+r"""Behavior vectors of items as an additional modality."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from motor_geo.typing import RATES, feature_modalities, find_edges, node_store, 
 from motor_geo.utils.cache import cached, fingerprint
 from motor_geo.utils.threads import one_thread
 
-CACHE = 'InteractionSVD.2'  # Changes with what is computed from the same interactions.
+CACHE = 'InteractionSVD.2'  # To be changed if the same interactions give different results.
 COLD = ('neighbors', 'zero')
-ROUNDING = 1e-6  # Relative to the largest: what is smaller may be rounding.
+ROUNDING = 1e-6  # Values below this share of the largest one may be rounding errors.
 
 
 class InteractionSVD(BaseTransform):
-    r"""Gives items a vector of behavior that is close for items of the same
-    users, by a truncated singular value decomposition of the training
-    interactions, whose degrees are smoothed as in `"Regularized Spectral
+    r"""Adds a behavior vector to each item. Items of the same users get similar
+    vectors. They come from a truncated singular value decomposition of the
+    training interactions, with degrees smoothed as in `"Regularized Spectral
     Clustering under the Degree-Corrected Stochastic Blockmodel"
     <https://arxiv.org/abs/1309.4111>`_:
 
@@ -46,41 +46,48 @@ class InteractionSVD(BaseTransform):
         \right)^{-\frac{1}{2}} \approx \mathbf{U} \mathbf{S}
         \mathbf{V}^{\top}, \qquad \mathbf{X} = \mathbf{V} \mathbf{S}^p
 
-    with :math:`\tau = s \cdot \textrm{mean degree}`. The result,
-    :obj:`data['item'].x_behavior`, is quantized like any other modality by
-    :class:`OPQTokenizer`. Vectors of popular items are longer, whatever
-    :math:`p`. Of two opposite singular vectors, the one whose largest entry is
-    positive is taken.
+    with :math:`\tau = s \cdot \textrm{mean degree}`.
+    :class:`OPQTokenizer` quantizes the result,
+    :obj:`data['item'].x_behavior`, like any other modality. For any :math:`p`,
+    popular items have longer vectors. The sign of each singular vector is
+    chosen so that its largest entry is positive.
 
     .. note::
         Without smoothing, each connected component of the graph has a
-        singular value of one. Sparse data fall apart into more components
-        than there are channels, and the channels then say which of them an
-        item is in, and nothing about the items of the largest one.
+        singular value of one. A sparse graph has more components than there
+        are channels. The channels then only indicate the component of an item,
+        and do not distinguish the items of the largest component.
 
-    An item lacks this modality (:obj:`data['item'].mask_behavior` is
-    :obj:`False`, so that no codebook is fitted to it) if it has no training
-    interaction, or only some in a part of the graph that the singular vectors
-    do not reach. It gets the mean vector of the :math:`k` items nearest by
-    content among those that have the modality; the content of an item are its
-    features, scaled to unit length, of all other modalities side by side.
-    :meth:`encode` does the same for items that are not in the graph.
+    An item lacks this modality if it has no training interaction, or if all of
+    its interactions are in a part of the graph that the singular vectors do
+    not reach. :obj:`data['item'].mask_behavior` is :obj:`False` for such items,
+    so no codebook is fitted to them. Instead, they get the mean vector of the
+    :math:`k` items with the most similar content among those that have the
+    modality. The content of an item is the concatenation of its features from
+    all other modalities, each scaled to unit length. :meth:`encode` does the
+    same for items that are not in the graph.
 
     Args:
-        channels: Number of singular vectors, largest first, less than the
-            numbers of users and of items with interactions.
+        channels: Number of leading singular vectors. Must be less than both
+            the number of users and the number of items with interactions.
         power: Exponent :math:`p` of the singular values.
         smoothing: Share :math:`s` of the mean degree that is added to every
-            degree; :obj:`0` is the plain symmetric normalization.
-        cold: What items that lack the modality get: :obj:`"neighbors"` (zeros
-            if they have no content) or :obj:`"zero"`.
+            degree; :obj:`0` gives the plain symmetric normalization.
+        cold: The vectors of items that lack the modality:
+            :obj:`"neighbors"` (zeros if they have no content) or
+            :obj:`"zero"`.
         k: Number of nearest items.
         modality: Name of the new modality.
         modalities: Modalities of content. (default: all others)
-        seed: Seed of the first vector of the iteration.
-        cache: If set to :obj:`True`, keeps vectors on disk, keyed by the
-            interactions and all settings.
+        seed: Seed of the start vector of the iteration.
+        cache: If set to :obj:`True`, caches the decomposition on disk, keyed
+            by the interactions, :obj:`channels`, :obj:`smoothing` and
+            :obj:`seed`.
         edge_type: Edge type of interactions, from users to items.
+
+    Shapes:
+        - **output:** :obj:`x_behavior` :math:`(N, C)`, :obj:`mask_behavior`
+          :math:`(N)`
 
     Raises:
         ValueError: If a setting is out of range.
@@ -127,7 +134,10 @@ class InteractionSVD(BaseTransform):
     @torch.inference_mode(False)
     @torch.no_grad()
     def forward(self, data: HeteroData) -> HeteroData:
-        r"""Adds the vectors to the graph.
+        r"""Adds the behavior vectors to the graph.
+
+        Args:
+            data: The graph.
 
         Raises:
             ValueError: If the graph has too few users or items with
@@ -156,18 +166,23 @@ class InteractionSVD(BaseTransform):
         features: Mapping[str, Matrix],
         mask: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
-        r"""Vectors of items that are not in the graph, **[n, channels]**,
-        from those that are.
+        r"""Computes the vectors of items that are not in the graph from those
+        of similar items in the graph.
 
         Args:
-            data: The graph, with the vectors of its items.
-            features: A matrix **[n, d_m]** for every modality of content;
-                none is needed where :obj:`mask` says that all lack it.
-            mask: For some modalities, which items have it, **[n]**.
+            data: The graph, with the behavior vectors of its items.
+            features: The feature matrix of each modality of content,
+                **[n, d_m]**. May omit modalities that all items lack according
+                to :obj:`mask`.
+            mask: Which items have a modality, **[n]**, for some modalities.
+                (default: all items have all modalities)
+
+        Returns:
+            The vectors, **[n, channels]**.
 
         Raises:
-            ValueError: If the graph has no vectors yet, if a modality is
-                missing, or if sizes differ.
+            ValueError: If the graph has no behavior vectors yet, a modality is
+                missing, or sizes differ.
         """
         items = self.edge_type[2]
         x = node_store(data, items).get(f'x_{self.modality}')
@@ -213,9 +228,11 @@ class InteractionSVD(BaseTransform):
         return [m for m in feature_modalities(data, self.edge_type[2]) if m != self.modality]
 
     def _from_neighbors(self, x: Tensor, old: Tensor, new: Tensor) -> Tensor:
-        r"""Mean vectors of the rows :obj:`old` of content nearest to :obj:`new`."""
+        r"""Averages the vectors :obj:`x` over the rows of content :obj:`old`
+        that are nearest to each row of :obj:`new`.
+        """
         index, _ = attach(old, new, min(self.k, x.size(0)) + 1)
-        # A row without a direction has itself in place of neighbors.
+        # A zero row has only itself in its list instead of neighbors.
         found = (index < x.size(0)).unsqueeze(-1)
         total = (x[index.clamp(max=x.size(0) - 1)] * found).sum(dim=1)
         return total / found.sum(dim=1).clamp(min=1)
@@ -223,7 +240,9 @@ class InteractionSVD(BaseTransform):
     def _behavior(
         self, edge_index: Tensor, num_users: int, num_items: int
     ) -> tuple[Tensor, Tensor]:
-        r"""Vectors **[N, channels]**, and which items have one, **[N]**."""
+        r"""Returns vectors **[N, channels]**, and which items have one
+        **[N]**.
+        """
         key = (edge_index[0].long() * num_items + edge_index[1]).unique()
         _, user = (key // num_items).unique(return_inverse=True)
         warm, item = (key % num_items).unique(return_inverse=True)
@@ -271,7 +290,7 @@ class InteractionSVD(BaseTransform):
             _, value, vector = svds(matrix, self.channels, v0=start, return_singular_vectors='vh')
         order = np.argsort(-value, kind='stable')
         value, vector = value[order], vector[order]
-        # Of entries that are equal up to rounding, the first one decides.
+        # If several entries are equal up to rounding, the first one determines the sign.
         size_of = np.abs(vector)
         peak = (size_of >= (1 - 1e-6) * size_of.max(axis=1, keepdims=True)).argmax(axis=1)
         sign = np.where(vector[np.arange(len(vector)), peak] < 0, -1.0, 1.0)
@@ -283,8 +302,8 @@ class InteractionSVD(BaseTransform):
 
 
 def _content(features: Mapping[str, np.ndarray], mask: Mapping[str, np.ndarray | None]) -> Tensor:
-    r"""Features of all modalities, of equal weight, side by side; zeros where
-    an item lacks one.
+    r"""Concatenates the features of all modalities with equal weight, and zeros
+    where an item lacks one.
     """
     blocks = []
     for m, x in features.items():

@@ -3,6 +3,8 @@ r"""Item-item graphs of nearest neighbors in feature space."""
 from __future__ import annotations
 
 import copy
+import logging
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,8 +22,25 @@ from motor_geo.data.transforms.features import (
     needed_modalities,
 )
 from motor_geo.data.transforms.knn import WEIGHTINGS, attach, knn_graph_cosine, knn_weights
+from motor_geo.data.transforms.knn_ivf import knn_graph_ivf
 from motor_geo.typing import ITEM, feature_key, num_nodes, similar
 from motor_geo.utils.cache import cached, fingerprint
+
+LOG = logging.getLogger(__name__)
+METHODS = ('exact', 'ivf')
+#: Multiplications per second of one core, and seconds of a wait worth a warning.
+SPEED, LONG = 2e10, 600
+
+
+def warn_of_time(num_items: int, width: int) -> None:
+    r"""Warns of an exact graph that takes long."""
+    seconds = num_items**2 * width / 2 / (SPEED * torch.get_num_threads())
+    if seconds > LONG:
+        warnings.warn(
+            f'The exact item graph of {num_items:,} items of {width} features takes about '
+            f"{seconds / 3600:.1f} hours; method='ivf' (--graph.method ivf) approximates it",
+            stacklevel=2,
+        )
 
 
 class ItemKNN(BaseTransform):
@@ -36,26 +55,36 @@ class ItemKNN(BaseTransform):
         D_i = \sum_{j \in \mathcal{T}(i)} W_{ij}, \quad
         j \in \mathcal{T}(i)
 
-    where :math:`W_{ij} = 1`, such that :math:`S_{ij} = 1 / k`
-    (:obj:`"binary"`), or :math:`W_{ij} = s_{ij}` (:obj:`"cosine"`). The graph
-    is directed and degrees are row sums.
+    where :math:`W_{ij} = 1`, so that :math:`S_{ij} = 1 / k` if every list has
+    :math:`k` entries (:obj:`"binary"`), or :math:`W_{ij} = s_{ij}`
+    (:obj:`"cosine"`). The graph is directed, and degrees are row sums.
 
     Adds :obj:`edge_index` (row 0 the neighbor :math:`j`, row 1 the item
     :math:`i`, ordered by :math:`i`) and :obj:`edge_weight` to
-    :obj:`data['item', 'similar_<modality>', 'item']`. An item whose features
-    are all zero is connected to itself alone, with weight one; so is one with
-    NaN or infinite values, if :obj:`data['item'].mask_<modality>` says that it
-    lacks the modality. Plain features :obj:`data['item'].x` are the modality
-    :obj:`"x"`.
+    :obj:`data['item', 'similar_<modality>', 'item']`. An item with all-zero
+    features is connected only to itself, with weight one. The same applies to
+    an item with NaN or infinite values for which
+    :obj:`data['item'].mask_<modality>` is :obj:`False`. Features in
+    :obj:`data['item'].x` are the modality :obj:`"x"`.
 
     Args:
         k: Number of neighbors, including the item itself.
         modalities: The modalities to use. (default: all of the graph)
         weighting: :obj:`"binary"` or :obj:`"cosine"`.
-        block_size: Items that are compared at once.
-        cache: If set to :obj:`True`, keeps neighbors on disk, keyed by the
+        method: :obj:`"exact"` compares all pairs of items, in time quadratic in
+            their number. :obj:`"ivf"` compares the items of nearby cells (see
+            :func:`~motor_geo.data.transforms.knn_ivf.knn_graph_ivf`), for
+            several hundred thousand items. :obj:`recall` then holds the share of
+            the exact neighbors that it finds, by modality.
+        num_probes: Number of cells to compare with :obj:`"ivf"`.
+        block_size: Number of items to compare at once.
+        cache: If set to :obj:`True`, caches neighbors on disk, keyed by the
             features and :obj:`k`.
         node_type: Node type of items.
+
+    Shapes:
+        - **output:** edge index :math:`(2, E)` and edge weight :math:`(E)` for
+          each modality, with :math:`E \leq N k`
 
     Raises:
         ValueError: If a setting is out of range, :obj:`k` exceeds the number
@@ -70,10 +99,18 @@ class ItemKNN(BaseTransform):
         block_size: int = 1024,
         cache: bool = True,
         node_type: str = ITEM,
+        method: str = 'exact',
+        num_probes: int = 16,
     ) -> None:
         k, block_size = as_int('k', k), as_int('block_size', block_size)
-        if k < 1 or block_size < 1:
-            raise ValueError(f'k and block_size must be at least 1, got {k} and {block_size}.')
+        num_probes = as_int('num_probes', num_probes)
+        if k < 1 or block_size < 1 or num_probes < 1:
+            raise ValueError(
+                f'k, block_size and num_probes must be at least 1, got {k}, {block_size} and '
+                f'{num_probes}.'
+            )
+        if method not in METHODS:
+            raise ValueError(f"method must be one of {', '.join(METHODS)}, got '{method}'.")
         if weighting not in WEIGHTINGS:
             raise ValueError(
                 f"weighting must be one of {', '.join(WEIGHTINGS)}, got '{weighting}'."
@@ -84,6 +121,9 @@ class ItemKNN(BaseTransform):
         self.block_size = block_size
         self.cache = cache
         self.node_type = node_type
+        self.method = method
+        self.num_probes = num_probes
+        self.recall: dict[str, float] = {}
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -94,7 +134,10 @@ class ItemKNN(BaseTransform):
             if self.k > x.shape[0]:
                 raise ValueError(f'k={self.k} exceeds the number of items ({x.shape[0]}).')
         for m, x in features.items():
-            index, similarity = self._neighbors(x)
+            index, similarity, recall = self._neighbors(x)
+            self.recall[m] = recall
+            if self.method == 'ivf':
+                LOG.info("'%s': the approximate item graph has a recall of %.3f", m, recall)
             edge_index, edge_weight = knn_weights(index, similarity, self.weighting)
             store = data[self.node_type]
             device = device_of(store[feature_key(store, m)])
@@ -104,12 +147,12 @@ class ItemKNN(BaseTransform):
         return data
 
     def extend(self, old: HeteroData, new: HeteroData) -> HeteroData:
-        r"""Connects items that are new in a graph to themselves and their
-        nearest old items; the neighbors of old items stay as they are.
+        r"""Connects new items to themselves and their nearest old items. The
+        neighbors of old items do not change.
 
         Args:
-            old: The graph with item graphs of this transform.
-            new: The graph with further items.
+            old: The graph with the item graphs of this transform.
+            new: The graph with additional items.
         """
         out = copy.copy(new)
         num_old = num_nodes(old, self.node_type)
@@ -120,7 +163,7 @@ class ItemKNN(BaseTransform):
             store, graph = new[self.node_type], old[edge_type]
             x = store[feature_key(store, m)]
             index, similarity = attach(x[:num_old], x[num_old:], self.k)
-            # Row sums of old items: recovered from their own entry, S_ii = 1 / D_i.
+            # Recovers the row sums of old items from S_ii = 1 / D_i.
             source, target = graph.edge_index
             loop = source == target
             degree = torch.ones(num_old, dtype=graph.edge_weight.dtype, device=source.device)
@@ -132,20 +175,30 @@ class ItemKNN(BaseTransform):
             )
         return out
 
-    def _neighbors(self, x: np.ndarray) -> tuple[Tensor, Tensor]:
-        def compute() -> dict[str, Tensor]:
-            index, similarity = knn_graph_cosine(x, self.k, self.block_size)
-            return {'index': index, 'similarity': similarity}
+    def _neighbors(self, x: np.ndarray) -> tuple[Tensor, Tensor, float]:
+        exact = self.method == 'exact'
 
-        if not self.cache:
-            return knn_graph_cosine(x, self.k, self.block_size)
+        def compute() -> dict[str, Tensor]:
+            if exact:
+                warn_of_time(len(x), x.shape[1])
+                index, similarity = knn_graph_cosine(x, self.k, self.block_size)
+                return {'index': index, 'similarity': similarity}
+            options = {'num_probes': self.num_probes, 'block_size': self.block_size}
+            index, similarity, recall = knn_graph_ivf(x, self.k, **options)
+            state = {'index': index, 'similarity': similarity}
+            return {**state, 'recall': torch.tensor(recall, dtype=torch.float64)}
 
         def fits(state: dict[str, Tensor]) -> bool:
             index = state['index']
             return index.shape == state['similarity'].shape == (len(x), self.k)
 
-        result = cached('knn', fingerprint('knn_graph_cosine.2', x, self.k), compute, fits)
-        return result['index'], result['similarity']
+        if self.cache:
+            own = () if exact else (self.num_probes,)
+            name = 'knn_graph_cosine.2' if exact else 'knn_graph_ivf.1'
+            state = cached('knn', fingerprint(name, x, self.k, *own), compute, fits)
+        else:
+            state = compute()
+        return state['index'], state['similarity'], float(state.get('recall', 1.0))
 
     def __repr__(self) -> str:
         return f'{self.__class__.__name__}({arguments(self, ("k", "weighting"))})'

@@ -1,4 +1,4 @@
-r"""Tokens of a residual-quantized autoencoder that knows of behavior."""
+r"""Tokens of a residual-quantized autoencoder that also uses behavior."""
 
 from __future__ import annotations
 
@@ -15,36 +15,37 @@ from motor_geo.data.transforms.features import as_array
 from motor_geo.data.transforms.rq_vae import RQVAEQuantizer, Schedule
 from motor_geo.data.transforms.sinkhorn import balanced_kmeans
 
-#: Times that codes are clustered in training.
+#: How many times the codes are clustered during training.
 CLUSTERINGS = 20
 
 
 @dataclass(frozen=True)
 class LETTERQuantizer(RQVAEQuantizer):
-    r"""The tokenizer of `"Learnable Item Tokenization for Generative
-    Recommendation" <https://arxiv.org/abs/2405.07314>`_ (LETTER): an
-    :class:`~motor_geo.data.transforms.rq_vae.RQVAEQuantizer` whose loss has two
-    more terms. The first aligns the quantized latent vectors
-    :math:`\hat{\mathbf{z}}_i` of a batch with vectors of behavior
-    :math:`\mathbf{h}_i`, so that items of the same users share tokens,
+    r"""The tokenizer from the `"Learnable Item Tokenization for Generative
+    Recommendation" <https://arxiv.org/abs/2405.07314>`_ (LETTER) paper. It is an
+    :class:`~motor_geo.data.transforms.rq_vae.RQVAEQuantizer` with two
+    additional loss terms. The first one aligns the quantized latent vectors
+    :math:`\hat{\mathbf{z}}_i` of a batch with behavior vectors
+    :math:`\mathbf{h}_i`, so that items of the same users share tokens:
 
     .. math::
         - \frac{\alpha}{B} \sum_i \log \frac{\exp(\hat{\mathbf{z}}_i^{\top}
         \mathbf{h}_i)}{\sum_j \exp(\hat{\mathbf{z}}_i^{\top} \mathbf{h}_j)} ,
 
-    and the second spreads codes out: the codes of a level are clustered, and a
-    chosen code is drawn toward another one :math:`c_+` of its cluster and away
-    from all others,
+    The second one diversifies the codes. It clusters the codes of each level,
+    and pulls a selected code toward another code :math:`c_+` of its cluster and
+    away from all other codes:
 
     .. math::
         - \frac{\beta}{B} \sum_l \sum_i \log \frac{\exp(\mathbf{e}_{l,t_l}^{\top}
         \mathbf{e}_{l,c_+})}{\sum_{c \neq t_l} \exp(\mathbf{e}_{l,t_l}^{\top}
         \mathbf{e}_{l,c})} .
 
-    The paper takes :math:`\mathbf{h}_i` from SASRec; here they are those of
-    :class:`~motor_geo.data.InteractionSVD`, scaled to entries of variance one,
-    of training interactions alone. An item without a vector has no part in the
-    alignment, and tokens are read from features only: new items have them, too.
+    The paper takes :math:`\mathbf{h}_i` from SASRec. Here, they come from
+    :class:`~motor_geo.data.InteractionSVD` on the training interactions, scaled
+    to entries of about unit variance. Items without a behavior vector do not
+    take part in the alignment. Encoding needs only features, so new items get
+    tokens as well.
     """
 
     reads_behavior: ClassVar[bool] = True
@@ -74,28 +75,26 @@ class LETTERQuantizer(RQVAEQuantizer):
         Args:
             x: Features, **[n, d]**.
             num_tokens: Number of levels.
-            codebook_size: Size of the codebooks.
-            behavior: Vectors of behavior, **[n, c]**, with zeros for items that
-                have none. Of more columns than :obj:`latent`, the first ones
-                count.
+            codebook_size: Number of codes per level.
+            behavior: Behavior vectors, **[n, c]**, with zeros for items that
+                have none. Columns beyond :obj:`latent` are ignored.
             alpha: Weight :math:`\alpha` of the alignment.
             beta: Weight :math:`\beta` of the diversity.
-            num_clusters: Clusters of the codes of a level.
-            hidden: As in
-                :meth:`~motor_geo.data.transforms.rq_vae.RQVAEQuantizer.fit`, like
-                all that follow.
-            latent: Width of latent vectors.
-            num_steps: Number of steps.
-            warmup: Share of them without quantization.
-            batch_size: Rows of a step.
+            num_clusters: Number of clusters per level.
+            hidden: This and all following arguments are those of
+                :meth:`~motor_geo.data.transforms.rq_vae.RQVAEQuantizer.fit`.
+            latent: Width of the latent vectors.
+            num_steps: Number of training steps.
+            warmup: Share of the steps that run without quantization.
+            batch_size: Number of rows per step.
             lr: Learning rate of AdamW.
-            weight_decay: Its weight decay.
-            commitment: Weight :math:`\mu`.
-            **settings: Those of :class:`~motor_geo.data.OPQTokenizer`.
+            weight_decay: Weight decay of AdamW.
+            commitment: Weight :math:`\mu` of the commitment term.
+            **settings: Settings of :class:`~motor_geo.data.OPQTokenizer`.
 
         Raises:
-            ValueError: If a setting is out of range, or there are no vectors of
-                behavior.
+            ValueError: If a setting is out of range, there are no behavior
+                vectors or fewer rows than codes, or training diverges.
         """
         for key, value in (('alpha', alpha), ('beta', beta)):
             if not 0 <= value < float('inf'):
@@ -117,8 +116,15 @@ class LETTERQuantizer(RQVAEQuantizer):
 
 
 def aligned(behavior: Tensor, width: int) -> Tensor:
-    r"""Vectors of some width whose entries have a variance of about one,
-    **[n, c]** to **[n, width]**; rows of zeros stay.
+    r"""Truncates or pads behavior vectors to a given width, and scales their
+    entries to a variance of about one. Zero rows stay zero.
+
+    Args:
+        behavior: Behavior vectors, **[n, c]**.
+        width: Width of the result.
+
+    Returns:
+        The vectors, **[n, width]**.
     """
     behavior = behavior[:, :width]
     known = behavior.any(dim=1)
@@ -127,7 +133,7 @@ def aligned(behavior: Tensor, width: int) -> Tensor:
 
 
 class _Terms:
-    r"""The terms that LETTER adds to the loss."""
+    r"""The additional loss terms of LETTER."""
 
     def __init__(
         self,
@@ -166,8 +172,12 @@ class _Terms:
 
 
 def alignment(z: Tensor, behavior: Tensor) -> Tensor:
-    r"""The contrast of quantized latent vectors with vectors of behavior, both
-    **[n, c]**; zero if there is none.
+    r"""Computes the contrastive loss between quantized latent vectors and
+    behavior vectors. It is zero if there are none.
+
+    Args:
+        z: Quantized latent vectors, **[n, c]**.
+        behavior: Behavior vectors, **[n, c]**.
     """
     if z.size(0) == 0:
         return z.sum()
@@ -175,13 +185,15 @@ def alignment(z: Tensor, behavior: Tensor) -> Tensor:
 
 
 def mates(code: Tensor, cluster: Tensor, generator: torch.Generator) -> Tensor:
-    r"""For every code another random one of its cluster, **[n]**; :obj:`-1`
-    where there is no other.
+    r"""Draws, for every code, another random code of its cluster.
 
     Args:
         code: Codes, **[n]**.
-        cluster: The cluster of every code of the codebook, **[K]**.
-        generator: Source of the choice.
+        cluster: The cluster of every code in the codebook, **[K]**.
+        generator: The random number generator.
+
+    Returns:
+        The other codes, **[n]**, or :obj:`-1` where a cluster has no other.
     """
     order = cluster.argsort(stable=True)
     count = cluster.bincount()
@@ -189,7 +201,7 @@ def mates(code: Tensor, cluster: Tensor, generator: torch.Generator) -> Tensor:
     position = torch.empty_like(order)
     position[order] = torch.arange(order.numel()) - start[cluster[order]]
     own, size = cluster[code], count[cluster[code]]
-    # A step of at least one and at most size - 1 around the cluster.
+    # Cyclic step of 1 to size - 1 within the cluster.
     step = 1 + (torch.rand(code.numel(), generator=generator) * (size - 1)).long()
     step = torch.minimum(step, (size - 1).clamp(min=1))
     other = order[start[own] + (position[code] + step) % size]
@@ -197,12 +209,14 @@ def mates(code: Tensor, cluster: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def diversity(code: Tensor, centroid: Tensor, mate: Tensor) -> Tensor:
-    r"""The cross entropy of chosen codes against all others of a codebook.
+    r"""Computes the cross entropy of selected codes against all others of a
+    codebook.
 
     Args:
-        code: Chosen codes, **[n]**.
+        code: Selected codes, **[n]**.
         centroid: The codebook, **[K, c]**.
-        mate: The code that each is drawn to, **[n]**; :obj:`-1` for none.
+        mate: The code that each one is pulled toward, **[n]**; :obj:`-1` for
+            none.
     """
     some = mate >= 0
     code, mate = code[some], mate[some]

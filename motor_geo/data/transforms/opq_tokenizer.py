@@ -1,4 +1,4 @@
-r"""Item features to item tokens."""
+r"""Converts item features to item tokens."""
 
 from __future__ import annotations
 
@@ -59,103 +59,113 @@ from motor_geo.utils.hub import HubMixin, building
 from motor_geo.utils.saved import load, save
 
 FORMAT = 'motor_geo.OPQTokenizer.1'
-CACHE = 'motor_geo.OPQTokenizer.3'  # Changes with what is fitted to the same features.
+CACHE = 'motor_geo.OPQTokenizer.3'  # To be changed if the same features give different results.
 CACHE_LEARNED = 1
 USUAL = (
     *(('node_type', ITEM), ('edge_type', RATES)),
     *(('balance', None), ('num_near', 1), ('method_kwargs', None)),
 )
-BEHAVIOR = 32  # Width of the vectors of behavior that a method reads.
+BEHAVIOR = 32  # Width of the behavior vectors that a method reads.
 
 #: Stands for the modalities that a mapping does not name.
 OTHERS = '*'
 
 
 class OPQTokenizer(BaseTransform, HubMixin):
-    r"""Turns the features of items into discrete tokens by optimized product
-    quantization, `"Optimized Product Quantization for Approximate Nearest
-    Neighbor Search" <https://ieeexplore.ieee.org/document/6619223>`_.
+    r"""Converts item features to discrete tokens with optimized product
+    quantization from the `"Optimized Product Quantization for Approximate
+    Nearest Neighbor Search" <https://ieeexplore.ieee.org/document/6619223>`_
+    paper.
 
-    For each modality, an orthonormal rotation :math:`\mathbf{A}` and
-    :math:`D` codebooks of :math:`K` centroids each are chosen to minimize the
-    squared error of
+    For each modality, it fits an orthonormal rotation :math:`\mathbf{A}` and
+    :math:`D` codebooks of :math:`K` centroids each that minimize the squared
+    error of
 
     .. math::
         t_{i,x} = \underset{c \in \{1, \ldots, K\}}{\arg\min} \left\|
         (\mathbf{A} \mathbf{f}_i)_x - \mathbf{c}_{x,c} \right\|^2
 
     where :math:`(\mathbf{A} \mathbf{f}_i)_x` is the :math:`x`-th of
-    :math:`D` blocks of the rotated feature vector. A width that :math:`D`
-    does not divide is padded with zeros before the rotation.
+    :math:`D` blocks of the rotated feature vector. If :math:`D` does not divide
+    the width, zeros pad the vector before the rotation.
 
-    The transform adds :obj:`data['item'].token_id` with the tokens of all
-    modalities side by side, in sorted order of their names; plain features
-    :obj:`data['item'].x` are the modality :obj:`"x"`. It is fitted by
-    its first call (duplicate rows count as often as they occur) and encodes
-    everything that follows with the same codebooks; identical features get
-    identical tokens. Fitting requires :obj:`faiss`, encoding does not.
+    The transform adds :obj:`data['item'].token_id` with the concatenated tokens
+    of all modalities, sorted by modality name. Features in
+    :obj:`data['item'].x` are the modality :obj:`"x"`. The first call fits the
+    codebooks (duplicate rows count as often as they occur). All later calls use
+    the same codebooks, so identical features get identical tokens. Fitting
+    requires :obj:`faiss`, encoding does not.
 
     Args:
-        num_tokens: Tokens :math:`D` per modality, or one number for each, where
-            :obj:`"*"` stands for all others.
-        codebook_size: Centroids :math:`K` per token, a power of two between
-            2 and 65536.
+        num_tokens: Number of tokens :math:`D` per modality, or a mapping from
+            modalities to numbers, in which :obj:`"*"` stands for all others.
+        codebook_size: Number of centroids :math:`K` per token, a power of two
+            from 2 to 65536.
         method: :obj:`"opq"`, :obj:`"pq"` (no rotation), :obj:`"rq"`
-            (each token quantizes what the tokens before it leave over),
+            (each token quantizes the residual of the tokens before it),
             :obj:`"rqvae"` or :obj:`"letter"` (the same on the latent vectors of
             an autoencoder, see
             :class:`~motor_geo.data.transforms.rq_vae.RQVAEQuantizer` and
             :class:`~motor_geo.data.transforms.letter.LETTERQuantizer`), or
-            the import path of a class derived from
-            :class:`~motor_geo.data.transforms.quantizer.Quantizer`, whose
-            class method :obj:`fit(x, num_tokens, codebook_size, **settings)`
-            gets a matrix **[n, d_m]** and the settings below by name. What
-            it fits is not cached.
+            the import path of a subclass of
+            :class:`~motor_geo.data.transforms.quantizer.Quantizer`. Its class
+            method :obj:`fit(x, num_tokens, codebook_size, **settings)` gets a
+            matrix **[n, d_m]** and the settings below by name. Its results are
+            not cached.
         modalities: The modalities to tokenize. (default: all of the graph)
         center: If set to :obj:`True`, subtracts the mean of the fitted rows.
         normalize: If set to :obj:`True`, scales rows to unit length (after
-            centering); a zero row stays zero. Without it, items of large norm
+            centering). Zero rows stay zero. Otherwise, items with a large norm
             dominate the squared error.
-        whiten: If set to :obj:`True`, principal axes are scaled to unit
-            variance, such that directions of small variance count as much as
-            others; those below a millionth of the largest are left out.
-        num_iters: Alternations between rotation and codebooks
+        whiten: If set to :obj:`True`, scales principal axes to unit variance,
+            so that directions with a small variance count as much as the
+            others. Leaves out axes whose variance is below a millionth of the
+            largest one.
+        num_iters: Number of alternations between rotation and codebooks
             (:obj:`"opq"` only).
-        init: Where the rotation starts: :obj:`"pca"` (principal axes dealt
-            out to blocks of equal variance product) or :obj:`"random"` (as
-            :obj:`faiss` does; takes more iterations to the same error).
-        max_dim: Wider features are first reduced to this many principal
-            axes; the kept variance is part of :meth:`report`. :obj:`None`
-            never reduces.
+        init: Initial rotation: :obj:`"pca"` (principal axes, distributed over
+            blocks with equal products of variances) or :obj:`"random"` (the
+            default of :obj:`faiss`, which needs more iterations to reach the
+            same error).
+        max_dim: Reduces wider features to this many principal axes first.
+            :meth:`report` includes the variance that they keep. :obj:`None`
+            never reduces features.
         seed: Seed of k-means.
         fit_on: :obj:`"train"` fits to items with at least one training
-            interaction (to all if the graph holds no interactions of any
-            name), :obj:`"all"` to all items. Items whose
-            :obj:`data['item'].mask_<modality>` is :obj:`False` lack the
-            modality and are never fitted to; such a row may hold NaN, and
-            then gets the tokens of the mean of the fitted rows.
-        cache: If set to :obj:`True`, keeps what was fitted on disk, keyed by
-            the features and all settings.
+            interaction (or to all items if the graph has no interactions under
+            any name), and :obj:`"all"` fits to all items. Neither fits to items
+            that lack the modality, for which
+            :obj:`data['item'].mask_<modality>` is :obj:`False`. Such a row may
+            contain NaN, and then gets the tokens of the mean of the fitted
+            rows.
+        cache: If set to :obj:`True`, caches codebooks and tokens on disk, keyed
+            by the features and all settings that affect them.
         verbose: If set to :obj:`False`, shows no progress bar.
         node_type: Node type of items.
-        edge_type: Edge type of interactions, at one end of which are items.
-        balance: If given, the last iterations of k-means assign about equally
-            many rows to each centroid, and every row, new ones too, is encoded
-            as they do: as entropic optimal transport, with this share of the
-            mean squared distance as weight of the entropy (0.003 to 0.05, small
-            ones are the most even).
-        num_near: With more than one, the transform also adds the
-            :obj:`num_near` nearest codes of every token,
-            :obj:`data['item'].token_near`, and how far they are,
-            :obj:`data['item'].token_distance`, both **[N, T, num_near]**, for
+        edge_type: Edge type of interactions. Items must be at one of its ends.
+        balance: If given, the last iterations of k-means assign about the same
+            number of rows to each centroid, and all rows, including new ones,
+            are encoded in the same way. The assignment is an entropic optimal
+            transport, whose entropy has this share of the mean squared distance
+            as its weight. Values from 0.003 to 0.05 work, and small ones give
+            the most even assignment.
+        num_near: If larger than one, the transform also adds the
+            :obj:`num_near` nearest codes of every token
+            (:obj:`data['item'].token_near`) and their distances
+            (:obj:`data['item'].token_distance`) for
             :class:`~motor_geo.nn.SoftTokenEncoder`.
         method_kwargs: Further settings of the method, by name.
+
+    Shapes:
+        - **output:** :obj:`token_id` :math:`(N, T)`; with :obj:`num_near`,
+          :obj:`token_near` and :obj:`token_distance`
+          :math:`(N, T, \textrm{num\_near})`
 
     Raises:
         ValueError: If a setting is out of range.
     """
 
-    #: Beside the files of an encoder, which has the other names.
+    #: Differ from the file names of an encoder, so that both can share a folder.
     hub_files = ('tokenizer_config.json', 'tokenizer.safetensors')
 
     def __init__(
@@ -241,7 +251,11 @@ class OPQTokenizer(BaseTransform, HubMixin):
 
     @property
     def num_tokens_dict(self) -> dict[str, int]:
-        r"""Tokens per modality, in the order of the columns."""
+        r"""The number of tokens per modality, in the order of the columns.
+
+        Raises:
+            RuntimeError: If the modalities are not known yet.
+        """
         modalities = self.modalities or sorted(self.quantizers) or self._named
         if not modalities:
             raise RuntimeError('The modalities are not known before the tokenizer is fitted.')
@@ -249,7 +263,7 @@ class OPQTokenizer(BaseTransform, HubMixin):
 
     @property
     def _named(self) -> list[str] | None:
-        r"""The modalities that :obj:`num_tokens` names, if these are all."""
+        r"""The modalities in :obj:`num_tokens`, if it names all of them."""
         if isinstance(self.num_tokens, int) or OTHERS in self.num_tokens:
             return None
         return sorted(self.num_tokens)
@@ -268,7 +282,7 @@ class OPQTokenizer(BaseTransform, HubMixin):
 
     @property
     def dtype(self) -> torch.dtype:
-        r"""Smallest type that holds all token ids."""
+        r"""The smallest integer type for all token ids."""
         if self.codebook_size <= 256:
             return torch.uint8
         return torch.int16 if self.codebook_size <= 2**15 else torch.int32
@@ -283,15 +297,16 @@ class OPQTokenizer(BaseTransform, HubMixin):
         r"""Fits the codebooks.
 
         Args:
-            data: A graph, a matrix **[N, d_m]** for every modality, or a
-                single matrix. Without a graph, all rows are fitted to.
-            mask: For some modalities, which rows have it, **[N]** (a graph
-                has its own).
+            data: A graph, the feature matrix of each modality **[N, d_m]**, or
+                a single matrix. Without a graph, fits to all rows.
+            mask: Which rows have a modality, **[N]**, for some modalities. A
+                graph has its own masks. (default: all rows have all modalities)
 
         Raises:
-            ValueError: If a modality is missing, holds NaN or infinite
-                values, or has fewer rows than there are centroids; if the
-                graph holds interactions, but none of :obj:`edge_type`.
+            ImportError: If :obj:`faiss` is not installed or cannot be loaded.
+            ValueError: If a modality is missing, contains NaN or infinite
+                values, or has fewer rows than centroids, or if the graph has
+                interactions, but none of type :obj:`edge_type`.
         """
         if not isinstance(data, BaseData):
             data = self._graph(data, mask)
@@ -316,7 +331,7 @@ class OPQTokenizer(BaseTransform, HubMixin):
     def _graph(
         self, features: Mapping[str, Matrix] | Matrix, mask: Mapping[str, Tensor] | None
     ) -> HeteroData:
-        r"""A graph of nothing but features."""
+        r"""Creates a graph that contains only features."""
         if not isinstance(features, Mapping):
             names = self.modalities or self._named
             if names is not None and len(names) != 1:
@@ -342,8 +357,8 @@ class OPQTokenizer(BaseTransform, HubMixin):
         fitted = self.quantizers.get(modality)
         if fitted is not None and x.shape[1] != fitted.width:
             raise ValueError(
-                f'{name} has {x.shape[1]} columns, expected {fitted.width}, the width that '
-                f"the tokenizer was fitted to for the modality '{modality}'."
+                f'{name} has {x.shape[1]} columns, expected {fitted.width}, as in the features '
+                f"that the tokenizer was fitted to for the modality '{modality}'."
             )
 
     def _rows(self, data: HeteroData, modality: str, num_items: int) -> np.ndarray:
@@ -353,7 +368,7 @@ class OPQTokenizer(BaseTransform, HubMixin):
             if item.max() >= num_items:
                 raise ValueError(
                     f'The interactions {self.edge_type} hold item {item.max()}, but there are '
-                    f"{num_items} rows of features of the modality '{modality}'."
+                    f"{num_items} rows of features for the modality '{modality}'."
                 )
             keep[:] = False
             keep[item] = True
@@ -361,7 +376,9 @@ class OPQTokenizer(BaseTransform, HubMixin):
         return np.flatnonzero(keep if mask is None else keep & mask)
 
     def _interactions(self, data: HeteroData) -> np.ndarray | None:
-        r"""Items of the interactions, if the graph holds any."""
+        r"""Returns the items of the interactions, or :obj:`None` if the graph
+        has no interactions.
+        """
         ends = [self.edge_type[2], self.edge_type[0]]
         known = edge_types(data)
         if self.node_type in ends and self.edge_type in known:
@@ -371,13 +388,13 @@ class OPQTokenizer(BaseTransform, HubMixin):
             raise ValueError(
                 f"fit_on='train' fits to items with interactions, but the graph has no edges "
                 f"{self.edge_type} of '{self.node_type}', it has {listing(others)}: name the "
-                f"interactions by edge_type, or choose fit_on='all'."
+                f"interactions with edge_type, or choose fit_on='all'."
             )
         return None
 
     def _behavior(self, data: HeteroData) -> Tensor:
-        r"""Vectors of the users of items, of interactions alone; zeros for
-        items that have none.
+        r"""Computes behavior vectors from interactions alone, with zeros for
+        items without interactions.
         """
         found, graph = self.edge_type in edge_types(data), HeteroData()
         edge_index = find_edges(data, self.edge_type) if found else torch.empty(2, 0)
@@ -385,8 +402,8 @@ class OPQTokenizer(BaseTransform, HubMixin):
         if limit < 1 or self.edge_type[2] != self.node_type:
             raise ValueError(
                 f"method='{self.method}' aligns tokens with the users of items: expected "
-                f"interactions {self.edge_type} of some users with some '{self.node_type}', got "
-                f'{edge_index.size(1)}.'
+                f"interactions {self.edge_type} of several users with several '{self.node_type}' "
+                f'nodes, got {edge_index.size(1)}.'
             )
         for name in (self.edge_type[0], self.node_type):
             graph[name].num_nodes = num_nodes(data, name)
@@ -477,7 +494,7 @@ class OPQTokenizer(BaseTransform, HubMixin):
         return data
 
     def _tokens(self, features: dict[str, np.ndarray]) -> dict[str, Tensor]:
-        r"""What is added to the graph."""
+        r"""Computes the tensors that the transform adds to a graph."""
         if self.num_near == 1:
             return {'token_id': self._encode(features)}
         near, distance = self._encode_near(features)
@@ -490,18 +507,23 @@ class OPQTokenizer(BaseTransform, HubMixin):
         features: HeteroData | Mapping[str, Matrix] | Matrix,
         mask: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
-        r"""Tokens of new items, **[n, T]**.
+        r"""Computes the tokens of new items.
 
         Args:
-            features: A matrix **[n, d_m]** for every fitted modality, a
-                single matrix if there is one modality, or a graph. None is
-                needed where :obj:`mask` says that all items lack it.
-            mask: For some modalities, which items have it, **[n]**; the
-                others get the mean of the fitted rows in place of their row.
+            features: The feature matrix of each fitted modality **[n, d_m]**, a
+                single matrix if there is one modality, or a graph. May omit
+                modalities that all items lack according to :obj:`mask`.
+            mask: Which items have a modality, **[n]**, for some modalities.
+                The mean of the fitted rows replaces the rows of other items.
+                (default: all items have all modalities)
+
+        Returns:
+            The tokens, **[n, T]**.
 
         Raises:
-            ValueError: If a modality is missing or unknown, has another
-                width or number of rows, or holds NaN or infinite values.
+            RuntimeError: If the tokenizer is not fitted yet.
+            ValueError: If a modality is missing or unknown, has the wrong
+                width or number of rows, or contains NaN or infinite values.
         """
         return self._encode(self._arrays(features, mask))
 
@@ -512,15 +534,22 @@ class OPQTokenizer(BaseTransform, HubMixin):
         features: HeteroData | Mapping[str, Matrix] | Matrix,
         mask: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
-        r"""Everything that the transform adds to a graph, for new items:
-        :obj:`token_id` as in :meth:`encode` and, with :obj:`num_near`,
-        :obj:`token_near` and :obj:`token_distance`. A distance is how much
-        farther than the first a centroid is, squared, in units of what lies
-        between a centroid and the one next to it.
+        r"""Computes everything that the transform adds to a graph, for new
+        items: :obj:`token_id` as in :meth:`encode` and, with :obj:`num_near`,
+        :obj:`token_near` and :obj:`token_distance`. A distance is the squared
+        distance to a centroid minus the one to the nearest centroid, divided by
+        the mean squared distance between adjacent centroids.
 
         Args:
             features: As in :meth:`encode`.
             mask: As in :meth:`encode`.
+
+        Returns:
+            The tensors by name, **[n, T]** and **[n, T, num_near]**.
+
+        Raises:
+            RuntimeError: As in :meth:`encode`.
+            ValueError: As in :meth:`encode`.
         """
         return self._tokens(self._arrays(features, mask))
 
@@ -591,7 +620,15 @@ class OPQTokenizer(BaseTransform, HubMixin):
         return codes.to(self.dtype), distances.float()
 
     def save(self, path: str) -> None:
-        r"""Writes settings and codebooks into one file."""
+        r"""Writes settings and codebooks to a file.
+
+        Args:
+            path: The file.
+
+        Raises:
+            RuntimeError: If the tokenizer is not fitted yet.
+            OSError: If the file cannot be written.
+        """
         if not self.is_fitted:
             raise RuntimeError('The tokenizer is not fitted yet: there is nothing to save.')
         content = {
@@ -605,17 +642,20 @@ class OPQTokenizer(BaseTransform, HubMixin):
         return {
             key: getattr(self, key)
             for key in inspect.signature(type(self)).parameters
-            # What came later is written where it is not the usual.
+            # Settings that were added later are only written if they differ from USUAL.
             if (key, getattr(self, key)) not in USUAL
         }
 
     @classmethod
     def load(cls, path: str) -> OPQTokenizer:
-        r"""Reads what :meth:`save` wrote.
+        r"""Reads a tokenizer that :meth:`save` wrote.
+
+        Args:
+            path: The file.
 
         Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If the file is truncated or something else.
+            FileNotFoundError: If the file is missing.
+            ValueError: If the file is truncated or is not a saved tokenizer.
         """
         content = load(path, 'a saved tokenizer')
         try:
@@ -648,7 +688,7 @@ class OPQTokenizer(BaseTransform, HubMixin):
         method = settings.get('method', 'opq')
         if 'method' not in given and method not in (*METHODS, *LEARNED):
             raise ValueError(
-                f"'{path}': the method {method!r} is code from outside of motor_geo; pass "
+                f"'{path}': the method {method!r} is code outside motor_geo; pass "
                 f'method={method!r} to import it'
             )
 
@@ -667,10 +707,10 @@ class OPQTokenizer(BaseTransform, HubMixin):
                 quantizer = tokenizer._quantizer(state)
                 expected = tokenizer._num_tokens_of(m), tokenizer.codebook_size
                 if (quantizer.num_tokens, quantizer.codebook_size) != expected:
-                    raise ValueError(f"'{m}': expected {expected} tokens and codes by '{path}'")
+                    raise ValueError(f"'{m}': expected {expected} tokens and codes, as in '{path}'")
                 tokenizer.quantizers[m] = quantizer
             if sorted(tokenizer.num_tokens_dict) != sorted(states) or not states:
-                raise ValueError(f'modalities {sorted(states)} are others than those of {path!r}')
+                raise ValueError(f'modalities {sorted(states)} do not match those of {path!r}')
         return tokenizer
 
     def _hub_usage(self, repo: str) -> str:
@@ -678,22 +718,29 @@ class OPQTokenizer(BaseTransform, HubMixin):
         return (
             'from motor_geo import OPQTokenizer\n\n'
             f"tokenizer = OPQTokenizer.from_pretrained('{repo}')\n"
-            f'token_id = tokenizer.encode(features)  # By name: {names}.'
+            f'token_id = tokenizer.encode(features)  # A dictionary with {names}.'
         )
 
     def report(self, data: HeteroData, k: int = 10, num_samples: int = 1000) -> dict[str, Any]:
-        r"""Measures how well the tokens tell the items of the graph apart.
+        r"""Measures how well the tokens distinguish the items of the graph. Fits
+        the tokenizer first if necessary.
+
+        Args:
+            data: The graph.
+            k: Number of nearest neighbors to compare.
+            num_samples: Number of items to sample for :obj:`neighbors`.
 
         Returns:
-            :obj:`num_items`, :obj:`collisions` (items that share all their
-            tokens with another item), and for each of :obj:`modalities`:
-            :obj:`perplexity` and :obj:`used` codes of each token,
-            :obj:`collisions`, :obj:`duplicates` (items whose features equal
-            those of another item and so must collide), :obj:`error` (squared
-            error relative to the variance of the prepared features),
-            :obj:`kept_variance`, and :obj:`neighbors` (share of the
-            :obj:`k` nearest neighbors, by cosine, of sampled items that are
-            found again when all other items are given by their tokens).
+            :obj:`num_items`, :obj:`collisions` (the number of items that share
+            all their tokens with another item), and for each of
+            :obj:`modalities`: :obj:`num_tokens`, :obj:`perplexity` and
+            :obj:`used` codes of each token, :obj:`collisions`,
+            :obj:`duplicates` (the number of items whose features equal those of
+            another item, which must collide), :obj:`error` (the squared error
+            relative to the variance of the prepared features),
+            :obj:`kept_variance`, and :obj:`neighbors` (the share of the
+            :obj:`k` nearest neighbors of sampled items by cosine similarity
+            that remain when tokens replace the features of all other items).
         """
         if not self.is_fitted:
             self.fit(data)
@@ -701,11 +748,17 @@ class OPQTokenizer(BaseTransform, HubMixin):
         return token_report(self.quantizers, features, k, num_samples, self.seed)
 
     def report_table(self, data: HeteroData, k: int = 10, num_samples: int = 1000) -> str:
-        r"""The :meth:`report` as text."""
+        r"""Formats the :meth:`report` as text.
+
+        Args:
+            data: As in :meth:`report`.
+            k: As in :meth:`report`.
+            num_samples: As in :meth:`report`.
+        """
         return format_report(self.report(data, k, num_samples))
 
     def __repr__(self) -> str:
-        # What was fitted does not show: PyG compares transforms by their text.
+        # Omits fitted values, because PyG compares transforms by their `repr`.
         words = arguments(self, ('num_tokens', 'codebook_size', 'method'))
         return f'{self.__class__.__name__}({words})'
 
@@ -718,7 +771,7 @@ def _check_rows(features: dict[str, np.ndarray]) -> None:
 
 def _faiss_version() -> str:
     try:
-        return version('faiss-cpu')  # Importing takes longer.
+        return version('faiss-cpu')  # Faster than importing.
     except PackageNotFoundError:
         pass
     try:

@@ -25,8 +25,8 @@ from motor_geo.data.transforms.fit_quantizer import (
 from motor_geo.data.transforms.quantizer import Quantizer
 from motor_geo.data.transforms.sinkhorn import assign_rows, balancing_offset
 
-#: Terms that are added to the loss, given the step, the rows of the batch, their quantized
-#: latent vectors, their codes by level, and the codebooks.
+#: A function that returns additional loss terms, given the step, the rows of the batch, their
+#: quantized latent vectors, their codes by level, and the codebooks.
 Term = Callable[[int, Tensor, Tensor, list[Tensor], Sequence[Tensor]], Tensor]
 
 
@@ -35,18 +35,19 @@ R = TypeVar('R', bound='RQVAEQuantizer')
 
 @dataclass(frozen=True)
 class RQVAEQuantizer(Quantizer):
-    r"""The residual-quantized variational autoencoder of `"Recommender Systems
-    with Generative Retrieval" <https://arxiv.org/abs/2305.05065>`_ (TIGER). An
-    encoder maps features to latent vectors
-    :math:`\mathbf{r}_1 = \textrm{MLP}(\mathbf{f})`, whose residuals are
-    quantized level by level,
+    r"""The residual-quantized variational autoencoder (RQ-VAE) from the
+    `"Recommender Systems with Generative Retrieval"
+    <https://arxiv.org/abs/2305.05065>`_ (TIGER) paper. An encoder maps features
+    to latent vectors :math:`\mathbf{r}_1 = \textrm{MLP}(\mathbf{f})` and
+    quantizes their residuals level by level,
 
     .. math::
         t_l = \underset{c}{\arg\min} \left\| \mathbf{r}_l - \mathbf{e}_{l,c}
         \right\|^2 , \qquad \mathbf{r}_{l+1} = \mathbf{r}_l - \mathbf{e}_{l,t_l},
 
-    and a decoder restores the features from :math:`\sum_l \mathbf{e}_{l,t_l}`.
-    With :math:`\textrm{sg}` the stop of gradients, the loss is
+    and a decoder reconstructs the features from
+    :math:`\sum_l \mathbf{e}_{l,t_l}`. With the stop-gradient operator
+    :math:`\textrm{sg}`, the loss is
 
     .. math::
         \left\| \mathbf{f} - \hat{\mathbf{f}} \right\|^2 + \frac{1}{L} \sum_l
@@ -54,16 +55,17 @@ class RQVAEQuantizer(Quantizer):
         \mu \left\| \mathbf{r}_l - \textrm{sg}(\mathbf{e}_{l,t_l}) \right\|^2
         \right) ,
 
-    each norm a mean over rows and columns.
+    where each norm is a mean over rows and columns.
 
-    The first level is the coarsest: unlike those of a product quantizer, slots
-    cannot be exchanged. It is the :obj:`method='rqvae'` of
-    :class:`~motor_geo.data.OPQTokenizer`, whose :obj:`method_kwargs` are the
-    settings of :meth:`fit`.
+    The first level is the coarsest one. Unlike the slots of a product
+    quantizer, levels are not interchangeable.
+    :class:`~motor_geo.data.OPQTokenizer` uses this class for
+    :obj:`method='rqvae'`, and its :obj:`method_kwargs` are the settings of
+    :meth:`fit`.
 
     Args:
-        encoder: Weights and biases of the encoder.
-        decoder: Weights and biases of the decoder.
+        encoder: Weights and biases of the encoder, alternating.
+        decoder: Weights and biases of the decoder, alternating.
         **kwargs: Arguments of
             :class:`~motor_geo.data.transforms.quantizer.Quantizer`.
     """
@@ -73,7 +75,9 @@ class RQVAEQuantizer(Quantizer):
     decoder: tuple[Tensor, ...] = ()
 
     def transform(self, x: Tensor) -> Tensor:
-        r"""Latent vectors of prepared rows, **[n, d]** to **[n, c]**."""
+        r"""Computes the latent vectors of prepared rows, **[n, d]** to
+        **[n, c]**.
+        """
         return mlp(self.project(x), [p.double() for p in self.encoder])
 
     def compare(self, x: Tensor, z: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
@@ -121,20 +125,22 @@ class RQVAEQuantizer(Quantizer):
         Args:
             x: Features, **[n, d]**.
             num_tokens: Number of levels.
-            codebook_size: Size of the codebooks.
-            hidden: Widths between features and latent vectors.
-            latent: Width of latent vectors.
-            num_steps: Number of steps.
-            warmup: Share of them without quantization. The codebooks start from
-                k-means of what the encoder has learned until then, without which
-                many codes would stay unused.
-            batch_size: Rows of a step.
+            codebook_size: Number of centroids per level.
+            hidden: Widths of the hidden layers between features and latent
+                vectors.
+            latent: Width of the latent vectors.
+            num_steps: Number of training steps.
+            warmup: Share of the steps that run without quantization. Afterwards,
+                k-means on the latent vectors initializes the codebooks.
+                Otherwise, many codes would remain unused.
+            batch_size: Number of rows per step.
             lr: Learning rate of AdamW.
-            weight_decay: Its weight decay.
-            commitment: Weight :math:`\mu`.
-            **settings: Those of :class:`~motor_geo.data.OPQTokenizer`.
+            weight_decay: Weight decay of AdamW.
+            commitment: Weight :math:`\mu` of the commitment term.
+            **settings: Settings of :class:`~motor_geo.data.OPQTokenizer`.
 
         Raises:
+            ImportError: If :obj:`faiss` is not installed or cannot be loaded.
             ValueError: If a setting is out of range, there are fewer rows than
                 centroids, or training diverges.
         """
@@ -179,7 +185,9 @@ class RQVAEQuantizer(Quantizer):
 
 @dataclass(frozen=True)
 class Schedule:
-    r"""How the autoencoder is trained; see :meth:`RQVAEQuantizer.fit`."""
+    r"""The training settings of the autoencoder, see
+    :meth:`RQVAEQuantizer.fit`.
+    """
 
     hidden: tuple[int, ...] = (256, 128)
     latent: int = 32
@@ -204,7 +212,7 @@ class Schedule:
 
 
 class _Network:
-    r"""An autoencoder in training."""
+    r"""An autoencoder during training."""
 
     def __init__(
         self,
@@ -243,7 +251,7 @@ class _Network:
         own = self.schedule
         num_rows = self.x.size(0)
         first = int(own.warmup * own.num_steps)
-        # Balance is for the second half: until then, codebooks move too much.
+        # Balances codebooks only in the second half, since they move too much before.
         balanced = range((first + own.num_steps) // 2, own.num_steps, max(1, own.num_steps // 10))
         parameters = [*self.encoder, *self.decoder]
         optimizer = torch.optim.AdamW(parameters, lr=own.lr, weight_decay=own.weight_decay)
@@ -289,7 +297,7 @@ class _Network:
             rest = rest - centroid[assign_rows(rest, centroid, offset)]
 
     def loss(self, step: int, rows: Tensor, term: Term | None) -> Tensor:
-        r"""The loss of a batch."""
+        r"""Computes the loss of a batch."""
         x = self.x[rows]
         z = mlp(x, self.encoder)
         if not self.centroids:
@@ -302,8 +310,8 @@ class _Network:
 
     @torch.no_grad()
     def state(self) -> dict[str, Any]:
-        r"""What the quantizer needs. The scale of the rows is part of the first
-        and of the last layer.
+        r"""Returns the arguments of the quantizer. The first and the last layer
+        absorb the shift and the scale of the rows.
         """
         encoder = [value.detach().double() for value in self.encoder]
         decoder = [value.detach().double() for value in self.decoder]
@@ -323,8 +331,14 @@ class _Network:
 
 
 def mlp(x: Tensor, layers: Sequence[Tensor]) -> Tensor:
-    r"""A multilayer perceptron with a ReLU between its layers, given as
-    weights and biases in turns, **[n, d]** to **[n, c]**.
+    r"""Applies a multilayer perceptron with ReLU activations between its layers.
+
+    Args:
+        x: Input, **[n, d]**.
+        layers: Weights and biases, alternating.
+
+    Returns:
+        The output, **[n, c]**.
     """
     for i in range(0, len(layers), 2):
         x = F.linear(x if i == 0 else torch.relu(x), layers[i], layers[i + 1])
@@ -337,19 +351,21 @@ def quantize(
     offsets: Sequence[Tensor | None],
     commitment: float = 0.25,
 ) -> tuple[Tensor, list[Tensor], Tensor]:
-    r"""Residual quantization with straight-through gradients.
+    r"""Quantizes residuals with straight-through gradients.
 
     Args:
         z: Latent vectors.
         centroids: The codebook of every level.
-        offsets: What is taken off the squared distances of every level.
-        commitment: Weight :math:`\mu` of what ties latent vectors to centroids.
+        offsets: The offsets to subtract from the squared distances at every
+            level; :obj:`None` for none.
+        commitment: Weight :math:`\mu` of the commitment term.
 
     Shapes:
-        - **input:** :math:`(n, c)`, codebooks :math:`(K, c)`
-        - **output:** quantized latent vectors :math:`(n, c)`, whose gradient is
-          that of :obj:`z`; codes :math:`(n)` of every level; and the terms of the
-          loss that train the codebooks
+        - **input:** latent vectors :math:`(n, c)`, codebooks :math:`(K, c)`,
+          offsets :math:`(K)`
+        - **output:** quantized latent vectors :math:`(n, c)`, which pass
+          gradients on to :obj:`z`; codes :math:`(n)` of every level; and the
+          scalar loss term that trains the codebooks
     """
     rest, total = z, torch.zeros_like(z)
     codes, terms = [], []
@@ -359,7 +375,7 @@ def quantize(
         chosen = F.embedding(code, centroid)
         terms.append(F.mse_loss(chosen, rest.detach()))
         terms.append(commitment * F.mse_loss(rest, chosen.detach()))
-        # The next level quantizes what is left of the encoder's output, not of the codebook's.
+        # The residual carries gradients to the encoder, but not to the codebook.
         rest, total = rest - chosen.detach(), total + chosen
         codes.append(code)
     return z + (total - z).detach(), codes, torch.stack(terms).sum() / len(codes)

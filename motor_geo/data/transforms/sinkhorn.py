@@ -1,4 +1,4 @@
-r"""Clusters of about equal size, by entropic optimal transport."""
+r"""Clusters of about equal size with entropic optimal transport."""
 
 from __future__ import annotations
 
@@ -7,29 +7,33 @@ from torch import Tensor
 
 from motor_geo.data.transforms.quantizer import nearest
 
-#: Factors of a transport plan lie between this and its inverse.
+#: Smallest factor of a transport plan. Its inverse is the largest one.
 TINY = 1e-150
-#: Entries of a transport plan; of more rows, evenly spaced ones are taken.
+#: Maximum number of entries of a transport plan. If there are too many rows, it uses evenly
+#: spaced ones.
 ENTRIES = 2**23
 
 
 def sinkhorn(
     cost: Tensor, epsilon: float, num_iters: int = 100, tolerance: float = 1e-3
 ) -> tuple[Tensor, Tensor]:
-    r"""The potentials of `"Sinkhorn Distances: Lightspeed Computation of
-    Optimal Transport" <https://arxiv.org/abs/1306.0895>`_: the transport plan
+    r"""Computes the potentials from the `"Sinkhorn Distances: Lightspeed
+    Computation of Optimal Transport" <https://arxiv.org/abs/1306.0895>`_ paper.
+    They define the transport plan
 
     .. math::
         P_{ik} = \exp \left( \frac{f_i + g_k - C_{ik}}{\varepsilon} \right)
 
-    of least cost, up to entropy, that has row sums :math:`1 / n` and column
-    sums :math:`1 / K`. The columns are exact, the rows after convergence.
+    that minimizes the entropy-regularized cost with row sums :math:`1 / n` and
+    column sums :math:`1 / K`. Column sums are exact, and row sums are exact
+    after convergence.
 
     Args:
         cost: Costs :math:`\mathbf{C}`.
         epsilon: Weight :math:`\varepsilon` of the entropy.
-        num_iters: Iterations at most.
-        tolerance: Sum of the errors of the rows at which iterations end.
+        num_iters: Maximum number of iterations.
+        tolerance: Iterations end once the total absolute error of the row sums
+            is below this value.
 
     Shapes:
         - **input:** costs :math:`(n, K)`
@@ -39,7 +43,7 @@ def sinkhorn(
     row = cost.min(dim=1, keepdim=True).values
     kernel = cost - row
     column = kernel.min(dim=0).values
-    # Every row and every column has an entry of one, so that no sum is zero.
+    # Every row and every column has an entry of one, so no sum is zero.
     kernel = ((column - kernel) / epsilon).exp_()
     left, right = kernel.new_ones(num_rows), kernel.new_ones(num_columns)
     total = kernel @ right
@@ -53,20 +57,20 @@ def sinkhorn(
 
 
 def balancing_offset(z: Tensor, centroid: Tensor, balance: float) -> Tensor:
-    r"""What has to be taken off the squared distance of each centroid such that
-    the rows :obj:`z` are spread evenly over the nearest ones: the potential
-    :math:`\mathbf{g}` of :func:`sinkhorn`, whose cells are those of a power
-    diagram. It is a property of the codebook: other rows are assigned by it,
-    too.
+    r"""Computes the offsets to subtract from the squared distances to centroids
+    so that rows spread evenly over their nearest centroids. They are the
+    potential :math:`\mathbf{g}` of :func:`sinkhorn` and define the cells of a
+    power diagram. The offsets become part of the codebook and also apply to
+    other rows.
 
     Args:
         z: The rows.
         centroid: The centroids.
-        balance: Weight of the entropy, as a share of the mean squared distance.
+        balance: Weight of the entropy as a share of the mean squared distance.
 
     Shapes:
         - **input:** rows :math:`(n, c)`, centroids :math:`(K, c)`
-        - **output:** :math:`(K)`, of mean zero
+        - **output:** offsets :math:`(K)` with mean zero
     """
     limit = max(1, ENTRIES // centroid.size(0))
     if z.size(0) > limit:
@@ -84,19 +88,20 @@ def balancing_offset(z: Tensor, centroid: Tensor, balance: float) -> Tensor:
 def balanced_codebook(
     z: Tensor, centroid: Tensor, balance: float, num_iters: int = 5
 ) -> tuple[Tensor, Tensor]:
-    r"""The last iterations of k-means with assignments of about equal size.
+    r"""Runs the last iterations of k-means with assignments of about equal
+    size.
 
     Args:
         z: The rows.
-        centroid: Centroids to start from; those that no row is assigned to
-            stay where they are.
+        centroid: Initial centroids. A centroid without assigned rows does not
+            move.
         balance: As in :func:`balancing_offset`.
         num_iters: Number of iterations.
 
     Shapes:
         - **input:** rows :math:`(n, c)`, centroids :math:`(K, c)`
         - **output:** centroids :math:`(K, c)` and their offsets :math:`(K)`,
-          which fit each other in single precision
+          computed for the centroids as rounded to single precision
     """
     z, centroid = z.double(), centroid.double()
     for _ in range(num_iters):
@@ -109,7 +114,17 @@ def balanced_codebook(
 
 
 def assign_rows(z: Tensor, centroid: Tensor, offset: Tensor | None = None) -> Tensor:
-    r"""The nearest centroid of every row, block by block, **[n]**."""
+    r"""Finds the nearest centroid of every row, block by block.
+
+    Args:
+        z: Rows, **[n, c]**.
+        centroid: Centroids, **[K, c]**.
+        offset: Offsets to subtract from the squared distances, **[K]**.
+            (default: none)
+
+    Returns:
+        Indices of centroids, **[n]**.
+    """
     step = max(1, ENTRIES // centroid.size(0))
     offset = None if offset is None else offset.double()
     parts = [nearest(block.double(), centroid.double(), offset) for block in z.split(step)]
@@ -117,12 +132,12 @@ def assign_rows(z: Tensor, centroid: Tensor, offset: Tensor | None = None) -> Te
 
 
 def balanced_kmeans(z: Tensor, num_clusters: int, seed: int = 0, num_iters: int = 4) -> Tensor:
-    r"""Clusters of about equal size.
+    r"""Clusters rows into clusters of about equal size.
 
     Args:
         z: The rows.
-        num_clusters: Number of clusters, at most one per row.
-        seed: Seed of the rows that are the first centroids.
+        num_clusters: Maximum number of clusters; there is at most one per row.
+        seed: Seed of the draw of rows as initial centroids.
         num_iters: Number of iterations.
 
     Shapes:

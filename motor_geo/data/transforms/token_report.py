@@ -1,4 +1,4 @@
-r"""How well the tokens of a catalog tell its items apart."""
+r"""Measures how well the tokens of a catalog distinguish its items."""
 
 from __future__ import annotations
 
@@ -20,7 +20,15 @@ def token_report(
     num_samples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    r"""See :meth:`motor_geo.data.OPQTokenizer.report`."""
+    r"""Computes the report of :meth:`motor_geo.data.OPQTokenizer.report`.
+
+    Args:
+        quantizers: The quantizer of each modality.
+        features: The feature matrix of each modality, **[N, d_m]**.
+        k: Number of nearest neighbors to compare.
+        num_samples: Number of items to sample.
+        seed: Seed of the sample.
+    """
     codes = {m: quantizer.encode(features[m]) for m, quantizer in quantizers.items()}
     everything = torch.cat(list(codes.values()), dim=1)
     return {
@@ -34,7 +42,7 @@ def token_report(
 
 
 def format_report(report: dict[str, Any]) -> str:
-    r"""One line per modality."""
+    r"""Formats a report of :func:`token_report` with one line per modality."""
     lines = [
         f'{"modality":<12}{"tokens":>7}{"perplexity":>12}{"used":>8}{"collisions":>12}'
         f'{"duplicates":>12}{"error":>8}{"kept":>8}{"neighbors":>11}'
@@ -52,7 +60,11 @@ def format_report(report: dict[str, Any]) -> str:
 
 
 def collisions(codes: Tensor) -> int:
-    r"""Number of rows that equal another row."""
+    r"""Returns the number of rows that equal another row.
+
+    Args:
+        codes: Rows, **[n, D]**.
+    """
     _, counts = torch.unique(codes, dim=0, return_counts=True)
     return int(counts[counts > 1].sum())
 
@@ -84,7 +96,7 @@ def _report_one(
 
 
 def _prepared(quantizer: Quantizer, array: np.ndarray) -> tuple[Tensor, Tensor]:
-    r"""Prepared and transformed rows, in single precision."""
+    r"""Returns prepared rows and transformed rows in single precision."""
     x, z = [], []
     step = max(1, 2**22 // quantizer.width)
     for start in range(0, array.shape[0], step):
@@ -95,8 +107,8 @@ def _prepared(quantizer: Quantizer, array: np.ndarray) -> tuple[Tensor, Tensor]:
 
 
 def _overlap(x: Tensor, z: Tensor, decoded: Tensor, k: int, num_samples: int, seed: int) -> float:
-    r"""Share of the nearest neighbors by cosine that are found again when
-    the query stays exact and the other items are decoded from their tokens.
+    r"""Returns the share of nearest neighbors by cosine similarity that remain
+    when queries stay exact and all other items are decoded from their tokens.
     """
     generator = torch.Generator().manual_seed(seed)
     sample = torch.randperm(x.size(0), generator=generator)[:num_samples]

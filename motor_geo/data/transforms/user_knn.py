@@ -1,4 +1,4 @@
-r"""User-user graphs of common items."""
+r"""User-user graphs based on common items."""
 
 from __future__ import annotations
 
@@ -18,34 +18,38 @@ from motor_geo.utils.cache import cached, fingerprint
 
 
 class UserKNN(BaseTransform):
-    r"""Connects each user to the :math:`k` users with most training items in
-    common, from the `"DualGNN: Dual Graph Neural Network for Multimedia
+    r"""Connects each user to the :math:`k` users with the most training items
+    in common, from the `"DualGNN: Dual Graph Neural Network for Multimedia
     Recommendation" <https://doi.org/10.1109/TMM.2021.3138298>`_ paper.
 
     With :math:`c_{uv}` the number of common items and :math:`\mathcal{T}(u)`
-    the :math:`k` users :math:`v \neq u` of largest :math:`c_{uv} > 0` (equal
-    counts in ascending order of users),
+    the :math:`k` users :math:`v \neq u` with the largest :math:`c_{uv} > 0`
+    (equal counts in ascending order of users),
 
     .. math::
         S_{uv} = \frac{\exp(c_{uv})}{\sum_{w \in \mathcal{T}(u)} \exp(c_{uw})},
         \quad v \in \mathcal{T}(u) .
 
-    Counts are not scaled: with many common items, nearly all weight is on one
-    user. A user who shares items with fewer than :math:`k` others has fewer
-    edges, and one who shares none has none.
+    Counts are not scaled, so nearly all of the weight is on one user if there
+    are many common items. A user who shares items with fewer than :math:`k`
+    others has fewer edges, and a user who shares no items has none.
 
     Adds :obj:`edge_index` (row 0 the neighbor :math:`v`, row 1 the user
     :math:`u`, ordered by :math:`u`, largest count first) and
-    :obj:`edge_weight` to :obj:`data['user', 'similar', 'user']`. An interaction
-    that occurs twice counts once.
+    :obj:`edge_weight` to :obj:`data['user', 'similar', 'user']`. Duplicate
+    interactions count once.
 
     Args:
         k: Number of neighbors.
-        block_size: Pairs of users with common items that are held at a time,
-            unless a single user has more.
-        cache: If set to :obj:`True`, keeps neighbors on disk, keyed by the
+        block_size: Number of pairs of users with common items to hold in memory
+            at a time, unless a single user has more.
+        cache: If set to :obj:`True`, caches neighbors on disk, keyed by the
             interactions and :obj:`k`.
         edge_type: Edge type of interactions, from users to items.
+
+    Shapes:
+        - **output:** edge index :math:`(2, E)` and edge weight :math:`(E)`,
+          with :math:`E \leq M k`
 
     Raises:
         ValueError: If a setting is out of range.
@@ -98,12 +102,12 @@ class UserKNN(BaseTransform):
         return data
 
     def extend(self, old: HeteroData, new: HeteroData) -> HeteroData:
-        r"""Items that are new in a graph, which nobody has interacted with,
-        change nothing.
+        r"""Copies the user graph. New items do not change it, since nobody has
+        interacted with them yet.
 
         Args:
             old: The graph with the user graph of this transform.
-            new: The graph with further items.
+            new: The graph with additional items.
         """
         out, edge_type = copy.copy(new), similar_users(self.edge_type[0])
         if edge_type in old.edge_types:
@@ -117,25 +121,26 @@ class UserKNN(BaseTransform):
 def common_items(
     user: np.ndarray, item: np.ndarray, size: tuple[int, int], k: int, block_size: int = 2**23
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    r"""For each user, the :math:`k` others with most items in common in
-    descending order, equal ones in ascending order.
+    r"""Finds, for each user, the :math:`k` others with the most items in common,
+    in descending order of the number of common items. Ties are in ascending
+    order of users.
 
     Args:
-        user: User of every interaction, in ascending order, **[E]**.
-        item: Item of every interaction, none twice, **[E]**.
-        size: Numbers of users and of items.
-        k: Length of the lists.
-        block_size: Pairs that are held at a time.
+        user: User of every distinct interaction, in ascending order, **[E]**.
+        item: Item of every interaction, **[E]**.
+        size: The numbers of users and of items.
+        k: Maximum number of neighbors per user.
+        block_size: Number of pairs to hold in memory at a time.
 
     Returns:
-        Pointers **[M + 1]**, and neighbors and numbers of common items of each
-        user, one after another.
+        Pointers **[M + 1]**, and the concatenated neighbors and numbers of
+        common items of all users.
     """
     from scipy.sparse import csr_array
 
     matrix = csr_array((np.ones(user.size, dtype=np.int32), (user, item)), shape=size)
     transpose = matrix.T.tocsr()
-    # No user has more neighbors than there are, or than the users of all their items.
+    # The number of users, and the users of all of a user's items, bound the number of neighbors.
     degree = np.bincount(item, minlength=size[1])
     pairs = np.minimum(np.bincount(user, degree[item], minlength=size[0]), size[0])
     block = (np.cumsum(pairs) / block_size).astype(np.int64)
@@ -152,8 +157,8 @@ def common_items(
 
 
 def _largest(common: object, start: int, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    r"""The :obj:`k` largest entries of each row off the diagonal, of which the
-    first row is :obj:`start`: rows, columns and values.
+    r"""Returns the rows, columns and values of the :obj:`k` largest off-diagonal
+    entries of each row. The first row of the block is user :obj:`start`.
     """
     entries = common.tocoo()  # type: ignore[attr-defined]
     row, column = entries.row.astype(np.int64), entries.col.astype(np.int64)

@@ -1,4 +1,4 @@
-r"""How the report of an experiment shows its results."""
+r"""The views of experiments, which build reports from results."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ VIEWS: dict[str, Callable[[Results], Iterator[Block]]] = {
 
 
 def blocks(results: Results, prefix: str = '') -> list[Block]:
-    r"""The tables, figures and texts of a report.
+    r"""Builds the tables, figures and texts of a report.
 
     Args:
         results: The results of an experiment.
-        prefix: What the names of figures begin with.
+        prefix: Prefix of the names of figures. (default: :obj:`''`)
     """
     out: list[Block] = []
     names: set[str] = set()
@@ -48,7 +48,9 @@ def blocks(results: Results, prefix: str = '') -> list[Block]:
 
 
 def _file_name(name: str, taken: set[str]) -> str:
-    r"""A name that files may have, since data sets and backbones have any."""
+    r"""Returns a unique name that is valid for files. Names of data sets and
+    backbones may contain any character.
+    """
     name = re.sub('[^A-Za-z0-9_-]+', '-', name)
     numbered = (f'{name}-{i}' for i in range(2, len(taken) + 2))
     return name if name not in taken else next(new for new in numbered if new not in taken)

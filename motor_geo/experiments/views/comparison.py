@@ -1,4 +1,4 @@
-r"""Tables of variants side by side, with tests against a reference."""
+r"""Tables that compare variants, with tests against a reference."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from motor_geo.report.layout import format_value
 
 
 def comparison(results: Results) -> Iterator[Block]:
-    r"""A table for every data set, with tests against the reference."""
+    r"""Shows a table for every data set, with tests against the reference."""
     reference, shown = results.experiment.reference, results.metrics.shown
     main = spelled(results.metrics.main)
     for data in results.options.data:
@@ -38,9 +38,9 @@ def comparison(results: Results) -> Iterator[Block]:
         notes = []
         if reference is not None:
             notes.append(
-                f'Compared with {reference[1]} per user (mean over seeds) by the Wilcoxon '
-                'signed-rank test, corrected for all comparisons of this report (Benjamini and '
-                'Hochberg).'
+                f'Compared with {reference[1]} by the Wilcoxon signed-rank test on the values of '
+                'users (means over seeds), corrected for all comparisons of this report '
+                '(Benjamini and Hochberg).'
             )
         yield Table(
             f'{results.experiment.name}-{data}',
@@ -55,7 +55,7 @@ def comparison(results: Results) -> Iterator[Block]:
 
 
 def improvements(results: Results) -> Iterator[Block]:
-    r"""Gains in the main metric here and in the paper."""
+    r"""Shows the gains in the main metric, here and in the paper."""
     if results.experiment.paper != 'motor' or results.experiment.reference is None:
         return
     key = 'table4' if results.experiment.name == 'table4' else 'table2'
@@ -78,7 +78,7 @@ def improvements(results: Results) -> Iterator[Block]:
             cells.append(Value(gain))
         rows.append(Row([model, form], cells))
     if all(gain is None for gain in published):
-        return  # The paper has other variants.
+        return  # The paper has none of these variants.
     columns = [Column(data, 'percent') for data in results.options.data]
     columns += [Column(f'{name}, published', 'percent') for name in table['results']]
     yield Table(
@@ -87,12 +87,12 @@ def improvements(results: Results) -> Iterator[Block]:
         list(results.experiment.head[1:]),
         columns,
         rows,
-        ['The published columns are of other data.'],
+        ['The published columns are for other data.'],
     )
 
 
 def tests(results: Results) -> Iterator[Block]:
-    r"""What the tests per user say."""
+    r"""Shows the results of the tests per user."""
     rows = []
     for (label, metric), test in results.tests.items():
         if metric == results.metrics.main:
@@ -111,12 +111,12 @@ def tests(results: Results) -> Iterator[Block]:
             list(results.experiment.head),
             columns,
             rows,
-            ['Values of p are corrected for all comparisons of this report.'],
+            ['The p-values are corrected for all comparisons of this report.'],
         )
 
 
 def counts(results: Results) -> Iterator[Block]:
-    r"""Parameters and the main metric by the number of tokens."""
+    r"""Shows parameters and the main metric by the number of tokens."""
     yield from comparison(results)
     main = results.metrics.main
     for data in results.options.data:
@@ -149,8 +149,8 @@ def counts(results: Results) -> Iterator[Block]:
 
 
 def cold(results: Results) -> Iterator[Block]:
-    r"""Ranking of items that were not there in training, among themselves and,
-    as in the papers, among all items.
+    r"""Shows the metrics of unseen items, ranked among themselves and, as in the
+    papers, among all items.
     """
     yield from comparison(results)
     main = results.metrics.main
@@ -195,8 +195,8 @@ def cold(results: Results) -> Iterator[Block]:
 
 
 def among_all(results: Results, label: Label, metric: str) -> Value | None:
-    r"""A metric of unseen items on the test set, ranked among all items; runs of
-    an older version have none.
+    r"""Returns a test metric of unseen items, ranked among all items. Returns
+    :obj:`None` for runs of older versions, which lack it.
     """
     own = results.variants[label]
     try:
@@ -206,7 +206,7 @@ def among_all(results: Results, label: Label, metric: str) -> Value | None:
 
 
 def validation(results: Results) -> Iterator[Block]:
-    r"""What the settings reach on validation, of which one is chosen."""
+    r"""Shows the validation metrics of all settings."""
     found = {label: out for label, out in results.variants.items() if len(out.validation) > 1}
     values = {
         label: {in_words(setting): value for setting, value in out.validation}

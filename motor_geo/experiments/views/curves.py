@@ -1,4 +1,4 @@
-r"""Curves of a report: metrics against something that changes."""
+r"""Curves of metrics over a varying quantity."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from motor_geo.experiments.metrics import spelled, stem
 from motor_geo.experiments.results import Label, Results, of_group, summary
 from motor_geo.report.document import Block, Column, Figure, Row, Series, Table, Text, Value
 
-#: Items by their number of training interactions.
+#: Groups of items by their number of training interactions.
 GROUPS = ('tail', 'middle', 'head')
-#: A metric by seed, by label.
+#: Values of a metric over seeds, by label.
 Values = Mapping[Label, Sequence[float]]
 
 
 def lines(results: Results, logx: bool = False) -> Iterator[Block]:
-    r"""Metrics against the last label, a number."""
+    r"""Plots metrics over the last label, which is a number."""
     for data in results.options.data:
         variants = results.of(data)
         names = list(dict.fromkeys(label[1:-1] for label in variants))
@@ -61,8 +61,9 @@ def lines(results: Results, logx: bool = False) -> Iterator[Block]:
 
 
 def families(names: Sequence[str]) -> dict[str, list[str]]:
-    r"""Names that stand in one figure: those of no family, and after them
-    variations (:obj:`"name, what differs"`) beside IDs and what they vary.
+    r"""Groups names into figures. The first figure has the names without
+    variations. Then each family of variations (:obj:`"name, what differs"`) has
+    a figure, together with IDs and the name that it varies.
     """
     out = {'': [name for name in names if ', ' not in name]}
     for name in names:
@@ -82,8 +83,8 @@ def _of(family: str) -> str:
 
 
 def shares(results: Results) -> Iterator[Block]:
-    r"""Metrics against the share of training interactions, and where the
-    lines of tokens and of IDs cross, over all items and by their popularity.
+    r"""Plots metrics over the share of training interactions, and shows where the
+    curves of tokens and of IDs cross, for all items and by popularity.
     """
     yield from lines(results, logx=True)
     for data in results.options.data:
@@ -158,12 +159,12 @@ def _crossings(
     columns += [Column(f'ahead {name}'.rstrip(), 'text') for name in ('', *GROUPS)]
     return Table(
         f'{results.experiment.name}-{data}-crossings',
-        f'Gain in {spelled(results.metrics.main)} over IDs, and at which shares of training '
-        f'interactions: {data}',
+        f'Gain in {spelled(results.metrics.main)} over IDs, and the shares of training '
+        f'interactions with a gain: {data}',
         ['items'],
         columns,
         rows,
-        ['Between shares that were measured, lines are taken to be straight (on a log scale).'],
+        ['Between measured shares, the gain is interpolated linearly on a log scale.'],
     )
 
 
@@ -175,19 +176,20 @@ def _evaluated(results: Results, data: str) -> Text:
     }
     counts = ', '.join(f'{users[share]:,} at {100 * share:g} %' for share in sorted(users))
     body = (
-        f'Users with a training and a held-out interaction: {counts}. Items are grouped by the '
-        'training interactions that are left: tail ones have at most the '
-        'median of those that have any, head ones more than four fifths of them.'
+        f'Users with a training and a held-out interaction: {counts}. Items are grouped by their '
+        'remaining training interactions: among the items that have any, tail items have at most '
+        'the median number, and head items have more than the 80th percentile.'
     )
-    return Text(f'Who is evaluated: {data}', body)
+    return Text(f'Evaluated users: {data}', body)
 
 
 def gains(values: Values, form: str) -> list[tuple[float, float]]:
-    r"""Shares of training interactions, and the gain over IDs at each.
+    r"""Returns the shares of training interactions, and the gain over IDs at
+    each share.
 
     Args:
-        values: A metric by seed, of data, backbone, items and share.
-        form: The items.
+        values: A metric over seeds, by data, backbone, items and share.
+        form: The item representation.
     """
     points = []
     for label, own in values.items():
@@ -198,7 +200,7 @@ def gains(values: Values, form: str) -> list[tuple[float, float]]:
 
 
 def ahead(points: Sequence[tuple[float, float]]) -> str:
-    r"""At which shares a gain is positive, in words."""
+    r"""Describes the shares with a positive gain in words."""
     if len(points) < 2:
         return '–'
     cross = [f'{100 * _zero(a, b):.0f}' for a, b in zip(points, points[1:]) if a[1] * b[1] < 0]
@@ -212,13 +214,13 @@ def ahead(points: Sequence[tuple[float, float]]) -> str:
 
 
 def _zero(a: tuple[float, float], b: tuple[float, float]) -> float:
-    r"""Where a line through two points is zero, shares on a log scale."""
+    r"""Returns the zero of a line through two points, with shares on a log scale."""
     part = a[1] / (a[1] - b[1])
     return math.exp((1 - part) * math.log(a[0]) + part * math.log(b[0]))
 
 
 def epochs(results: Results) -> Iterator[Block]:
-    r"""The main metric on validation against epochs."""
+    r"""Plots the main metric on validation over epochs."""
     metric = results.metrics.main
     shown = f'{spelled(metric)} on validation'
     for data in results.options.data:
@@ -248,7 +250,7 @@ def epochs(results: Results) -> Iterator[Block]:
 
 
 def heat(results: Results) -> Iterator[Block]:
-    r"""The main metric against two options."""
+    r"""Shows the main metric over two options as a heat map."""
     metric = results.metrics.main
     for data in results.options.data:
         variants = results.of(data)

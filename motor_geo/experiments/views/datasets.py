@@ -1,4 +1,4 @@
-r"""Views of data sets and their tokens, for which nothing is trained."""
+r"""Views of data sets and their tokens, which need no training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from motor_geo.typing import ITEM
 
 
 def statistics(results: Results) -> Iterator[Block]:
-    r"""Sizes of data sets, here and in the papers."""
+    r"""Shows the sizes of the data sets, here and in the papers."""
     rows = []
     for data, folder in results.options.data.items():
         own = {key: v for key, v in results.options.options.items() if key.startswith('data.')}
@@ -66,7 +66,9 @@ def _tokens(results: Results, data: str) -> tuple[RecommendationDataset, OPQToke
 
 
 def neighbors(results: Results, num_queries: int = 5) -> Iterator[Block]:
-    r"""Random items, and the two that share most tokens with each."""
+    r"""Shows random items, and the two items that share the most tokens with
+    each.
+    """
     for data in results.options.content:
         dataset, tokenizer = _tokens(results, data)
         token_id = dataset.data[ITEM].token_id
@@ -84,14 +86,14 @@ def neighbors(results: Results, num_queries: int = 5) -> Iterator[Block]:
             rows.append(Row([titles[query]], cells))
         heads = ('nearest', 'shared tokens', 'second', 'shared tokens')
         columns = [Column(head, 'text') for head in heads]
-        title = f'Items that share most tokens: {data}'
+        title = f'Items that share the most tokens: {data}'
         names = ', '.join(f'{m} {n}' for m, n in tokenizer.num_tokens_dict.items())
         note = f'Tokens per modality: {names}.'
         yield Table(f'figure5-{data}', title, ['item'], columns, rows, [note])
 
 
 def read_titles(folder: str, dataset: RecommendationDataset) -> list[str]:
-    r"""What the file of items says of each; ids if there is none."""
+    r"""Reads the titles of items from the item file, or returns ids without one."""
     path, titles = osp.join(folder, 'items.tsv'), dict[str, str]()
     if osp.exists(path):
         with open(path, encoding='utf-8-sig', newline='') as file:
@@ -104,7 +106,7 @@ def read_titles(folder: str, dataset: RecommendationDataset) -> list[str]:
 
 
 def tokens(results: Results) -> Iterator[Block]:
-    r"""How many items have a token, from the most to the least frequent."""
+    r"""Shows the number of items per token, from the most to the least frequent."""
     for data in results.options.content:
         dataset, tokenizer = _tokens(results, data)
         columns = dataset.data[ITEM].token_id.unbind(dim=1)

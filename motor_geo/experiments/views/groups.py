@@ -9,13 +9,13 @@ from motor_geo.experiments.metrics import spelled, stem
 from motor_geo.experiments.results import Label, Results, numbers, of_group, summary
 from motor_geo.report.document import Block, Column, Figure, Row, Series, Table, Value
 
-#: Bounds of groups of items by training count.
+#: Bounds of the groups of items, in training interactions.
 BUCKETS = (5, 10, 20, 50)
 
 
 def buckets(results: Results) -> Iterator[Block]:
-    r"""Groups of items by training count: their number, and the
-    metrics of each with IDs and with tokens.
+    r"""Shows the sizes of groups of items by their number of training
+    interactions, and the metrics of each group with IDs and with tokens.
     """
     printed = numbers()['motor']['table3']
     for data in results.options.data:
@@ -64,7 +64,7 @@ def buckets(results: Results) -> Iterator[Block]:
                 list(results.experiment.head[1:]),
                 columns,
                 rows,
-                ['The lists stay as they are; only held-out items of a group count.'],
+                ['The lists are the same for all groups; only held-out items of the group count.'],
             )
             for model in dict.fromkeys(label[1] for label in found):
                 series = [

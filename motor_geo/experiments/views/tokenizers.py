@@ -1,4 +1,4 @@
-r"""The view of tokenizers: how well they rank, and what their tokens are like."""
+r"""The view of tokenizers: their metrics, and statistics of their tokens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from motor_geo.report.document import Block, Column, Row, Table, Value
 
 
 def quantizers(results: Results) -> Iterator[Block]:
-    r"""Metrics, and a table of the tokens behind them."""
+    r"""Shows the metrics, and a table with statistics of the tokens."""
     yield from comparison(results)
     for data in results.options.data:
         rows = [Row([name, *label], cells) for name, label, cells in _rows(results, data)]
@@ -32,16 +32,19 @@ def quantizers(results: Results) -> Iterator[Block]:
                 ],
                 rows,
                 [
-                    'Codes that occur, and as how many codes of equal frequency they count (means '
-                    'over the tokens of an item); items that share all tokens with another, and '
-                    'items that share their features with another; the share of the variance '
-                    'that is lost; the share of ten nearest neighbors that is found again.'
+                    'used: codes that occur; perplexity: effective number of codes (both are means '
+                    'over slots); collisions: items that share all tokens with another item; '
+                    'duplicates: items that share their features with another item; error: share '
+                    'of the variance that the tokens lose; neighbors: share of the ten nearest '
+                    'neighbors that the tokens preserve.'
                 ],
             )
 
 
 def _rows(results: Results, data: str) -> Iterator[tuple[str, list[str], list[Value | str]]]:
-    r"""The tokens of each quantizer, once, whatever reads them."""
+    r"""Yields the statistics of the tokens of each quantizer once, regardless of
+    the item encoder.
+    """
     seen: set[str] = set()
     for label, own in results.of(data).items():
         name = label[-1]

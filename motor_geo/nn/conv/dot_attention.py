@@ -10,7 +10,7 @@ from motor_geo.nn.functional.edges import edge_dot, edge_softmax
 
 
 class DotAttention(nn.Module):
-    r"""Attention by plain inner products over in-neighbors, from the `"GRCN:
+    r"""Dot-product attention over in-neighbors from the `"GRCN:
     Graph-Refined Convolutional Network for Multimedia Recommendation with
     Implicit Feedback" <https://arxiv.org/abs/2111.02036>`_ paper,
 
@@ -20,11 +20,11 @@ class DotAttention(nn.Module):
         \alpha_{j,i} = \frac{\exp(\mathbf{x}_i^{\top} \mathbf{x}_j)}
         {\sum_{k \in \mathcal{N}(i)} \exp(\mathbf{x}_i^{\top} \mathbf{x}_k)} ,
 
-    without parameters, scaling or temperature. A node without in-neighbors
-    gets zeros. An :class:`~torch_geometric.EdgeIndex` sorted by column with
-    filled caches (see :func:`motor_geo.nn.graph.sorted_edge_index`) gives the
-    same numbers as plain edge indices without tensors of size
-    :math:`|\mathcal{E}| \times F`.
+    without parameters, scaling or temperature. The output of a node without
+    in-neighbors is zero. Plain edge indices and an
+    :class:`~torch_geometric.EdgeIndex` sorted by column with filled caches (see
+    :func:`motor_geo.nn.graph.sorted_edge_index`) give the same numbers, but only
+    the latter avoids tensors of size :math:`|\mathcal{E}| \times F`.
 
     Shapes:
         - **input:** source and target features
@@ -43,7 +43,9 @@ class DotAttention(nn.Module):
     def forward(
         self, x: tuple[Tensor, Tensor], edge_index: Tensor, logit: OptTensor = None
     ) -> tuple[Tensor, Tensor]:
-        r"""The weighted sums of the neighbors of every target, and the attention of every edge."""
+        r"""Weighted sums over the neighbors of every target, and the attention of
+        every edge.
+        """
         x_src, x_dst = x
         size = (x_src.size(0), x_dst.size(0))
         if isinstance(edge_index, EdgeIndex):

@@ -7,26 +7,28 @@ from motor_geo.nn.conv.propagate import Propagate
 
 
 class Hops(nn.Module):
-    r"""Several hops on a square graph, read out as
+    r"""Several hops on a square graph, with the output
 
     .. math::
         \mathbf{S}^L \mathbf{X} \quad \textrm{or} \quad \frac{1}{L + 1}
         \sum_{l=0}^{L} \mathbf{S}^l \mathbf{X} .
 
     Args:
-        num_layers: Number of hops :math:`L`; zero returns the input.
-        readout: :obj:`"last"` hop, or the :obj:`"mean"` over all, the input
-            included.
+        num_layers: Number of hops :math:`L`. With zero, the output is the
+            input.
+        readout: :obj:`"last"` returns the last hop, :obj:`"mean"` the mean over
+            all hops and the input.
 
     Shapes:
         - **input:** features :math:`(|\mathcal{V}|, F)`, edge indices
           :math:`(2, |\mathcal{E}|)` sorted by column, edge weights
-          :math:`(|\mathcal{E}|)`, the nodes :math:`(B)` that the result is
-          needed for *(optional)*
+          :math:`(|\mathcal{E}|)`, output nodes :math:`(B)` *(optional; all nodes
+          if missing)*
         - **output:** features :math:`(|\mathcal{V}|, F)` or :math:`(B, F)`
 
     Raises:
-        ValueError: If :obj:`num_layers` is negative or :obj:`readout` unknown.
+        ValueError: If :obj:`num_layers` is negative or :obj:`readout` is
+            unknown.
     """
 
     def __init__(self, num_layers: int, readout: str = 'last'):
@@ -42,7 +44,7 @@ class Hops(nn.Module):
     def forward(
         self, x: Tensor, edge_index: EdgeIndex, edge_weight: Tensor, index: Tensor | None = None
     ) -> Tensor:
-        r"""Vectors after all hops, of all nodes or of those in :obj:`index`."""
+        r"""Output of all nodes, or of those in :obj:`index`."""
         own = x / (self.num_layers + 1) if self.readout == 'mean' else None
         x = x if own is None else own
         for hop in range(1, self.num_layers + 1):

@@ -11,45 +11,46 @@ from motor_geo.typing import ITEM, USER, Embeddings
 
 
 class Hypergraph(NamedTuple):
-    r"""What a hypergraph says of a node is its shares times the vectors of
-    hyperedges.
+    r"""Memberships of nodes in hyperedges, and the vectors of the hyperedges. Their
+    product gives the global vectors of nodes.
     """
 
-    share: Embeddings  # [M, K_h], [N, K_h]: in hyperedges
+    share: Embeddings  # [M, K_h], [N, K_h]: memberships
     lat: Tensor  # [K_h, d]: vectors of hyperedges
 
     @classmethod
     def merge(cls, graphs: Sequence[Hypergraph]) -> Hypergraph:
-        r"""One hypergraph with the hyperedges of all."""
+        r"""Merges the hyperedges of several hypergraphs into one."""
         user, item = (torch.cat(side, dim=1) for side in zip(*(g.share for g in graphs)))
         return cls(Embeddings(user, item), torch.cat([g.lat for g in graphs]))
 
 
 class Hyperedges(nn.Module):
-    r"""Hyperedges that collect item vectors and return them to users and
-    items, from `"LGMRec: Local and Global Graph Learning for Multimodal
-    Recommendation" <https://arxiv.org/abs/2312.16400>`_,
+    r"""Message passing through hyperedges, which aggregate item vectors and pass
+    them on to users and items, from the `"LGMRec: Local and Global Graph
+    Learning for Multimodal Recommendation" <https://arxiv.org/abs/2312.16400>`_
+    paper,
 
     .. math::
         \mathbf{G} = \textrm{gumbel-softmax}(\textrm{logits} / \tau), \qquad
         \mathbf{L} = (\mathbf{G}_I^{\top} \mathbf{G}_I)^{L_h - 1}
         \mathbf{G}_I^{\top} \mathbf{X}_I ,
 
-    such that :math:`\mathbf{G}_I \mathbf{L}` are item vectors after
-    :math:`L_h` rounds through hyperedges.
+    so that :math:`\mathbf{G}_I \mathbf{L}` are the item vectors after
+    :math:`L_h` rounds of message passing.
 
     Args:
         num_layers: Number of rounds :math:`L_h`.
-        keep_rate: Share of memberships that training keeps.
+        keep_rate: Fraction of memberships to keep in training.
         temperature: Temperature :math:`\tau` of memberships.
-        deterministic: If set to :obj:`False`, Gumbel noise is not only drawn
-            in training.
+        deterministic: If set to :obj:`False`, also draws Gumbel noise outside
+            training.
 
     Shapes:
         - **input:** membership logits of users :math:`(M, K_h)` and of items
           :math:`(N, K_h)`, item vectors :math:`(N, d)`
-        - **output:** shares :math:`(M, K_h)` and :math:`(N, K_h)`, vectors of
-          hyperedges :math:`(K_h, d)`
+        - **output:** memberships :math:`(M, K_h)` and :math:`(N, K_h)`, vectors
+          of hyperedges :math:`(K_h, d)`
 
     Raises:
         ValueError: If an argument is out of range.
@@ -73,15 +74,15 @@ class Hyperedges(nn.Module):
     def draw(
         self, logits: Tensor, modality: str, node_type: str, training: bool
     ) -> tuple[Tensor | None, Tensor | None]:
-        r"""Draws the Gumbel noise of membership logits and the factors (zero,
-        or one over the share that is kept) of memberships; :obj:`None` stands
-        for neither.
+        r"""Draws the Gumbel noise of membership logits and the dropout factors
+        of memberships, which are zero or one over :obj:`keep_rate`. Either is
+        :obj:`None` if it is not needed.
 
         Args:
             logits: Membership logits.
-            modality: Their modality.
-            node_type: Whose memberships they are, users or items.
-            training: Whether the loss asks, in training mode.
+            modality: Modality of the hyperedges.
+            node_type: Node type of the members, users or items.
+            training: Whether the memberships are for the loss in training mode.
 
         Shapes:
             - **input:** logits :math:`(*, K_h)`
@@ -89,7 +90,7 @@ class Hyperedges(nn.Module):
         """
         noise = factor = None
         if training or not self.deterministic:
-            # Zeros do occur among exponential float32 numbers.
+            # Exponential numbers in float32 can be zero.
             tiny = torch.finfo(logits.dtype).tiny
             noise = -torch.empty_like(logits).exponential_().clamp_(min=tiny).log_()
         if training and self.keep_rate < 1:
@@ -97,11 +98,17 @@ class Hyperedges(nn.Module):
         return noise, factor
 
     def membership(self, logits: Tensor, modality: str, node_type: str, training: bool) -> Tensor:
-        r"""Shares of nodes in hyperedges.
+        r"""Memberships of nodes in hyperedges.
+
+        Args:
+            logits: Membership logits.
+            modality: Modality of the hyperedges.
+            node_type: Node type of the members, users or items.
+            training: Whether the memberships are for the loss in training mode.
 
         Shapes:
             - **input:** logits :math:`(*, K_h)`
-            - **output:** shares :math:`(*, K_h)`
+            - **output:** memberships :math:`(*, K_h)`
         """
         noise, factor = self.draw(logits.detach(), modality, node_type, training)
         share = shares((logits if noise is None else logits + noise) / self.temperature)
@@ -110,7 +117,7 @@ class Hyperedges(nn.Module):
     def forward(
         self, user_logits: Tensor, item_logits: Tensor, item: Tensor, modality: str, training: bool
     ) -> Hypergraph:
-        r"""The memberships of users and items in a modality, and the vectors of hyperedges."""
+        r"""The memberships of users and items in a modality, and the vectors of its hyperedges."""
         g_item = self.membership(item_logits, modality, ITEM, training)
         g_user = self.membership(user_logits, modality, USER, training)
         lat = g_item.t() @ item

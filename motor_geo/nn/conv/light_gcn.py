@@ -11,8 +11,8 @@ from motor_geo.typing import Batch, Embeddings, Rows
 
 
 class LightBatch(NamedTuple):
-    r"""Rows of a batch after propagation and before, and the vectors of all
-    nodes after it, if they were asked for.
+    r"""Vectors of a batch after and before propagation, and the vectors of all nodes
+    after propagation if they were requested.
     """
 
     out: Rows
@@ -21,14 +21,16 @@ class LightBatch(NamedTuple):
 
 
 class LightRows(NamedTuple):
-    r"""Rows of the result of :class:`~motor_geo.nn.conv.LightPropagation`, and of its input."""
+    r"""Rows of the output of :class:`~motor_geo.nn.conv.LightPropagation` and of its
+    input.
+    """
 
     out: Embeddings
     x: Embeddings
 
 
 class LightPropagation(nn.Module):
-    r"""Repeated hops on both sides of a user-item graph, from the `"LightGCN:
+    r"""Several hops on a user-item graph from the `"LightGCN:
     Simplifying and Powering Graph Convolution Network for Recommendation"
     <https://arxiv.org/abs/2002.02126>`_ paper,
 
@@ -37,7 +39,7 @@ class LightPropagation(nn.Module):
         \qquad
         \mathbf{i}^{(l+1)} = \sum_{u \in \mathcal{N}(i)} e_{u,i} \mathbf{u}^{(l)},
 
-    read out as
+    with the output
 
     .. math::
         \mathbf{X} = \frac{1}{L+1} \sum_{l=0}^{L} \mathbf{X}^{(l)}
@@ -45,8 +47,9 @@ class LightPropagation(nn.Module):
         \mathbf{X} = \sum_{l=0}^{L} \mathbf{X}^{(l)}.
 
     Args:
-        num_layers: Number of hops :math:`L`; zero returns the input.
-        readout: :obj:`"mean"` or :obj:`"sum"` over layers, the input included.
+        num_layers: Number of hops :math:`L`. With zero, the output is the
+            input.
+        readout: :obj:`"mean"` or :obj:`"sum"` over all layers and the input.
 
     Shapes:
         - **input:** user features :math:`(M, F)` and item features
@@ -55,7 +58,8 @@ class LightPropagation(nn.Module):
           :math:`(N, F)`
 
     Raises:
-        ValueError: If :obj:`num_layers` is negative or :obj:`readout` unknown.
+        ValueError: If :obj:`num_layers` is negative or :obj:`readout` is
+            unknown.
     """
 
     def __init__(self, num_layers: int, readout: str = 'mean'):
@@ -67,18 +71,18 @@ class LightPropagation(nn.Module):
         self.num_layers = num_layers
         self.readout = readout
         self.scale = 1 / (num_layers + 1) if readout == 'mean' else 1.0
-        #: Whether the mean is over the layers that exist. A node without edges has one.
+        #: Whether the mean is only over layers that exist. A node without edges has one layer.
         self.existing = False
 
     def forward(self, user: Tensor, item: Tensor, graph: BipartiteGraph) -> Embeddings:
-        r"""Vectors of all users and items, averaged over layers."""
+        r"""Vectors of all users and items after propagation."""
         out = Embeddings(*light_sum(user, item, graph, self.num_layers, self.scale))
         if not self.existing:
             return out
         return Embeddings(*(x * scale for x, scale in zip(out, self._shares(graph, out))))
 
     def _shares(self, graph: BipartiteGraph, like: Embeddings) -> tuple[Tensor, Tensor]:
-        r"""What brings the mean of nodes without edges to their own length."""
+        r"""Factors that restore the length of nodes without edges."""
         scales = []
         for edge_index, x in zip((graph.to_user, graph.to_item), like):
             alone = edge_index.get_csc()[0][0].diff() == 0
@@ -93,16 +97,23 @@ class LightPropagation(nn.Module):
         user_index: Tensor,
         item_index: Tensor,
     ) -> LightRows:
-        r"""What a loss needs: the rows of a batch, after propagation and before.
-        Layers are added up for these rows alone, and where that is less work,
-        the last hop leaves out all others.
+        r"""Vectors of some users and items, after and before propagation. Layers
+        are added up for these rows only, and the last hop skips all other rows
+        if this takes less work.
+
+        Args:
+            user: User features.
+            item: Item features.
+            graph: The user-item graph.
+            user_index: The users.
+            item_index: The items.
 
         Shapes:
             - **input:** user features :math:`(M, F)` and item features
               :math:`(N, F)`, a :class:`~motor_geo.nn.graph.BipartiteGraph`,
               users :math:`(B)`, items :math:`(C)`
             - **output:** user features :math:`(B, F)` and item features
-              :math:`(C, F)` after propagation, and before
+              :math:`(C, F)`, after and before propagation
         """
         args = user, item, graph, self.num_layers, self.scale, user_index, item_index
         out_user, out_item, x_user, x_item = light_rows(*args)
@@ -115,14 +126,14 @@ class LightPropagation(nn.Module):
     def batch(
         self, user: Tensor, item: Tensor, graph: BipartiteGraph, batch: Batch, tables: bool = False
     ) -> LightBatch:
-        r"""What a loss over a batch needs, see :meth:`rows`.
+        r"""Vectors of a batch, see :meth:`rows`.
 
         Args:
             user: User features.
             item: Item features.
             graph: The user-item graph.
-            batch: Users, positive and negative items.
-            tables: Whether vectors of all nodes are needed, too.
+            batch: Users, positive items and negative items.
+            tables: If set to :obj:`True`, also returns the vectors of all nodes.
         """
         if tables:
             out = self(user, item, graph)

@@ -18,7 +18,8 @@ from motor_geo.typing import Embeddings
 class MMGCNConv(nn.Module):
     r"""The layer of the `"MMGCN: Multi-modal Graph Convolution Network for
     Personalized Recommendation of Micro-video"
-    <https://doi.org/10.1145/3343031.3351034>`_ paper in its concatenated form,
+    <https://doi.org/10.1145/3343031.3351034>`_ paper in its variant with
+    concatenation,
 
     .. math::
         \mathbf{x}^{\prime}_v = \phi \Big( \mathbf{W}_g \Big[ \phi \big(
@@ -26,9 +27,8 @@ class MMGCNConv(nn.Module):
         \, \Vert \, \phi(\mathbf{W}_l \mathbf{x}_v + \mathbf{b}_l) +
         \mathbf{id}_v \Big] + \mathbf{b}_g \Big)
 
-    on both sides of a user-item graph, with the leaky ReLU :math:`\phi`; the
-    edge weights of a mean over neighbors are
-    :math:`e_{w,v} = 1 / \deg(v)`.
+    for the users and items of a user-item graph, where :math:`\phi` is the leaky
+    ReLU. Edge weights :math:`e_{w,v} = 1 / \deg(v)` give a mean over neighbors.
 
     Args:
         in_channels: Size of input features.
@@ -38,11 +38,11 @@ class MMGCNConv(nn.Module):
         - **input:** features :math:`(M, F_{in})` and :math:`(N, F_{in})`,
           :math:`\mathbf{id}` vectors :math:`(M, F_{out})` and
           :math:`(N, F_{out})`, a :class:`~motor_geo.nn.graph.BipartiteGraph`,
-          means over neighbors of the shapes of features *(optional; computed
-          where* :obj:`None` *)*, factors :math:`(M, 1)` and :math:`(N, 1)` of
-          features that are given raw *(optional; their means over neighbors
-          have them already)*, the users :math:`(B_u)` and items :math:`(B_i)`
-          that output is needed for *(optional)*
+          aggregated neighbors of users :math:`(M, F_{in})` and of items
+          :math:`(N, F_{in})` *(optional; computed if* :obj:`None` *)*, factors
+          :math:`(M, 1)` and :math:`(N, 1)` that scale raw features *(optional;
+          aggregated neighbors are already scaled)*, output users
+          :math:`(B_u)` and items :math:`(B_i)` *(optional)*
         - **output:** user features :math:`(M, F_{out})` or
           :math:`(B_u, F_{out})`, item features :math:`(N, F_{out})` or
           :math:`(B_i, F_{out})`
@@ -80,7 +80,7 @@ class MMGCNConv(nn.Module):
         for args, *own, index in zip((user, item), x, ids, scale, rows or (None, None)):
             if index is None:
                 outs.append(self._update(self._neighbors(*args), *own))
-            elif index.numel() > own[0].size(0):  # Nothing would be spared.
+            elif index.numel() > own[0].size(0):  # Gathering rows first would not save work.
                 out = self._update(self._neighbors(*args), *own)
                 outs.append(out.index_select(0, index))
             else:
@@ -97,8 +97,8 @@ class MMGCNConv(nn.Module):
         mean: OptTensor = None,
         index: OptTensor = None,
     ) -> Tensor:
-        r"""What neighbors add before the last activation."""
-        # Projection and mean commute: the smaller table is projected.
+        r"""Contribution of the neighbors before the last activation."""
+        # Projection and aggregation commute, so the smaller table is projected.
         if mean is None and index is None and x.size(0) < edge_index.sparse_size(1):
             return self._gate(self.conv(project(x, self.lin_neighbor.weight), edge_index, weight))
         mean = self.conv(x, edge_index, weight) if mean is None else mean
@@ -111,7 +111,7 @@ class MMGCNConv(nn.Module):
         return project(F.leaky_relu_(h), weight, self.gate.bias)
 
     def _self(self, x: Tensor, ids: Tensor, scale: OptTensor = None) -> Tensor:
-        r"""What a node itself adds before the last activation."""
+        r"""Contribution of the node itself before the last activation."""
         if scale is None:
             x = project(x, self.lin_self.weight, self.lin_self.bias)
         else:
@@ -120,7 +120,7 @@ class MMGCNConv(nn.Module):
         return project(F.leaky_relu_(x) + ids, weight)
 
     def _update(self, h: Tensor, *own: Tensor | None) -> Tensor:
-        # The product with a concatenation, without one.
+        # Equals the product with the concatenation, without building it.
         return F.leaky_relu_(h.add_(checkpoint_rows(self._self, *own)))
 
     def __repr__(self) -> str:
@@ -128,24 +128,24 @@ class MMGCNConv(nn.Module):
 
 
 class MMGCNBranch(nn.Module):
-    r"""All layers of a modality, from user preferences and item features of
-    unit length. What the first layer makes of tables that are not trained is
-    kept.
+    r"""All layers of one modality, applied to user preferences and item features
+    of unit length. The branch caches the aggregated neighbors and the scaling
+    factors of tables that are not trained.
 
     Args:
         num_users: Number of users.
         in_channels: Size of item features.
-        latent_channels: Size that these are projected to; :obj:`None` takes
-            them as they are.
+        latent_channels: Size of projected item features. :obj:`None` uses no
+            projection.
         out_channels: Size of output features and of :math:`\mathbf{id}`.
         num_layers: Number of layers.
-        train_preference: Whether user preferences are trained.
+        train_preference: Whether to train user preferences.
 
     Shapes:
         - **input:** item features :math:`(N, F)`, :math:`\mathbf{id}` vectors
           :math:`(M, d)` and :math:`(N, d)`, a
-          :class:`~motor_geo.nn.graph.BipartiteGraph`, the users :math:`(B_u)`
-          and items :math:`(B_i)` that output is needed for *(optional)*
+          :class:`~motor_geo.nn.graph.BipartiteGraph`, output users
+          :math:`(B_u)` and items :math:`(B_i)` *(optional)*
         - **output:** user features :math:`(M, d)` or :math:`(B_u, d)`, item
           features :math:`(N, d)` or :math:`(B_i, d)`
     """
@@ -187,7 +187,7 @@ class MMGCNBranch(nn.Module):
         graph: BipartiteGraph,
         rows: Embeddings | None = None,
     ) -> Embeddings:
-        r"""Vectors of users and items in one modality, or of :obj:`rows`."""
+        r"""Vectors of all users and items in one modality, or of those in :obj:`rows`."""
         user: Tensor = self.preference
         item = x
         user_mean = item_mean = user_scale = item_scale = None
@@ -210,14 +210,14 @@ class MMGCNBranch(nn.Module):
         constant = [(user_mean, item_mean), (user_scale, item_scale)]
         for layer, conv in enumerate(self.convs):
             out = conv(out, ids, graph, *constant, rows=rows if layer == last else None)
-            constant = []  # Of the first layer only.
+            constant = []  # For the first layer only.
         return out
 
     def _constant(
         self, memo: Memo, table: Tensor, edge_index: EdgeIndex, weight: Tensor
     ) -> tuple[Tensor, Tensor]:
-        r"""Factors that scale the rows of a table that is not trained to unit
-        length, and means of these over neighbors.
+        r"""Factors that scale the rows of an untrained table to unit length, and the
+        aggregated neighbors after scaling.
         """
 
         def compute() -> tuple[Tensor, Tensor]:
@@ -225,4 +225,5 @@ class MMGCNBranch(nn.Module):
             scale = inverse_norm(x)
             return scale, self._layers()[0].conv(x * scale, edge_index, weight)
 
-        return memo(compute, table, table.data_ptr(), weight)  # `Module.to` keeps the version.
+        # `Module.to` replaces the memory but not the version.
+        return memo(compute, table, table.data_ptr(), weight)

@@ -12,16 +12,16 @@ from motor_geo.typing import Embeddings
 
 
 class NoisyLayers(NamedTuple):
-    r"""The mean over layers, and one of them."""
+    r"""The mean over layers, and the output of one layer if it was requested."""
 
     mean: Embeddings
     layer: Embeddings | None
 
 
 class NoisyPropagation(nn.Module):
-    r"""LightGCN without the input in its mean, and with noise of length
-    :math:`\epsilon` in the direction of every vector, from the `"Are Graph
-    Augmentations Necessary? Simple Graph Contrastive Learning for
+    r"""LightGCN without the input in its mean and with noise of length
+    :math:`\epsilon`, which has the signs of the vector it is added to, from the
+    `"Are Graph Augmentations Necessary? Simple Graph Contrastive Learning for
     Recommendation" <https://arxiv.org/abs/2112.08679>`_ paper,
 
     .. math::
@@ -31,12 +31,12 @@ class NoisyPropagation(nn.Module):
         \mathbf{X}^{(l-1)}, \quad
         \mathbf{X} = \frac{1}{L} \sum_{l=1}^{L} \mathbf{X}^{(l)} ,
 
-    with :math:`\boldsymbol{\omega}` uniform in :math:`[0, 1)`, drawn for users
-    and then for items of every layer.
+    where :math:`\boldsymbol{\omega}` is uniform in :math:`[0, 1)`. Every layer
+    draws it first for users and then for items.
 
     Args:
         num_layers: Number of hops :math:`L`, at least one.
-        noise: Length :math:`\epsilon`.
+        noise: Length :math:`\epsilon` of the noise.
 
     Shapes:
         - **input:** user features :math:`(M, F)` and item features
@@ -61,8 +61,8 @@ class NoisyPropagation(nn.Module):
         self.conv = Propagate()
 
     def forward(self, user: Tensor, item: Tensor, graph: BipartiteGraph) -> Embeddings:
-        r"""The mean without noise."""
-        user, item = self.light(user, item, graph)  # The hops behind the first one commute.
+        r"""The mean over layers without noise."""
+        user, item = self.light(user, item, graph)  # A times the mean of A^0 to A^(L-1).
         return Embeddings(
             self.conv(item, graph.to_user, graph.to_user_weight),
             self.conv(user, graph.to_item, graph.to_item_weight),
@@ -71,7 +71,9 @@ class NoisyPropagation(nn.Module):
     def rows(
         self, user: Tensor, item: Tensor, graph: BipartiteGraph, rows: Embeddings
     ) -> Embeddings:
-        r"""The mean without noise of some users **[B]** and items **[C]**."""
+        r"""The mean over layers without noise, for some users **[B]** and items
+        **[C]**.
+        """
         user, item = self.light(user, item, graph)
         return Embeddings(
             self.conv.rows(item, graph.to_user, graph.to_user_weight, rows.user),
@@ -86,8 +88,8 @@ class NoisyPropagation(nn.Module):
         rows: Embeddings,
         layer: int | None = None,
     ) -> NoisyLayers:
-        r"""The mean with noise of some users **[B]** and items **[C]**, and
-        what the given layer adds to it.
+        r"""The mean over layers with noise, for some users **[B]** and items **[C]**,
+        and their vectors in the given layer.
         """
         total: Embeddings | None = None
         found: Embeddings | None = None

@@ -15,15 +15,15 @@ from motor_geo.nn.memo import Memo
 
 
 class Propagate(MessagePassing):
-    r"""The weighted sum of neighbors, the base of every propagation here,
+    r"""Weighted sum of neighbors, which all propagation in this package uses,
 
     .. math::
         \mathbf{x}^{\prime}_i = \sum_{j \in \mathcal{N}(i)} e_{j,i} \mathbf{x}_j
 
-    on square and on bipartite graphs. All input formats give the same numbers
-    and gradients; an :class:`~torch_geometric.EdgeIndex` sorted by column with
-    filled caches (see :func:`motor_geo.nn.graph.sorted_edge_index`) is by far the fastest, since
-    its backward pass multiplies with a cached transpose.
+    on square and bipartite graphs. All input formats give the same values and
+    gradients. An :class:`~torch_geometric.EdgeIndex` sorted by column with
+    filled caches (see :func:`motor_geo.nn.graph.sorted_edge_index`) is by far the
+    fastest, since its backward pass multiplies with a cached transpose.
 
     Args:
         **kwargs: Additional arguments of
@@ -39,6 +39,10 @@ class Propagate(MessagePassing):
           :math:`(|\mathcal{V}_s|, |\mathcal{V}_t|)` *(optional; a square graph
           if missing)*
         - **output:** target features :math:`(|\mathcal{V}_t|, F)`
+
+    Raises:
+        ValueError: If :obj:`edge_weight` has a wrong shape, or is given together
+            with a sparse matrix.
     """
 
     SUPPORTS_FUSED_EDGE_INDEX = True
@@ -56,14 +60,16 @@ class Propagate(MessagePassing):
         edge_weight: OptTensor = None,
         size: tuple[int, int] | None = None,
     ) -> Tensor:
-        r"""Weighted sums of the neighbors of every target, without weights plain sums."""
+        r"""Weighted sums over the neighbors of every target. Without
+        :obj:`edge_weight`, all weights are one.
+        """
         if isinstance(edge_index, EdgeIndex):
             edge_weight = _flat_weight(edge_index, edge_weight)
             rows, cols = size if size is not None else edge_index.sparse_size()
             rows = x.size(0) if rows is None else rows
             size = rows, rows if cols is None else cols
             edge_index = self._resize(edge_index, size)
-            # PyG looks into the edge index, which fails under inference mode.
+            # PyG inspects the edge index, which fails under inference mode.
             if torch.is_inference_mode_enabled():
                 if self.fuse and edge_index.is_sorted_by_col:
                     return propagate(x, edge_index, edge_weight)
@@ -80,8 +86,8 @@ class Propagate(MessagePassing):
         return self.propagate(edge_index, x=(x, None), edge_weight=edge_weight, size=size)
 
     def rows(self, x: Tensor, edge_index: EdgeIndex, edge_weight: Tensor, index: Tensor) -> Tensor:
-        r"""What :meth:`forward` gives at some targets, which may repeat; the
-        others are not computed where that is less work.
+        r"""Output of :meth:`forward` at the targets in :obj:`index`, which may
+        repeat. All other targets are skipped if this takes less work.
 
         Shapes:
             - **input:** source features :math:`(|\mathcal{V}_s|, F)`, edge
@@ -95,7 +101,7 @@ class Propagate(MessagePassing):
         return propagate_rows(x, edge_index, edge_weight, index)
 
     def _resize(self, edge_index: EdgeIndex, size: tuple[int, int]) -> EdgeIndex:
-        # The edge index of the caller stays as it is.
+        # Does not modify the edge index of the caller.
         if edge_index.sparse_size() == size:
             return edge_index
 
@@ -111,13 +117,13 @@ class Propagate(MessagePassing):
         return self._resized(resize, edge_index, size)
 
     def message(self, x_j: Tensor, edge_weight: OptTensor) -> Tensor:
-        r"""Vectors of sources, times the weights of their edges."""
+        r"""Source features, multiplied by edge weights."""
         return x_j if edge_weight is None else edge_weight.view(-1, 1) * x_j
 
     def message_and_aggregate(
         self, edge_index: Adj, x: tuple[Tensor, OptTensor], edge_weight: OptTensor
     ) -> Tensor:
-        r"""The weighted sums as one sparse product."""
+        r"""The weighted sums, computed as one sparse product."""
         if isinstance(edge_index, EdgeIndex):
             return propagate(x[0], edge_index, edge_weight)
         if isinstance(edge_index, SparseTensor) and edge_index.dtype() != x[0].dtype:

@@ -10,24 +10,25 @@ from motor_geo.typing import Embeddings
 
 
 class SelfLoopPropagation(nn.Module):
-    r"""Repeated hops on both sides of a user-item graph with self loops and
-    row normalization,
+    r"""Several hops on a user-item graph with self-loops and row
+    normalization,
 
     .. math::
         \mathbf{X}^{(l+1)} = \tilde{\mathbf{D}}^{-1} (\mathbf{A} + \mathbf{I})
         \mathbf{X}^{(l)}, \qquad
         \mathbf{X} = \frac{1}{L+1} \sum_{l=0}^{L} \mathbf{X}^{(l)} ,
 
-    in which every node averages itself and its neighbors: a node without
-    edges keeps its vector. Used by `"Mining Latent Structures for Multimedia
-    Recommendation" <https://arxiv.org/abs/2104.09036>`_.
+    from the `"Mining Latent Structures for Multimedia Recommendation"
+    <https://arxiv.org/abs/2104.09036>`_ paper. Every node averages itself and
+    its neighbors, so a node without edges keeps its vector.
 
     Args:
-        num_layers: Number of hops :math:`L`; zero returns the input.
+        num_layers: Number of hops :math:`L`. With zero, the output is the
+            input.
 
     Shapes:
         - **input:** user features :math:`(M, F)` and item features
-          :math:`(N, F)`, a graph of :meth:`normalize`
+          :math:`(N, F)`, a graph from :meth:`normalize`
         - **output:** user features :math:`(M, F)`, item features
           :math:`(N, F)`
 
@@ -44,7 +45,7 @@ class SelfLoopPropagation(nn.Module):
 
     @staticmethod
     def normalize(graph: BipartiteGraph) -> BipartiteGraph:
-        r"""The same edges, weighted :math:`1 / (\deg + 1)` of their target."""
+        r"""The same edges with the weights :math:`1 / (\deg + 1)` of their targets."""
         out = graph
         for name, edge_index in (('to_user', graph.to_user), ('to_item', graph.to_item)):
             count = in_degree(edge_index)
@@ -54,7 +55,7 @@ class SelfLoopPropagation(nn.Module):
         return out
 
     def forward(self, user: Tensor, item: Tensor, graph: BipartiteGraph) -> Embeddings:
-        r"""Vectors of all users and items after all layers."""
+        r"""Vectors of all users and items after propagation."""
         loop_user = (in_degree(graph.to_user) + 1).to(user.dtype).reciprocal().view(-1, 1)
         loop_item = (in_degree(graph.to_item) + 1).to(item.dtype).reciprocal().view(-1, 1)
         x_user, x_item = user, item
@@ -75,6 +76,6 @@ class SelfLoopPropagation(nn.Module):
 
 
 def in_degree(edge_index: EdgeIndex) -> Tensor:
-    r"""Number of incoming edges of every target of a graph sorted by target."""
+    r"""Number of incoming edges of every target, for a graph sorted by target."""
     (colptr, _), _ = edge_index.get_csc()
     return colptr.diff()

@@ -1,6 +1,4 @@
-r"""Sums over graphs, norms and losses in full precision, whatever
-:class:`torch.autocast` says.
-"""
+r"""Sparse sums, norms and losses in full precision under :class:`torch.autocast`."""
 
 from __future__ import annotations
 
@@ -17,14 +15,14 @@ T = TypeVar('T')
 
 
 def autocasts(x: Tensor) -> bool:
-    r"""Whether :class:`torch.autocast` acts on the device of a tensor."""
+    r"""Whether :class:`torch.autocast` is active on the device of a tensor."""
     return torch.is_autocast_enabled(x.device.type)
 
 
 def full_precision(function: Callable[..., T]) -> Callable[..., T]:
-    r"""Decorates a function to be left alone by :class:`torch.autocast`, as
-    PyTorch does with sums and norms: tensors of half precision among its
-    arguments, and in named tuples of them, are converted, and it computes in float32.
+    r"""Decorator that disables :class:`torch.autocast` inside a function, as PyTorch
+    does for sums and norms. It converts half-precision tensors to float32, both
+    in the arguments and in named tuples among them.
     """
 
     @functools.wraps(function)
@@ -40,7 +38,7 @@ def full_precision(function: Callable[..., T]) -> Callable[..., T]:
 
 
 def _first_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
-    # A loop: Dynamo of PyTorch 2.11 on Python 3.10 takes no comprehension here.
+    # Dynamo of PyTorch 2.11 on Python 3.10 does not support a comprehension here.
     for x in args:
         if isinstance(x, Tensor):
             return x
@@ -57,8 +55,8 @@ def _widen(x: Any) -> Any:
 
 
 class Function(torch.autograd.Function):
-    r"""An :class:`torch.autograd.Function` whose two passes are left alone by
-    :class:`torch.autocast`, see :func:`~motor_geo.nn.functional.autocast.full_precision`.
+    r"""An :class:`torch.autograd.Function` that disables :class:`torch.autocast` in
+    both passes, see :func:`~motor_geo.nn.functional.autocast.full_precision`.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -67,7 +65,7 @@ class Function(torch.autograd.Function):
 
     @classmethod
     def apply(cls, *args: Any) -> Any:
-        # Spelled out: Dynamo of PyTorch 2.14 takes no `apply` through a decorator.
+        # Not decorated, since Dynamo of PyTorch 2.14 does not support a decorated `apply`.
         first = _first_tensor(args, {})
         if first is None or not autocasts(first):
             return super().apply(*args)

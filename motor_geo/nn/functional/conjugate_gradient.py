@@ -1,4 +1,6 @@
-r"""Solving linear systems whose matrix is known by its products only."""
+r"""The conjugate gradient method for linear systems given by matrix-vector
+products.
+"""
 
 from __future__ import annotations
 
@@ -17,23 +19,23 @@ def conjugate_gradient(
     num_steps: int,
     dim: int | None = None,
 ) -> Tensor:
-    r"""Steps of the preconditioned conjugate gradient method towards the
-    solution of :math:`\mathbf{A} \mathbf{x} = \mathbf{b}`, with
-    :math:`\mathbf{A}` symmetric and positive definite.
+    r"""Takes steps of the preconditioned conjugate gradient method towards the
+    solution of :math:`\mathbf{A} \mathbf{x} = \mathbf{b}`, where
+    :math:`\mathbf{A}` is symmetric and positive definite.
 
     Args:
-        matmul: Gives :math:`\mathbf{A} \mathbf{x}`.
-        target: :math:`\mathbf{b}`.
-        x: Where to start.
-        diagonal: Positive weights that the residual is divided by, at best the
+        matmul: Function that computes :math:`\mathbf{A} \mathbf{x}`.
+        target: Right-hand side :math:`\mathbf{b}`.
+        x: Starting point.
+        diagonal: Positive preconditioner that divides the residual, ideally the
             diagonal of :math:`\mathbf{A}`.
         num_steps: Number of steps.
-        dim: If given, slices along this dimension are systems that do not
-            depend on each other, and each takes steps of its own length.
+        dim: If given, the inner products sum over this dimension only. The
+            tensors then hold independent systems, each with its own step size.
 
     Shapes:
-        - **input:** tensors of one shape
-        - **output:** the same shape
+        - **input:** tensors of the same shape
+        - **output:** a tensor of that shape
     """
 
     def dot(a: Tensor, b: Tensor) -> Tensor:
@@ -42,7 +44,7 @@ def conjugate_gradient(
     def ratio(a: Tensor, b: Tensor) -> Tensor:
         return torch.where(b > 0, a / b, 0)
 
-    # What is solved up to rounding stays: further steps would divide noise by noise.
+    # A system that is solved up to rounding stops: further steps would divide noise by noise.
     number = torch.finfo(target.dtype)
     least = (number.eps**2 * dot(target, target / diagonal)).clamp(min=number.tiny)
     residual = target - matmul(x)
@@ -50,7 +52,7 @@ def conjugate_gradient(
     step, product = scaled, dot(residual, scaled)
     for _ in range(num_steps):
         image = matmul(step)
-        # A direction that the matrix takes to nothing but rounding would be followed too far.
+        # If the matrix maps a direction to rounding errors only, the step would be too long.
         bend = dot(step, image)
         use = (product > least) & (bend > 64 * number.eps * dot(step, diagonal * step))
         length = torch.where(use, ratio(product, bend), 0)

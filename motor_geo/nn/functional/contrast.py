@@ -1,4 +1,4 @@
-r"""A contrastive loss between two views of all nodes, in bounded memory."""
+r"""Contrastive losses over all pairs of rows, in bounded memory."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from motor_geo.nn.functional.kernel import has_kernel
 def two_view_contrast(
     z: Tensor, y: Tensor, temperature: float, entries: int | None = None
 ) -> Tensor:
-    r"""Contrastive loss of two views from the `"Deep Graph Contrastive
-    Representation Learning" <https://arxiv.org/abs/2006.04131>`_ paper, with
-    :math:`c` the cosine similarity divided by the temperature and
-    :obj:`z` as the anchor,
+    r"""Contrastive loss between two views from the `"Deep Graph Contrastive
+    Representation Learning" <https://arxiv.org/abs/2006.04131>`_ paper, where
+    :math:`c` is the cosine similarity divided by the temperature and :obj:`z`
+    holds the anchors,
 
     .. math::
         -\frac{1}{N} \sum_i \log \frac{\exp c(\mathbf{z}_i, \mathbf{y}_i)}
         {\sum_{k \neq i} \exp c(\mathbf{z}_i, \mathbf{z}_k) +
         \sum_k \exp c(\mathbf{z}_i, \mathbf{y}_k)} .
 
-    The cost is quadratic in :math:`N`, the memory is not, see
+    The runtime is quadratic in :math:`N`, but the memory is bounded, see
     :func:`~motor_geo.nn.functional.contrast.log_sum_exp`.
 
     Args:
         z: Vectors of the anchor view.
         y: Vectors of the other view.
-        temperature: Divisor of similarities.
-        entries: Similarities that are held at a time; by default about what a
-            cache holds.
+        temperature: Temperature that divides similarities.
+        entries: Number of similarities held at a time. :obj:`None` chooses a
+            block that suits the device.
 
     Shapes:
         - **input:** vectors :math:`(N, F)` and :math:`(N, F)`
@@ -59,25 +59,28 @@ def log_sum_exp(
     skip_diagonal: bool = False,
     entries: int | None = None,
 ) -> Tensor:
-    r"""The logarithms of the denominators of a contrastive loss, summed,
+    r"""Sum of the log-denominators of a contrastive loss,
 
     .. math::
         \sum_b n_b \log \sum_k m_k \exp(\mathbf{a}_b^{\top} \mathbf{p}_k) .
 
-    The kernel computes value and gradient together, a block of rows at a
-    time: the cost is quadratic, the memory is not.
+    The kernel computes the value and the gradient together, one block of rows
+    at a time. Its runtime is quadratic, but its memory is bounded.
 
     Args:
         a: Anchors.
-        p: Vectors they are compared with.
-        row_count: How often anchors count, by default once.
-        count: How often the others count, by default once.
-        bound: What no inner product exceeds in size, if that is known: the
-            maximum of a row need not be found if exponentials are finite
-            without.
-        skip_diagonal: If set to :obj:`True`, :math:`b = k` is left out.
-        entries: Inner products that are held at a time; by default about what
-            a cache holds.
+        p: Vectors that anchors are compared with.
+        row_count: Multiplicity :math:`n_b` of every anchor. :obj:`None` means
+            one.
+        count: Multiplicity :math:`m_k` of every other vector. :obj:`None` means
+            one.
+        bound: Upper bound on the absolute value of the inner products, if
+            known. With a small bound, exponentials cannot overflow and the
+            kernel does not need the maximum of each row.
+        skip_diagonal: If set to :obj:`True`, skips the terms with
+            :math:`b = k`.
+        entries: Number of inner products held at a time. :obj:`None` chooses a
+            block that suits the device.
 
     Shapes:
         - **input:** anchors :math:`(B, F)`, vectors :math:`(N, F)`, counts
@@ -106,7 +109,7 @@ def _(
 ) -> Tensor:
     needs_grad = torch.is_grad_enabled() and (a.requires_grad or p.requires_grad)
     if entries is None:
-        # Few rows at a time would make products slow.
+        # Matrix products with few rows are slow.
         entries = max(2**18, p.numel()) if a.device.type == 'cpu' else 2**26
     shift = bound > 60  # exp(60) and exp(-60) are far from the limits of float32.
     options = shift, skip_diagonal, max(1, entries // max(p.size(0), 1)), needs_grad
@@ -114,8 +117,8 @@ def _(
 
 
 class _LogSumExp(Function):
-    r"""The gradient is computed on the way, while the exponentials of a block
-    are at hand.
+    r"""Computes the gradient in the forward pass, while the exponentials of a block
+    are available.
     """
 
     @staticmethod
@@ -142,12 +145,11 @@ class _LogSumExp(Function):
                 block[:, start : start + step].fill_diagonal_(-torch.inf)
             if shift:
                 largest = block.amax(dim=1, keepdim=True)
-                # What exp(-60) stands for does not count, but subnormal numbers
-                # are slow.
+                # Terms below exp(-60) are negligible, but subnormal numbers are slow.
                 block.sub_(largest).clamp_(min=-60)
                 value += n @ largest.view(-1)
             block.exp_()
-            # A product with ones adds up one by one: too inexact for many columns.
+            # A product with ones sums sequentially, which is inaccurate for many columns.
             total = block.sum(dim=1) if count is None else block @ count
             value += n @ total.log()
             if needs_grad:

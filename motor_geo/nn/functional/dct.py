@@ -15,23 +15,23 @@ from motor_geo.nn.functional.kernel import has_kernel
 @has_kernel
 @full_precision
 def cosine_transform(x: Tensor, inverse: bool = False) -> Tensor:
-    r"""Orthonormal discrete cosine transform of type II along rows,
+    r"""Orthonormal discrete cosine transform (type II) of rows,
 
     .. math::
         X_k = a_k \sum_{n=0}^{F-1} x_n \cos \frac{\pi (2n + 1) k}{2F}, \quad
         a_0 = \sqrt{1 / F}, \quad a_k = \sqrt{2 / F} ,
 
-    or its inverse, which is its transpose: for weights :math:`\mathbf{W}`,
-    :math:`\mathbf{W} \, \textrm{DCT}(\mathbf{x}) =
-    \textrm{DCT}^{-1}(\mathbf{W}) \, \mathbf{x}`. The kernel transforms a block of
-    rows at a time, and applies the transpose in the backward pass.
+    or its inverse. The inverse is also the transpose: for weights
+    :math:`\mathbf{W}`, :math:`\mathbf{W} \, \textrm{DCT}(\mathbf{x}) =
+    \textrm{DCT}^{-1}(\mathbf{W}) \, \mathbf{x}`. The kernel transforms one block
+    of rows at a time and applies the transpose in the backward pass.
 
     Args:
-        x: Signals, or coefficients.
-        inverse: If set to :obj:`True`, turns coefficients into signals.
+        x: Signals, or coefficients if :obj:`inverse` is set.
+        inverse: If set to :obj:`True`, converts coefficients to signals.
 
     Shapes:
-        - **input:** signals :math:`(N, F)`, single or double precision
+        - **input:** signals :math:`(N, F)` in single or double precision
         - **output:** coefficients :math:`(N, F)`
     """
     return (_signals if inverse else _coefficients)(x, *_factors(x))
@@ -57,7 +57,7 @@ class _CosineTransform(Function):
 def _in_blocks(x: Tensor, function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
     scale, twiddle = _factors(x)
     out = torch.empty_like(x)
-    rows = max(2**22 // x.size(1), 1)  # Bounds the memory of complex intermediates.
+    rows = max(2**22 // x.size(1), 1)  # Limits the memory of complex intermediates.
     for start in range(0, x.size(0), rows):
         out[start : start + rows] = function(x[start : start + rows], scale, twiddle)
     return out
@@ -74,14 +74,14 @@ def _factors(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _coefficients(x: Tensor, scale: Tensor, twiddle: Tensor) -> Tensor:
-    # Even entries, then odd ones backwards: a transform of the same length.
+    # Even entries followed by reversed odd entries need only a transform of the same length.
     x = torch.cat([x[:, ::2], x[:, 1::2].flip(1)], dim=1)
     return (torch.fft.fft(x) * twiddle).real * scale
 
 
 def _signals(x: Tensor, scale: Tensor, twiddle: Tensor) -> Tensor:
     real = x / scale
-    # Of a real signal, the second half of the spectrum mirrors the first one.
+    # The second half of the spectrum of a real signal mirrors the first half.
     imag = torch.cat([torch.zeros_like(real[:, :1]), -real[:, 1:].flip(1)], dim=1)
     x = torch.fft.ifft(torch.complex(real, imag) * twiddle.conj()).real
     half = (x.size(1) + 1) // 2

@@ -1,4 +1,6 @@
-r"""The nodes of a batch, every one once where that need not be waited for."""
+r"""Distinct nodes of a batch, on devices where computing them does not require
+synchronization.
+"""
 
 from __future__ import annotations
 
@@ -7,26 +9,27 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-#: Devices that one does not wait for when a size depends on values.
+#: Devices on which a size that depends on values needs no synchronization.
 SYNCHRONOUS = ('cpu',)
 
 
 def synchronous(x: Tensor) -> bool:
-    r"""Whether a size may depend on the values of a tensor."""
+    r"""Whether sizes may depend on the values of a tensor without synchronization."""
     return x.device.type in SYNCHRONOUS
 
 
 class Distinct(NamedTuple):
-    r"""Nodes of a batch, every one once."""
+    r"""Nodes of a batch without repetition, see :func:`distinct`."""
 
     node: Tensor  # [D]
-    inverse: Tensor  # [B]: where the nodes of the batch are among them
-    times: Tensor  # [D]: how often they occur
+    inverse: Tensor  # [B]: position of every node of the batch in `node`
+    times: Tensor  # [D]: number of occurrences
 
 
 def distinct(index: Tensor) -> Distinct:
-    r"""The distinct nodes of a batch. On an accelerator, where one would have
-    to wait for their number, these are all nodes of the batch.
+    r"""The distinct nodes of a batch. On an accelerator, their number would require
+    synchronization, so all nodes of the batch are returned, repetitions
+    included.
 
     Shapes:
         - **input:** nodes :math:`(B)`

@@ -1,4 +1,4 @@
-r"""Noise in features."""
+r"""Dropout and noise for features."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ from motor_geo.nn.functional.rows import normalize_rows
 
 
 def drop_entries(x: Tensor, p: float) -> Tensor:
-    r"""Dropout in training and out of it: entries are zero with probability
-    :math:`p`, and the others are divided by :math:`1 - p`.
+    r"""Dropout that is always active, in training and in evaluation: sets entries
+    to zero with probability :math:`p` and divides the others by :math:`1 - p`.
+
+    Args:
+        x: Features.
+        p: Dropout probability :math:`p`.
 
     Shapes:
         - **input:** features of any shape
@@ -19,27 +23,32 @@ def drop_entries(x: Tensor, p: float) -> Tensor:
     """
     if p == 0 or x.is_cuda:
         return F.dropout(x, p)
-    # Uniform numbers are drawn several times faster than Bernoulli's.
+    # Drawing uniform numbers is several times faster than drawing Bernoulli numbers.
     return x * (uniform_like(x) >= p) / (1 - p)
 
 
 def uniform_like(x: Tensor) -> Tensor:
-    r"""Uniform numbers, the same ones for half and for single precision.
+    r"""Uniform random numbers in :math:`[0, 1)`. Half-precision tensors get the
+    same numbers as float32 tensors, in float32.
 
     Shapes:
-        - **input:** numbers of any shape
-        - **output:** numbers of the same shape
+        - **input:** a tensor of any shape
+        - **output:** a tensor of the same shape
     """
     return torch.rand_like(x, dtype=torch.promote_types(x.dtype, torch.float))
 
 
 def perturb_rows(x: Tensor, length: float) -> Tensor:
-    r"""Adds noise of a given length to every row, in the orthant of that row,
+    r"""Adds noise of a given length to every row, with the signs of that row,
 
     .. math::
         \mathbf{x} + \epsilon \, \textrm{sign}(\mathbf{x}) \odot
         \frac{\boldsymbol{\omega}}{\| \boldsymbol{\omega} \|}, \qquad
         \omega_k \sim \mathcal{U}[0, 1) .
+
+    Args:
+        x: Features.
+        length: Length :math:`\epsilon` of the noise.
 
     Shapes:
         - **input:** features :math:`(*, F)`

@@ -1,4 +1,4 @@
-r"""Functions of the two ends of edges that are sorted by target."""
+r"""Functions of the two endpoints of edges, for edges sorted by target."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from motor_geo.nn.functional.spmm import csc, csr, csr_matmul, sampled_dot
 @has_kernel
 @full_precision
 def edge_dot(x_src: Tensor, x_dst: Tensor, edge_index: EdgeIndex) -> Tensor:
-    r"""Inner products of the two ends of every edge,
-    :math:`\mathbf{x}_j^{\top} \mathbf{x}_i`. The kernel is a sampled product,
-    and two sparse products in the backward pass.
+    r"""Inner product of the two endpoints of every edge,
+    :math:`\mathbf{x}_j^{\top} \mathbf{x}_i`. The kernel uses a sampled
+    dense-dense product, and two sparse products in the backward pass.
 
     Shapes:
         - **input:** source features :math:`(|\mathcal{V}_s|, F)`, target
@@ -71,7 +71,7 @@ class _EdgeDot(Function):
 @has_kernel
 @full_precision
 def edge_softmax(logit: Tensor, edge_index: EdgeIndex) -> Tensor:
-    r"""The softmax over the edges to a target,
+    r"""Softmax over the incoming edges of every target,
 
     .. math::
         \alpha_{j,i} = \frac{\exp(s_{j,i})}

@@ -1,5 +1,5 @@
-r"""Linear maps of the features of several modalities, each in plain form and
-in one that reads wide features once.
+r"""Linear maps of the features of several modalities. Each has a plain form and
+a kernel that reads wide features only once.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _(xs: Sequence[Tensor], weight: Tensor, bias: Tensor) -> Tensor:
 def linear_twice(
     x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor
 ) -> Tensor:
-    r"""Two affine maps in a row, :math:`\mathbf{W}_2 (\mathbf{W}_1 \mathbf{x} +
+    r"""Two consecutive affine maps, :math:`\mathbf{W}_2 (\mathbf{W}_1 \mathbf{x} +
     \mathbf{b}_1) + \mathbf{b}_2`.
 
     Shapes:
@@ -54,13 +54,14 @@ def linear_twice(
 
 @linear_twice.kernel
 def _(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
-    # They are one map, whose weight is small.
+    # Merge both maps into one, since its weight is small.
     return project(x, weight2 @ weight1, F.linear(bias1, weight2, bias2))
 
 
 @has_kernel
 def products(x: Tensor, matrices: Sequence[Tensor]) -> list[Tensor]:
-    r"""Several products :math:`\mathbf{X} \mathbf{M}_k` of the same features.
+    r"""Products :math:`\mathbf{X} \mathbf{M}_k` of the same features with several
+    matrices.
 
     Shapes:
         - **input:** features :math:`(N, F)`, matrices :math:`(F, d_k)`
@@ -77,7 +78,7 @@ def _(x: Tensor, matrices: Sequence[Tensor]) -> list[Tensor]:
 
 @has_kernel
 def block_linear(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
-    r"""Affine maps side by side, each of its own block of columns,
+    r"""Concatenated affine maps, each applied to its own block of columns,
     :math:`\Vert_k \mathbf{W}_k \mathbf{x}_k + \mathbf{b}_k`.
 
     Shapes:
@@ -91,7 +92,7 @@ def block_linear(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor])
 
 @block_linear.kernel
 def _(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
-    # One map that is zero between blocks.
+    # One block-diagonal map.
     return F.linear(x, torch.block_diag(*weights), torch.cat(list(biases)))
 
 
@@ -99,8 +100,8 @@ def _(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
 def spectral_blocks(
     xs: Sequence[Tensor], weights: Sequence[Tensor], shared: Tensor, across_rows: bool = False
 ) -> list[Tensor]:
-    r"""A linear map of the features of every modality, and one of the cosine
-    transforms of all of them,
+    r"""A linear map of the features of every modality, and a shared linear map of
+    the concatenated cosine transforms,
 
     .. math::
         \mathbf{W}_m \mathbf{x}_m, \qquad
@@ -110,13 +111,14 @@ def spectral_blocks(
         xs: Features, without a gradient.
         weights: Weight of every modality.
         shared: Weight of the concatenated transforms.
-        across_rows: If set to :obj:`True`, columns are transformed as well:
-            the transform is two-dimensional.
+        across_rows: If set to :obj:`True`, the transform is two-dimensional,
+            along rows and columns.
 
     Shapes:
         - **input:** features :math:`(N, F_m)`, weights :math:`(d, F_m)`,
           shared weight :math:`(d, \sum_m F_m)`
-        - **output:** vectors :math:`(N, d)`, one more than modalities
+        - **output:** vectors :math:`(N, d)` per modality, followed by those of
+          the shared map
     """
     spectrum = torch.cat([cosine_transform(x.to(shared.dtype)) for x in xs], dim=1)
     if across_rows:
@@ -129,8 +131,8 @@ def spectral_blocks(
 def _(
     xs: Sequence[Tensor], weights: Sequence[Tensor], shared: Tensor, across_rows: bool = False
 ) -> list[Tensor]:
-    # The transpose of the transform is its inverse: instead of all features, the weights are
-    # transformed, and all features are read once.
+    # The inverse transform is the transpose, so the kernel transforms the weights instead of the
+    # features and reads the features only once.
     own, out = [], []
     parts = shared.split([x.size(1) for x in xs], dim=1)
     for x, weight, part in zip(xs, weights, parts):

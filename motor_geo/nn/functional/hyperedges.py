@@ -1,4 +1,6 @@
-r"""Shares of nodes in hyperedges, and the contrast of what hyperedges say."""
+r"""Memberships of nodes in hyperedges, and the contrastive loss between
+hypergraphs.
+"""
 
 from __future__ import annotations
 
@@ -10,25 +12,25 @@ from motor_geo.nn.functional.contrast import log_sum_exp
 from motor_geo.nn.functional.distinct import Distinct
 from motor_geo.nn.functional.kernel import has_kernel
 
-#: Smaller shares are zero.
+#: Threshold below which memberships are set to zero.
 TINY = 1e-20
 
 
 @has_kernel
 def shares(logits: Tensor) -> Tensor:
-    r"""A softmax over few columns, in which shares below :obj:`1e-20` are zero:
-    every product with subnormal numbers would be slow.
+    r"""Memberships from logits: a softmax over few columns that sets values below
+    :obj:`1e-20` to zero, since products with subnormal numbers are slow.
 
     Shapes:
         - **input:** logits :math:`(N, K)`
-        - **output:** shares :math:`(N, K)`
+        - **output:** memberships :math:`(N, K)`
     """
     return F.threshold(logits.softmax(dim=-1), TINY, 0.0)
 
 
 @shares.kernel
 def _(logits: Tensor) -> Tensor:
-    # Softmax over few columns is slow, over few rows it is not.
+    # A softmax over few columns is slow, a softmax over few rows is fast.
     return F.threshold(logits.t().contiguous().softmax(dim=0).t(), TINY, 0.0)
 
 
@@ -36,8 +38,8 @@ def _(logits: Tensor) -> Tensor:
 def contrast_all(
     anchor: Tensor, share: Tensor, lat: Tensor, nodes: Distinct, temperature: float
 ) -> Tensor:
-    r"""Contrastive loss of the nodes of a batch against all nodes, by cosine
-    similarity and summed,
+    r"""Contrastive loss of the nodes of a batch against all nodes, summed over
+    the batch, with cosine similarity,
 
     .. math::
         - \sum_{b} \log \frac{\exp(\cos(\mathbf{a}_b, \mathbf{p}_b) / \tau)}
@@ -45,15 +47,15 @@ def contrast_all(
         \mathbf{P} = \mathbf{G} \mathbf{L} .
 
     Args:
-        anchor: Anchors, one for each of the distinct nodes of the batch.
-        share: Shares :math:`\mathbf{G}` of all nodes in hyperedges.
+        anchor: Anchors, one per distinct node of the batch.
+        share: Memberships :math:`\mathbf{G}` of all nodes in hyperedges.
         lat: Vectors :math:`\mathbf{L}` of hyperedges.
         nodes: The nodes of the batch.
-        temperature: Divisor :math:`\tau` of similarities.
+        temperature: Temperature :math:`\tau`.
 
     Shapes:
-        - **input:** anchors :math:`(D, d)`, shares :math:`(n, K_h)`, vectors
-          of hyperedges :math:`(K_h, d)`
+        - **input:** anchors :math:`(D, d)`, memberships :math:`(n, K_h)`,
+          vectors of hyperedges :math:`(K_h, d)`
         - **output:** a scalar
     """
     positive = F.normalize(share @ lat, dim=-1)

@@ -1,4 +1,4 @@
-r"""Plain formulas, each with a faster form of the same numbers."""
+r"""Plain reference functions with faster kernels that compute the same values."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class has_kernel(Generic[P, T]):
         def _(x: Tensor) -> Tensor:
             return _Double.apply(x)
 
-    :obj:`double(x)` calls the kernel; :obj:`double.reference(x)` is the plain
-    form. That is the documentation, what :func:`torch.compile` and
-    :obj:`torch.export` trace, and what the test of the kernel compares values
-    and gradients with.
+    :obj:`double(x)` calls the kernel, and :obj:`double.reference(x)` the plain
+    function. The plain function serves as documentation, :func:`torch.compile`
+    and :obj:`torch.export` trace it, and the test of the kernel compares values
+    and gradients with it.
 
     Args:
         reference: The plain function.
@@ -40,7 +40,7 @@ class has_kernel(Generic[P, T]):
         functools.update_wrapper(self, reference)
 
     def kernel(self, function: Callable[P, T]) -> Callable[P, T]:
-        r"""Registers the faster form, which takes the same arguments."""
+        r"""Registers the faster function, which takes the same arguments."""
         self._kernel = function
         return function
 

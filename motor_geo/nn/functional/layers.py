@@ -1,6 +1,6 @@
-r"""Sums over layers of user-item graphs, each with a gradient of its own: what
-autograd would keep of every layer is not kept, and there is no pass over
-tables that only adds layers up.
+r"""Sums over the layers of user-item graphs with custom gradients. They do not
+store the intermediate layers that autograd would keep, and need no extra
+passes over tables to add layers.
 """
 
 from __future__ import annotations
@@ -28,18 +28,23 @@ from motor_geo.nn.functional.spmm import (
 )
 from motor_geo.nn.graph import BipartiteGraph
 
-EPS = 1e-8  # Shorter vectors have no direction.
+EPS = 1e-8  # Minimum length of a vector for normalization.
 
-Pair = tuple[Tensor, Tensor]  # Of users and of items.
+Pair = tuple[Tensor, Tensor]  # Users and items.
 
 
 def hop(user: Tensor, item: Tensor, graph: BipartiteGraph) -> Pair:
-    r"""What both sides of a user-item graph receive from each other,
+    r"""One hop on a user-item graph, in both directions,
 
     .. math::
         \mathbf{u}^{\prime} = \sum_{i \in \mathcal{N}(u)} e_{i,u} \mathbf{i},
         \qquad
         \mathbf{i}^{\prime} = \sum_{u \in \mathcal{N}(i)} e_{u,i} \mathbf{u} .
+
+    Args:
+        user: User features.
+        item: Item features.
+        graph: The user-item graph.
 
     Shapes:
         - **input:** user features :math:`(M, F)`, item features :math:`(N, F)`
@@ -53,7 +58,7 @@ def hop(user: Tensor, item: Tensor, graph: BipartiteGraph) -> Pair:
 
 
 def has_learned_weights(graph: BipartiteGraph) -> bool:
-    r"""Whether edge weights have a gradient."""
+    r"""Whether edge weights require a gradient."""
     return graph.to_user_weight.requires_grad or graph.to_item_weight.requires_grad
 
 
@@ -62,13 +67,20 @@ def has_learned_weights(graph: BipartiteGraph) -> bool:
 def light_sum(
     user: Tensor, item: Tensor, graph: BipartiteGraph, num_layers: int, scale: float = 1.0
 ) -> Pair:
-    r"""The sum over layers of LightGCN,
+    r"""Sum over the layers of LightGCN,
 
     .. math::
-        \mathbf{X} = s \sum_{l=0}^{L} \mathbf{A}^l \mathbf{X}^{(0)} ,
+        \mathbf{X} = s \sum_{l=0}^{L} \mathbf{A}^l \mathbf{X}^{(0)} .
 
-    by the kernel with Horner's rule, :math:`\mathbf{X}^{(0)} + \mathbf{A}
-    (\mathbf{X}^{(0)} + \mathbf{A} ( \cdots ))`, forward and backward.
+    The kernel uses Horner's rule, :math:`\mathbf{X}^{(0)} + \mathbf{A}
+    (\mathbf{X}^{(0)} + \mathbf{A} ( \cdots ))`, in both passes.
+
+    Args:
+        user: User features.
+        item: Item features.
+        graph: The user-item graph.
+        num_layers: Number of hops :math:`L`.
+        scale: Factor :math:`s`.
 
     Shapes:
         - **input:** user features :math:`(M, F)`, item features :math:`(N, F)`
@@ -109,7 +121,7 @@ class _LightSum(Function):
 def _horner(
     user: Tensor, item: Tensor, to_user: Matrix, to_item: Matrix, num_layers: int, scale: float
 ) -> Pair:
-    if scale != 1 or num_layers == 0:  # What is returned must not be an input.
+    if scale != 1 or num_layers == 0:  # A result must not be an input.
         user, item = user * scale, item * scale
     x_user, x_item = user, item
     for _ in range(num_layers):
@@ -140,9 +152,10 @@ def light_rows(
     user_index: Tensor,
     item_index: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    r"""Rows of :func:`light_sum`, and of its input. The kernel adds layers up
-    for these rows only, the gradient, too, is added to them between hops, and
-    where that is less work the last hop leaves out all others.
+    r"""Rows of the result of :func:`light_sum` and of its input. The kernel adds
+    up layers for these rows only. Its backward pass adds the gradient to these
+    rows between hops. The last hop of the forward pass skips all other rows if
+    this takes less work.
 
     Shapes:
         - **input:** user features :math:`(M, F)`, item features
@@ -231,12 +244,12 @@ def weighted_sum(
     graph: BipartiteGraph,
     num_layers: int,
 ) -> Pair:
-    r"""The sum over layers of LightGCN with weights that are learned,
+    r"""Sum over the layers of LightGCN with learned edge weights,
 
     .. math::
-        \mathbf{X} = \sum_{l=0}^{L} \mathbf{A}^l \mathbf{X}^{(0)} ,
+        \mathbf{X} = \sum_{l=0}^{L} \mathbf{A}^l \mathbf{X}^{(0)} .
 
-    by the kernel with Horner's rule.
+    The kernel uses Horner's rule.
 
     Shapes:
         - **input:** user features :math:`(M, F)`, item features
@@ -245,7 +258,7 @@ def weighted_sum(
         - **output:** user features :math:`(M, F)`, item features
           :math:`(N, F)`
     """
-    # Dynamo of PyTorch 2.11 takes no `_replace`.
+    # Dynamo of PyTorch 2.11 does not support `_replace`.
     graph = BipartiteGraph(graph.to_user, to_user_weight, graph.to_item, to_item_weight)
     return light_sum.reference(user, item, graph, num_layers)
 
@@ -309,17 +322,17 @@ class _WeightedSum(Function):
 @has_kernel
 @full_precision
 def refined_sum(user: Tensor, item: Tensor, graph: BipartiteGraph, num_layers: int) -> Pair:
-    r"""The sum over layers of LayerGCN,
+    r"""Sum over the layers of LayerGCN,
 
     .. math::
         \mathbf{Y}^{(l+1)} = \mathbf{A} \mathbf{X}^{(l)}, \qquad
         \mathbf{x}_v^{(l+1)} = \cos(\mathbf{y}_v^{(l+1)}, \mathbf{x}_v^{(0)})
         \, \mathbf{y}_v^{(l+1)}, \qquad
-        \mathbf{X} = \sum_{l=1}^{L} \mathbf{X}^{(l)} ,
+        \mathbf{X} = \sum_{l=1}^{L} \mathbf{X}^{(l)} .
 
-    by the kernel with :math:`\mathbf{y}^{\top} \mathbf{e} / \| \mathbf{y} \|`
-    for unit rows :math:`\mathbf{e}` of the first layer: only
-    :math:`\mathbf{y}` is kept of a layer.
+    The kernel computes the cosine as :math:`\mathbf{y}^{\top} \mathbf{e} /
+    \| \mathbf{y} \|` for unit rows :math:`\mathbf{e}` of the first layer. Per
+    layer, it stores only :math:`\mathbf{y}`, its norms and the cosines.
 
     Shapes:
         - **input:** user features :math:`(M, F)`, item features :math:`(N, F)`
@@ -354,7 +367,7 @@ class _RefinedSum(Function):
         kept, out = [*egos, *norms], []
         ys, weights = (user, item), (graph.to_user_weight, graph.to_item_weight)
         for layer in range(num_layers):
-            if layer > 0:  # Weights of edges are fewer than entries of rows.
+            if layer > 0:  # There are fewer edge weights than row entries.
                 weights = (
                     graph.to_user_weight * kept[-1].view(-1).index_select(0, user_col),
                     graph.to_item_weight * kept[-4].view(-1).index_select(0, item_col),
@@ -398,8 +411,8 @@ class _RefinedSum(Function):
 def _refined_grad(
     grad: Tensor, y: Tensor, norm: Tensor, scale: Tensor, ego: Tensor, grad_ego: Tensor
 ) -> Tensor:
-    r"""The gradient of :math:`\mathbf{y}` from that of :math:`\mathbf{x}`; adds
-    that of :math:`\mathbf{e}` to :obj:`grad_ego`.
+    r"""The gradient of :math:`\mathbf{y}` from that of :math:`\mathbf{x}`. Also adds
+    the gradient of :math:`\mathbf{e}` to :obj:`grad_ego`.
     """
     length = norm.clamp_min(EPS)
     dot = (grad * y).sum(dim=-1, keepdim=True).div_(length)

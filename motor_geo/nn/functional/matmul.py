@@ -1,8 +1,8 @@
-r"""Products of dense matrices by the fastest kernel that PyTorch brings.
+r"""Dense matrix products with the fastest kernel available in PyTorch.
 
-PyTorch multiplies float32 matrices with MKL, which leaves half of the units of
-CPUs with AVX-512 that are not Intel's unused. oneDNN, which PyTorch brings as
-well, uses them: two and a half times the speed on AMD's Zen 5. Neither
+PyTorch multiplies float32 matrices with MKL, which uses only half of the
+AVX-512 units on CPUs of other vendors than Intel. oneDNN, which is also part of
+PyTorch, uses all of them and is 2.5 times as fast on AMD Zen 5. Neither
 function is differentiable.
 """
 
@@ -31,7 +31,7 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def linear_grad(grad: Tensor, x: Tensor) -> Tensor:
-    r"""The gradient of the weight of :meth:`linear`.
+    r"""The gradient of the weight of :func:`linear`.
 
     Shapes:
         - **input:** gradient :math:`(N, d)`, features :math:`(N, F)`
@@ -40,28 +40,29 @@ def linear_grad(grad: Tensor, x: Tensor) -> Tensor:
     size = _whole(x, grad)
     if size == 0:
         return grad.t() @ x
-    if grad.size(1) > x.size(1):  # Faster, the narrow side first.
+    if grad.size(1) > x.size(1):  # Faster with the narrow side first.
         return linear_grad(x, grad).t()
     out = _onednn(grad[:size].t().contiguous(), x[:size].contiguous().t())
     return out if size == x.size(0) else out.addmm_(grad[size:].t(), x[size:])
 
 
-#: oneDNN compiles and keeps a kernel for every number of rows; it is given multiples of this.
+#: oneDNN compiles and caches a kernel for every number of rows, so it only gets multiples of this.
 ROWS = 256
 
 
 def _whole(x: Tensor, other: Tensor) -> int:
-    r"""Number of rows for oneDNN."""
+    r"""Number of rows that oneDNN multiplies."""
     return x.size(0) // ROWS * ROWS if prefers_onednn(x) and other.dtype == x.dtype else 0
 
 
 def _onednn(x: Tensor, weight: Tensor) -> Tensor:
-    # Strides other than those of a matrix or its transpose are a hundred times as slow.
+    # With strides that are neither those of a matrix nor of its transpose, it is a hundred times
+    # slower.
     return torch.ops.mkldnn._linear_pointwise(x.detach(), weight.detach(), None, 'none', [], '')
 
 
 def prefers_onednn(x: Tensor) -> bool:
-    r"""Whether oneDNN is faster than what PyTorch uses by itself."""
+    r"""Whether oneDNN is faster than the default kernel of PyTorch."""
     return x.device.type == 'cpu' and x.dtype == torch.float32 and x.numel() > 0 and _slow_mkl()
 
 

@@ -1,5 +1,5 @@
-r"""Row-wise functions of long tables that take fewer passes over them, or
-keep less of them in memory, than autograd does.
+r"""Row-wise functions of long tables that take fewer passes over them, or less
+memory, than autograd.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from motor_geo.nn.functional.kernel import has_kernel
 @full_precision
 def normalize_rows(x: Tensor, eps: float = 1e-12) -> Tensor:
     r"""Scales rows to unit length,
-    :math:`\mathbf{x} / \max(\| \mathbf{x} \|, \epsilon)`, as
-    :func:`torch.nn.functional.normalize` does along the last dimension.
+    :math:`\mathbf{x} / \max(\| \mathbf{x} \|, \epsilon)`, like
+    :func:`torch.nn.functional.normalize` along the last dimension.
 
     Shapes:
         - **input:** features :math:`(*, F)`
@@ -54,7 +54,7 @@ class _NormalizeRows(Function):
 
 
 def normalize_grad(grad: Tensor, out: Tensor, norm: Tensor, eps: float) -> Tensor:
-    r"""The gradient of :math:`\mathbf{x}` from that of its unit rows.
+    r"""The gradient of :math:`\mathbf{x}` from the gradient of its unit rows.
 
     Shapes:
         - **input:** gradient :math:`(*, F)`, unit rows :math:`(*, F)`, norms
@@ -62,15 +62,15 @@ def normalize_grad(grad: Tensor, out: Tensor, norm: Tensor, eps: float) -> Tenso
         - **output:** gradient :math:`(*, F)`
     """
     dot = (grad * out).sum(dim=-1, keepdim=True)
-    dot = dot * (norm >= eps)  # Shorter rows are scaled by a constant.
+    dot = dot * (norm >= eps)  # Rows shorter than eps are divided by a constant.
     return torch.addcmul(grad, out, dot, value=-1).div_(norm.clamp_min(eps))
 
 
 @has_kernel
 @full_precision
 def row_norm(x: Tensor) -> Tensor:
-    r"""The Euclidean norm of rows, :math:`\sqrt{\sum_k x_k^2}`, with a gradient
-    of zero for rows of zeros.
+    r"""Euclidean norm of rows, :math:`\sqrt{\sum_k x_k^2}`. The gradient of a
+    row of zeros is zero.
 
     Shapes:
         - **input:** features :math:`(*, F)`
@@ -100,7 +100,7 @@ class _RowNorm(Function):
 
 
 def inverse_norm(x: Tensor, eps: float = 1e-12) -> Tensor:
-    r"""What scales rows to unit length,
+    r"""Factors that scale rows to unit length,
     :math:`1 / \max(\| \mathbf{x} \|, \epsilon)`.
 
     Shapes:
@@ -111,8 +111,8 @@ def inverse_norm(x: Tensor, eps: float = 1e-12) -> Tensor:
 
 
 def mean_square(x: Tensor) -> Tensor:
-    r"""The mean of squared entries. Adding up rows first is exact enough for
-    tables of any height, which one norm of all entries is not.
+    r"""Mean of squared entries. It sums over each row first, which is accurate
+    for tables of any height, unlike a single norm of all entries.
 
     Shapes:
         - **input:** features :math:`(*, F)`
@@ -121,17 +121,18 @@ def mean_square(x: Tensor) -> Tensor:
     return row_norm(x).square().sum() / x.numel()
 
 
-#: Rows of a table that are converted at a time (64 MB at width 4,096).
+#: Number of rows converted at a time (64 MB at width 4,096).
 BLOCK = 4096
 
 
 @has_kernel
 def project(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     r"""An affine map of long tables,
-    :math:`\mathbf{X} \mathbf{W}^{\top} + \mathbf{b}`, as
-    :func:`torch.nn.functional.linear`. The kernel is the fastest there is, and
-    converts fixed features of another precision than the weights block by
-    block, forward and backward: a copy of the whole table is never made.
+    :math:`\mathbf{X} \mathbf{W}^{\top} + \mathbf{b}`, like
+    :func:`torch.nn.functional.linear`. The kernel uses the fastest matrix
+    product available. If fixed features and weights differ in precision, it
+    converts the features block by block in both passes and never copies the
+    whole table.
 
     Shapes:
         - **input:** features :math:`(N, F)`, weight :math:`(d, F)`, bias
@@ -172,18 +173,18 @@ class _Project(Function):
         return None, out
 
 
-#: Rows of a table from which on results on the way are not kept.
+#: Number of rows above which intermediate results are recomputed, and size of a block.
 LONG = 32_768
 
 
 def checkpoint_rows(function: Callable[..., Tensor], *tables: Tensor | None) -> Tensor:
-    r"""Applies a function of rows. Long tables are cut into blocks, and what
-    is computed of a block on the way is computed again in the backward pass
-    instead of being kept.
+    r"""Applies a row-wise function. Long tables are split into blocks, and the
+    backward pass recomputes the intermediate results of every block in place
+    of storing them.
 
     Args:
-        function: Takes and gives as many rows.
-        tables: Its arguments; :obj:`None` stays so.
+        function: Function that returns as many rows as it receives.
+        tables: Arguments of the function. :obj:`None` is passed on unchanged.
 
     Shapes:
         - **input:** features :math:`(N, *)` each

@@ -1,5 +1,5 @@
-r"""Nearest neighbors of vectors that are trained: exact, differentiable, and
-without a matrix over all pairs.
+r"""Nearest neighbors of trained vectors: exact, differentiable, and without a
+matrix over all pairs.
 """
 
 from __future__ import annotations
@@ -17,38 +17,38 @@ from motor_geo.nn.functional.spmm import csr_tensor
 from motor_geo.nn.graph import sorted_edge_index
 from motor_geo.utils.topk import topk
 
-#: Similarities that are held at a time.
+#: Number of similarities held at a time.
 BLOCK_ENTRIES = 2**25
 
 
 def block_rows(num_columns: int, entries: int = BLOCK_ENTRIES) -> int:
-    r"""Rows of a block of about :obj:`entries` entries."""
+    r"""Number of rows of a block with about :obj:`entries` entries."""
     return max(1, entries // num_columns)
 
 
 @full_precision
 def top_k_cosine(x: Tensor, k: int, entries: int = BLOCK_ENTRIES) -> tuple[Tensor, Tensor]:
-    r"""The :obj:`k` nearest rows of every row by cosine similarity, the row
-    itself among them,
+    r"""The :obj:`k` nearest rows of every row by cosine similarity, including the
+    row itself,
 
     .. math::
         s_{ij} = \frac{\mathbf{x}_i^{\top} \mathbf{x}_j}
         {\| \mathbf{x}_i \| \, \| \mathbf{x}_j \|} .
 
-    Neighbors are selected block by block without gradient; the similarities
-    that were kept are then computed again with gradient. Those that were not
-    kept have none, hence values and gradients equal those of a dense matrix.
-    A row of zeros is similar to nothing, itself included.
+    The function selects neighbors block by block without a gradient and then
+    recomputes the selected similarities with a gradient. All other similarities
+    have no gradient, so values and gradients equal those of a dense matrix. A
+    row of zeros has similarity zero to every row, including itself.
 
     Args:
         x: Vectors.
-        k: Number of neighbors, at most :math:`N` are returned.
-        entries: Similarities that are held at a time.
+        k: Number of neighbors, limited to :math:`N`.
+        entries: Number of similarities held at a time.
 
     Shapes:
         - **input:** vectors :math:`(N, F)`
-        - **output:** neighbors :math:`(N, k)`, their similarities
-          :math:`(N, k)`
+        - **output:** neighbors :math:`(N, k)` in no particular order, their
+          similarities :math:`(N, k)`
     """
     z = F.normalize(x, dim=-1)
     index = _select(z.detach(), min(k, z.size(0)), entries)
@@ -72,10 +72,10 @@ def _select(z: Tensor, k: int, entries: int) -> Tensor:
 @has_kernel
 @full_precision
 def row_dot(z: Tensor, index: Tensor) -> Tensor:
-    r"""Inner products of every row with some rows,
-    :math:`\mathbf{z}_i^{\top} \mathbf{z}_{j_{ik}}`. Both halves of the
-    gradient of the kernel are sparse products, which (unlike the backward pass
-    of ``z[index]``) sum in a fixed order and hold no tensor of size
+    r"""Inner products of every row with the rows in :obj:`index`,
+    :math:`\mathbf{z}_i^{\top} \mathbf{z}_{j_{ik}}`. The kernel computes both
+    parts of the gradient with sparse products. Unlike the backward pass of
+    ``z[index]``, they sum in a fixed order and need no tensor of size
     :math:`N \cdot k \cdot F`.
 
     Shapes:
@@ -121,12 +121,13 @@ def neighbor_edges(index: Tensor) -> Tensor:
 
 
 def row_sum_norm(index: Tensor, value: Tensor, row_sum: Tensor) -> Tensor:
-    r"""Normalizes similarities with the sums of *rows* on both sides,
+    r"""Normalizes similarities by the *row* sums :math:`d` of both endpoints,
 
     .. math::
         S_{ij} = \frac{s_{ij}}{\sqrt{d_i d_j}} .
 
-    A sum that is not positive counts as infinite.
+    If a row sum is not positive, the weights of the row and of edges to it are
+    zero.
 
     Shapes:
         - **input:** neighbors :math:`(N, k)`, similarities :math:`(N, k)`,
@@ -141,9 +142,14 @@ def row_sum_norm(index: Tensor, value: Tensor, row_sum: Tensor) -> Tensor:
 def merge_edges(
     edge_indices: list[Tensor], weights: list[Tensor], num_nodes: int
 ) -> tuple[EdgeIndex, Tensor]:
-    r"""The sum of several graphs over the same nodes, in the form that
-    :class:`~motor_geo.nn.conv.Propagate` is fastest on; differentiable in the
-    weights.
+    r"""Sum of several graphs over the same nodes, in the layout on which
+    :class:`~motor_geo.nn.conv.Propagate` is fastest. The result is
+    differentiable in the weights.
+
+    Args:
+        edge_indices: Edges of every graph.
+        weights: Edge weights of every graph.
+        num_nodes: Number of nodes.
 
     Shapes:
         - **input:** edge indices :math:`(2, |\mathcal{E}_m|)`, their weights

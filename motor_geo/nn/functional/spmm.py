@@ -1,4 +1,4 @@
-r"""Products of sparse matrices with dense ones."""
+r"""Products of sparse and dense matrices."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from motor_geo.nn.functional.distinct import synchronous
 from motor_geo.nn.functional.kernel import has_kernel
 from motor_geo.nn.memo import Memo
 
-#: A product is computed for some rows only if they hold less than this part of
-#: the entries: these have to be picked first.
+#: A product is computed for the requested rows only if they hold less than one part in this many
+#: of all entries, since gathering these entries has a cost.
 SHARE = 3
 
 Matrix = tuple[Tensor, Tensor, OptTensor]  # Compressed rows: pointers, columns, values.
@@ -28,14 +28,14 @@ Matrix = tuple[Tensor, Tensor, OptTensor]  # Compressed rows: pointers, columns,
 @has_kernel
 @full_precision
 def propagate(x: Tensor, edge_index: EdgeIndex, edge_weight: OptTensor = None) -> Tensor:
-    r"""The weighted sum of neighbors,
+    r"""Weighted sum of neighbors,
 
     .. math::
         \mathbf{x}^{\prime}_i = \sum_{j \in \mathcal{N}(i)} e_{j,i} \mathbf{x}_j ,
 
-    for an :class:`~torch_geometric.EdgeIndex` sorted by column; differentiable
-    in :obj:`x` and :obj:`edge_weight`. The kernel multiplies with compressed
-    rows, and with those of the transpose in the backward pass.
+    for an :class:`~torch_geometric.EdgeIndex` sorted by column. It is
+    differentiable in :obj:`x` and :obj:`edge_weight`. The kernel multiplies with
+    a matrix in CSR format, and with its transpose in the backward pass.
 
     Shapes:
         - **input:** source features :math:`(|\mathcal{V}_s|, F)`,
@@ -90,9 +90,9 @@ class _Propagate(Function):
 @has_kernel
 @full_precision
 def propagate_rows(x: Tensor, edge_index: EdgeIndex, edge_weight: Tensor, index: Tensor) -> Tensor:
-    r"""What :func:`propagate` gives at some targets, which may repeat. The
-    kernel leaves out the others where that is less work; it is differentiable
-    in :obj:`x` only.
+    r"""Result of :func:`propagate` at the targets in :obj:`index`, which may
+    repeat. The kernel skips all other targets if this takes less work. If
+    :obj:`edge_weight` requires a gradient, the plain function is used.
 
     Shapes:
         - **input:** source features :math:`(|\mathcal{V}_s|, F)`, edge indices
@@ -136,9 +136,9 @@ class _PropagateRows(Function):
 
 
 def csc(edge_index: EdgeIndex) -> tuple[Tensor, Tensor]:
-    r"""Pointers and sources of edges sorted by target, which the edge index
-    keeps: made outside of :obj:`torch.inference_mode`, so that training can
-    use them.
+    r"""Column pointers and sources of edges sorted by target. The edge index caches
+    them, created outside :obj:`torch.inference_mode`, so that training can reuse
+    them.
     """
     if not torch.is_inference_mode_enabled():
         return edge_index.get_csc()[0]
@@ -147,8 +147,8 @@ def csc(edge_index: EdgeIndex) -> tuple[Tensor, Tensor]:
 
 
 def csr(edge_index: EdgeIndex) -> tuple[tuple[Tensor, Tensor], OptTensor]:
-    r"""Pointers and targets of edges sorted by source, and the permutation
-    that leads there; kept as in :func:`csc`.
+    r"""Row pointers and targets of edges sorted by source, and the permutation to
+    this order. They are cached as in :func:`csc`.
     """
     if not torch.is_inference_mode_enabled():
         return edge_index.get_csr()
@@ -157,20 +157,20 @@ def csr(edge_index: EdgeIndex) -> tuple[tuple[Tensor, Tensor], OptTensor]:
 
 
 def matrix(edge_index: EdgeIndex, edge_weight: OptTensor) -> Matrix:
-    r"""An adjacency matrix with a row per target in compressed rows, as
-    :func:`csr_matmul` takes it.
+    r"""The adjacency matrix in CSR format with one row per target, as input of
+    :func:`csr_matmul`.
     """
     return *csc(edge_index), edge_weight
 
 
 def transposed(edge_index: EdgeIndex, edge_weight: OptTensor) -> Matrix:
-    r"""The transpose of :func:`matrix`, in compressed rows."""
+    r"""The transpose of :func:`matrix` in CSR format."""
     (rowptr, col), perm = csr(edge_index)
     return rowptr, col, _reorder(edge_weight, perm)
 
 
-# Fixed weights in the order of the transpose, for as long as they are alive: picking them in
-# every backward pass takes longer than the product.
+# Cache of fixed weights in the order of the transpose: reordering them in every backward pass
+# would take longer than the product.
 _REORDERED = Memo(size=64)
 
 
@@ -183,12 +183,12 @@ def _reorder(weight: OptTensor, perm: OptTensor) -> OptTensor:
 
 
 def csr_matmul(indptr: Tensor, index: Tensor, value: OptTensor, x: Tensor) -> Tensor:
-    r"""Product of a sparse matrix in compressed rows with a dense one; entries
-    are ones without :obj:`value`. Not differentiable: what calls it has a
-    backward pass of its own.
+    r"""Product of a sparse matrix in CSR format with a dense matrix. Without
+    :obj:`value`, all entries are one. The function is not differentiable, since
+    its callers define their own backward passes.
     """
-    if x.device.type == 'cpu':  # Two to three times faster than MKL, and in any precision.
-        # Detached, or it prepares for a backward pass of its own (four times as slow).
+    if x.device.type == 'cpu':  # Two to three times faster than MKL, in any precision.
+        # Without `detach`, it prepares its own backward pass and is four times slower.
         return F.embedding_bag(
             index,
             x.detach(),
@@ -205,9 +205,9 @@ def csr_matmul(indptr: Tensor, index: Tensor, value: OptTensor, x: Tensor) -> Te
 def csr_matmul_rows(
     indptr: Tensor, index: Tensor, value: OptTensor, x: Tensor, row: Tensor
 ) -> Tensor:
-    r"""Rows of the product of :func:`csr_matmul`. The others are not computed
-    where that is less work, but on an accelerator, which would have to wait
-    for the number of entries.
+    r"""Rows of the product of :func:`csr_matmul`. All other rows are skipped if
+    this takes less work. An accelerator always computes all rows, since counting
+    the entries of the requested rows would require synchronization.
     """
     if synchronous(row):
         start = indptr.index_select(0, row)
@@ -226,9 +226,9 @@ def sampled_dot(
     colptr: Tensor, source: Tensor, target: Tensor, x_src: Tensor, x_dst: Tensor
 ) -> Tensor:
     r"""Inner products :math:`\mathbf{x}_j^{\top} \mathbf{y}_i` at the entries
-    :math:`(i, j)` of a sparse matrix in compressed rows.
+    :math:`(i, j)` of a sparse matrix in CSR format.
     """
-    if x_src.is_cuda or torch.backends.mkl.is_available():  # What the kernel needs.
+    if x_src.is_cuda or torch.backends.mkl.is_available():  # Requirements of the kernel.
         size, zero = (x_dst.size(0), x_src.size(0)), x_src.new_zeros(source.numel())
         out = csr_tensor(colptr, source, zero, size)
         return torch.sparse.sampled_addmm(out, x_dst, x_src.t(), beta=0.0).values()
@@ -236,16 +236,14 @@ def sampled_dot(
 
 
 def csr_tensor(indptr: Tensor, index: Tensor, value: Tensor, size: tuple[int, int]) -> Tensor:
-    r"""A sparse matrix in compressed rows, without PyTorch's warning that
-    these are in beta.
-    """
+    r"""A sparse tensor in CSR format, without the beta warning of PyTorch."""
     _warn_once()
     return torch.sparse_csr_tensor(indptr, index, value, size, check_invariants=False)
 
 
 @cache
 def _warn_once() -> None:
-    # PyTorch warns at the first such tensor of a process: this one.
+    # PyTorch only warns at the first CSR tensor of a process, which is this one.
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         torch.sparse_csr_tensor([0, 1], [0], [1.0], (1, 1))

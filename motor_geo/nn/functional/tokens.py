@@ -1,5 +1,5 @@
-r"""The token-item graph: items are nodes that receive sums over their tokens,
-of whatever is computed once per row of the token tables.
+r"""The token-item graph. Items are nodes that receive sums over their tokens, of
+quantities computed once per row of the token tables.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from motor_geo.nn.functional.spmm import csr_matmul
 
 
 class Incidence(NamedTuple):
-    r"""Which items have which tokens, in compressed rows and columns."""
+    r"""Incidence of items and tokens in CSR and CSC format."""
 
-    ptr: Tensor  # [N + 1]: where the tokens of an item start
+    ptr: Tensor  # [N + 1]: start of the tokens of every item
     token: Tensor  # [N * T]
-    token_ptr: Tensor  # [T * K + 1]: where the items of a token start
+    token_ptr: Tensor  # [T * K + 1]: start of the items of every token
     item: Tensor  # [N * T]
 
     @classmethod
     def from_tokens(cls, token_id: Tensor, codebook_size: int) -> Incidence:
-        r"""From token ids **[N, T]**."""
+        r"""Builds the incidence from token ids **[N, T]**."""
         (num_items, num_tokens), device = token_id.shape, token_id.device
         offset = torch.arange(num_tokens, device=device) * codebook_size
         value, item = token_id.t().sort(dim=1, stable=True)
@@ -41,7 +41,7 @@ class Incidence(NamedTuple):
         )
 
     def slots(self, start: int, end: int) -> Incidence:
-        r"""The same of a range of token slots alone."""
+        r"""The incidence of the token slots from :obj:`start` to :obj:`end`."""
         num_items, total = self.ptr.numel() - 1, self.num_slots
         if (start, end) == (0, total):
             return self
@@ -57,22 +57,24 @@ class Incidence(NamedTuple):
 
     @property
     def num_slots(self) -> int:
-        r"""Number of tokens of an item."""
+        r"""Number of tokens per item."""
         return self.token.numel() // max(self.ptr.numel() - 1, 1)
 
     def gather(self, table: Tensor) -> Tensor:
-        r"""Sums over the tokens of every item, **[N, d]**, of rows of a table
-        **[T * K, d]** or **[T, K, d]**.
+        r"""Sums rows of a table **[T * K, d]** or **[T, K, d]** over the tokens of
+        every item, **[N, d]**.
         """
         return csr_matmul(self.ptr, self.token, None, table.view(-1, table.size(-1)))
 
     def scatter(self, x: Tensor) -> Tensor:
-        r"""Sums over the items of every token, **[T * K, d]**."""
+        r"""Sums rows of :obj:`x` **[N, d]** over the items of every token,
+        **[T * K, d]**.
+        """
         return csr_matmul(self.token_ptr, self.item, None, x)
 
 
 class TokenGraph(NamedTuple):
-    r"""The incidence of all tokens, and of each group of slots."""
+    r"""The incidence of all tokens and of each group of slots."""
 
     all: Incidence
     groups: list[Incidence]
@@ -81,7 +83,7 @@ class TokenGraph(NamedTuple):
     def from_tokens(
         cls, token_id: Tensor, codebook_size: int, groups: Sequence[tuple[int, int]]
     ) -> TokenGraph:
-        r"""From token ids **[N, T]** and the ranges of slots."""
+        r"""Builds the graph from token ids **[N, T]** and the ranges of slots."""
         incidence = Incidence.from_tokens(token_id, codebook_size)
         return cls(incidence, [incidence.slots(*group) for group in groups])
 
@@ -100,7 +102,7 @@ def token_sum(table: Tensor, incidence: Incidence) -> Tensor:
 
 
 def _embed(table: Tensor, incidence: Incidence) -> Tensor:
-    r"""Rows of the tokens of every item, **[N, T, d]**."""
+    r"""The embedding of every token of every item, **[N, T, d]**."""
     rows = table.reshape(-1, table.size(-1)).index_select(0, incidence.token)
     return rows.view(incidence.ptr.numel() - 1, -1, table.size(-1))
 
@@ -123,8 +125,8 @@ class _TokenSum(Function):
 
 
 def project_slots(slots: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    r"""What the rows of every slot add to an affine map of the concatenation
-    of an item's tokens.
+    r"""Contribution of every token to an affine map of the concatenated tokens
+    of an item. The bias is split equally between slots.
 
     Shapes:
         - **input:** token tables :math:`(T, K, d)`, weight :math:`(d, T d)`,
@@ -151,17 +153,16 @@ def token_cross(table: Tensor, weight: Tensor, graph: TokenGraph, *lins: Tensor)
         \sum_{x \in g} \mathbf{W}_x \mathbf{e}_x \right), \qquad
         \mathbf{f}_g = \sum_{x \in g} w_x \mathbf{e}_x .
 
-    The high order is left out without :math:`\mathbf{W}` and
-    :math:`\mathbf{b}`.
+    Without :math:`\mathbf{W}` and :math:`\mathbf{b}`, the high order is omitted.
 
-    The kernel keeps nothing with a row per item for the backward pass: the
-    sums are so cheap that they are taken again, and memory is what costs time.
+    The kernel stores no tensor with one row per item for the backward pass. It
+    recomputes the sums, since this is cheaper than reading them from memory.
 
     Args:
         table: Token embeddings.
         weight: Token weights.
         graph: The tokens of all items.
-        lins: Weight and bias of the high order of each group.
+        lins: Weight and bias of the high order, for each group.
 
     Shapes:
         - **input:** table :math:`(T K, d)`, token weights :math:`(T)`;
@@ -201,7 +202,7 @@ class _TokenCross(Function):
         for group, rows in zip(graph.groups, first.split(sizes)):
             part = group.gather(rows)
             out.addcmul_(part, part, value=0.5)
-            del part  # One at a time.
+            del part  # Holds only one at a time.
         for group, rows in zip(graph.groups, high):
             out.add_(group.gather(rows).relu_())
         ctx.graph, ctx.sizes, ctx.num_high = graph, sizes, len(high)
@@ -230,9 +231,9 @@ class _TokenCross(Function):
             part = group.gather(rows)
             torch.ops.aten.threshold_backward.grad_input(grad, part, 0, grad_input=part)
             upstream = group.scatter(part).view_as(source)
-            del part  # Before the next one is there.
+            del part  # Frees it before the next one is computed.
             target.baddbmm_(upstream, _by_slot(lin, source).transpose(1, 2))
             grad_lin = torch.bmm(upstream.transpose(1, 2), source)  # [T, d_out, d_in]
-            # An item has one token in each slot: the first has the whole sum.
+            # An item has one token per slot, so the first slot already has the whole sum.
             grad_lins += [grad_lin.transpose(0, 1).reshape(lin.shape), upstream[0].sum(dim=0)]
         return grad_slots.flatten(0, 1), grad_weight, None, *grad_lins

@@ -1,5 +1,5 @@
-r"""Backbones, and models that are fitted without gradient steps: a file each, and a
-line here.
+r"""Backbones, and models that are fitted without gradient steps. Every model has
+a file of its own and an entry in this module.
 """
 
 from .alignrec import AlignRec
@@ -70,7 +70,7 @@ MODELS: dict[str, type[Recommender]] = {
         XSimGCL,
     )
 }
-#: Models that are fitted in closed form or by a solver of their own.
+#: Models that are fitted in closed form or by their own solver.
 FITTED: dict[str, type[FittedRecommender]] = {
     model.__name__: model
     for model in (Popularity, ItemKNN, ContentKNN, RP3beta, EASE, IALS, TokenALS)

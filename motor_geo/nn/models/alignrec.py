@@ -19,10 +19,9 @@ from motor_geo.utils.lazy import Lazy
 
 class AlignRec(SideViews):
     r"""AlignRec from the `"AlignRec: Aligning and Training in Multimodal
-    Recommendations" <https://arxiv.org/abs/2403.12384>`_ paper. The feature of
-    an item (that of several modalities are their unit rows side by side) gates
-    item vectors :math:`\mathbf{Q}`, a frozen item graph smooths the result, and
-    users average their items,
+    Recommendations" <https://arxiv.org/abs/2403.12384>`_ paper. The features
+    :math:`\mathbf{x}` of an item gate its vector in :math:`\mathbf{Q}`, a frozen
+    item graph smooths the result, and users average their items,
 
     .. math::
         \mathbf{Z}_I = \mathbf{S}^{L_{ii}} \left( \mathbf{Q} \odot
@@ -30,39 +29,43 @@ class AlignRec(SideViews):
         \mathbf{Z}_U = \hat{\mathbf{R}} \mathbf{Z}_I, \qquad
         \mathbf{X} = \mathbf{C} + \mathbf{Z}
 
-    with :math:`\mathbf{C}` the output of LightGCN. Beside ranking and contrast
-    (of :math:`\mathbf{Z}` with :math:`\mathbf{C}`), the loss keeps inner
-    products of the positive items of a batch near the cosine similarities of
-    their features, and brings users to their items,
+    with :math:`\mathbf{C}` the output of LightGCN. With several modalities,
+    :math:`\mathbf{x}` concatenates their rows after scaling each to unit
+    length. In addition to the ranking loss and to a contrastive loss between
+    :math:`\mathbf{Z}` and :math:`\mathbf{C}`, two terms keep the inner products
+    of the positive items in the batch close to the cosine similarities of their
+    features, and align users with their items,
 
     .. math::
         \frac{\lambda_s}{B} {\| \mathbf{Z} \mathbf{Z}^{\top} - \cos(\mathbf{x},
         \mathbf{x}) \|}_F + \lambda_c \left( 1 - \frac{1}{B} \sum_b
         \cos(\mathbf{x}_{u_b}, \mathbf{x}_{i_b}) \right) .
 
-    ID-free: :math:`\mathbf{Q}` is computed from tokens, in LightGCN and behind
-    the gate.
+    ID-free: :math:`\mathbf{Q}` is computed from tokens, both as input of
+    LightGCN and of the gate.
 
     Args:
         data: The user-item graph with features :obj:`x_<modality>` and item
-            graphs of :class:`~motor_geo.data.ItemKNN` (cosine weighting),
-            whose mean is taken.
-        item_encoder: What yields item vectors; :obj:`None` is an ID embedding.
+            graphs of :class:`~motor_geo.data.ItemKNN` (cosine weighting). The
+            model uses their mean.
+        item_encoder: Item encoder; :obj:`None` uses an ID embedding.
         channels: Size :math:`d` of user and item vectors.
         num_layers: Number of hops on the user-item graph.
         num_item_layers: Number of hops :math:`L_{ii}` on the item graph.
-        reg_weight: Weight of half the squared entries of final vectors in the
-            batch, divided by :obj:`batch_size`.
-        batch_size: The divisor of the regularizer, which a short last batch
-            does not change.
-        cl_weight: Weight of the contrast.
-        temperature: Temperature of the contrast.
-        similarity_weight: Weight :math:`\lambda_s`. The norm is not squared.
-        cosine_weight: Weight :math:`\lambda_c`.
-        train_features: If set to :obj:`True`, raw features are trained, as in
-            the reference implementation (not ID-free: they enter the score).
-            Similarities are those of the given features.
-        edge_type: Edge type of training interactions, from users to items.
+        reg_weight: Weight of half the sum of squared entries of the final
+            vectors in the batch, divided by :obj:`batch_size`.
+        batch_size: Divisor of the regularizer. It stays the same for a smaller
+            last batch.
+        cl_weight: Weight of the contrastive loss.
+        temperature: Temperature of the contrastive loss.
+        similarity_weight: Weight :math:`\lambda_s` of the similarity term, whose
+            norm is not squared.
+        cosine_weight: Weight :math:`\lambda_c` of the alignment term.
+        train_features: If set to :obj:`True`, trains the raw features, as the
+            reference implementation does. The model is then not ID-free, since
+            they enter the score. The similarity term uses the original
+            features.
+        edge_type: Edge type of the training interactions, from users to items.
 
     Shapes:
         - **output:** user vectors :math:`(M, d)`, item vectors :math:`(N, d)`
@@ -113,8 +116,8 @@ class AlignRec(SideViews):
             lin.reset_parameters()
 
     def scales(self, tables: list[Tensor]) -> list[Tensor]:
-        r"""What scales the features of several modalities to unit length,
-        **[N, 1]** each.
+        r"""Factors that scale the features of every modality to unit length, **[N, 1]**
+        each.
         """
 
         def compute() -> list[Tensor]:
@@ -125,7 +128,7 @@ class AlignRec(SideViews):
         return self._scales(compute, tables, self.lin.weight.dtype)
 
     def modal_items(self, data: HeteroData, item: Tensor) -> Tensor:
-        # Both maps are one, whose weight is small, and rows are scaled behind it.
+        # Merge both maps into one, since its weight is small, and scale rows afterwards.
         tables = self.features.raw(data)
         weight = self.gate.weight @ self.lin.weight
         parts = weight.split(list(self.features.widths.values()), dim=1)

@@ -13,8 +13,8 @@ from motor_geo.typing import ITEM
 
 
 class BlockEncoder(nn.Module):
-    r"""The blocks of item vectors that :class:`~motor_geo.nn.models.LIRDRec` makes of features: one
-    per modality, and one that is shared,
+    r"""Computes the blocks of item vectors of :class:`~motor_geo.nn.models.LIRDRec`
+    from features: one block per modality and one shared block,
 
     .. math::
         \mathbf{B}_m = \mathbf{W}_2^m \, \phi(\mathbf{W}_1^m \mathbf{x}_m +
@@ -25,12 +25,15 @@ class BlockEncoder(nn.Module):
         data: The user-item graph with features :obj:`x_<modality>`.
         channels: Size :math:`d` of a block.
         shared: If set to :obj:`False`, there is no shared block.
-        across_items: If set to :obj:`True`, the cosine transform is
-            two-dimensional, along features and items.
+        across_items: If set to :obj:`True`, uses a two-dimensional cosine
+            transform, along features and items.
         node_type: Node type of items.
 
     Shapes:
-        - **output:** vectors :math:`(N, d)` of each block
+        - **output:** vectors :math:`(N, d)` of every block
+
+    Raises:
+        ValueError: If the graph has no item features.
     """
 
     def __init__(
@@ -57,7 +60,7 @@ class BlockEncoder(nn.Module):
         )
 
     def reset_parameters(self) -> None:
-        r"""Draws all weights anew."""
+        r"""Draws new initial weights."""
         for lin in self.encoders.modules():
             if isinstance(lin, nn.Linear):
                 lin.reset_parameters()
@@ -66,7 +69,9 @@ class BlockEncoder(nn.Module):
         return len(self.encoders)
 
     def forward(self, data: HeteroData) -> list[Tensor]:
-        r"""The blocks of all items: one per modality and, if shared, one of all modalities."""
+        r"""The blocks of all items: one per modality, followed by the shared block
+        if there is one.
+        """
         x = [table.detach() for table in self.features.raw(data)]
         weights, biases = linear_layers(self.encoders, 0)
         if len(weights) > len(x):
@@ -79,8 +84,8 @@ class BlockEncoder(nn.Module):
 
 
 class BlockGates(nn.Module):
-    r"""The weight nets :math:`f` of :class:`~motor_geo.nn.models.LIRDRec`: a network of each block
-    yields its logit.
+    r"""The weight networks :math:`f` of :class:`~motor_geo.nn.models.LIRDRec`. Each
+    block has a network that computes its logit.
 
     Args:
         num_blocks: Number of blocks :math:`b`.
@@ -100,18 +105,18 @@ class BlockGates(nn.Module):
         )
 
     def reset_parameters(self) -> None:
-        r"""Draws all weights anew."""
+        r"""Draws new initial weights."""
         for lin in self.nets.modules():
             if isinstance(lin, nn.Linear):
                 lin.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
-        r"""The weights of all blocks, side by side."""
+        r"""The logits of all blocks."""
         hidden = F.leaky_relu_(block_linear(x, *linear_layers(self.nets, 0)))
         return block_linear(hidden, *linear_layers(self.nets, 2))
 
 
 def linear_layers(nets: nn.ModuleList, layer: int) -> tuple[list[Tensor], list[Tensor]]:
-    r"""Weights and biases of the same linear layer of several networks."""
+    r"""Weights and biases of one linear layer across several networks."""
     lins = [cast(nn.Linear, cast(nn.Sequential, net)[layer]) for net in nets]
     return [lin.weight for lin in lins], [lin.bias for lin in lins]

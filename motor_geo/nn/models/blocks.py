@@ -13,17 +13,17 @@ from motor_geo.typing import RATES, modalities, num_nodes
 
 
 class BlockRecommender(PrunedRecommender):
-    r"""The common part of backbones without an item embedding: every modality
-    has a block of :math:`d` channels with a user table of its own, and a given
-    item encoder adds one more block.
+    r"""Base class of backbones without an item embedding. Every modality has a
+    block of :math:`d` channels with its own user table, and an item encoder adds
+    one more block.
 
     Args:
         data: The user-item graph with features :obj:`x_<modality>`.
-        item_encoder: What yields the vectors of an additional block;
-            :obj:`None` is the published model, from features alone.
+        item_encoder: Item encoder of an additional block; :obj:`None` uses
+            features alone, as published.
         channels: Size :math:`d` of a block.
-        rho: Share of training edges removed in every epoch.
-        edge_type: Edge type of training interactions, from users to items.
+        rho: Fraction of training edges to remove in every epoch.
+        edge_type: Edge type of the training interactions, from users to items.
 
     Raises:
         ValueError: If the graph has no item features, or an argument is out of
@@ -40,7 +40,7 @@ class BlockRecommender(PrunedRecommender):
         rho: float = 0.0,
         edge_type: EdgeType = RATES,
     ):
-        # There is no item embedding to fall back to.
+        # There is no item embedding by default.
         encoder = nn.Identity() if item_encoder is None else item_encoder
         super().__init__(data, encoder, channels, rho, edge_type)
         self.item_encoder = cast(nn.Module, item_encoder)
@@ -58,14 +58,14 @@ class BlockRecommender(PrunedRecommender):
         xavier_blocks_(self.user_embedding, self.channels, self.init)
 
     def blocks(self, x: Tensor) -> Tensor:
-        r"""Vectors **[B, bd]** by block, **[B, b, d]**."""
+        r"""Splits vectors **[B, bd]** into blocks **[B, b, d]**."""
         return x.view(-1, self.num_blocks, self.channels)
 
 
 @torch.no_grad()
 def xavier_blocks_(table: Tensor, channels: int, form: str) -> None:
-    r"""Xavier initialization of a table in place, every :obj:`channels` columns
-    as a table of their own.
+    r"""Initializes a table in place with the Xavier distribution, treating every
+    :obj:`channels` columns as a separate table.
     """
     for block in table.split(channels, dim=1):
         xavier_(block, form)

@@ -19,18 +19,18 @@ normalize = full_precision(F.normalize)
 
 class BM3(Recommender):
     r"""BM3 from the `"Bootstrap Latent Representations for Multi-modal
-    Recommendation" <https://arxiv.org/abs/2207.05969>`_ paper: no negatives,
-    but a predictor :math:`p` that has to find the vector of the other side of
-    an observed pair,
+    Recommendation" <https://arxiv.org/abs/2207.05969>`_ paper. It uses no
+    negatives. A predictor :math:`p` predicts the vector of an item from its
+    user, and vice versa, for every observed pair,
 
     .. math::
         s(u, i) = p(\mathbf{u}_u)^{\top} p(\mathbf{i}_i), \qquad
         \mathbf{I} = \mathbf{G} + \mathbf{Q}
 
-    with :math:`\mathbf{U}` and :math:`\mathbf{G}` from LightGCN. With
-    :math:`\tilde{\mathbf{x}}` a target (dropout, no gradient) and
-    :math:`\mathbf{z}^m_i = \mathbf{W}_m \mathbf{x}^m_i + \mathbf{b}_m`, the
-    loss of an observed pair is
+    with :math:`\mathbf{U}` and :math:`\mathbf{G}` from LightGCN. Let
+    :math:`\tilde{\mathbf{x}}` be a target (with dropout, without gradient) and
+    :math:`\mathbf{z}^m_i = \mathbf{W}_m \mathbf{x}^m_i + \mathbf{b}_m`. The loss
+    of an observed pair is
 
     .. math::
         2 - \cos(p(\mathbf{u}), \tilde{\mathbf{i}})
@@ -38,24 +38,23 @@ class BM3(Recommender):
         + \lambda_{cl} \sum_m \left[ 2 - \cos(p(\mathbf{z}^m), \tilde{\mathbf{i}})
         - \cos(p(\mathbf{z}^m), \tilde{\mathbf{z}}^m) \right] .
 
-    ID-free: :math:`\mathbf{Q}` is computed from tokens, as input of LightGCN
-    and as residual.
+    ID-free: :math:`\mathbf{Q}` is computed from tokens, both as input of
+    LightGCN and in the residual connection.
 
     Args:
         data: The user-item graph with features :obj:`x_<modality>`.
-        item_encoder: What yields item vectors; :obj:`None` is an ID embedding.
+        item_encoder: Item encoder; :obj:`None` uses an ID embedding.
         channels: Size :math:`d` of user and item vectors.
         num_layers: Number of hops on the user-item graph.
-        dropout: Dropout of targets, with a fresh mask for every row of a
-            batch.
+        dropout: Dropout probability of targets. Every row of a batch has its
+            own mask.
         cl_weight: Weight :math:`\lambda_{cl}` of the feature terms.
-        reg_weight: Weight of the unsquared Frobenius norms of
-            :math:`\mathbf{U}` and :math:`\mathbf{I}`, all rows of both,
-            divided by :math:`N`.
-        train_features: If set to :obj:`True`, raw features are trained, as in
-            the reference implementation (not ID-free). They are no part of the
-            score.
-        edge_type: Edge type of training interactions, from users to items.
+        reg_weight: Weight of the unsquared Frobenius norms of all rows of
+            :math:`\mathbf{U}` and :math:`\mathbf{I}`, divided by :math:`N`.
+        train_features: If set to :obj:`True`, trains the raw features, as the
+            reference implementation does. The model is then not ID-free. They
+            do not enter the score.
+        edge_type: Edge type of the training interactions, from users to items.
 
     Shapes:
         - **output:** user vectors :math:`(M, d)`, item vectors :math:`(N, d)`
@@ -65,6 +64,7 @@ class BM3(Recommender):
             range.
     """
 
+    takes_user_encoder = True
     min_modalities = 1
     needs_negatives = False
 
@@ -109,8 +109,8 @@ class BM3(Recommender):
             - **output:** user vectors :math:`(M, d)`, item vectors
               :math:`(N, d)`
         """
-        item = self.encode_items(data)
-        out = self.propagation(self.user_embedding, item, self.graph(data))
+        user, item = self.encode(data)
+        out = self.propagation(user, item, self.graph(data))
         return Embeddings(out.user, out.item + item)
 
     def forward(self, data: HeteroData) -> Embeddings:
@@ -121,19 +121,19 @@ class BM3(Recommender):
         out = self.propagate(data)
         user = out.user.index_select(0, batch.user)
         item = out.item.index_select(0, batch.pos)
-        # Features are projected for the batch only.
+        # Projects features for the batch only.
         z = self.features(data, batch.pos) if self.cl_weight > 0 else {}
         rows, index = [user, item, *z.values()], [batch.user, *[batch.pos] * (1 + len(z))]
         target_user, target_item, *target_z = (
             normalize(self.drop(x.detach(), *where), eps=1e-8)
             for x, *where in zip(rows, [USER, ITEM, *z], index)
         )
-        # All rows pass the predictor at once.
+        # Applies the predictor to all rows at once.
         predicted = normalize(self.predictor(torch.cat(rows)), eps=1e-8)
         user, item, *predicted_z = predicted.chunk(len(rows))
 
         def distance(x: Tensor, target: Tensor) -> Tensor:
-            r"""One minus the mean cosine similarity of rows, zero without any."""
+            r"""One minus the mean cosine similarity of rows, or zero without rows."""
             cosine = (x * target).sum(dim=-1)
             return 1 - cosine.mean() if cosine.numel() > 0 else cosine.sum()
 
@@ -152,12 +152,12 @@ class BM3(Recommender):
         return losses
 
     def drop(self, x: Tensor, kind: str, index: Tensor) -> Tensor:
-        r"""Dropout of targets.
+        r"""Applies dropout to targets.
 
         Args:
-            x: Rows of targets.
-            kind: :obj:`"user"`, :obj:`"item"` or a modality.
-            index: The node of every row.
+            x: The targets.
+            kind: :obj:`"user"`, :obj:`"item"` or the name of a modality.
+            index: Node of every row.
 
         Shapes:
             - **input:** targets :math:`(B, d)`, indices :math:`(B)`
@@ -165,5 +165,5 @@ class BM3(Recommender):
         """
         if x.is_cuda:
             return F.dropout(x, self.dropout)
-        # Uniform numbers are drawn several times faster than Bernoulli's.
+        # Drawing uniform numbers is several times faster than drawing Bernoulli numbers.
         return x * (uniform_like(x) >= self.dropout) / (1 - self.dropout)

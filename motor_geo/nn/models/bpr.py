@@ -17,21 +17,23 @@ class BPR(Recommender):
     .. math::
         s(u, i) = \mathbf{p}_u^{\top} \mathbf{q}_i .
 
-    ID-free: :math:`\mathbf{q}_i` is computed from tokens, for the items of a
-    batch only.
+    ID-free: :math:`\mathbf{q}_i` is computed from tokens. Training computes it
+    for the items of a batch only.
 
     Args:
         data: The user-item graph.
-        item_encoder: What yields item vectors; :obj:`None` is an ID embedding.
+        item_encoder: Item encoder; :obj:`None` uses an ID embedding.
         channels: Size :math:`d` of user and item vectors.
-        reg_weight: Weight of the unsquared Frobenius norms of batch rows.
-        edge_type: Edge type of training interactions, from users to items.
+        reg_weight: Weight of the unsquared Frobenius norms of the user and item
+            vectors in the batch.
+        edge_type: Edge type of the training interactions, from users to items.
 
     Shapes:
         - **output:** user vectors :math:`(M, d)`, item vectors :math:`(N, d)`
     """
 
     init = 'normal'
+    takes_user_encoder = True
     recommended_loss = 'whole'
 
     def __init__(
@@ -46,10 +48,10 @@ class BPR(Recommender):
         self.reg_weight = reg_weight
 
     def forward(self, data: HeteroData) -> Embeddings:
-        return Embeddings(self.user_embedding, self.encode_items(data))
+        return self.encode(data)
 
     def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
-        user = self.user_embedding.index_select(0, batch.user)
+        user = self.encode_users(data, index=batch.user)
         item = self.encode_items(data, torch.cat([batch.pos, batch.neg]))
         rows = Rows(user, *item.chunk(2))
         ranking = self.ranking(data, batch, rows, form='eps')

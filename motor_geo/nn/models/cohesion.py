@@ -23,52 +23,53 @@ from motor_geo.utils.lazy import Lazy
 class COHESION(PreferenceRecommender):
     r"""COHESION from the `"COHESION: Composite Graph Convolutional Network with
     Dual-Stage Fusion for Multimodal Recommendation"
-    <https://arxiv.org/abs/2504.04452>`_ paper. Item vectors :math:`\mathbf{Q}`
-    are fused with every modality, entry by entry, before rows are scaled to
-    unit length,
+    <https://arxiv.org/abs/2504.04452>`_ paper. It fuses item vectors
+    :math:`\mathbf{Q}` element-wise with the encoded features of every modality
+    and then scales rows to unit length,
 
     .. math::
         \mathbf{Y}^m = \sqrt{\frac{\mathbf{Q}^2 + \textrm{ENC}_m(\mathbf{x}^m)^2}
         {2} + \epsilon}, \qquad \mathbf{X}^m = \textrm{LayerGCN} \left(
         \mathbf{P}^m \Vert \mathbf{Y}^m \right)
 
-    (with the ego layer in the sum), and so is :math:`\mathbf{Q}` with a network
-    over itself, whose :math:`\mathbf{X}^{\textrm{id}}` has no gradient. From
-    :math:`\mathbf{Z} = \mathbf{X}^{\textrm{id}} \Vert_m \mathbf{X}^m`, graphs
-    of similar users and items make
+    where the sum over layers includes the ego layer. An additional block
+    :math:`\mathbf{X}^{\textrm{id}}` without gradient fuses :math:`\mathbf{Q}` in
+    the same way with a network applied to :math:`\mathbf{Q}` itself. With
+    :math:`\mathbf{Z} = \mathbf{X}^{\textrm{id}} \Vert_m \mathbf{X}^m`, graphs of
+    similar users and similar items give
 
     .. math::
         \mathbf{U} = \mathbf{Z}_U + \mathbf{S}_U \mathbf{Z}_U, \qquad
         \mathbf{I} = \mathbf{Z}_I + \mathbf{S}^{L_{ii}} \mathbf{Z}_I .
 
-    The ranking loss, whose logarithm is to base two, weighs the score
-    differences :math:`\delta_b` of blocks by :math:`1 -
-    \textrm{softmax}(\boldsymbol{\delta})_b`, without gradient.
+    The ranking loss uses the logarithm to base two. It weights the score
+    difference :math:`\delta_b` of a block by :math:`1 -
+    \textrm{softmax}(\boldsymbol{\delta})_b`, without a gradient of the weight.
 
-    ID-free: :math:`\mathbf{Q}` is computed from tokens, in every modality and
-    in the block of its own, whose network and user table keep their initial
-    values, as in the reference implementation. Weights per user, which that
-    one regularizes but never uses, are left out.
+    ID-free: :math:`\mathbf{Q}` is computed from tokens, in every block. As in
+    the reference implementation, the network and the user table of the
+    additional block keep their initial values. The reference implementation
+    also regularizes weights per user that it never uses; they are omitted here.
 
     Args:
         data: The user-item graph with features :obj:`x_<modality>`, item
             graphs of :class:`~motor_geo.data.ItemKNN` (binary weighting) and
             the user graph of :class:`~motor_geo.data.UserKNN`.
-        item_encoder: What yields item vectors; :obj:`None` is an ID embedding.
+        item_encoder: Item encoder; :obj:`None` uses an ID embedding.
         channels: Size :math:`d` of a block.
         num_layers: Number of hops on the user-item graph.
         num_item_layers: Number of hops :math:`L_{ii}` on the item graph.
-        modality_weight: Weight of the item graph of every modality, by default
-            as in :class:`FREEDOM`.
-        rho: Share of training edges removed in every epoch, edges between
-            nodes of high degree first. Ranking uses all edges.
-        reg_weight: Weight of the mean squares of preferences
+        modality_weight: Weight of the item graph of every modality; :obj:`None`
+            uses the default of :class:`FREEDOM`.
+        rho: Fraction of training edges to remove in every epoch, preferably
+            edges between nodes of high degree. Evaluation uses all edges.
+        reg_weight: Weight of the mean squared entries of preferences
             :math:`\mathbf{P}^m` in the batch.
-        edge_type: Edge type of training interactions, from users to items.
+        edge_type: Edge type of the training interactions, from users to items.
 
     Shapes:
         - **output:** user vectors :math:`(M, bd)`, item vectors
-          :math:`(N, bd)` with :math:`b` one more than modalities
+          :math:`(N, bd)`, where :math:`b` is the number of modalities plus one
 
     Raises:
         ValueError: If the graph has no item features, no item graph or no user
@@ -111,8 +112,8 @@ class COHESION(PreferenceRecommender):
         self.id_out.reset_parameters()
 
     def branch(self, user: Tensor, x: Tensor, item: Tensor, graph: BipartiteGraph) -> Embeddings:
-        r"""Vectors :math:`\mathbf{X}` of a block, from preferences **[M, d]**,
-        encoded features **[N, d]** and item vectors **[N, d]**.
+        r"""Vectors :math:`\mathbf{X}` of a block, from preferences **[M, d]**, encoded
+        features **[N, d]** and item vectors **[N, d]**.
         """
         fused = ((item.square() + x.square()) / 2 + 1e-8).sqrt()
         ego = normalize_rows(user), normalize_rows(fused)
@@ -135,8 +136,8 @@ class COHESION(PreferenceRecommender):
         return near + (item if index is None else item.index_select(0, index))
 
     def balance(self, rows: Rows) -> Tensor:
-        r"""Weights of blocks in training, **[B, b]**: the less, the better a
-        block tells the two items apart.
+        r"""Weights of blocks in training, **[B, b]**. The better a block separates the
+        positive from the negative item, the lower its weight.
         """
         user, pos, neg = (self.blocks(x.detach()) for x in rows)
         return 1 - (user * (pos - neg)).sum(dim=-1).softmax(dim=-1)

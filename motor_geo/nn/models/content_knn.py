@@ -18,31 +18,33 @@ if TYPE_CHECKING:
 
 
 class ContentKNN(FittedRecommender):
-    r"""Neighbors of items by content, as in `"Are We Really Making Much
-    Progress? A Worrying Analysis of Recent Neural Recommendation Approaches"
-    <https://arxiv.org/abs/1907.06902>`_,
+    r"""Nearest items by content, as in the `"Are We Really Making Much Progress? A
+    Worrying Analysis of Recent Neural Recommendation Approaches"
+    <https://arxiv.org/abs/1907.06902>`_ paper,
 
     .. math::
         s(u, i) = \sum_{j \in \mathcal{N}_u} s_{ji}, \qquad
         s_{ji} = \frac{\mathbf{x}_j^{\top} \mathbf{x}_i}{\| \mathbf{x}_j \|
         \, \| \mathbf{x}_i \| + h}
 
-    with :math:`\mathbf{x}` the concatenation of raw features, and
-    :math:`s_{ji}` zero unless :math:`i` is one of the :math:`k` items most
-    similar to :math:`j`, itself included: an item collects from the items of a
-    user that have *it* among their nearest. Features are used as they are, so
-    that a modality with long rows decides.
+    where :math:`\mathbf{x}` concatenates raw features. The similarity
+    :math:`s_{ji}` is zero unless :math:`i` is one of the :math:`k` items most
+    similar to :math:`j`, including :math:`j` itself. An item thus receives a
+    score from those items of a user that have *it* among their nearest.
+    Features are not normalized per modality, so a modality with large norms
+    dominates.
 
-    Nothing is fitted: items without training interactions are scored, too.
+    The model has nothing to fit, and also scores items without training
+    interactions.
 
     Args:
         data: The user-item graph with features :obj:`x_<modality>`.
         k: Number of neighbors of every item, including itself.
-        shrink: What is added to the divisor, :math:`h`.
-        edge_type: Edge type of training interactions, from users to items.
+        shrink: Constant :math:`h` in the denominator.
+        edge_type: Edge type of the training interactions, from users to items.
 
     Shapes:
-        - **output:** a function from users :math:`(B)` to scores
+        - **output:** a function that maps users :math:`(B)` to scores
           :math:`(B, N)`
 
     Raises:
@@ -70,7 +72,7 @@ class ContentKNN(FittedRecommender):
         self._similarity = Memo()
 
     def forward(self, data: HeteroData) -> Scores:
-        r"""A function from users **[B]** to their scores of all items
+        r"""A function that maps users **[B]** to their scores of all items
         **[B, N]**.
         """
         from scipy.sparse import csr_matrix
@@ -80,7 +82,7 @@ class ContentKNN(FittedRecommender):
         size = num_nodes(data, self.user_type), num_nodes(data, self.item_type)
         user, item = find_edges(data, self.edge_type).cpu().numpy()
         train = csr_matrix((np.ones(user.size, similarity.dtype), (user, item)), shape=size)
-        train.sum_duplicates()  # SciPy 1.13.0 does not do so itself.
+        train.sum_duplicates()  # Required for SciPy 1.13.0.
         train.data[:] = 1
 
         def history(used: csr_matrix) -> Tensor:
@@ -92,7 +94,7 @@ class ContentKNN(FittedRecommender):
         return Scores(score, *size, history)
 
     def similarity(self, tables: list[Tensor], entries: int = 2**25) -> csr_matrix:
-        r"""The similarities :math:`s_{ji}`, **[N, N]**, in blocks of about
+        r"""The similarities :math:`s_{ji}`, **[N, N]**, computed in blocks of about
         :obj:`entries` pairs.
         """
         from scipy.sparse import csr_matrix

@@ -16,38 +16,41 @@ from motor_geo.typing import RATES, Batch, Embeddings, Rows, node_store
 
 class DeepStyle(Recommender):
     r"""DeepStyle from the `"DeepStyle: Learning User Preferences for Visual
-    Recommendation" <https://doi.org/10.1145/3077136.3080658>`_ paper: what
-    features say of an item, but for what all items of its category have,
+    Recommendation" <https://doi.org/10.1145/3077136.3080658>`_ paper. It
+    subtracts a vector of the item category from the projected features, so that
+    the style of an item remains,
 
     .. math::
         s(u, i) = \mathbf{p}_u^{\top} \left( \sum_m \mathbf{W}_m \mathbf{x}^m_i
         - \mathbf{l}_{c(i)} + \mathbf{q}_i \right) ,
 
-    with raw features, as they are.
+    where features are not normalized.
 
     The category :math:`c(i)` is :obj:`data['item'].category` if the graph has
-    one. Otherwise, it is the first token of the item with an item encoder over
-    tokens, and there is a vector :math:`\mathbf{l}` per item with an ID
-    embedding, as in published implementations; with any other item encoder
-    there is none.
+    this attribute. Otherwise, it depends on the item encoder. With tokens, the
+    category is the first token of an item. With an ID embedding, every item has
+    its own vector :math:`\mathbf{l}`, as in published implementations. With any
+    other item encoder, there is no :math:`\mathbf{l}`.
 
-    ID-free: :math:`\mathbf{q}_i` is computed from tokens, for the items of a
-    batch only, and :math:`\mathbf{l}` has a row per value of the first token.
+    ID-free: :math:`\mathbf{q}_i` is computed from tokens, and
+    :math:`\mathbf{l}` has one row per value of the first token. Training
+    computes :math:`\mathbf{q}_i` for the items of a batch only.
 
     Args:
         data: The user-item graph with features :obj:`x_<modality>`.
-        item_encoder: What yields item vectors; :obj:`None` is an ID embedding.
+        item_encoder: Item encoder; :obj:`None` uses an ID embedding.
         channels: Size :math:`d` of user and item vectors.
-        reg_weight: Weight of half the squared rows of users, items and
-            categories in the batch. Like the ranking loss it is a sum over the
-            batch.
-        edge_type: Edge type of training interactions, from users to items.
+        reg_weight: Weight of half the sum of squared entries of the user, item
+            and category vectors in the batch. Like the ranking loss, it is a sum
+            over the batch.
+        edge_type: Edge type of the training interactions, from users to items.
 
     Shapes:
         - **output:** user vectors :math:`(M, d)`, item vectors :math:`(N, d)`
 
     Raises:
-        ValueError: If the graph has no item features.
+        ValueError: If the graph has no item features, or lacks the categories
+            that the model was trained with.
     """
 
     min_modalities = 1
@@ -89,7 +92,8 @@ class DeepStyle(Recommender):
         r"""Categories :math:`c(i)` of all items, **[N]**.
 
         Raises:
-            ValueError: If items lack one.
+            ValueError: If the model was trained with categories and the graph has
+                none.
         """
         store = node_store(data, self.item_type)
         if self.category == 'item':
@@ -106,8 +110,9 @@ class DeepStyle(Recommender):
     def item_vectors(
         self, data: HeteroData, index: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        r"""Item vectors, and :math:`\mathbf{q}` and :math:`\mathbf{l}` among
-        them, of all items or of some, **[N, d]** or **[B, d]**.
+        r"""Final item vectors and their parts :math:`\mathbf{q}` and
+        :math:`\mathbf{l}`, of all items or of those in :obj:`index`, **[N, d]** or
+        **[B, d]**. Without categories, :math:`\mathbf{l}` is :obj:`None`.
         """
         q = self.encode_items(data, index)
         out = q

@@ -15,8 +15,9 @@ from motor_geo.utils.lazy import Lazy
 
 class DRAGON(DualGNN):
     r"""DRAGON from the `"Enhancing Dyadic Relations with Homogeneous Graphs for
-    Multimodal Recommendation" <https://arxiv.org/abs/2301.12097>`_ paper:
-    modalities of :class:`~motor_geo.nn.models.DualGNN` side by side, and a frozen item graph,
+    Multimodal Recommendation" <https://arxiv.org/abs/2301.12097>`_ paper. It
+    concatenates the modalities of :class:`~motor_geo.nn.models.DualGNN` and adds
+    a frozen item graph,
 
     .. math::
         \mathbf{U}_0 = \Vert_m \, \boldsymbol{\omega}_m \mathbf{X}^m_U, \quad
@@ -24,26 +25,26 @@ class DRAGON(DualGNN):
         \mathbf{U} = \mathbf{U}_0 + \mathbf{S}_U \mathbf{U}_0, \quad
         \mathbf{I} = \mathbf{I}_0 + \mathbf{S}^{L_{ii}} \mathbf{I}_0
 
-    with :math:`\mathbf{S} = \sum_m \alpha_m \mathbf{S}^m`. The logarithm of the
-    ranking loss is to base two.
+    with :math:`\mathbf{S} = \sum_m \alpha_m \mathbf{S}^m`. The ranking loss uses
+    the logarithm to base two.
 
-    ID-free: as published, since the model has no item embedding. A given
+    ID-free: The published model has no item embedding. An
     :obj:`item_encoder` adds a block computed from tokens.
 
     Args:
         data: The user-item graph with features :obj:`x_<modality>`, item
             graphs of :class:`~motor_geo.data.ItemKNN` (binary weighting) and
             the user graph of :class:`~motor_geo.data.UserKNN`.
-        item_encoder: What yields the vectors of an additional block;
-            :obj:`None` is the published model, from features alone.
+        item_encoder: Item encoder of an additional block; :obj:`None` uses
+            features alone, as published.
         channels: Size :math:`d` of a block.
         num_layers: Number of hops on the user-item graph.
         num_item_layers: Number of hops :math:`L_{ii}` on the item graph.
-        modality_weight: Weight :math:`\alpha_m` of every modality, by default
-            as in :class:`FREEDOM`.
-        reg_weight: Weight of the mean squares of preferences in the batch and
-            of all :math:`\omega`.
-        edge_type: Edge type of training interactions, from users to items.
+        modality_weight: Weight :math:`\alpha_m` of every modality; :obj:`None`
+            uses the default of :class:`FREEDOM`.
+        reg_weight: Weight of the mean squared entries of preferences in the
+            batch and of all :math:`\omega`.
+        edge_type: Edge type of the training interactions, from users to items.
 
     Shapes:
         - **output:** user vectors :math:`(M, bd)`, item vectors

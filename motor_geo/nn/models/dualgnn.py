@@ -20,44 +20,46 @@ from motor_geo.utils.lazy import Lazy
 class DualGNN(PreferenceRecommender):
     r"""DualGNN from the `"DualGNN: Dual Graph Neural Network for Multimedia
     Recommendation" <https://doi.org/10.1109/TMM.2021.3138298>`_ paper. Every
-    modality has user preferences :math:`\mathbf{P}^m` and a network
-    :math:`\textrm{ENC}_m` over features, whose rows are scaled to unit length
-    and propagated,
+    modality has user preferences :math:`\mathbf{P}^m` and a feature encoder
+    :math:`\textrm{ENC}_m`. Rows of both are scaled to unit length and
+    propagated,
 
     .. math::
         \mathbf{X}^m = \sum_{l=0}^{L} \left( \mathbf{D}^{-1/2} \mathbf{A}
         \mathbf{D}^{-1/2} \right)^l (\mathbf{P}^m \Vert
         \textrm{ENC}_m(\mathbf{x}^m)) .
 
-    With weights :math:`\omega_{u,m}` of every user, and a graph
-    :math:`\mathbf{S}_U` of the users with most items in common,
+    With weights :math:`\omega_{u,m}` per user and modality, and a graph
+    :math:`\mathbf{S}_U` of users with many items in common, the final vectors
+    are
 
     .. math::
         \mathbf{I} = \sum_m \mathbf{X}^m_I, \qquad
         \mathbf{U}_0 = \sum_m \boldsymbol{\omega}_m \mathbf{X}^m_U, \qquad
         \mathbf{U} = \mathbf{U}_0 + \mathbf{S}_U \mathbf{U}_0 .
 
-    The logarithm of the ranking loss is to base two.
+    The ranking loss uses the logarithm to base two.
 
-    ID-free: as published, since the model has no item embedding (weights per
-    item, which the reference implementation regularizes but never uses, are
-    left out). A given :obj:`item_encoder` adds a modality computed from
-    tokens.
+    ID-free: The published model has no item embedding. An
+    :obj:`item_encoder` adds a modality computed from tokens. The reference
+    implementation also regularizes weights per item that it never uses; they
+    are omitted here.
 
     Args:
         data: The user-item graph with features :obj:`x_<modality>` and the
             user graph of :class:`~motor_geo.data.UserKNN`.
-        item_encoder: What yields the vectors of an additional modality;
-            :obj:`None` is the published model, from features alone.
+        item_encoder: Item encoder of an additional modality; :obj:`None` uses
+            features alone, as published.
         channels: Size :math:`d` of user and item vectors.
         num_layers: Number of hops :math:`L` on the user-item graph.
-        reg_weight: Weight of the mean squares of preferences in the batch and
-            of all :math:`\omega`.
-        fusion: :obj:`"reference"` weighs users by :math:`\omega_{u,1}` for the
-            first modality and :math:`\omega_{u,1} + \omega_{u,m}` for others,
-            since the reference implementation adds these to the first in
-            place; :obj:`"paper"` weighs by :math:`\omega_{u,m}`.
-        edge_type: Edge type of training interactions, from users to items.
+        reg_weight: Weight of the mean squared entries of preferences in the
+            batch and of all :math:`\omega`.
+        fusion: Weights of modalities. :obj:`"reference"` uses
+            :math:`\omega_{u,1}` for the first modality and
+            :math:`\omega_{u,1} + \omega_{u,m}` for the others, since the
+            reference implementation adds modalities to the first one in place.
+            :obj:`"paper"` uses :math:`\omega_{u,m}`.
+        edge_type: Edge type of the training interactions, from users to items.
 
     Shapes:
         - **output:** user vectors :math:`(M, d)`, item vectors :math:`(N, d)`
@@ -93,11 +95,11 @@ class DualGNN(PreferenceRecommender):
     @torch.no_grad()
     def _reset_weight(self) -> None:
         nn.init.xavier_normal_(self.user_weight)
-        self.user_weight.copy_(self.user_weight.softmax(dim=1))  # Free from here on.
+        self.user_weight.copy_(self.user_weight.softmax(dim=1))  # Unconstrained in training.
 
     def modal_vectors(self, data: HeteroData) -> Embeddings:
-        r"""Vectors :math:`\mathbf{X}^m` of all modalities, **[M, b, d]** and
-        **[N, b, d]**.
+        r"""Vectors :math:`\mathbf{X}^m` of all modalities, **[M, b, d]** for users and
+        **[N, b, d]** for items.
         """
         items = self.encode_features(data)
         if self.item_encoder is not None:

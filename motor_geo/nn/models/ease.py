@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class EASE(ItemSimilarity):
-    r"""The linear model of items by items from the `"Embarrassingly Shallow
+    r"""The linear item-item model from the `"Embarrassingly Shallow
     Autoencoders for Sparse Data" <https://arxiv.org/abs/1905.03375>`_ paper,
 
     .. math::
@@ -24,26 +24,26 @@ class EASE(ItemSimilarity):
         \| \mathbf{B} \|^2 \quad \text{with} \quad B_{ii} = 0, \qquad
         s(u, i) = \sum_{j \in \mathcal{N}_u} B_{ji} ,
 
-    in closed form:
+    solved in closed form,
 
     .. math::
         \mathbf{P} = \left( \mathbf{X}^{\top} \mathbf{X} + \lambda \mathbf{I}
         \right)^{-1}, \qquad B_{ji} = - P_{ji} / P_{ii} \quad (j \neq i) .
 
-    A run stores no weights: they are solved for anew when it is loaded.
+    A run does not store the weights. Loading it solves for them again.
 
     Args:
         data: The user-item graph.
-        reg_weight: Weight :math:`\lambda` of the squared norm.
-        edge_type: Edge type of training interactions, from users to items.
+        reg_weight: Weight :math:`\lambda` of the squared norm, a positive number.
+        edge_type: Edge type of the training interactions, from users to items.
 
     Shapes:
-        - **output:** a function from users :math:`(B)` to scores
+        - **output:** a function that maps users :math:`(B)` to scores
           :math:`(B, N)`
 
     Raises:
-        ValueError: If an argument is out of range, or the matrices of all
-            pairs of items do not fit into memory.
+        ValueError: If an argument is out of range, or the item-item matrices do
+            not fit into memory.
     """
 
     def __init__(self, data: HeteroData, reg_weight: float = 300.0, edge_type: EdgeType = RATES):
@@ -60,7 +60,9 @@ class EASE(ItemSimilarity):
 
     @staticmethod
     def num_bytes(num_items: int) -> int:
-        r"""Bytes that the solution takes: three matrices in double precision."""
+        r"""Bytes of memory for the solution, which takes three matrices in double
+        precision.
+        """
         return 3 * 8 * num_items**2
 
     def similarity(self, train: csr_matrix) -> np.ndarray:

@@ -15,11 +15,13 @@ from motor_geo.typing import ITEM, similar
 
 
 class EnlargedGraph(NamedTuple):
-    r"""A user-item graph with edges between similar items, users first."""
+    r"""A user-item graph with additional edges between similar items. Users come
+    first in the node numbering.
+    """
 
-    edge_index: EdgeIndex  # [2, E]: all edges, among users and items.
+    edge_index: EdgeIndex  # [2, E]: all edges, with users and items numbered together.
     weight: Tensor
-    to_user: EdgeIndex  # Those from items to users, numbered apart.
+    to_user: EdgeIndex  # Edges from items to users, numbered separately.
     to_user_weight: Tensor
 
 
@@ -30,22 +32,22 @@ def enlarged_graph(
     num_items: int,
     dtype: torch.dtype,
 ) -> EnlargedGraph:
-    r"""A user-item graph in which an item also receives from the items that
-    are among its nearest in *every* modality (but not from itself), normalized
-    by the numbers of incoming edges of both ends,
+    r"""Adds edges between similar items to a user-item graph. An item receives an
+    edge from every other item that is among its nearest in *every* modality.
+    Edges are normalized by the in-degrees of both endpoints,
 
     .. math::
         G_{ij} = \frac{1}{\sqrt{d_i d_j}}, \qquad d_i = |\mathcal{N}(i)| .
 
-    A node that receives nothing counts as one with a single edge.
+    A node without incoming edges counts as a node with one edge.
 
     Args:
         edge_index: User-item edges.
-        neighbors: The item graph of every modality, edges from neighbors to
+        neighbors: Item graph of every modality, with edges from neighbors to
             items.
         num_users: Number of users.
         num_items: Number of items.
-        dtype: Type of edge weights.
+        dtype: Type of the edge weights.
 
     Shapes:
         - **input:** edge indices :math:`(2, |\mathcal{E}|)` and
@@ -79,11 +81,11 @@ def enlarged_graph(
 
 
 class EnlargedGraphs:
-    r"""The :func:`enlarged_graph` of a :obj:`HeteroData`, kept for as long as
-    the same edges come in.
+    r"""The :func:`enlarged_graph` of a :obj:`HeteroData`, cached as long as its
+    edges stay the same.
 
     Args:
-        modalities: The modalities whose item graphs are read.
+        modalities: Modalities of the item graphs.
         node_type: Node type of items.
     """
 

@@ -10,9 +10,9 @@ from motor_geo.nn.name_dict import NameDict
 
 
 class FeatureAlignment(nn.Module):
-    r"""The task of :class:`~motor_geo.nn.models.SLMRec` that aligns features in a fine, then in a
-    coarse space (FAC). It contrasts, over the items of a batch and by plain
-    inner products,
+    r"""The fine-and-coarse feature alignment task (FAC) of
+    :class:`~motor_geo.nn.models.SLMRec`. For the items of a batch and with
+    inner products, it contrasts
 
     .. math::
         \mathbf{a}_1 = g_{\textrm{id}}(\mathbf{i}^{\textrm{id}})
@@ -20,19 +20,20 @@ class FeatureAlignment(nn.Module):
         \mathbf{a}_{k} = h_k(\mathbf{a}_{k-1})
         \;\textrm{with}\; g_k(\mathbf{i}^{k})
 
-    along modalities, where the last space is half as wide and all maps are
-    affine. Two modalities keep the maps of the three in the paper: the stage
-    between them has a map and a head, but nothing to compare with.
+    for one modality after the other. All maps are affine, and the last space has
+    :math:`d / 2` dimensions. With two modalities, the task keeps all maps of
+    the paper, which has three modalities: the stage between the two has a map
+    and a head, but no loss term.
 
     Args:
-        names: Modalities in their order.
+        names: Ordered names of modalities.
         channels: Size :math:`d` of item vectors.
-        temperature: Divisor of inner products.
+        temperature: Temperature that divides inner products.
 
     Shapes:
         - **input:** vectors :math:`(D, n + 1, d)` of the distinct items of a
           batch
-        - **output:** a scalar by modality
+        - **output:** a scalar per modality
     """
 
     def __init__(self, names: Sequence[str], channels: int, temperature: float):
@@ -44,11 +45,11 @@ class FeatureAlignment(nn.Module):
         self.heads = NameDict({m: nn.Linear(d, w) for m, w in zip(names, widths)})
         self.chain = nn.ModuleList([nn.Linear(d, w) for w in widths[1:]])
         self.stage: nn.ModuleDict | None = None
-        if n == 2:  # The head takes no part, as in the reference.
+        if n == 2:  # The head is unused, as in the reference.
             self.stage = nn.ModuleDict({'map': nn.Linear(d, d), 'head': nn.Linear(d, d)})
 
     def forward(self, item: Tensor, items: Distinct) -> dict[str, Tensor]:
-        r"""The contrastive losses by modality."""
+        r"""The contrastive losses by modality, from the vectors of distinct items."""
         anchor, losses = self.head_id(item[:, 0]), {}
         for k, (modality, head) in enumerate(self.heads.items()):
             if k > 0:

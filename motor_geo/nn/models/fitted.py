@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 class FittedRecommender(nn.Module):
-    r"""The base of models that are fitted in closed form, or by a solver of
-    their own, rather than by gradient steps.
+    r"""Base class of models that are fitted in closed form or by their own
+    solver, without gradient steps.
 
-    A subclass in closed form implements :meth:`forward`, which computes what
-    it needs from the graph. One with a solver also implements :meth:`fit`, a
-    generator of iterations, keeps its state in parameters or buffers, and sets
-    :attr:`iterative`:
+    A subclass in closed form only implements :meth:`forward`, which computes
+    everything from the graph. A subclass with a solver also implements
+    :meth:`fit`, a generator that runs one iteration at a time. It keeps its
+    state in parameters or buffers and sets :attr:`iterative`:
 
     .. code-block:: python
 
@@ -34,19 +34,19 @@ class FittedRecommender(nn.Module):
             pass
         embeddings = model(data)
 
-    The constructor may take an :obj:`item_encoder`; a model without this
-    argument has no choice of items.
+    The constructor may have an argument :obj:`item_encoder`. For a model
+    without it, the item representation cannot be chosen.
 
     Args:
-        data: The user-item graph, of which the sizes are read.
-        edge_type: Edge type of training interactions, from users to items.
+        data: The user-item graph. Only its sizes are read here.
+        edge_type: Edge type of the training interactions, from users to items.
     """
 
-    #: What adds the graphs that the model reads to the data, in order.
+    #: Transforms that add the graphs that the model reads, in order.
     transforms: ClassVar[tuple[BaseTransform, ...]] = ()
-    #: Whether raw features are read, and how many modalities are needed.
+    #: Minimum number of modalities with raw features; zero if the model reads none.
     min_modalities: ClassVar[int] = 0
-    #: Whether :meth:`fit` goes on for as many iterations as are wanted.
+    #: Whether :meth:`fit` can run any number of iterations.
     iterative: ClassVar[bool] = False
 
     def __init__(self, data: HeteroData, edge_type: EdgeType = RATES):
@@ -57,30 +57,29 @@ class FittedRecommender(nn.Module):
         self.num_items = num_nodes(data, self.item_type)
 
     def fit(self, data: HeteroData) -> Iterator[dict[str, float]]:
-        r"""Fits the model, one iteration at a time: after each one, it can be
-        validated. An iteration depends on nothing but the state of the module,
-        the graph and the global random state, so that a model which was saved
-        goes on from there.
+        r"""Fits the model, one iteration at a time, so that it can be validated after
+        every iteration. An iteration depends only on the state of the module, the
+        graph and the global random state, so a saved model can resume.
 
         Yields:
-            What is worth reporting, such as the loss.
+            Values to report, such as the loss.
         """
         self(data)
         yield {}
 
     def forward(self, data: HeteroData) -> Embeddings | Scores:
-        r"""User and item vectors, or where there are none a function from
-        users **[B]** to their scores of all items **[B, N]**.
+        r"""User and item vectors, or a function that maps users **[B]** to their
+        scores of all items **[B, N]** if the model has no vectors.
         """
         raise NotImplementedError
 
     def interactions(self, data: HeteroData) -> csr_matrix:
         r"""The training interactions as a matrix of zeros and ones,
-        **[M, N]**; how often an item was used does not matter.
+        **[M, N]**. Repeated interactions count once.
 
         Raises:
-            ValueError: If the graph has another number of items than that
-                which the model was made with.
+            ValueError: If the number of items differs from the number at
+                construction.
         """
         from scipy.sparse import csr_matrix
 
@@ -88,11 +87,11 @@ class FittedRecommender(nn.Module):
         if size[1] != self.num_items:
             raise ValueError(
                 f"'{self.__class__.__name__}' knows {self.num_items} items but the graph has "
-                f'{size[1]}: it cannot score an item that was not there in training'
+                f'{size[1]}: it cannot score items added after training'
             )
         user, item = find_edges(data, self.edge_type).cpu().numpy()
         out = csr_matrix((np.ones(user.size, np.float32), (user, item)), shape=size)
-        out.sum_duplicates()  # SciPy 1.13.0 does not do so itself.
+        out.sum_duplicates()  # Required for SciPy 1.13.0.
         out.data[:] = 1
         return out
 
@@ -100,12 +99,13 @@ class FittedRecommender(nn.Module):
     def recommend(
         self, data: HeteroData, user: Tensor | None = None, k: int = 20
     ) -> tuple[Tensor, Tensor]:
-        r"""The best :obj:`k` items that a user has no training edge to.
+        r"""Recommends the :obj:`k` items with the highest scores, without the
+        training items of a user.
 
         Args:
             data: The user-item graph.
-            user: Users, all of them if :obj:`None`.
-            k: Length of the lists.
+            user: Users; :obj:`None` means all users.
+            k: Number of items per user.
 
         Shapes:
             - **input:** user indices :math:`(U)` *(optional)*
@@ -117,16 +117,18 @@ class FittedRecommender(nn.Module):
         return top_k(self(data), user, k, exclude=edge_index)
 
     def fitted_sizes(self) -> dict[str, tuple[int, ...]]:
-        r"""Names and sizes of what is fitted: by default, the parameters."""
+        r"""Names and shapes of the fitted arrays. By default, these are the
+        parameters.
+        """
         return {name: tuple(parameter.shape) for name, parameter in self.named_parameters()}
 
     def num_parameters(self) -> dict[str, int]:
-        r"""How many numbers are fitted, by name."""
+        r"""Number of fitted values, by name."""
         return {name: math.prod(size) for name, size in self.fitted_sizes().items()}
 
     def item_parameters(self, num_items: int) -> list[str]:
-        r"""Names of what is fitted with a dimension equal to the number of
-        items: none if the model is ID-free.
+        r"""Names of fitted arrays with a dimension equal to the number of items. The
+        list is empty if the model is ID-free.
         """
         return [name for name, size in self.fitted_sizes().items() if num_items in size]
 

@@ -22,41 +22,42 @@ from motor_geo.utils.lazy import Lazy
 class FREEDOM(PrunedRecommender):
     r"""FREEDOM from the `"A Tale of Two Graphs: Freezing and Denoising Graph
     Structures for Multimodal Recommendation"
-    <https://arxiv.org/abs/2211.06924>`_ paper: LightGCN on a training graph
-    that is pruned anew in every epoch, plus a frozen item-item graph,
+    <https://arxiv.org/abs/2211.06924>`_ paper. It adds a frozen item-item graph
+    to LightGCN, whose training graph is pruned again in every epoch,
 
     .. math::
         \mathbf{I} = \mathbf{G} + \mathbf{S}^{L_{ii}} \mathbf{Q}, \qquad
         \mathbf{S} = \sum_m \alpha_m \mathbf{S}^m .
 
-    With projected features :math:`\mathbf{z}^m_i = \mathbf{W}_m \mathbf{x}^m_i +
-    \mathbf{b}_m` in the place of :math:`\mathbf{I}`, every modality has a
-    ranking loss of its own.
+    Every modality adds a ranking loss in which projected features
+    :math:`\mathbf{z}^m_i = \mathbf{W}_m \mathbf{x}^m_i + \mathbf{b}_m` replace
+    :math:`\mathbf{I}`.
 
-    ID-free: :math:`\mathbf{Q}` is computed from tokens, in both graphs.
+    ID-free: :math:`\mathbf{Q}` is computed from tokens, as input of both graphs.
 
     Args:
         data: The user-item graph with features :obj:`x_<modality>` and item
             graphs of :class:`~motor_geo.data.ItemKNN` (binary weighting).
-        item_encoder: What yields item vectors; :obj:`None` is an ID embedding.
+        item_encoder: Item encoder; :obj:`None` uses an ID embedding.
         channels: Size :math:`d` of user and item vectors.
         num_layers: Number of hops on the user-item graph.
         num_item_layers: Number of hops :math:`L_{ii}` on the item graph.
-        modality_weight: Weight :math:`\alpha_m` of every modality; by default
-            0.1 for images beside text (or any other modalities, which share
-            the rest), and equal weights without images.
-        rho: Share of training edges removed in every epoch, edges between
-            nodes of high degree first. Ranking uses all edges.
+        modality_weight: Weight :math:`\alpha_m` of every modality. By default,
+            images have weight 0.1 and all other modalities share the rest
+            equally. Without images, or with images only, weights are equal.
+        rho: Fraction of training edges to remove in every epoch, preferably
+            edges between nodes of high degree. Evaluation uses all edges.
         reg_weight: Weight of the ranking losses of projected features.
         norm_weight: Weight of the unsquared Frobenius norms of the rows of
             user embeddings and :math:`\mathbf{Q}` in the batch, as in
-            :class:`LightGCN`. The paper has none, but tokens need one.
-        similarity_weight: Weight of the similarity term of :class:`~motor_geo.nn.models.AlignRec`,
-            which keeps inner products of :math:`\mathbf{S}^{L_{ii}} \mathbf{Q}`
-            near the cosine similarities of features. The paper has none.
-        train_features: If set to :obj:`True`, raw features are trained, as in
-            the reference implementation (not ID-free).
-        edge_type: Edge type of training interactions, from users to items.
+            :class:`LightGCN`. The paper has no such term, but tokens need it.
+        similarity_weight: Weight of the similarity term of
+            :class:`~motor_geo.nn.models.AlignRec`, which keeps the inner
+            products of :math:`\mathbf{S}^{L_{ii}} \mathbf{Q}` close to the
+            cosine similarities of features. The paper has no such term.
+        train_features: If set to :obj:`True`, trains the raw features, as the
+            reference implementation does. The model is then not ID-free.
+        edge_type: Edge type of the training interactions, from users to items.
 
     Shapes:
         - **output:** user vectors :math:`(M, d)`, item vectors :math:`(N, d)`
@@ -67,6 +68,7 @@ class FREEDOM(PrunedRecommender):
     """
 
     transforms = (Lazy('motor_geo.data.ItemKNN', weighting='binary'),)
+    takes_user_encoder = True
     min_modalities = 1
 
     def __init__(
@@ -99,12 +101,12 @@ class FREEDOM(PrunedRecommender):
         self.item_graphs.check(data, 'FREEDOM')
 
     def smooth(self, data: HeteroData, item: Tensor, index: Tensor | None = None) -> Tensor:
-        r"""All hops on the item graph.
+        r"""Item vectors after all hops on the item graph.
 
         Args:
-            data: The graph with the item graph.
+            data: The user-item graph with item graphs.
             item: Item vectors.
-            index: Items that the result is needed for; all if :obj:`None`.
+            index: Output items; :obj:`None` means all items.
 
         Shapes:
             - **input:** item vectors :math:`(N, d)`, item indices :math:`(B)`
@@ -121,32 +123,36 @@ class FREEDOM(PrunedRecommender):
     def propagate(self, data: HeteroData, graph: BipartiteGraph) -> Embeddings:
         r"""Final vectors on the given user-item graph.
 
+        Args:
+            data: The user-item graph with item graphs.
+            graph: The normalized graph, pruned in training.
+
         Shapes:
             - **output:** user vectors :math:`(M, d)`, item vectors
               :math:`(N, d)`
         """
-        item = self.encode_items(data)
-        out = self.propagation(self.user_embedding, item, graph)
+        user, item = self.encode(data)
+        out = self.propagation(user, item, graph)
         return Embeddings(out.user, out.item + self.smooth(data, item))
 
     def forward(self, data: HeteroData) -> Embeddings:
         return self.propagate(data, self.graph(data))
 
     def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
-        items, table = torch.cat([batch.pos, batch.neg]), self.encode_items(data)
-        x, graph = (self.user_embedding, table), self.training_graph(data)
+        items, x = torch.cat([batch.pos, batch.neg]), self.encode(data)
+        table, graph = x.item, self.training_graph(data)
         tables = None
         if self.needs_tables:
             out = self.propagation(*x, graph)
-            user, own = batch.rows(out).user, batch.rows(Embeddings(*x))
+            user, own = batch.rows(out).user, batch.rows(x)
             tables = Embeddings(out.user, out.item + self.smooth(data, table))
             rows = batch.rows(tables)
-        else:  # Positive and negative items together: splitting them first takes two copies more.
+        else:  # Splitting positive and negative items first would take two more copies.
             (user, item), (own_user, own_item) = self.propagation.rows(*x, graph, batch.user, items)
             rows = Rows(user, *(item + self.smooth(data, table, items)).chunk(2))
             own = Rows(own_user, *own_item.chunk(2))
         losses = self.ranking(data, batch, rows, tables)
-        if self.reg_weight > 0:  # Features are projected for the batch only.
+        if self.reg_weight > 0:  # Projects features for the batch only.
             for modality, z in self.features(data, items).items():
                 bpr = bpr_loss(*Rows(user, *z.chunk(2)).scores())
                 losses[f'bpr_{modality}'] = self.reg_weight * bpr

@@ -27,14 +27,14 @@ from motor_geo.typing import RATES, Batch, Embeddings, Rows, num_nodes
 class GRCN(Recommender):
     r"""GRCN from the `"GRCN: Graph-Refined Convolutional Network for Multimedia
     Recommendation with Implicit Feedback" <https://arxiv.org/abs/2111.02036>`_
-    paper: attention between user preferences and item features gives content
-    vectors and, by modality, a weight for every edge; the strongest modality
-    decides how much the ID branch passes along it.
+    paper. In every modality, attention between user preferences and item
+    features gives content vectors and a weight for every edge. The ID branch
+    propagates along an edge with the largest of these weights.
 
-    With unit vectors :math:`\mathbf{x}^m` (the preferences of a user, or
+    Let :math:`\mathbf{x}^m` be unit vectors (the preferences of a user, or
     :math:`\textrm{LeakyReLU}(\mathbf{W}_m \mathbf{f}^m_i + \mathbf{b}_m)` of
-    an item) and :math:`\mathbf{Z}^{(0)}` the normalized rows of user and item
-    vectors,
+    an item), and :math:`\mathbf{Z}^{(0)}` the normalized rows of user and item
+    vectors. Then
 
     .. math::
         \mathbf{c}^m_t = \mathbf{x}^m_t + \sum_{s \in \mathcal{N}(t)}
@@ -49,29 +49,29 @@ class GRCN(Recommender):
         \mathbf{z}^{(2)}_t \right) \Vert \mathbf{c}^1_t \Vert \mathbf{c}^2_t
         \Vert \cdots
 
-    with modalities in sorted order. Ranking computes all of it anew.
+    with modalities in sorted order. Evaluation recomputes all of it.
 
-    ID-free: item rows of :math:`\mathbf{Z}^{(0)}` are computed from tokens, and
-    so is the confidence :math:`C_{i,m}` of items, an affine map of the former.
+    ID-free: The item rows of :math:`\mathbf{Z}^{(0)}` are computed from tokens.
+    The confidence :math:`C_{i,m}` of an item is an affine map of its row.
 
     Args:
         data: The user-item graph with features :obj:`x_<modality>`.
-        item_encoder: What yields item vectors; :obj:`None` is an ID embedding.
+        item_encoder: Item encoder; :obj:`None` uses an ID embedding.
         channels: Size :math:`d` of every part of a vector.
-        routing: :obj:`"reference"` leaves user preferences as they are, as the
-            published numbers do; :obj:`"paper"` adds the attention over a
-            user's items to them :obj:`num_routings` times.
-        num_routings: Number of routings of :obj:`"paper"`.
-        item_confidence: :obj:`"token"` computes it from item vectors,
-            :obj:`"free"` is a parameter per item and modality as in the
-            reference implementation (not ID-free), :obj:`"none"` is one. By
-            default, :obj:`"free"` beside an ID embedding, else
-            :obj:`"token"`.
-        reg_weight: Weight of mean squared entries of user and item vectors
-            and of user preferences in the batch.
-        table_reg: If set to :obj:`False`, those of the whole table of image
-            preferences are left out, as in the paper.
-        edge_type: Edge type of training interactions, from users to items.
+        routing: :obj:`"reference"` does not update user preferences, as in the
+            published numbers. :obj:`"paper"` adds the attention over the items
+            of a user to their preferences :obj:`num_routings` times.
+        num_routings: Number of routing iterations of :obj:`"paper"`.
+        item_confidence: :obj:`"token"` computes the confidence from item
+            vectors. :obj:`"free"` trains a parameter per item and modality, as
+            the reference implementation does, and is not ID-free.
+            :obj:`"none"` sets the confidence to one. By default, :obj:`"free"`
+            with an ID embedding, and :obj:`"token"` otherwise.
+        reg_weight: Weight of the mean squared entries of user vectors, item
+            vectors and user preferences in the batch.
+        table_reg: If set to :obj:`False`, does not regularize the whole table of
+            image preferences, as in the paper.
+        edge_type: Edge type of the training interactions, from users to items.
 
     Shapes:
         - **output:** user vectors :math:`(M, (1 + m) d)`, item vectors
@@ -116,8 +116,9 @@ class GRCN(Recommender):
             {m: nn.Parameter(torch.empty(num_users, channels)) for m in self.modalities}
         )
         self.user_confidence = nn.Parameter(torch.empty(num_users, len(self.modalities)))
-        # ID vectors and confidences are one table each of users and items. Its height sets their
-        # scale, which after normalization is how far a step of Adam turns them.
+        # Users and items form one table of ID vectors and one of confidences. The height of a table
+        # sets the scale of its rows. Since rows are normalized later, this scale determines how far
+        # a step of Adam rotates them.
         num_rows, n = num_users + num_items, len(self.modalities)
         self._std = (2 / (num_rows + channels)) ** 0.5
         std = (2 / (num_rows + n)) ** 0.5
@@ -147,6 +148,12 @@ class GRCN(Recommender):
     ) -> tuple[Embeddings, Tensor, Tensor]:
         r"""Content vectors :math:`\mathbf{c}^m` of a modality, and the attention
         :math:`\alpha^m` of edges to users and of edges to items.
+
+        Args:
+            data: The user-item graph with features.
+            name: The modality.
+            graph: The normalized user-item graph.
+            opposite: Result of :func:`~motor_geo.nn.graph.opposite_edges`.
         """
         item = normalize_rows(F.leaky_relu_(self.features.project(data, name)))
         user = normalize_rows(self.preferences[name])
@@ -160,8 +167,8 @@ class GRCN(Recommender):
         return Embeddings(to_user.add_(user), to_item.add_(item)), user_alpha, item_alpha
 
     def refine(self, data: HeteroData, item: Tensor) -> tuple[list[Embeddings], BipartiteGraph]:
-        r"""Content vectors of every modality, and the graph with the edge
-        weights of the ID branch; from normalized item vectors **[N, d]**.
+        r"""Content vectors of every modality, and the graph with the edge weights of
+        the ID branch, from normalized item vectors **[N, d]**.
         """
         graph = self.graph(data)
         opposite = self._opposite(lambda: opposite_edges(graph), graph)
@@ -174,8 +181,8 @@ class GRCN(Recommender):
         return contents, graph._replace(to_user_weight=weights[0], to_item_weight=weights[1])
 
     def propagate(self, data: HeteroData, item: Tensor) -> list[Embeddings]:
-        r"""Final vectors from item vectors **[N, d]**, part by part: the ID
-        branch and every modality.
+        r"""Final vectors from item vectors **[N, d]**, as a list of parts: the ID
+        branch, followed by all modalities.
         """
         item = normalize_rows(item)
         contents, graph = self.refine(data, item)
@@ -192,7 +199,7 @@ class GRCN(Recommender):
         item = self.encode_items(data)
         parts = [batch.rows(part) for part in self.propagate(data, item)]
         rows = Rows(*(torch.cat(views, dim=-1) for views in zip(*parts)))
-        losses = self.ranking(data, batch, rows)  # "raw", without its overflow.
+        losses = self.ranking(data, batch, rows)  # As "raw", without overflow.
         if self.reg_weight > 0:
             rows = batch.rows(Embeddings(self.user_embedding, item))
             reg = square_reg(rows.user) + square_reg(rows.pos, rows.neg)
@@ -207,7 +214,7 @@ class GRCN(Recommender):
 
 
 def _strongest(alphas: list[Tensor], confidence: Tensor, edge_index: EdgeIndex) -> Tensor:
-    r"""The edge weight of the strongest modality,
+    r"""The largest edge weight over modalities,
     :math:`(\max_m \alpha^m_{s,t} C_{s,m})_{+}`.
     """
     confidence = confidence.index_select(0, edge_index.as_tensor()[0])

@@ -19,23 +19,23 @@ from motor_geo.typing import RATES, Batch, Embeddings, Rows
 
 
 class GUMEViews(NamedTuple):
-    r"""What a :class:`GUME` knows of the given nodes, users first."""
+    r"""The views of :class:`GUME` for the given nodes, users first."""
 
     content: Tensor  # [B, d]
     explicit: Tensor  # [B, n, d]
     extended: Tensor  # [B, d]
-    alignment: Tensor  # How far the moments of explicit vectors are apart.
+    alignment: Tensor  # Distance between the moments of explicit vectors.
 
 
 class GUME(MGCN):
     r"""GUME from the `"GUME: Graphs and User Modalities Enhancement for
     Long-Tail Multimodal Recommendation" <https://arxiv.org/abs/2407.12338>`_
-    paper. The user-item graph :math:`\mathbf{G}` has edges between items that
-    are among the nearest in all modalities
-    (:func:`~motor_geo.nn.models.enlarged_graph.enlarged_graph`). With
-    :math:`\mathbf{Z}^m_I` the gated and smoothed items of :class:`MGCN`,
-    explicit vectors are :math:`\mathbf{E}^m = \hat{\mathbf{R}} \mathbf{Z}^m_I
-    \Vert \mathbf{Z}^m_I`, and extended ones have a user table
+    paper. Its user-item graph :math:`\mathbf{G}` has additional edges between
+    items that are nearest neighbors in all modalities
+    (:func:`~motor_geo.nn.models.enlarged_graph.enlarged_graph`). Let
+    :math:`\mathbf{Z}^m_I` be the gated and smoothed item vectors of
+    :class:`MGCN`. Explicit vectors are :math:`\mathbf{E}^m = \hat{\mathbf{R}}
+    \mathbf{Z}^m_I \Vert \mathbf{Z}^m_I`. Extended vectors use a user table
     :math:`\mathbf{P}^m`,
 
     .. math::
@@ -44,7 +44,7 @@ class GUME(MGCN):
 
     With :math:`\mathbf{C}` the output of LightGCN on :math:`\mathbf{G}`,
     attention :math:`a_m` per node and behavior gates :math:`\mathbf{H}_m`, the
-    vectors that are ranked are
+    final vectors are
 
     .. math::
         \mathbf{C} + \mathbf{F}, \qquad \mathbf{F} = \frac{1}{n + 1} \left(
@@ -52,34 +52,39 @@ class GUME(MGCN):
         (\mathbf{E}^m - \mathbf{E}) \right), \qquad
         \mathbf{E} = \sum_m a_m \mathbf{E}^m .
 
-    The loss contrasts :math:`\mathbf{F}` with :math:`\mathbf{C}`, the users of
-    :math:`\mathbf{X}` with those of :math:`\mathbf{F}` and both with noisy
-    copies of their own, and brings mean and variance of modalities together.
+    The loss contrasts :math:`\mathbf{F}` with :math:`\mathbf{C}`, and the users
+    of :math:`\mathbf{X}` with those of :math:`\mathbf{F}`. It also contrasts two
+    noisy copies of the users of each, and aligns the mean and the variance of
+    modalities.
 
-    ID-free: :math:`\mathbf{Q}` is computed from tokens, in LightGCN and behind
-    the gates.
+    ID-free: The item vectors :math:`\mathbf{Q}` of :class:`MGCN` are computed
+    from tokens, both as input of LightGCN and of the gates.
 
     Args:
         data: The user-item graph with features :obj:`x_<modality>` and item
             graphs of :class:`~motor_geo.data.ItemKNN` (cosine weighting).
-        item_encoder: What yields item vectors; :obj:`None` is an ID embedding.
+        item_encoder: Item encoder; :obj:`None` uses an ID embedding.
         channels: Size :math:`d` of user and item vectors.
         num_layers: Number of hops :math:`L` on the enlarged graph.
         num_item_layers: Number of hops on the item graphs.
-        reg_weight: Weight of half the squared entries of final vectors in the
-            batch, divided by :obj:`batch_size`.
-        extended_reg_weight: The same for extended vectors of positive items.
-        batch_size: The divisor of the regularizers, also of a short last batch.
-        behavior_weight: Weight of contrasting :math:`\mathbf{F}` with :math:`\mathbf{C}`.
-        behavior_temperature: Temperature of that contrast.
-        user_weight: Weight of the contrasts of users.
-        user_temperature: Temperature of these contrasts.
+        reg_weight: Weight of half the sum of squared entries of the final
+            vectors in the batch, divided by :obj:`batch_size`.
+        extended_reg_weight: Weight of the same term for the extended vectors of
+            positive items.
+        batch_size: Divisor of the regularizers. It stays the same for a smaller
+            last batch.
+        behavior_weight: Weight of the contrastive loss between
+            :math:`\mathbf{F}` and :math:`\mathbf{C}`.
+        behavior_temperature: Temperature of this contrastive loss.
+        user_weight: Weight of the contrastive losses of users.
+        user_temperature: Temperature of these contrastive losses.
         noise: Length of the noise in the copies.
-        align_weight: Weight of the differences between modalities in mean and
-            variance of :math:`\mathbf{E}^m`, over all entries.
-        train_features: If set to :obj:`True`, raw features are trained, as in
-            the reference implementation (not ID-free: they enter the score).
-        edge_type: Edge type of training interactions, from users to items.
+        align_weight: Weight of the absolute differences between modalities in
+            the mean and in the variance of all entries of :math:`\mathbf{E}^m`.
+        train_features: If set to :obj:`True`, trains the raw features, as the
+            reference implementation does. The model is then not ID-free, since
+            they enter the score.
+        edge_type: Edge type of the training interactions, from users to items.
 
     Shapes:
         - **output:** user vectors :math:`(M, d)`, item vectors :math:`(N, d)`
@@ -88,6 +93,8 @@ class GUME(MGCN):
         ValueError: If the graph has no item features or no item graph, or an
             argument is out of range.
     """
+
+    takes_user_encoder = False  # It has a second table of users.
 
     def __init__(
         self,
@@ -137,7 +144,9 @@ class GUME(MGCN):
         xavier_blocks_(self.modal_user_embedding, self.channels, self.init)
 
     def nodes(self, data: HeteroData, index: Tensor | None = None) -> GUMEViews:
-        r"""The views of all nodes, or of some, where items follow users."""
+        r"""The views of all nodes, or of those in :obj:`index`. In the node numbering,
+        items follow users.
+        """
         item, graph = self.encode_items(data), self.enlarged(data, *self.graph_args(data))
         modal_item = torch.stack([self.modal_item(data, m, item) for m in self.gates], dim=1)
         z = modal_item.flatten(1)
@@ -145,7 +154,7 @@ class GUME(MGCN):
         explicit = explicit.view(-1, *modal_item.shape[1:])
         alignment = moment_distance(explicit)
 
-        # All tables are propagated at once, side by side.
+        # Propagates all tables at once, side by side.
         user = torch.cat([self.user_embedding, self.modal_user_embedding], dim=1)
         x = torch.cat([user, torch.cat([item, z], dim=1)])
         out = self.light(x, graph.edge_index, graph.weight, index)
@@ -194,5 +203,7 @@ class GUME(MGCN):
         return losses
 
     def perturb(self, x: Tensor, view: str, node: Tensor) -> Tensor:
-        r"""A noisy copy of users, such as :obj:`"integration1"`, **[B, d]**."""
+        r"""A noisy copy of user vectors **[B, d]**, for the view :obj:`"integration1"`,
+        :obj:`"integration2"`, :obj:`"extended1"` or :obj:`"extended2"`.
+        """
         return perturb_rows(x, self.noise)

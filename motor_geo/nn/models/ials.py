@@ -24,19 +24,20 @@ class IALS(FittedRecommender):
     where :math:`c_{ui}` is :math:`\alpha` for training interactions
     (:math:`x_{ui} = 1`) and one for all other pairs (:math:`x_{ui} = 0`).
 
-    An iteration solves for all users, then for all items, by three steps of
-    conjugate gradients from the vectors of before, as in the
+    An iteration solves for all users and then for all items. It takes three
+    conjugate gradient steps from the previous vectors, as in the
     `"Applications of the Conjugate Gradient Method for Implicit Feedback
     Collaborative Filtering" <https://doi.org/10.1145/2043932.2043987>`_ paper.
-    The solver is that of `implicit <https://benfred.github.io/implicit/>`_
+    The solver comes from the package
+    `implicit <https://benfred.github.io/implicit/>`_
     (:obj:`pip install "motor-geo[als]"`).
 
     Args:
         data: The user-item graph.
         channels: Size :math:`d` of user and item vectors.
-        alpha: Weight :math:`\alpha` of training interactions.
+        alpha: Weight :math:`\alpha` of training interactions, at least one.
         reg_weight: Weight :math:`\lambda` of the squared norms.
-        edge_type: Edge type of training interactions, from users to items.
+        edge_type: Edge type of the training interactions, from users to items.
 
     Shapes:
         - **output:** user vectors :math:`(M, d)`, item vectors :math:`(N, d)`
@@ -74,11 +75,11 @@ class IALS(FittedRecommender):
             nn.init.uniform_(parameter, 0, 0.01)
 
     def fit(self, data: HeteroData) -> Iterator[dict[str, float]]:
-        r"""Iterates without end; yields the objective, divided by the sum of
+        r"""Iterates endlessly and yields the objective, divided by the sum of
         all weights :math:`c_{ui}`.
 
         Raises:
-            ImportError: If the package is not installed.
+            ImportError: If the package :obj:`implicit` is not installed.
         """
         try:
             from implicit.cpu.als import AlternatingLeastSquares
@@ -90,7 +91,7 @@ class IALS(FittedRecommender):
         objective: list[float] = []
         while True:
             factors = [x.detach().cpu().numpy().copy() for x in self.parameters()]
-            # With one thread of BLAS, sums have the same order however many threads there are.
+            # With one BLAS thread, the order of sums does not depend on the number of threads.
             with threadpool_limits(1, 'blas'):
                 model = AlternatingLeastSquares(
                     self.channels,

@@ -7,11 +7,12 @@ from motor_geo.nn.models.recommender import check_choice
 
 
 class ItemConfidence(nn.Module):
-    r"""The confidence :math:`C_{i,m}` of the items of :class:`GRCN` as senders.
+    r"""The confidence :math:`C_{i,m}` of items in :class:`GRCN`, which weights
+    the messages that they send.
 
     Args:
-        form: :obj:`"token"`, an affine map of item vectors, :obj:`"free"`, a
-            parameter per item and modality, or :obj:`"none"`, one.
+        form: :obj:`"token"` uses an affine map of item vectors, :obj:`"free"` a
+            parameter per item and modality, and :obj:`"none"` the constant one.
         num_items: Number of items :math:`N`.
         channels: Size :math:`d` of item vectors.
         num_modalities: Number of modalities :math:`n`.
@@ -19,11 +20,11 @@ class ItemConfidence(nn.Module):
 
     Shapes:
         - **input:** normalized item vectors :math:`(N, d)`
-        - **output:** confidence by modality :math:`(N, n)`
+        - **output:** confidence per modality :math:`(N, n)`
 
     Raises:
-        ValueError: If the confidence of other items than in training is asked
-            for and free.
+        ValueError: If :obj:`form` is unknown, or it is :obj:`"free"` and the
+            number of items differs from :obj:`num_items`.
     """
 
     def __init__(self, form: str, num_items: int, channels: int, num_modalities: int, std: float):
@@ -37,17 +38,17 @@ class ItemConfidence(nn.Module):
             self.weight = nn.Parameter(torch.empty(num_items, num_modalities))
 
     def reset_parameters(self) -> None:
-        r"""Draws all weights anew."""
+        r"""Draws new initial weights."""
         if self.lin is not None:
-            # Item vectors can point in similar directions, which one weight
-            # vector could silence all at once, for good: start above zero.
+            # Item vectors can point in similar directions. One weight vector could then set the
+            # confidence of all items to zero for good, so the bias starts above zero.
             nn.init.normal_(self.lin.weight, std=self.std)
             nn.init.constant_(self.lin.bias, 2 * self.std)
         if self.weight is not None:
             nn.init.normal_(self.weight, std=self.std)
 
     def forward(self, item: Tensor) -> Tensor:
-        r"""A weight for every item and modality."""
+        r"""The confidence of every item in every modality."""
         if self.lin is not None:
             return self.lin(item)
         if self.weight is None:

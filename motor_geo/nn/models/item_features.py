@@ -12,32 +12,34 @@ from motor_geo.typing import ITEM, feature_table, modalities, num_nodes
 
 
 class ItemFeatures(nn.Module):
-    r"""The features of items and a linear map of each modality,
+    r"""The features of items and a linear map per modality,
 
     .. math::
         \mathbf{z}^m_i = \mathbf{W}_m \mathbf{x}^m_i + \mathbf{b}_m .
 
-    Features are read from :obj:`data['item'].x_<modality>` in every call, so
-    that a graph with more items than in training works, or they are trained.
+    Every call reads the features from :obj:`data['item'].x_<modality>`, so a
+    graph may have more items than in training. With :obj:`train`, features are
+    parameters and the number of items is fixed.
 
     Args:
         data: The user-item graph with features :obj:`x_<modality>`.
-        channels: Size :math:`d` of projected vectors; :obj:`None` leaves out
-            the maps.
-        model: Name of the backbone, for messages.
-        at_least: Number of modalities that are needed.
+        channels: Size :math:`d` of projected vectors; :obj:`None` creates no
+            maps.
+        model: Name of the backbone, used in error messages.
+        at_least: Minimum number of modalities.
         bias: If set to :obj:`False`, the maps have no bias.
         train: If set to :obj:`True`, features are parameters (not ID-free).
-        names: Modalities in the order of the maps; by default all of the
-            graph in sorted order.
+        names: Modalities in the order of the maps. :obj:`None` uses all
+            modalities of the graph in sorted order.
         node_type: Node type of items.
 
     Shapes:
         - **input:** item indices :math:`(B)` *(optional)*
-        - **output:** vectors :math:`(N, d)` or :math:`(B, d)` by modality
+        - **output:** vectors :math:`(N, d)` or :math:`(B, d)` per modality
 
     Raises:
-        ValueError: If the graph has too few modalities.
+        ValueError: If the graph has too few modalities, or features are trained
+            and the number of items differs from training.
     """
 
     def __init__(
@@ -68,7 +70,7 @@ class ItemFeatures(nn.Module):
             )
 
     def reset_parameters(self) -> None:
-        r"""Draws the maps anew; trained features stay as they are."""
+        r"""Draws new initial weights of the maps. Trained features do not change."""
         for lin in self.lins.values():
             lin.reset_parameters()
 
@@ -83,14 +85,15 @@ class ItemFeatures(nn.Module):
         return len(self.names)
 
     def given(self, data: HeteroData, name: str) -> Tensor:
-        r"""Features of a modality as the graph has them, **[N, d_m]**."""
+        r"""Features of a modality from the graph, **[N, d_m]**."""
         return feature_table(data, name, self.node_type)
 
     def table(self, data: HeteroData, name: str) -> Tensor:
-        r"""Raw features of a modality, given or trained, **[N, d_m]**.
+        r"""Raw features of a modality, from the graph or trained, **[N, d_m]**.
 
         Raises:
-            ValueError: If features are trained and the graph has other items.
+            ValueError: If features are trained and the number of items differs
+                from training.
         """
         if self.tables is None:
             return self.given(data, name)
@@ -98,27 +101,29 @@ class ItemFeatures(nn.Module):
         if table.size(0) != num_items:
             raise ValueError(
                 f"'{self.model}' trained the '{name}' features of {table.size(0)} items but the "
-                f'graph has {num_items}: items that were not there in training need '
+                f'graph has {num_items}: items added after training need '
                 "'train_features=False'"
             )
         return table
 
     def raw(self, data: HeteroData, index: Tensor | None = None) -> list[Tensor]:
-        r"""Raw features of all modalities, **[N, d_m]** or **[B, d_m]**."""
+        r"""Raw features of all modalities, **[N, d_m]**, or **[B, d_m]** for the items
+        in :obj:`index`.
+        """
         tables = [self.table(data, name) for name in self.names]
         return tables if index is None else [x.index_select(0, index) for x in tables]
 
     def project(
         self, data: HeteroData, name: str, index: Tensor | Distinct | None = None
     ) -> Tensor:
-        r"""Projected features of all items or of some, **[N, d]** or
-        **[B, d]**.
+        r"""Projected features of all items, **[N, d]**, or of some, **[B, d]**.
 
         Args:
             data: The user-item graph.
             name: The modality.
-            index: The items; :func:`~motor_geo.nn.functional.distinct.distinct`
-                ones are projected once and stand in all places.
+            index: The items; :obj:`None` means all items. For a result of
+                :func:`~motor_geo.nn.functional.distinct.distinct`, every distinct
+                item is projected once.
         """
         x, lin = self.table(data, name), self.lins[name]
         if isinstance(index, Distinct):
@@ -127,7 +132,7 @@ class ItemFeatures(nn.Module):
         return project(x if index is None else x.index_select(0, index), lin.weight, lin.bias)
 
     def forward(self, data: HeteroData, index: Tensor | None = None) -> dict[str, Tensor]:
-        r"""Projected features by modality, of all items or of those in :obj:`index`."""
+        r"""Projected features per modality, of all items or of those in :obj:`index`."""
         items = None if index is None else distinct(index)
         return {name: self.project(data, name, items) for name in self.names}
 

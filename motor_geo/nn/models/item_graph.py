@@ -17,11 +17,17 @@ from motor_geo.typing import ITEM, num_nodes, similar
 def modality_weights(
     modalities: list[str], weight: Mapping[str, float] | None = None
 ) -> dict[str, float]:
-    r"""Weights of item graphs per modality: the given ones, or 0.1 for images
-    beside other modalities, which share the rest equally.
+    r"""Weights of the item graphs of all modalities. By default, images have
+    weight 0.1 and all other modalities share the rest equally. Without images,
+    or with images only, weights are equal.
+
+    Args:
+        modalities: Names of the modalities.
+        weight: Weight of every modality; :obj:`None` uses the default.
 
     Raises:
-        ValueError: If :obj:`weight` names other modalities than the data has.
+        ValueError: If the names in :obj:`weight` differ from
+            :obj:`modalities`.
     """
     if weight is not None:
         if set(weight) != set(modalities):
@@ -39,7 +45,7 @@ def item_graph(data: HeteroData, modality: str, model: str, node_type: str = ITE
     r"""The item-item graph of a modality.
 
     Raises:
-        ValueError: If it is missing.
+        ValueError: If the graph is missing.
     """
     edge_type = similar(modality, node_type)
     if edge_type not in data.edge_types:
@@ -52,14 +58,17 @@ def item_graph(data: HeteroData, modality: str, model: str, node_type: str = ITE
 
 class ItemGraph:
     r"""The weighted sum of the item-item graphs of a :obj:`HeteroData`,
-    :math:`\mathbf{S} = \sum_m \alpha_m \mathbf{S}^m`, kept for as long as the
-    same graphs come in.
+    :math:`\mathbf{S} = \sum_m \alpha_m \mathbf{S}^m`. The result is cached as
+    long as the graphs stay the same.
 
     Args:
-        weights: :math:`\alpha_m` of every modality.
+        weights: Weight :math:`\alpha_m` of every modality.
         node_type: Node type of items.
-        reduce: :obj:`"sum"`, or :obj:`"max"` for the largest weight of every
-            edge.
+        reduce: :obj:`"sum"` adds the weights of an edge that occurs in several
+            graphs, :obj:`"max"` uses the largest one.
+
+    Raises:
+        ValueError: If a graph is missing.
     """
 
     def __init__(self, weights: Mapping[str, float], node_type: str = ITEM, reduce: str = 'sum'):
@@ -76,9 +85,9 @@ class ItemGraph:
     def __call__(self, data: HeteroData, dtype: torch.dtype) -> tuple[EdgeIndex, Tensor]:
         edge_types = [similar(modality, self.node_type) for modality in self.weights]
         for edge_type in edge_types:
-            if edge_type not in data.edge_types:  # Reading it would make an empty one.
+            if edge_type not in data.edge_types:  # Reading it would create an empty one.
                 raise ValueError(
-                    f"the graph has no {edge_type}; apply the 'transforms' of the model first"
+                    f"The graph has no {edge_type}; apply the 'transforms' of the model first"
                 )
         stores = [data[edge_type] for edge_type in edge_types]
         edges, weights = [s.edge_index for s in stores], [s.edge_weight for s in stores]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class ItemKNN(ItemSimilarity):
-    r"""Neighbors of items by common users, from the `"Item-Based Top-N
+    r"""Nearest items by common users, from the `"Item-Based Top-N
     Recommendation Algorithms" <https://doi.org/10.1145/963770.963776>`_ paper,
 
     .. math::
@@ -24,21 +24,21 @@ class ItemKNN(ItemSimilarity):
         s_{ji} = \frac{| \mathcal{N}_i \cap \mathcal{N}_j |}
         {\sqrt{| \mathcal{N}_i | \, | \mathcal{N}_j |} + h}
 
-    where :math:`\mathcal{N}_i` are the users of item :math:`i` in training, and
-    :math:`s_{ji}` is zero unless :math:`i` is one of the :math:`k` items most
-    similar to :math:`j`. Of equally similar items, a draw at construction
-    decides. The term :math:`h` holds back what two rare items share by chance:
-    where items have few users, it decides whether the model is any good.
+    where :math:`\mathcal{N}_i` are the users of item :math:`i` in training. The
+    similarity :math:`s_{ji}` is zero unless :math:`i` is one of the :math:`k`
+    items most similar to :math:`j`. Ties are broken by a random order drawn at
+    construction. The term :math:`h` shrinks similarities that two rare items
+    have by chance. It is essential if items have few users.
 
     Args:
         data: The user-item graph.
         k: Number of neighbors of every item.
-        shrink: The term :math:`h`.
-        on: What items are compared by: :obj:`"interactions"`.
-        edge_type: Edge type of training interactions, from users to items.
+        shrink: Shrinkage :math:`h`.
+        on: Data by which items are compared, always :obj:`"interactions"`.
+        edge_type: Edge type of the training interactions, from users to items.
 
     Shapes:
-        - **output:** a function from users :math:`(B)` to scores
+        - **output:** a function that maps users :math:`(B)` to scores
           :math:`(B, N)`
 
     Raises:

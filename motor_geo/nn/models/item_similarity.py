@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 
 class ItemSimilarity(FittedRecommender):
-    r"""The base of models that score an item by its similarity to the training
+    r"""Base class of models that score an item by its similarity to the training
     items :math:`\mathcal{N}_u` of a user,
 
     .. math::
         s(u, i) = \sum_{j \in \mathcal{N}_u} S_{ji} .
 
-    A subclass implements :meth:`similarity`. It is computed when a graph is
-    first seen and kept for as long as the same edges come in: a run stores no
-    matrix of all items, but the graph that it follows from.
+    A subclass implements :meth:`similarity`. The first call on a graph computes
+    the similarities, and later calls reuse them as long as the edges stay the
+    same. A run stores the graph rather than the item-item matrix.
 
     Args:
         data: The user-item graph.
-        edge_type: Edge type of training interactions, from users to items.
+        edge_type: Edge type of the training interactions, from users to items.
     """
 
     def __init__(self, data: HeteroData, edge_type: EdgeType = RATES):
@@ -43,7 +43,7 @@ class ItemSimilarity(FittedRecommender):
         raise NotImplementedError
 
     def forward(self, data: HeteroData) -> Scores:
-        r"""A function from users **[B]** to their scores of all items
+        r"""A function that maps users **[B]** to their scores of all items
         **[B, N]**.
         """
         train = self.interactions(data)
@@ -71,8 +71,8 @@ def neighbors(
     block_size: int = 1024,
     shrink: float = 0.0,
 ) -> csr_matrix:
-    r"""The :obj:`k` largest similarities of every item to other ones, and zero
-    for all others,
+    r"""The :obj:`k` largest similarities of every item to other items. All other
+    similarities are zero,
 
     .. math::
         S_{ji} = \frac{(\mathbf{L} \mathbf{R})_{ji}}{a_i b_j + h}, \qquad S_{jj} = 0 .
@@ -80,13 +80,13 @@ def neighbors(
     Args:
         left: The factor :math:`\mathbf{L}`, **[N, M]**.
         right: The factor :math:`\mathbf{R}`, **[M, N]**.
-        scale: The divisors :math:`a_i` of columns, **[N]**.
-        row_scale: The divisors :math:`b_j` of rows, **[N]**.
+        scale: Divisors :math:`a_i` of columns, **[N]**.
+        row_scale: Divisors :math:`b_j` of rows, **[N]**.
         k: Number of neighbors.
-        order: The place of every item among equally similar ones, a
-            permutation: the order in a file may tell of popularity, **[N]**.
-        block_size: Rows that are computed at once, at the most.
-        shrink: The term :math:`h`.
+        order: Permutation that breaks ties between equally similar items,
+            **[N]**. The order of items in a file may reveal their popularity.
+        block_size: Maximum number of rows computed at once.
+        shrink: Shrinkage :math:`h`.
     """
     from scipy.sparse import csr_matrix, vstack
 
@@ -103,7 +103,7 @@ def neighbors(
         else:
             score /= columns
             score /= rows[start : start + row.numel()]
-        score[row, row + start] = 0  # Nobody's own neighbor.
+        score[row, row + start] = 0  # An item is not its own neighbor.
         value, index = score.topk(min(k, num_items))
         row = row.repeat_interleave(value.size(1))
         entries = value.flatten().numpy(), (row.numpy(), index.flatten().numpy())

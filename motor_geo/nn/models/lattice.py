@@ -12,9 +12,10 @@ from motor_geo.typing import RATES, Batch, Embeddings, num_nodes
 
 class LATTICE(LearnedGraphRecommender):
     r"""LATTICE from the `"Mining Latent Structures for Multimedia
-    Recommendation" <https://arxiv.org/abs/2104.09036>`_ paper: propagation on
-    the training graph with self loops, plus an item-item graph that is learned
-    from projected features :math:`\mathbf{W}_m \mathbf{x}^m + \mathbf{b}_m`,
+    Recommendation" <https://arxiv.org/abs/2104.09036>`_ paper. It combines
+    propagation on the training graph with self-loops and an item-item graph
+    learned from projected features
+    :math:`\mathbf{W}_m \mathbf{x}^m + \mathbf{b}_m`,
 
     .. math::
         \mathbf{I} = \mathbf{G} + \frac{\mathbf{S} \mathbf{Q}}
@@ -23,31 +24,33 @@ class LATTICE(LearnedGraphRecommender):
         \mathbf{W}^m \Big) \mathbf{D}^{-1/2} + \lambda \sum_m \beta_m
         \mathbf{S}_0^m ,
 
-    with :math:`\beta` a softmax over modalities, :math:`\mathbf{W}^m` the
-    :math:`k` largest cosine similarities of every item and :math:`\mathbf{D}`
-    the row sums of their mixture. The graph is built in the first batch of
-    every epoch, the only one in which it carries a gradient, and for ranking.
-    No matrix over all pairs of items is ever held.
+    where :math:`\beta` is a softmax over modalities, :math:`\mathbf{W}^m` holds
+    the :math:`k` largest cosine similarities of every item, and
+    :math:`\mathbf{D}` holds the row sums of their mixture. Training builds the
+    graph in the first batch of every epoch, the only batch in which it has a
+    gradient. Evaluation builds it again. Memory never holds a matrix over all
+    pairs of items.
 
-    ID-free: :math:`\mathbf{Q}` is computed from tokens, in both graphs; raw
-    features shape the item graph and stay as they are.
+    ID-free: :math:`\mathbf{Q}` is computed from tokens, as input of both graphs.
+    Raw features define the item graph and are not trained.
 
     Args:
         data: The user-item graph with features :obj:`x_<modality>` and item
             graphs of :class:`~motor_geo.data.ItemKNN` (cosine weighting).
-        item_encoder: What yields item vectors; :obj:`None` is an ID embedding.
+        item_encoder: Item encoder; :obj:`None` uses an ID embedding.
         channels: Size :math:`d` of user and item vectors.
         num_layers: Number of hops on the user-item graph.
         num_item_layers: Number of hops on the item graph.
-        k: Number of neighbors in the learned graph, the item itself included.
-        initial_weight: Weight :math:`\lambda` of the graphs of raw features;
-            one leaves out the learned graph.
-        reg_weight: Weight of half the sum of squares of final vectors in the
-            batch, divided by :obj:`reg_batch_size`.
-        reg_batch_size: The constant that replaces the size of the batch.
-        train_features: If set to :obj:`True`, raw features are trained, as in
-            the reference implementation (not ID-free).
-        edge_type: Edge type of training interactions, from users to items.
+        k: Number of neighbors in the learned graph, including the item itself.
+        initial_weight: Weight :math:`\lambda` of the graphs of raw features. With
+            one, there is no learned graph.
+        reg_weight: Weight of half the sum of squared entries of the final
+            vectors in the batch, divided by :obj:`reg_batch_size`.
+        reg_batch_size: Divisor of the regularizer, which replaces the size of the
+            batch.
+        train_features: If set to :obj:`True`, trains the raw features, as the
+            reference implementation does. The model is then not ID-free.
+        edge_type: Edge type of the training interactions, from users to items.
 
     Shapes:
         - **output:** user vectors :math:`(M, d)`, item vectors :math:`(N, d)`
@@ -91,7 +94,7 @@ class LATTICE(LearnedGraphRecommender):
         nn.init.constant_(self.modal_logits, 0.5)
 
     def item_graphs(self, data: HeteroData) -> ItemGraphs:
-        r"""The item graph of the current parameters, with its gradient."""
+        r"""The item graph for the current parameters, with a gradient."""
         beta = self.modal_logits.softmax(dim=0).unbind()
         edge_indices, weights = [], []
         for b, modality in zip(beta, self.features.names):
@@ -108,7 +111,11 @@ class LATTICE(LearnedGraphRecommender):
         return [merge_edges(edge_indices, weights, num_nodes(data, self.item_type))]
 
     def propagate(self, data: HeteroData, graphs: ItemGraphs) -> Embeddings:
-        r"""Final vectors with the given item graph.
+        r"""Final vectors for the given item graph.
+
+        Args:
+            data: The user-item graph.
+            graphs: List that holds the item graph.
 
         Shapes:
             - **output:** user vectors :math:`(M, d)`, item vectors

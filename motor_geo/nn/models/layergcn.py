@@ -14,8 +14,8 @@ from motor_geo.typing import RATES, Batch, Embeddings
 
 class LayerGCN(PrunedRecommender):
     r"""LayerGCN from the `"Layer-refined Graph Convolutional Networks for
-    Recommendation" <https://arxiv.org/abs/2207.11088>`_ paper: every layer is
-    scaled node by node by its similarity to the ego layer,
+    Recommendation" <https://arxiv.org/abs/2207.11088>`_ paper. It scales every
+    layer, node by node, by its cosine similarity to the ego layer,
 
     .. math::
         \mathbf{Y}^{(l+1)} = \mathbf{D}^{-1/2} \mathbf{A} \mathbf{D}^{-1/2}
@@ -24,28 +24,28 @@ class LayerGCN(PrunedRecommender):
         \, \mathbf{y}_v^{(l+1)}, \qquad
         \mathbf{X} = \sum_{l=1}^{L} \mathbf{X}^{(l)} ,
 
-    on a training graph that :obj:`begin_epoch` prunes anew in every epoch.
-    The ego layer is left out, so that an item without training edges scores
+    on a training graph that :obj:`begin_epoch` prunes again in every epoch. The
+    sum does not include the ego layer, so an item without training edges scores
     zero.
 
-    ID-free: the item rows of :math:`\mathbf{X}^{(0)}` are computed from
-    tokens, in the first layer and in all similarities.
+    ID-free: The item rows of :math:`\mathbf{X}^{(0)}` are computed from tokens,
+    for the first layer and for all similarities.
 
     Args:
         data: The user-item graph.
-        item_encoder: What yields item vectors; :obj:`None` is an ID embedding.
+        item_encoder: Item encoder; :obj:`None` uses an ID embedding.
         channels: Size :math:`d` of user and item vectors.
         num_layers: Number of hops :math:`L`.
-        rho: Share of training edges removed in every epoch. Ranking uses all
-            edges.
-        pruning: :obj:`"alternating"` removes edges between nodes of high
-            degree first in even epochs (counted from zero) and uniformly in
-            odd ones, as published implementations do; :obj:`"degree"` is
-            degree-sensitive in every epoch, as in the paper.
-        reg_weight: Weight of half the squared rows of
-            :math:`\mathbf{X}^{(0)}` in the batch. Like the ranking loss it is
-            a sum over the batch.
-        edge_type: Edge type of training interactions, from users to items.
+        rho: Fraction of training edges to remove in every epoch. Evaluation uses
+            all edges.
+        pruning: :obj:`"alternating"` uses degree-sensitive pruning in even
+            epochs (counted from zero) and uniform pruning in odd epochs, as
+            published implementations do. :obj:`"degree"` uses degree-sensitive
+            pruning in every epoch, as in the paper.
+        reg_weight: Weight of half the sum of squared entries of the rows of
+            :math:`\mathbf{X}^{(0)}` in the batch. Like the ranking loss, it is a
+            sum over the batch.
+        edge_type: Edge type of the training interactions, from users to items.
 
     Shapes:
         - **output:** user vectors :math:`(M, d)`, item vectors :math:`(N, d)`
@@ -53,6 +53,8 @@ class LayerGCN(PrunedRecommender):
     Raises:
         ValueError: If an argument is out of range.
     """
+
+    takes_user_encoder = True
 
     def __init__(
         self,
@@ -76,25 +78,30 @@ class LayerGCN(PrunedRecommender):
     def is_uniform(self, epoch: int) -> bool:
         return self.pruning == 'alternating' and epoch % 2 == 1
 
-    def propagate(self, item: Tensor, graph: BipartiteGraph) -> Embeddings:
-        r"""Final vectors from the item vectors of the ego layer, on the given
-        user-item graph.
+    def propagate(self, ego: Embeddings, graph: BipartiteGraph) -> Embeddings:
+        r"""Final vectors from those of the ego layer, on the given user-item
+        graph.
+
+        Args:
+            ego: User and item vectors of the ego layer.
+            graph: The normalized graph, pruned in training.
 
         Shapes:
-            - **input:** item vectors :math:`(N, d)`
+            - **input:** user vectors :math:`(M, d)`, item vectors
+              :math:`(N, d)`
             - **output:** user vectors :math:`(M, d)`, item vectors
               :math:`(N, d)`
         """
         # The formula above, layer by layer: y = A x, x = cos(y, x0) y, and the sum of all x.
-        # As a loop of tensor operations (`refined_sum.reference`) it takes twice the time.
-        return Embeddings(*refined_sum(self.user_embedding, item, graph, self.num_layers))
+        # A loop of tensor operations (`refined_sum.reference`) takes twice as long.
+        return Embeddings(*refined_sum(*ego, graph, self.num_layers))
 
     def forward(self, data: HeteroData) -> Embeddings:
-        return self.propagate(self.encode_items(data), self.graph(data))
+        return self.propagate(self.encode(data), self.graph(data))
 
     def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
-        item = self.encode_items(data)
-        out = self.propagate(item, self.training_graph(data))
+        ego = self.encode(data)
+        out = self.propagate(ego, self.training_graph(data))
         ranking = self.ranking(data, batch, batch.rows(out), out, 'sum')
-        reg = l2_reg(*batch.rows(Embeddings(self.user_embedding, item)))
+        reg = l2_reg(*batch.rows(ego))
         return {**ranking, 'reg': self.reg_weight * reg}

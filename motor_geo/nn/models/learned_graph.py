@@ -23,9 +23,9 @@ ItemGraphs = list[tuple[EdgeIndex, Tensor]]
 
 
 class LearnedGraphRecommender(Recommender):
-    r"""The common part of :class:`~motor_geo.nn.models.LATTICE` and
-    :class:`~motor_geo.nn.models.MICRO`: item graphs that mix the neighbors of raw features with
-    those of projected features,
+    r"""Base class of :class:`~motor_geo.nn.models.LATTICE` and
+    :class:`~motor_geo.nn.models.MICRO`, whose item graphs combine nearest
+    neighbors by raw features with nearest neighbors by projected features,
 
     .. math::
         \mathbf{I} = \mathbf{G} + \frac{\mathbf{h}}{\| \mathbf{h} \|}, \qquad
@@ -33,31 +33,37 @@ class LearnedGraphRecommender(Recommender):
         \tilde{\mathbf{D}}^{-1} (\mathbf{A} + \mathbf{I}) \right)^l
         \mathbf{X}^{(0)} ,
 
-    where a subclass computes :math:`\mathbf{h}` from its item graphs. The
-    graphs are built in the first batch of every epoch, the only one in which
-    they carry a gradient; the other batches reuse them as they are. Ranking
-    builds them from the current parameters and the features of the graph at
-    hand, which may hold more items than there were in training.
+    where a subclass computes :math:`\mathbf{h}` from its item graphs. Training
+    builds the graphs in the first batch of every epoch, the only batch in which
+    they have a gradient. The other batches reuse them without a gradient.
+    Evaluation builds them from the current parameters and from the features of
+    the given graph, which may have more items than in training.
 
     Args:
         data: The user-item graph with features :obj:`x_<modality>` and item
             graphs of :class:`~motor_geo.data.ItemKNN` (cosine weighting).
-        item_encoder: What yields item vectors; :obj:`None` is an ID embedding.
+        item_encoder: Item encoder; :obj:`None` uses an ID embedding.
         channels: Size :math:`d` of user and item vectors.
         num_layers: Number of hops :math:`L` on the user-item graph.
         num_item_layers: Number of hops on the item graphs.
-        k: Number of neighbors in learned graphs, the item itself included.
-        initial_weight: Weight :math:`\lambda` of the graphs of raw features;
-            one leaves out learned graphs.
-        reg_weight: Weight of half the sum of squares of final vectors in the
-            batch, divided by :obj:`reg_batch_size`.
-        reg_batch_size: The constant that replaces the size of the batch.
-        train_features: If set to :obj:`True`, raw features are trained, as in
-            the reference implementation (not ID-free).
-        edge_type: Edge type of training interactions, from users to items.
+        k: Number of neighbors in learned graphs, including the item itself.
+        initial_weight: Weight :math:`\lambda` of the graphs of raw features. With
+            one, there are no learned graphs.
+        reg_weight: Weight of half the sum of squared entries of the final
+            vectors in the batch, divided by :obj:`reg_batch_size`.
+        reg_batch_size: Divisor of the regularizer, which replaces the size of the
+            batch.
+        train_features: If set to :obj:`True`, trains the raw features, as the
+            reference implementation does. The model is then not ID-free.
+        edge_type: Edge type of the training interactions, from users to items.
+
+    Raises:
+        ValueError: If the graph has no item features or no item graph, or an
+            argument is out of range.
     """
 
     transforms = (Lazy('motor_geo.data.ItemKNN', weighting='cosine'),)
+    takes_user_encoder = True
     min_modalities = 1
     lr_decay = (0.96, 50.0)
 
@@ -101,8 +107,8 @@ class LearnedGraphRecommender(Recommender):
             self.initial_graph(data, modality)
 
     def graph(self, data: HeteroData) -> BipartiteGraph:
-        r"""The training graph with weights :math:`1 / (\deg + 1)`, kept for as
-        long as the same edges come in.
+        r"""The training graph with weights :math:`1 / (\deg + 1)`, cached as long as
+        its edges stay the same.
         """
         graph = super().graph(data)
         return self._self_loops(lambda: SelfLoopPropagation.normalize(graph), graph)
@@ -113,8 +119,7 @@ class LearnedGraphRecommender(Recommender):
         return store.edge_index, store.edge_weight.to(self.user_embedding.dtype)
 
     def learned_graphs(self, data: HeteroData) -> dict[str, tuple[Tensor, Tensor]]:
-        r"""The nearest items of every item by projected features, per
-        modality.
+        r"""The nearest items of every item by projected features, for each modality.
 
         Shapes:
             - **output:** neighbors :math:`(N, k)`, their cosine similarities
@@ -123,16 +128,16 @@ class LearnedGraphRecommender(Recommender):
         return {m: top_k_cosine(z, self.k) for m, z in self.features(data).items()}
 
     def item_graphs(self, data: HeteroData) -> ItemGraphs:
-        r"""Item graphs of the current parameters, with their gradient."""
+        r"""The item graphs for the current parameters, with a gradient."""
         raise NotImplementedError
 
     def begin_epoch(self, data: HeteroData, epoch: int, generator: torch.Generator) -> None:
         self._epoch.clear()
 
     def epoch_item_graphs(self, data: HeteroData) -> ItemGraphs:
-        r"""Item graphs of the first batch of the epoch: with their gradient in
-        the first call after :meth:`begin_epoch`, without it from then on. They
-        are built again if item graphs or features of :obj:`data` are others.
+        r"""The item graphs of the current epoch: with a gradient in the first call
+        after :meth:`begin_epoch`, and without a gradient in later calls. They are
+        rebuilt if the item graphs or features of :obj:`data` change.
         """
         stores = [data[similar(m, self.item_type)] for m in self.features.names]
         sources = [
@@ -150,7 +155,11 @@ class LearnedGraphRecommender(Recommender):
         return graphs
 
     def smooth(self, item: Tensor, graph: tuple[EdgeIndex, Tensor]) -> Tensor:
-        r"""All hops on an item graph.
+        r"""Item vectors after all hops on an item graph.
+
+        Args:
+            item: Item vectors.
+            graph: Edges and edge weights of the item graph.
 
         Shapes:
             - **input:** item vectors :math:`(N, d)`, edge indices
@@ -164,16 +173,21 @@ class LearnedGraphRecommender(Recommender):
     def combine(self, data: HeteroData, item: Tensor, h: Tensor) -> Embeddings:
         r"""Final vectors, from item vectors before and after the item graphs.
 
+        Args:
+            data: The user-item graph.
+            item: Item vectors :math:`\mathbf{Q}` from the item encoder.
+            h: Item vectors :math:`\mathbf{h}` after the item graphs.
+
         Shapes:
             - **input:** item vectors :math:`(N, d)` and :math:`(N, d)`
             - **output:** user vectors :math:`(M, d)`, item vectors
               :math:`(N, d)`
         """
-        out = self.propagation(self.user_embedding, item, self.graph(data))
+        out = self.propagation(self.encode_users(data, item), item, self.graph(data))
         return Embeddings(out.user, out.item + F.normalize(h, dim=-1))
 
     def batch_loss(self, data: HeteroData, out: Embeddings, batch: Batch) -> dict[str, Tensor]:
-        r"""Ranking loss and regularization of a batch."""
+        r"""Ranking loss and regularizer of a batch."""
         rows = batch.rows(out)
         ranking = self.ranking(data, batch, rows, out)
         return {**ranking, 'reg': self.reg_weight * (l2_reg(*rows) / self.reg_batch_size)}

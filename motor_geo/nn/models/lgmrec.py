@@ -24,7 +24,7 @@ from motor_geo.typing import RATES, Batch, Embeddings, Rows
 
 
 class Parts(NamedTuple):
-    r"""What an :class:`LGMRec` adds up, node by node."""
+    r"""The parts of the vectors of :class:`LGMRec`."""
 
     content: Embeddings  # [M, d], [N, d]: from the training graph
     modal: Embeddings  # [M, n, d], [N, n, d]: from every modality
@@ -35,8 +35,8 @@ class LGMRec(Recommender):
     r"""LGMRec from the `"LGMRec: Local and Global Graph Learning for
     Multimodal Recommendation" <https://arxiv.org/abs/2312.16400>`_ paper.
 
-    Local: with :math:`\mathbf{C}` the output of LightGCN and :math:`f` the
-    scaling of rows to unit length,
+    With :math:`\mathbf{C}` the output of LightGCN and :math:`f` the scaling of
+    rows to unit length, local vectors are
 
     .. math::
         \mathbf{C} + \sum_m f(\mathbf{Y}^m), \qquad
@@ -44,9 +44,10 @@ class LGMRec(Recommender):
         \mathbf{D}_U^{-1} \mathbf{R} \mathbf{X}^m \mathbf{W}_m \\
         \mathbf{X}^m \mathbf{W}_m \end{bmatrix} .
 
-    Global: items belong to the :math:`K_h` hyperedges of every modality by
-    their features and users by the sum of their items, and hyperedges collect
-    and return item vectors, :math:`L_h` times,
+    Global vectors come from :math:`K_h` hyperedges per modality. The features of
+    an item determine its membership in hyperedges, and the features of all
+    items of a user determine the membership of the user. Hyperedges aggregate
+    item vectors and return them to items, :math:`L_h` times,
 
     .. math::
         \mathbf{G}^m_I = \textrm{gumbel-softmax}(\mathbf{X}^m \mathbf{H}_m /
@@ -56,34 +57,34 @@ class LGMRec(Recommender):
         \mathbf{C}_I \leftarrow \mathbf{G}^m_I {\mathbf{G}^m_I}^{\top}
         \mathbf{C}_I .
 
-    What the hypergraphs of two modalities say of a node is contrasted with
-    what they say of all other nodes, summed over the batch and averaged over
+    A contrastive loss compares the global vectors of a node from two modalities
+    with those of all other nodes. It is summed over the batch and averaged over
     pairs of modalities.
 
-    ID-free: the item rows that LightGCN starts from are computed from tokens;
-    its output is what the hypergraphs spread. Raw features are never
-    trained.
+    ID-free: The item rows at the input of LightGCN are computed from tokens, and
+    the hypergraphs propagate its output. Raw features are never trained.
 
     Args:
         data: The user-item graph with features :obj:`x_<modality>`.
-        item_encoder: What yields item vectors; :obj:`None` is an ID embedding.
+        item_encoder: Item encoder; :obj:`None` uses an ID embedding.
         channels: Size :math:`d` of user and item vectors.
         num_layers: Number of hops of LightGCN.
-        num_modal_layers: Number of hops :math:`L_{mm}` of modal vectors, of
-            which the last counts.
+        num_modal_layers: Number of hops :math:`L_{mm}` of modal vectors. Only
+            the last hop is used.
         num_hyper_layers: Number of rounds :math:`L_h` through hyperedges.
         num_hyperedges: Number of hyperedges :math:`K_h` per modality.
-        keep_rate: Share of memberships that training keeps.
-        alpha: Weight of global vectors, of unit length, beside local ones.
+        keep_rate: Fraction of memberships to keep in training.
+        alpha: Weight of the global vectors, which have unit length, relative to
+            the local vectors.
         cl_weight: Weight of the contrastive loss.
-        reg_weight: Weight of the unsquared Frobenius norms of final vectors in
-            the batch.
+        reg_weight: Weight of the unsquared Frobenius norms of the final vectors
+            in the batch.
         temperature: Temperature :math:`\tau` of memberships and of the
             contrastive loss.
-        deterministic: If set to :obj:`False`, ranking draws Gumbel noise like
-            training does, as in the reference implementation: scores then
-            differ from call to call.
-        edge_type: Edge type of training interactions, from users to items.
+        deterministic: If set to :obj:`False`, evaluation also draws Gumbel
+            noise, as the reference implementation does. Scores then differ from
+            call to call.
+        edge_type: Edge type of the training interactions, from users to items.
 
     Shapes:
         - **output:** user vectors :math:`(M, d)`, item vectors :math:`(N, d)`
@@ -93,6 +94,7 @@ class LGMRec(Recommender):
             of range.
     """
 
+    takes_user_encoder = True
     min_modalities = 1
 
     def __init__(
@@ -142,8 +144,8 @@ class LGMRec(Recommender):
             nn.init.xavier_uniform_(parameter)
 
     def propagate_modal(self, x: Tensor, graph: BipartiteGraph) -> Embeddings:
-        r"""Vectors :math:`\mathbf{Y}^m` of all modalities side by side, from
-        projected features **[N, nd]**.
+        r"""Vectors :math:`\mathbf{Y}^m` of all modalities side by side, from projected
+        features **[N, nd]**.
         """
         (colptr, _), _ = graph.to_user.get_csc()
         mean = colptr.diff().clamp(min=1).to(x.dtype).reciprocal().view(-1, 1)
@@ -156,11 +158,11 @@ class LGMRec(Recommender):
         return Embeddings(user, item)
 
     def parts(self, data: HeteroData, training: bool = False) -> Parts:
-        r"""Content, modal and global vectors of all nodes; in training,
-        memberships are noisy and some are dropped.
+        r"""Content, modal and global vectors of all nodes. In training, memberships
+        have noise and dropout.
         """
         graph = self.graph(data)
-        content = self.propagation(self.user_embedding, self.encode_items(data), graph)
+        content = self.propagation(*self.encode(data), graph)
 
         tables = zip(self.features.raw(data), self.projections.values(), self.hyperedges.values())
         x, logits = zip(*(products(table, pair) for table, *pair in tables))
@@ -174,9 +176,19 @@ class LGMRec(Recommender):
         return Parts(content, Embeddings(*(y.view(shape) for y in modal)), hyper)
 
     def fuse(self, content: Tensor, modal: Tensor, share: Tensor, lat: Tensor) -> Tensor:
-        r"""Final vectors, row by row: from content **[*, d]**, modal vectors
-        **[*, n, d]**, shares in all hyperedges **[*, n K_h]** and the vectors
-        of these **[n K_h, d]**.
+        r"""Final vectors, row by row.
+
+        Args:
+            content: Content vectors.
+            modal: Modal vectors.
+            share: Memberships in all hyperedges.
+            lat: Vectors of all hyperedges.
+
+        Shapes:
+            - **input:** content vectors :math:`(*, d)`, modal vectors
+              :math:`(*, n, d)`, memberships :math:`(*, n K_h)`, vectors of
+              hyperedges :math:`(n K_h, d)`
+            - **output:** vectors :math:`(*, d)`
         """
         local = content + F.normalize(modal, dim=-1).sum(dim=-2)
         return local + self.alpha * F.normalize(share @ lat, dim=-1)
@@ -208,5 +220,5 @@ class LGMRec(Recommender):
 
 
 def matrices(widths: Mapping[str, int], channels: int) -> NameDict[nn.Parameter]:
-    r"""A matrix of each modality."""
+    r"""One parameter matrix per modality."""
     return NameDict({m: nn.Parameter(torch.empty(w, channels)) for m, w in widths.items()})

@@ -19,22 +19,23 @@ class LightGCN(Recommender):
         \mathbf{X} = \frac{1}{L+1} \sum_{l=0}^{L} \left( \mathbf{D}^{-1/2}
         \mathbf{A} \mathbf{D}^{-1/2} \right)^l \mathbf{X}^{(0)} .
 
-    ID-free: the item rows of :math:`\mathbf{X}^{(0)}` are computed from
+    ID-free: The item rows of :math:`\mathbf{X}^{(0)}` are computed from
     tokens.
 
     Args:
         data: The user-item graph.
-        item_encoder: What yields item vectors; :obj:`None` is an ID embedding.
+        item_encoder: Item encoder; :obj:`None` uses an ID embedding.
         channels: Size :math:`d` of user and item vectors.
         num_layers: Number of hops :math:`L`.
-        reg_weight: Weight of the unsquared Frobenius norms of the rows of
-            :math:`\mathbf{X}^{(0)}` in the batch.
-        edge_type: Edge type of training interactions, from users to items.
+        reg_weight: Weight of the unsquared Frobenius norms of the batch rows of
+            :math:`\mathbf{X}^{(0)}`.
+        edge_type: Edge type of the training interactions, from users to items.
 
     Shapes:
         - **output:** user vectors :math:`(M, d)`, item vectors :math:`(N, d)`
     """
 
+    takes_user_encoder = True
     recommended_loss = 'whole'
 
     def __init__(
@@ -51,10 +52,10 @@ class LightGCN(Recommender):
         self.propagation = LightPropagation(num_layers)
 
     def forward(self, data: HeteroData) -> Embeddings:
-        return self.propagation(self.user_embedding, self.encode_items(data), self.graph(data))
+        return self.propagation(*self.encode(data), self.graph(data))
 
     def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
-        x = Embeddings(self.user_embedding, self.encode_items(data))
+        x = self.encode(data)
         rows, own, tables = self.propagation.batch(*x, self.graph(data), batch, self.needs_tables)
         ranking = self.ranking(data, batch, rows, tables, 'eps')
         return {**ranking, 'reg': self.reg_weight * frobenius_reg(*own)}

@@ -21,17 +21,17 @@ from motor_geo.utils.lazy import Lazy
 class LIRDRec(Recommender):
     r"""LIRDRec from the `"Learning Item Representations Directly from
     Multimodal Features for Effective Recommendation"
-    <https://arxiv.org/abs/2505.04960>`_ paper. Items have a block of
-    :math:`d` channels per modality, and one that is shared,
+    <https://arxiv.org/abs/2505.04960>`_ paper. Items have one block of
+    :math:`d` channels per modality, and a shared block,
 
     .. math::
         \mathbf{B}_m = \mathbf{W}_2^m \, \phi(\mathbf{W}_1^m \mathbf{x}_m +
         \mathbf{b}_1^m), \qquad
-        \mathbf{x}_{\textrm{shared}} = \Vert_m \, \textrm{DCT}(\mathbf{x}_m) ,
+        \mathbf{x}_{\textrm{shared}} = \Vert_m \, \textrm{DCT}(\mathbf{x}_m) .
 
-    all scaled to unit length, concatenated, propagated on the user-item graph
-    and summed over hops to :math:`\mathbf{U}` and :math:`\mathbf{X}`, from
-    which
+    Blocks are scaled to unit length, concatenated, propagated on the user-item
+    graph and summed over hops. With the results :math:`\mathbf{U}` and
+    :math:`\mathbf{X}`, the final vectors are
 
     .. math::
         \mathbf{H}_u = \Vert_b \, a_{u,b} \mathbf{U}_{u,b}, \quad
@@ -40,38 +40,40 @@ class LIRDRec(Recommender):
         \mathbf{H}_I = \mathbf{X} + \mathbf{S}^{L_{ii}} \mathbf{X} .
 
     Before the :math:`n`-th epoch, progressive weight copying sets
-    :math:`\boldsymbol{\theta}` to the last :math:`\mathbf{a}` (if there is
-    one), and multiplies :math:`w / (1 - w)` by :math:`\gamma^n`.
+    :math:`\boldsymbol{\theta}` to the last :math:`\mathbf{a}`, if there is one,
+    and multiplies :math:`w / (1 - w)` by :math:`\gamma^n`.
 
-    ID-free: as published, since the model has no item embedding. A given
-    :obj:`item_encoder` adds a block (:obj:`item_block`) computed from tokens.
+    ID-free: The published model has no item embedding. An
+    :obj:`item_encoder` adds a block computed from tokens, or replaces the shared
+    block (:obj:`item_block`).
 
     Args:
         data: The user-item graph with features :obj:`x_<modality>` and item
             graphs of :class:`~motor_geo.data.ItemKNN` (binary weighting).
-        item_encoder: What yields the vectors of an additional block;
-            :obj:`None` is the published model, from features alone.
+        item_encoder: Item encoder of an additional block; :obj:`None` uses
+            features alone, as published.
         channels: Size :math:`d` of a block.
         num_layers: Number of hops on the user-item graph.
         num_item_layers: Number of hops :math:`L_{ii}` on the item graph.
-        modality_weight: Weight of the item graph of every modality, by
-            default as in :class:`FREEDOM`.
-        decay_weight: Initial :math:`w`.
+        modality_weight: Weight of the item graph of every modality; :obj:`None`
+            uses the default of :class:`FREEDOM`.
+        decay_weight: Initial value of :math:`w`.
         decay_base: Base :math:`\gamma` of the decay of :math:`w`.
-        reg_weight: Weight of the mean squares of :math:`\mathbf{H}_u` and
-            :math:`\mathbf{H}_I`.
-        dct: :obj:`"1d"` transforms the features of every item, as the
-            published numbers do; :obj:`"2d"` also transforms across items, as
-            the paper writes; :obj:`"none"` leaves the shared block out.
-        residual: The item graph is added to :obj:`"propagated"` vectors
-            :math:`\mathbf{X}`, as the published numbers do, or to
-            :obj:`"initial"` ones, as the paper writes.
-        schedule: Weights are copied once per :obj:`"epoch"`, as the published
-            numbers do, or per :obj:`"step"`, as the paper writes.
-        pwc: If set to :obj:`False`, blocks of users are not weighted.
-        item_block: What :obj:`item_encoder` yields: an :obj:`"extra"` block,
-            or the :obj:`"shared"` one.
-        edge_type: Edge type of training interactions, from users to items.
+        reg_weight: Weight of the mean squared entries of :math:`\mathbf{H}_u`
+            and :math:`\mathbf{H}_I`.
+        dct: :obj:`"1d"` transforms the features of every item, as in the
+            published numbers. :obj:`"2d"` also transforms across items, as
+            described in the paper. :obj:`"none"` removes the shared block.
+        residual: Vectors that the output of the item graph is added to:
+            :obj:`"propagated"` vectors :math:`\mathbf{X}`, as in the published
+            numbers, or :obj:`"initial"` vectors, as described in the paper.
+        schedule: Interval at which weights are copied: every :obj:`"epoch"`, as
+            in the published numbers, or every :obj:`"step"`, as described in the
+            paper.
+        item_block: Block that :obj:`item_encoder` computes: an :obj:`"extra"`
+            block, or the :obj:`"shared"` block.
+        pwc: If set to :obj:`False`, does not weight the blocks of users.
+        edge_type: Edge type of the training interactions, from users to items.
 
     Shapes:
         - **output:** user vectors :math:`(M, bd)`, item vectors
@@ -85,7 +87,7 @@ class LIRDRec(Recommender):
     transforms = (Lazy('motor_geo.data.ItemKNN', weighting='binary'),)
     min_modalities = 1
     init = 'normal'
-    #: Learning rate as published; 1e-3 elsewhere.
+    #: Learning rate as published. Most other backbones use 1e-3.
     lr: ClassVar[float] = 1e-4
 
     fusion: Tensor
@@ -117,7 +119,7 @@ class LIRDRec(Recommender):
             raise ValueError(f"'decay_weight' must lie in (0, 1) (got {decay_weight})")
         if not 0 < decay_base <= 1:
             raise ValueError(f"'decay_base' must lie in (0, 1] (got {decay_base})")
-        # There is no item embedding to fall back to.
+        # There is no item embedding by default.
         encoder = nn.Identity() if item_encoder is None else item_encoder
         super().__init__(data, encoder, channels, edge_type)
         self.item_encoder = item_encoder  # type: ignore[assignment]
@@ -150,7 +152,7 @@ class LIRDRec(Recommender):
         self._reset_tables()
 
     def _reset_tables(self) -> None:
-        num_rows = self.user_embedding.size(0) + self.channels  # Every block is a table.
+        num_rows = self.user_embedding.size(0) + self.channels  # Every block is a separate table.
         nn.init.normal_(self.user_embedding, std=math.sqrt(2 / num_rows))
         nn.init.xavier_normal_(self.theta)
         self.fusion.zero_()
@@ -163,24 +165,24 @@ class LIRDRec(Recommender):
 
     @torch.no_grad()
     def copy_weights(self) -> None:
-        r"""Decays the share of the weight nets, and replaces
-        :math:`\boldsymbol{\theta}` by the last weights, if there are any.
+        r"""Reduces the weight :math:`w`, and replaces :math:`\boldsymbol{\theta}` by
+        the last weights if there are any.
         """
         self.num_copies += 1
         self.theta.copy_(torch.where(self.num_copies > 1, self.fusion, self.theta))
 
     @property
     def net_weight(self) -> Tensor:
-        r"""The current share :math:`w` of the weight nets."""
+        r"""The current weight :math:`w` of the weight networks."""
         n = self.num_copies.to(self.theta.dtype)
         odds = self.decay_weight * self.decay_base ** (n * (n + 1) / 2)
         return odds / (odds + 1 - self.decay_weight)
 
     def propagate(self, data: HeteroData) -> tuple[Tensor, Tensor, Tensor]:
-        r"""Blocks of users **[M, b, d]**, their weights **[M, b]**, and final
-        vectors of items **[N, bd]**.
+        r"""Blocks of users **[M, b, d]**, their weights **[M, b]**, and final item
+        vectors **[N, bd]**.
         """
-        blocks = self.blocks(data)  # W2 phi(W1 x + b1), of every modality and of all DCTs.
+        blocks = self.blocks(data)  # W2 phi(W1 x + b1) of every modality, and of all DCTs.
         if self.item_encoder is not None:
             blocks.append(self.encode_items(data))
         item = normalize_rows(torch.stack(blocks, dim=1)).flatten(1)
@@ -212,7 +214,7 @@ class LIRDRec(Recommender):
             self.fusion.copy_(fusion.detach())
         user, pos, neg = batch.rows(Embeddings(blocks.flatten(1), item))
         user = fusion.index_select(0, batch.user).unsqueeze(-1) * user.view(-1, *blocks.shape[1:])
-        # Mean squares by way of norms: weighted users exist in the batch only.
+        # Computes mean squares from norms, since weighted users exist in the batch only.
         norm = fusion * row_norm(blocks)
         return {
             **self.ranking(data, batch, Rows(user.flatten(1), pos, neg)),

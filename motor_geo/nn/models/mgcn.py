@@ -21,7 +21,7 @@ from motor_geo.utils.lazy import Lazy
 
 
 class Views(NamedTuple):
-    r"""What an :class:`MGCN` fuses, node by node."""
+    r"""The views that :class:`MGCN` fuses."""
 
     content: Embeddings  # [M, d], [N, d]: from the training graph
     modal: Embeddings  # [M, n, d], [N, n, d]: from every modality
@@ -31,17 +31,17 @@ class MGCN(Recommender):
     r"""MGCN from the `"Multi-View Graph Convolutional Network for Multimedia
     Recommendation" <https://arxiv.org/abs/2308.03588>`_ paper.
 
-    Item vectors :math:`\mathbf{Q}` gate every modality, a frozen item graph
-    smooths the result, and users average their items,
+    Features of every modality gate item vectors :math:`\mathbf{Q}`, a frozen
+    item graph smooths the result, and users average their items,
 
     .. math::
         \mathbf{Z}^m_I = (\mathbf{S}^m)^{L_{ii}} \left( \mathbf{Q} \odot
         \sigma(\mathbf{G}_m(\mathbf{W}_m \mathbf{X}^m)) \right), \qquad
         \mathbf{Z}^m_U = \hat{\mathbf{R}} \mathbf{Z}^m_I .
 
-    With :math:`\mathbf{C}` the output of LightGCN and attention
-    :math:`a_m` per node, the parts that modalities share and those they do
-    not are added to it,
+    With :math:`\mathbf{C}` the output of LightGCN and attention :math:`a_m` per
+    node, the model adds a part shared by all modalities and a part specific to
+    each of them,
 
     .. math::
         \mathbf{Z} = \sum_m a_m \mathbf{Z}^m, \qquad
@@ -50,34 +50,37 @@ class MGCN(Recommender):
         \mathbf{X} = \mathbf{C} + \frac{1}{n + 1} \left( \mathbf{Z} +
         \sum_m \tilde{\mathbf{Z}}^m \right) .
 
-    A single modality has nothing that it does not share:
+    With a single modality, there is no specific part:
     :math:`\tilde{\mathbf{Z}}^m` is zero.
 
-    ID-free: :math:`\mathbf{Q}` is computed from tokens, in LightGCN and
-    behind the gates.
+    ID-free: :math:`\mathbf{Q}` is computed from tokens, both as input of
+    LightGCN and of the gates.
 
     Args:
         data: The user-item graph with features :obj:`x_<modality>` and item
             graphs of :class:`~motor_geo.data.ItemKNN` (cosine weighting).
-        item_encoder: What yields item vectors; :obj:`None` is an ID embedding.
+        item_encoder: Item encoder; :obj:`None` uses an ID embedding.
         channels: Size :math:`d` of user and item vectors.
         num_layers: Number of hops on the user-item graph.
         num_item_layers: Number of hops :math:`L_{ii}` on the item graphs.
-        reg_weight: Weight of half the squared entries of final vectors in the
-            batch, divided by :obj:`batch_size`.
-        batch_size: The divisor of the regularizer, which a short last batch
-            does not change.
-        cl_weight: Weight of contrasting modal with content vectors.
-        temperature: Temperature of that contrast.
-        similarity_weight: Weight of the similarity term of :class:`~motor_geo.nn.models.AlignRec`,
-            which keeps inner products of what modalities add to positive items
-            near the cosine similarities of features. The paper has none.
-        fusion: :obj:`"reference"` divides the shared part together with the
-            others by :math:`n + 1`; :obj:`"paper"` adds it whole to the mean
-            of the others.
-        train_features: If set to :obj:`True`, raw features are trained, as in
-            the reference implementation (not ID-free: they enter the score).
-        edge_type: Edge type of training interactions, from users to items.
+        reg_weight: Weight of half the sum of squared entries of the final
+            vectors in the batch, divided by :obj:`batch_size`.
+        batch_size: Divisor of the regularizer. It stays the same for a smaller
+            last batch.
+        cl_weight: Weight of the contrastive loss between modal and content
+            vectors.
+        temperature: Temperature of the contrastive loss.
+        similarity_weight: Weight of the similarity term of
+            :class:`~motor_geo.nn.models.AlignRec`, which keeps the inner
+            products of the modal parts of positive items close to the cosine
+            similarities of features. The paper has no such term.
+        fusion: :obj:`"reference"` divides the sum of the shared and the specific
+            parts by :math:`n + 1`. :obj:`"paper"` adds the shared part to the
+            mean of the specific parts.
+        train_features: If set to :obj:`True`, trains the raw features, as the
+            reference implementation does. The model is then not ID-free, since
+            they enter the score.
+        edge_type: Edge type of the training interactions, from users to items.
 
     Shapes:
         - **output:** user vectors :math:`(M, d)`, item vectors :math:`(N, d)`
@@ -88,6 +91,7 @@ class MGCN(Recommender):
     """
 
     transforms = (Lazy('motor_geo.data.ItemKNN', weighting='cosine'),)
+    takes_user_encoder = True
     min_modalities = 1
     lr_decay = (0.96, 50.0)
 
@@ -142,8 +146,8 @@ class MGCN(Recommender):
                     lin.reset_parameters()
 
     def modal_item(self, data: HeteroData, name: str, item: Tensor) -> Tensor:
-        r"""Item vectors :math:`\mathbf{Z}^m_I` of a modality, from
-        :math:`\mathbf{Q}`, **[N, d]**.
+        r"""Item vectors :math:`\mathbf{Z}^m_I` of a modality, from :math:`\mathbf{Q}`
+        **[N, d]**.
         """
         lin, gate = self.features.lin(name), self.gates[name]
         x = self.features.table(data, name)
@@ -154,13 +158,11 @@ class MGCN(Recommender):
         return z
 
     def views(self, data: HeteroData, index: tuple[Tensor, Tensor] | None = None) -> Views:
-        r"""Content and modal vectors of all nodes, or of the given users and
-        items.
-        """
+        r"""Content and modal vectors of all nodes, or of the given users and items."""
         item, graph = self.encode_items(data), self.graph(data)
         modal_item = torch.stack([self.modal_item(data, m, item) for m in self.gates], dim=1)
         args = modal_item.flatten(1), graph.to_user, graph.to_user_weight
-        tables = self.user_embedding, item, graph
+        tables = self.encode_users(data, item), item, graph
         if index is None:
             content, modal_user = self.propagation(*tables), self.conv(*args)
         else:
@@ -171,8 +173,8 @@ class MGCN(Recommender):
         return Views(content, Embeddings(modal_user, modal_item))
 
     def side(self, content: Tensor, modal: Tensor) -> Tensor:
-        r"""What modalities **[*, n, d]** add to content vectors **[*, d]**,
-        row by row.
+        r"""The sum of the shared and specific parts, from content vectors **[*, d]**
+        and modal vectors **[*, n, d]**.
         """
         attention = self.attention(modal).softmax(dim=-2)
         shared = (attention * modal).sum(dim=-2)
@@ -187,8 +189,8 @@ class MGCN(Recommender):
         return Embeddings(user + self.side(user, modal.user), item + self.side(item, modal.item))
 
     def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
-        # Fusion is row by row: only the rows of the batch go through it, those
-        # of users and positive items once however often they occur.
+        # Fusion is row-wise, so it only processes the rows of the batch. Users and positive items
+        # that occur several times are processed once.
         users, items = distinct(batch.user), distinct(batch.pos)
         index = users.node, torch.cat([items.node, batch.neg])
         (user, item), modal = self.views(data, index)

@@ -14,9 +14,9 @@ from motor_geo.typing import RATES, Batch, Embeddings, num_nodes
 class MICRO(LearnedGraphRecommender):
     r"""MICRO from the `"Latent Structure Mining with Contrastive Modality
     Fusion for Multimedia Recommendation" <https://arxiv.org/abs/2111.00678>`_
-    paper: as :class:`~motor_geo.nn.models.LATTICE`, with an item-item graph per modality, attention
-    over their outputs, and a contrastive loss between each of them and the
-    fusion,
+    paper. It extends :class:`~motor_geo.nn.models.LATTICE` with an item-item
+    graph per modality, attention over their outputs, and a contrastive loss
+    between each output and their fusion,
 
     .. math::
         \mathbf{h}^m = \left( (1 - \lambda) \, \mathbf{D}_m^{-1/2} \mathbf{W}^m
@@ -25,32 +25,34 @@ class MICRO(LearnedGraphRecommender):
         (\mathbf{V} \mathbf{h}^m + \mathbf{c}) \right) \mathbf{h}^m, \qquad
         \mathbf{I} = \mathbf{G} + \frac{\mathbf{h}}{\| \mathbf{h} \|} .
 
-    The graphs are built in the first batch of every epoch, the only one in
-    which they carry a gradient, and for ranking. The contrastive loss runs
-    over all items in every batch: its cost is quadratic in their number, its
-    memory is bounded (see :func:`~motor_geo.nn.functional.contrast.two_view_contrast`).
+    Training builds the graphs in the first batch of every epoch, the only batch
+    in which they have a gradient. Evaluation builds them again. The contrastive
+    loss covers all items in every batch. Its runtime is quadratic in their
+    number, but its memory is bounded, see
+    :func:`~motor_geo.nn.functional.contrast.two_view_contrast`.
 
-    ID-free: :math:`\mathbf{Q}` is computed from tokens, in all graphs; raw
-    features shape the item graphs and stay as they are.
+    ID-free: :math:`\mathbf{Q}` is computed from tokens, as input of all graphs.
+    Raw features define the item graphs and are not trained.
 
     Args:
         data: The user-item graph with features :obj:`x_<modality>` and item
             graphs of :class:`~motor_geo.data.ItemKNN` (cosine weighting).
-        item_encoder: What yields item vectors; :obj:`None` is an ID embedding.
+        item_encoder: Item encoder; :obj:`None` uses an ID embedding.
         channels: Size :math:`d` of user and item vectors.
         num_layers: Number of hops on the user-item graph.
         num_item_layers: Number of hops on the item graphs.
-        k: Number of neighbors in learned graphs, the item itself included.
-        initial_weight: Weight :math:`\lambda` of the graphs of raw features;
-            one leaves out learned graphs.
-        reg_weight: Weight of half the sum of squares of final vectors in the
-            batch, divided by :obj:`reg_batch_size`.
-        reg_batch_size: The constant that replaces the size of the batch.
+        k: Number of neighbors in learned graphs, including the item itself.
+        initial_weight: Weight :math:`\lambda` of the graphs of raw features. With
+            one, there are no learned graphs.
+        reg_weight: Weight of half the sum of squared entries of the final
+            vectors in the batch, divided by :obj:`reg_batch_size`.
+        reg_batch_size: Divisor of the regularizer, which replaces the size of the
+            batch.
         contrast_weight: Weight of the contrastive losses.
         temperature: Temperature of the contrastive losses.
-        train_features: If set to :obj:`True`, raw features are trained, as in
-            the reference implementation (not ID-free).
-        edge_type: Edge type of training interactions, from users to items.
+        train_features: If set to :obj:`True`, trains the raw features, as the
+            reference implementation does. The model is then not ID-free.
+        edge_type: Edge type of the training interactions, from users to items.
 
     Shapes:
         - **output:** user vectors :math:`(M, d)`, item vectors :math:`(N, d)`
@@ -104,8 +106,8 @@ class MICRO(LearnedGraphRecommender):
                 lin.reset_parameters()
 
     def item_graphs(self, data: HeteroData) -> ItemGraphs:
-        r"""The item graphs of the current parameters in the order of
-        modalities, with their gradient.
+        r"""The item graphs for the current parameters in the order of modalities,
+        with a gradient.
         """
         learned = self.learned_graphs(data) if self.initial_weight < 1 else {}
         graphs = []
@@ -122,6 +124,10 @@ class MICRO(LearnedGraphRecommender):
 
     def fuse(self, item: Tensor, graphs: ItemGraphs) -> tuple[list[Tensor], Tensor]:
         r"""Item vectors after every item graph, and their fusion.
+
+        Args:
+            item: Item vectors :math:`\mathbf{Q}` from the item encoder.
+            graphs: Item graph of every modality.
 
         Shapes:
             - **input:** item vectors :math:`(N, d)`

@@ -30,9 +30,10 @@ class MMGCN(Recommender):
     r"""MMGCN from the `"MMGCN: Multi-modal Graph Convolution Network for
     Personalized Recommendation of Micro-video"
     <https://doi.org/10.1145/3343031.3351034>`_ paper. Every modality has its
-    own branch, which starts from user preferences :math:`\mathbf{P}^m` and
-    item features, all scaled to unit length, and applies
-    :class:`~motor_geo.nn.conv.mmgcn_conv.MMGCNConv` three times,
+    own branch. It starts from user preferences :math:`\mathbf{P}^m` and item
+    features :math:`\mathbf{F}^m`, both scaled to unit length, and applies
+    several layers of :class:`~motor_geo.nn.conv.mmgcn_conv.MMGCNConv`, by
+    default three,
 
     .. math::
         \mathbf{X} = \frac{1}{|\mathcal{M}|} \sum_m \textrm{conv}_3 \circ
@@ -40,27 +41,27 @@ class MMGCN(Recommender):
         \mathbf{F}^m; \mathbf{id} \right) .
 
     In the published numbers, :math:`\mathbf{id}` and :math:`\mathbf{P}^m` are
-    random constants, which are never trained.
+    random constants that are never trained.
 
-    ID-free: the item rows of :math:`\mathbf{id}` are computed from tokens and
-    trained, also through :obj:`reg_weight`; user rows stay constant unless
-    :obj:`train_embeddings` is set.
+    ID-free: The item rows of :math:`\mathbf{id}` are computed from tokens. They
+    are trained and regularized by :obj:`reg_weight`. User rows stay constant
+    unless :obj:`train_embeddings` is set.
 
     Args:
         data: The user-item graph with features :obj:`x_<modality>`.
-        item_encoder: What yields item vectors; :obj:`None` is a constant
-            vector per item.
+        item_encoder: Item encoder; :obj:`None` uses one random vector per item,
+            which is constant unless :obj:`train_embeddings` is set.
         channels: Size :math:`d` of user and item vectors.
-        num_layers: Number of layers; the published numbers always use three.
-        latent_channels: Size that the features of a modality are projected to
-            before the first layer; modalities that are not named enter as
-            they are. By default 256 for images.
-        reg_weight: Weight of the mean squares of :math:`\mathbf{id}` in the
-            batch and of the preferences of projected modalities (constants in
-            the published numbers).
-        train_embeddings: If set to :obj:`True`, :math:`\mathbf{id}` and
-            preferences are trained.
-        edge_type: Edge type of training interactions, from users to items.
+        num_layers: Number of layers. The published numbers always use three.
+        latent_channels: Size of projected features by modality. Modalities that
+            are not listed are not projected. :obj:`None` projects images to
+            size 256.
+        reg_weight: Weight of the mean squared entries of :math:`\mathbf{id}` in
+            the batch and of the preferences of projected modalities. All of
+            these are constants in the published numbers.
+        train_embeddings: If set to :obj:`True`, trains :math:`\mathbf{id}` and
+            preferences.
+        edge_type: Edge type of the training interactions, from users to items.
 
     Shapes:
         - **output:** user vectors :math:`(M, d)`, item vectors :math:`(N, d)`
@@ -127,15 +128,15 @@ class MMGCN(Recommender):
 
     def _reset_id(self) -> None:
         if isinstance(self.item_encoder, IDEmbedding) and self._own_items:
-            # One table of users and items.
+            # Users and items form one table.
             tables = [self.user_embedding, self.item_encoder.weight]
             std = math.sqrt(2 / (sum(t.size(0) for t in tables) + self.channels))
             for table in tables:
                 nn.init.normal_(table, std=std)
 
     def mean_graph(self, data: HeteroData) -> BipartiteGraph:
-        r"""The training graph with the weights of a mean over neighbors, kept
-        for as long as the same edges come in.
+        r"""The training graph with the weights of a mean over neighbors, cached as
+        long as its edges stay the same.
         """
         graph = self.graph(data)
         return self._mean_graphs(lambda: mean_graph(graph), graph)
@@ -143,12 +144,17 @@ class MMGCN(Recommender):
     def propagate(
         self, data: HeteroData, ids: Embeddings, rows: Embeddings | None = None
     ) -> Embeddings:
-        r"""Final vectors of the given :math:`\mathbf{id}` vectors.
+        r"""Final vectors for the given :math:`\mathbf{id}` vectors.
+
+        Args:
+            data: The user-item graph with features.
+            ids: The :math:`\mathbf{id}` vectors of users and items.
+            rows: Output users and items; :obj:`None` means all nodes.
 
         Shapes:
             - **input:** user vectors :math:`(M, d)` and item vectors
-              :math:`(N, d)`, the users :math:`(B_u)` and items :math:`(B_i)`
-              that are needed *(optional)*
+              :math:`(N, d)`, output users :math:`(B_u)` and items :math:`(B_i)`
+              *(optional)*
             - **output:** user vectors :math:`(M, d)` or :math:`(B_u, d)`, item
               vectors :math:`(N, d)` or :math:`(B_i, d)`
         """

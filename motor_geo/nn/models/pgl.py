@@ -22,50 +22,51 @@ from motor_geo.utils.lazy import Lazy
 class PGL(BlockRecommender):
     r"""PGL from the `"Mind Individual Information! Principal Graph Learning for
     Multimedia Recommendation" <https://doi.org/10.1609/aaai.v39i12.33429>`_
-    paper. Items are their projected features side by side, users have a table
-    per modality,
+    paper. It represents items by the concatenation of their projected features,
+    and users by one table per modality,
 
     .. math::
         \mathbf{X} = \Vert_m \, \frac{\mathbf{W}_m \mathbf{x}^m + \mathbf{b}_m}
         {\| \mathbf{W}_m \mathbf{x}^m + \mathbf{b}_m \|}, \qquad
         \mathbf{X}_U = \Vert_m \, \mathbf{P}^m ,
 
-    LightGCN turns both into :math:`\mathbf{U}` and :math:`\mathbf{G}`, and a
+    LightGCN computes :math:`\mathbf{U}` and :math:`\mathbf{G}` from both, and a
     frozen item graph is added,
 
     .. math::
         \mathbf{I} = \mathbf{G} + \mathbf{S}^{L_{ii}} \mathbf{X}, \qquad
         \mathbf{S} = \sum_m \alpha_m \mathbf{S}^m .
 
-    In training, LightGCN runs on a sub-graph that is drawn anew in every epoch,
-    edges between nodes of low degree first (the paper's local extraction), and
-    two dropouts of the same vectors are contrasted.
+    In training, LightGCN runs on a subgraph that is drawn again in every epoch
+    and prefers edges between nodes of low degree (the local extraction of the
+    paper). A contrastive loss compares two views of the same vectors with
+    different dropout.
 
-    ID-free: as published, since the model has no item embedding. A given
-    :obj:`item_encoder` adds a block, of unit length as well, computed from
-    tokens.
+    ID-free: The published model has no item embedding. An :obj:`item_encoder`
+    adds a block computed from tokens, which is also scaled to unit length.
 
     Args:
         data: The user-item graph with features :obj:`x_<modality>` and item
             graphs of :class:`~motor_geo.data.ItemKNN` (binary weighting).
-        item_encoder: What yields the vectors of an additional block;
-            :obj:`None` is the published model, from features alone.
+        item_encoder: Item encoder of an additional block; :obj:`None` uses
+            features alone, as published.
         channels: Size :math:`d` of a block.
         num_layers: Number of hops on the user-item graph.
         num_item_layers: Number of hops :math:`L_{ii}` on the item graph.
-        modality_weight: Weight :math:`\alpha_m` of every modality, by default
-            as in :class:`FREEDOM`.
-        rho: Share of training edges removed in every epoch. Ranking uses all
-            edges.
-        dropout: Dropout of the two views, with a fresh mask for every row of
-            a batch.
-        reg_weight: Weight of the mean contrast of users and of items. The
-            reference framework ships zero; the published numbers have 0.05
-            to 0.5.
-        temperature: Temperature of that contrast.
-        train_features: If set to :obj:`True`, raw features are trained, as in
-            the reference implementation (not ID-free: they enter the score).
-        edge_type: Edge type of training interactions, from users to items.
+        modality_weight: Weight :math:`\alpha_m` of every modality; :obj:`None`
+            uses the default of :class:`FREEDOM`.
+        rho: Fraction of training edges to remove in every epoch. Evaluation uses
+            all edges.
+        dropout: Dropout probability of the two views. Every row of a batch has
+            its own mask.
+        reg_weight: Weight of the mean of the contrastive losses of users and of
+            items. The default of the reference framework is zero; the published
+            numbers use 0.05 to 0.5.
+        temperature: Temperature of the contrastive loss.
+        train_features: If set to :obj:`True`, trains the raw features, as the
+            reference implementation does. The model is then not ID-free, since
+            they enter the score.
+        edge_type: Edge type of the training interactions, from users to items.
 
     Shapes:
         - **output:** user vectors :math:`(M, bd)`, item vectors
@@ -144,7 +145,7 @@ class PGL(BlockRecommender):
         return losses
 
     def drop(self, x: Tensor, view: str) -> Tensor:
-        r"""Dropout of a view: :obj:`"user1"`, :obj:`"user2"`, :obj:`"item1"`
-        or :obj:`"item2"`, **[B, bd]**.
+        r"""Applies dropout to a view: :obj:`"user1"`, :obj:`"user2"`, :obj:`"item1"` or
+        :obj:`"item2"`, **[B, bd]**.
         """
         return drop_entries(x, self.dropout)

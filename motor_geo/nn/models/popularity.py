@@ -11,9 +11,19 @@ from motor_geo.typing import Embeddings, find_edges, num_nodes
 def popularity_embeddings(
     edge_index: Tensor, num_users: int, num_items: int, seed: int = 0
 ) -> Embeddings:
-    r"""Embeddings of width one that rank items by their number of training
-    interactions. Ties are broken at random: the order of items in a file may
-    itself tell of popularity.
+    r"""Embeddings of size one that rank items by their number of training
+    interactions. Ties are broken at random, since the order of items in a file
+    may reveal their popularity.
+
+    Args:
+        edge_index: Training interactions.
+        num_users: Number of users.
+        num_items: Number of items.
+        seed: Seed of the random order.
+
+    Shapes:
+        - **input:** interactions :math:`(2, E)`
+        - **output:** user vectors :math:`(M, 1)`, item vectors :math:`(N, 1)`
     """
     count = edge_index[1].bincount(minlength=num_items).float()
     noise = torch.rand(num_items, generator=torch.Generator().manual_seed(seed))
@@ -22,15 +32,15 @@ def popularity_embeddings(
 
 
 class Popularity(FittedRecommender):
-    r"""Ranks items by their number of training interactions, the same for
-    every user,
+    r"""Ranks items by their number of training interactions, in the same order
+    for every user,
 
     .. math::
         s(u, i) = | \mathcal{N}_i | .
 
     Args:
         data: The user-item graph.
-        edge_type: Edge type of training interactions, from users to items.
+        edge_type: Edge type of the training interactions, from users to items.
 
     Shapes:
         - **output:** user vectors :math:`(M, 1)`, item vectors :math:`(N, 1)`

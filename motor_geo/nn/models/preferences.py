@@ -17,27 +17,33 @@ from motor_geo.typing import RATES, Batch, Embeddings, Rows
 
 
 class PreferenceRecommender(BlockRecommender):
-    r"""The common part of :class:`~motor_geo.nn.models.DualGNN`,
-    :class:`~motor_geo.nn.models.DRAGON` and :class:`~motor_geo.nn.models.COHESION`: a table of
-    user preferences and a network over features for every modality,
+    r"""Base class of :class:`~motor_geo.nn.models.DualGNN`,
+    :class:`~motor_geo.nn.models.DRAGON` and
+    :class:`~motor_geo.nn.models.COHESION`. Every modality has a table of user
+    preferences and a feature encoder,
 
     .. math::
         \textrm{ENC}_m(\mathbf{x}) = \mathbf{W}_2^m \, \phi(\mathbf{W}_1^m
         \mathbf{x} + \mathbf{b}_1^m) + \mathbf{b}_2^m ,
 
-    and users that receive from similar users,
+    and users aggregate similar users,
     :math:`\mathbf{U} = \mathbf{U}_0 + \mathbf{S}_U \mathbf{U}_0`. A subclass
-    implements :meth:`propagate` and :meth:`smooth`.
+    implements :meth:`propagate`, and may override :meth:`smooth`.
 
     Args:
         data: The user-item graph with features :obj:`x_<modality>` and the
             user graph of :class:`~motor_geo.data.UserKNN`.
-        item_encoder: What yields the vectors of an additional block;
-            :obj:`None` is the published model, from features alone.
+        item_encoder: Item encoder of an additional block; :obj:`None` uses
+            features alone, as published.
         channels: Size :math:`d` of a block.
-        reg_weight: Weight of the mean squares of preferences in the batch.
-        rho: Share of training edges removed in every epoch.
-        edge_type: Edge type of training interactions, from users to items.
+        reg_weight: Weight of the mean squared entries of preferences in the
+            batch.
+        rho: Fraction of training edges to remove in every epoch.
+        edge_type: Edge type of the training interactions, from users to items.
+
+    Raises:
+        ValueError: If the graph has no item features or no user graph, or an
+            argument is out of range.
     """
 
     init = 'normal'
@@ -66,17 +72,19 @@ class PreferenceRecommender(BlockRecommender):
             lin.reset_parameters()
 
     def encode_features(self, data: HeteroData) -> list[Tensor]:
-        r"""The features of every modality behind its network, **[N, d]**."""
+        r"""The encoded features of every modality, **[N, d]**."""
         return [self.outs[m](F.leaky_relu(x)) for m, x in self.features(data).items()]
 
     def propagate(self, data: HeteroData, training: bool) -> Embeddings:
-        r"""User and item vectors before those of similar users and items are
-        added, on the graph of ranking or of training.
+        r"""User and item vectors before similar users and items are added, on the
+        full graph or, if :obj:`training` is set, on the training graph.
         """
         raise NotImplementedError
 
     def smooth(self, data: HeteroData, item: Tensor, index: Tensor | None = None) -> Tensor:
-        r"""Adds what similar items have to all items, or to some."""
+        r"""Adds the vectors of similar items, for all items or for those in
+        :obj:`index`. By default, it adds nothing.
+        """
         return item if index is None else item.index_select(0, index)
 
     def forward(self, data: HeteroData) -> Embeddings:
@@ -95,5 +103,5 @@ class PreferenceRecommender(BlockRecommender):
         return Rows(user, *item.split([batch.pos.numel(), batch.neg.numel()]))
 
     def preference_reg(self, batch: Batch) -> Tensor:
-        r"""The sum over blocks of mean squares of preferences in the batch."""
+        r"""Mean squared entries of the preferences in the batch, summed over blocks."""
         return self.num_blocks * square_reg(self.user_embedding.index_select(0, batch.user))

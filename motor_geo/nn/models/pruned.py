@@ -16,18 +16,21 @@ from motor_geo.typing import RATES
 
 
 class PrunedRecommender(Recommender):
-    r"""The common part of :class:`~motor_geo.nn.models.LayerGCN` and
-    :class:`~motor_geo.nn.models.FREEDOM`: the training
-    graph is pruned anew in every epoch, by
-    :func:`~motor_geo.nn.graph.degree_sensitive_pruning`. Ranking uses all
+    r"""Base class of backbones that prune the training graph again in every
+    epoch, such as :class:`~motor_geo.nn.models.LayerGCN` and
+    :class:`~motor_geo.nn.models.FREEDOM`. By default, they use
+    :func:`~motor_geo.nn.graph.degree_sensitive_pruning`. Evaluation uses all
     edges.
 
     Args:
         data: The user-item graph.
-        item_encoder: What yields item vectors; :obj:`None` is an ID embedding.
+        item_encoder: Item encoder; :obj:`None` uses an ID embedding.
         channels: Size :math:`d` of user and item vectors.
-        rho: Share of training edges removed in every epoch.
-        edge_type: Edge type of training interactions, from users to items.
+        rho: Fraction of training edges to remove in every epoch.
+        edge_type: Edge type of the training interactions, from users to items.
+
+    Raises:
+        ValueError: If an argument is out of range.
     """
 
     def __init__(
@@ -45,7 +48,7 @@ class PrunedRecommender(Recommender):
         self.pruned = PrunedGraph()
 
     def is_uniform(self, epoch: int) -> bool:
-        r"""Whether all edges are equally likely to go in an epoch."""
+        r"""Whether pruning is uniform instead of degree-sensitive in an epoch."""
         return False
 
     def begin_epoch(self, data: HeteroData, epoch: int, generator: torch.Generator) -> None:
@@ -59,7 +62,11 @@ class PrunedRecommender(Recommender):
         self.prune(data, keep)
 
     def prune(self, data: HeteroData, keep: Tensor) -> None:
-        r"""Makes the training edges :obj:`keep` the graph of :obj:`loss`.
+        r"""Restricts the graph of :obj:`loss` to the training edges in :obj:`keep`.
+
+        Args:
+            data: The user-item graph.
+            keep: Positions of the edges to keep.
 
         Shapes:
             - **input:** positions of kept edges :math:`(|\mathcal{E}^{\prime}|)`
@@ -67,7 +74,7 @@ class PrunedRecommender(Recommender):
         self.pruned.set(keep, *self.graph_args(data))
 
     def training_graph(self, data: HeteroData) -> BipartiteGraph:
-        r"""The graph of :obj:`loss`: what pruning left, or the whole graph if
+        r"""The graph of :obj:`loss`: the pruned graph, or the full graph if
         :meth:`begin_epoch` was not called with these edges.
         """
         return self.pruned.get(*self.graph_args(data)) or self.graph(data)

@@ -16,47 +16,51 @@ from motor_geo.nn.memo import Memo
 from motor_geo.nn.objective import RankingLoss
 from motor_geo.typing import RATES, Batch, Embeddings, Rows, find_edges, node_store, num_nodes
 from motor_geo.utils.ranking import top_k
+from motor_geo.utils.seen import SeenItems
 
 
 class Recommender(nn.Module):
-    r"""The base of all backbones: a user table, an item encoder in the place
-    of the item table, and the parts that training and ranking call.
+    r"""Base class of all backbones, with a user table, an item encoder that
+    replaces the item table, and the methods that training and evaluation call.
 
-    A subclass implements :meth:`forward` and :meth:`loss`. A schedule that
-    belongs to the model (pruning, annealing, rebuilding a graph) goes into
-    :meth:`begin_epoch` and keeps its state in buffers, so that it survives a
-    restart.
+    A subclass implements :meth:`forward` and :meth:`loss`. Schedules of the
+    model (such as pruning, annealing or rebuilding a graph) belong in
+    :meth:`begin_epoch`. They keep their state in buffers, so that a run can
+    resume.
 
     Args:
-        data: The user-item graph. Only its sizes and, where a backbone needs
-            them, its features are read here.
-        item_encoder: A module that yields item vectors, see
-            :func:`~motor_geo.nn.item_encoder.encode_items`;
-            :obj:`None` is the classic ID embedding.
+        data: The user-item graph. The constructor reads its sizes, and its
+            features if the backbone needs them.
+        item_encoder: Item encoder, see
+            :func:`~motor_geo.nn.item_encoder.encode_items`; :obj:`None` uses an
+            ID embedding.
         channels: Size :math:`d` of user and item vectors.
-        edge_type: Edge type of training interactions, from users to items.
+        edge_type: Edge type of the training interactions, from users to items.
 
     Raises:
-        ValueError: If the item encoder yields vectors of another size.
+        ValueError: If the size of the vectors of the item encoder differs from
+            :obj:`channels`.
     """
 
-    #: What adds the graphs that the backbone reads to the data, in order.
+    #: Transforms that add the graphs that the backbone reads, in order.
     transforms: ClassVar[tuple[BaseTransform, ...]] = ()
-    #: Whether raw features are read, and how many modalities are needed.
+    #: Minimum number of modalities with raw features; zero if the backbone reads none.
     min_modalities: ClassVar[int] = 0
     #: Whether the loss reads negative items.
     needs_negatives: bool = True
-    #: Form of the Xavier initialization of ID tables.
+    #: Distribution of the Xavier initialization of ID tables.
     init: ClassVar[str] = 'uniform'
-    #: The loss, by name, that goes with :obj:`--items recommended`.
+    #: Whether :meth:`set_user_encoder` can replace the user table.
+    takes_user_encoder: ClassVar[bool] = False
+    #: Name of the loss that :obj:`--items recommended` uses by default.
     recommended_loss: ClassVar[str] = 'published'
-    #: Learning rate and weight decay of Adam, and ``(a, b)`` of the
-    #: learning-rate factor ``a ** (epoch / b)``, as published.
+    #: Published learning rate and weight decay of Adam, and ``(a, b)`` of the
+    #: learning-rate factor ``a ** (epoch / b)``.
     lr: ClassVar[float] = 1e-3
     weight_decay: ClassVar[float] = 0.0
     lr_decay: ClassVar[tuple[float, float]] = (1.0, 50.0)
 
-    #: What ranks in the place of the published loss, see :meth:`set_objective`.
+    #: Ranking loss that replaces the published one, see :meth:`set_objective`.
     objective: RankingLoss | None
 
     def __init__(
@@ -78,21 +82,22 @@ class Recommender(nn.Module):
             )
         self.channels = channels
         self.item_encoder = item_encoder
+        self.user_encoder: nn.Module | None = None
         self.objective = None
         self._finish: RemovableHandle | None = None
         self.user_embedding = nn.Parameter(
             torch.empty(num_nodes(data, self.user_type), self.user_channels(channels))
         )
-        self._graphs = Memo()
+        self._graphs, self._seen = Memo(), Memo()
         xavier_(self.user_embedding, self.init)
 
     @classmethod
     def user_channels(cls, channels: int) -> int:
-        r"""Size of user vectors."""
+        r"""Size of the rows of the user table."""
         return channels
 
     def reset_parameters(self) -> None:
-        r"""Draws all parameters anew."""
+        r"""Draws new initial parameters."""
         xavier_(self.user_embedding, self.init)
         for module in self.children():
             reset = getattr(module, 'reset_parameters', None)
@@ -109,7 +114,11 @@ class Recommender(nn.Module):
         raise NotImplementedError
 
     def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
-        r"""Loss terms of a batch, already weighted: their sum is the loss.
+        r"""Weighted loss terms of a batch, by name. Their sum is the loss.
+
+        Args:
+            data: The user-item graph.
+            batch: Users, positive items and negative items.
 
         Shapes:
             - **input:** users, positive and negative items :math:`(B)`
@@ -118,12 +127,12 @@ class Recommender(nn.Module):
         raise NotImplementedError
 
     def set_objective(self, objective: RankingLoss | None) -> None:
-        r"""Puts another loss in the place of the published ranking loss. The
-        other terms of the backbone stay. A loss that compares cosines makes
-        the model yield vectors of unit length.
+        r"""Replaces the published ranking loss. The other loss terms of the backbone
+        do not change. With a loss that compares cosines, the model returns vectors
+        of unit length.
 
         Args:
-            objective: The loss; :obj:`None` is the published one.
+            objective: The ranking loss; :obj:`None` restores the published one.
         """
         if self._finish is not None:
             self._finish.remove()
@@ -133,6 +142,25 @@ class Recommender(nn.Module):
         self.needs_negatives = cls.needs_negatives or getattr(objective, 'needs_negatives', False)
         if objective is not None and objective.cosine:
             self._finish = self.register_forward_hook(_finish)
+
+    def set_user_encoder(self, user_encoder: nn.Module) -> None:
+        r"""Replaces the user table by a module that computes user vectors, so
+        that the model has no parameters per user and accepts users that arrive
+        after training.
+
+        Args:
+            user_encoder: A module that is called with item vectors, user-item
+                edges, the number of users and the users it is needed for, such
+                as :class:`~motor_geo.nn.UsedItems`.
+
+        Raises:
+            ValueError: If the backbone needs a user table.
+        """
+        if not self.takes_user_encoder:
+            raise ValueError(f"'{type(self).__name__}' needs a user table")
+        self.user_encoder = user_encoder
+        # The number of users and the type of vectors are still read from it.
+        self.user_embedding = nn.Parameter(self.user_embedding.detach()[:, :0].clone())
 
     @property
     def needs_tables(self) -> bool:
@@ -147,16 +175,17 @@ class Recommender(nn.Module):
         tables: Embeddings | None = None,
         form: str = 'log',
     ) -> dict[str, Tensor]:
-        r"""The terms of the loss that rank: the published Bayesian personalized
-        ranking, or those of :meth:`set_objective`.
+        r"""The ranking terms of the loss: the published Bayesian personalized ranking,
+        or those of the loss passed to :meth:`set_objective`.
 
         Args:
             data: The user-item graph.
-            batch: Users, positive and negative items.
-            rows: Their vectors.
-            tables: Vectors of all users and items, if they are at hand. A loss
-                that needs them calls :meth:`forward` otherwise.
-            form: The published form, see :func:`~motor_geo.nn.loss.bpr_loss`.
+            batch: Users, positive items and negative items.
+            rows: Vectors of the batch.
+            tables: Vectors of all users and items, if already computed. If they are
+                missing and the loss needs them, :meth:`forward` computes them.
+            form: Form of the published loss, see
+                :func:`~motor_geo.nn.loss.bpr_loss`.
 
         Shapes:
             - **output:** scalars
@@ -170,12 +199,21 @@ class Recommender(nn.Module):
         return self.objective(rows, batch, edge_index, tables)
 
     def begin_epoch(self, data: HeteroData, epoch: int, generator: torch.Generator) -> None:
-        r"""Called before every epoch, with a generator on the device of the
-        graph that is seeded for this epoch.
+        r"""Called before every epoch.
+
+        Args:
+            data: The user-item graph.
+            epoch: Number of the epoch, from zero.
+            generator: Random generator on the device of the graph, seeded for this
+                epoch.
         """
 
     def encode_items(self, data: HeteroData, index: Tensor | None = None) -> Tensor:
-        r"""Item vectors, from the item encoder.
+        r"""Item vectors from the item encoder.
+
+        Args:
+            data: The user-item graph.
+            index: Items to encode; :obj:`None` encodes all items.
 
         Shapes:
             - **input:** item indices :math:`(B)` *(optional)*
@@ -183,18 +221,52 @@ class Recommender(nn.Module):
         """
         return encode_items(self.item_encoder, node_store(data, self.item_type), index)
 
+    def encode_users(
+        self, data: HeteroData, item: Tensor | None = None, index: Tensor | None = None
+    ) -> Tensor:
+        r"""User vectors, from the user table or the user encoder.
+
+        Args:
+            data: The user-item graph.
+            item: Item vectors, if they are at hand; a user encoder calls
+                :meth:`encode_items` otherwise.
+            index: Users that the vectors are needed for; all if :obj:`None`.
+
+        Shapes:
+            - **input:** item vectors :math:`(N, d)` *(optional)*, user indices
+              :math:`(B)` *(optional)*
+            - **output:** user vectors :math:`(M, d)` or :math:`(B, d)`
+        """
+        if self.user_encoder is None:
+            user = self.user_embedding
+            return user if index is None else user.index_select(0, index)
+        if item is None:
+            item = self.encode_items(data)
+        edge_index = find_edges(data, self.edge_type)
+        return self.user_encoder(item, edge_index, num_nodes(data, self.user_type), index)
+
+    def encode(self, data: HeteroData) -> Embeddings:
+        r"""User and item vectors before any propagation.
+
+        Shapes:
+            - **output:** user vectors :math:`(M, d)`, item vectors
+              :math:`(N, d)`
+        """
+        item = self.encode_items(data)
+        return Embeddings(self.encode_users(data, item), item)
+
     def graph(self, data: HeteroData) -> BipartiteGraph:
-        r"""The symmetrically normalized training graph, kept for as long as
-        the same edges come in.
+        r"""The symmetrically normalized training graph, cached as long as its edges
+        stay the same.
         """
         args = self.graph_args(data)
         return self._graphs(lambda: build_graph(*args), *args)
 
     def graph_args(self, data: HeteroData) -> tuple[Tensor, int, int, torch.dtype]:
-        r"""What the training graph is made from: user-item edges, the numbers
-        of users and items, and the type of edge weights; what
+        r"""The arguments of the training graph, in the order of
         :func:`~motor_geo.nn.graph.build_graph` and
-        :class:`~motor_geo.nn.graph.PrunedGraph` take.
+        :class:`~motor_geo.nn.graph.PrunedGraph`: user-item edges, the numbers of
+        users and items, and the type of edge weights.
         """
         size = num_nodes(data, self.user_type), num_nodes(data, self.item_type)
         return find_edges(data, self.edge_type), *size, self.user_embedding.dtype
@@ -203,12 +275,13 @@ class Recommender(nn.Module):
     def recommend(
         self, data: HeteroData, user: Tensor | None = None, k: int = 20
     ) -> tuple[Tensor, Tensor]:
-        r"""The best :obj:`k` items that a user has no training edge to.
+        r"""Recommends the :obj:`k` items with the highest scores, without the
+        training items of a user.
 
         Args:
             data: The user-item graph.
-            user: Users, all of them if :obj:`None`.
-            k: Length of the lists.
+            user: Users; :obj:`None` means all users.
+            k: Number of items per user.
 
         Shapes:
             - **input:** user indices :math:`(U)` *(optional)*
@@ -220,11 +293,13 @@ class Recommender(nn.Module):
         self.train(training)
         if user is None:
             user = torch.arange(embeddings.user.size(0), device=embeddings.user.device)
-        return top_k(embeddings, user, k, exclude=find_edges(data, self.edge_type))
+        edge_index = find_edges(data, self.edge_type)
+        seen = self._seen(lambda: SeenItems(edge_index), edge_index)
+        return top_k(embeddings, user, k, exclude=seen)
 
     def item_parameters(self, num_items: int) -> list[str]:
-        r"""Names of trainable parameters with a dimension equal to the number
-        of items: none if the model is ID-free.
+        r"""Names of trainable parameters with a dimension equal to the number of
+        items. The list is empty if the model is ID-free.
         """
         return [
             name
@@ -240,7 +315,7 @@ class Recommender(nn.Module):
 
 
 def _finish(model: Recommender, args: object, out: Embeddings) -> Embeddings:
-    r"""A hook, which every caller of the model passes."""
+    r"""A forward hook, so that it applies to every call of the model."""
     return out if model.objective is None else model.objective.finish(out)
 
 

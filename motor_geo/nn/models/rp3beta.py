@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 class RP3beta(ItemSimilarity):
-    r"""Random walks of three steps from a user, re-ranked by popularity, from
-    the `"Updatable, Accurate, Diverse, and Scalable Recommendations for
-    Interactive Applications" <https://doi.org/10.1145/2955101>`_ paper,
+    r"""Three-step random walks from a user with a popularity discount, from the
+    `"Updatable, Accurate, Diverse, and Scalable Recommendations for Interactive
+    Applications" <https://doi.org/10.1145/2955101>`_ paper,
 
     .. math::
         s(u, i) = \frac{1}{| \mathcal{N}_i |^{\beta}}
@@ -26,20 +26,21 @@ class RP3beta(ItemSimilarity):
         \left( \frac{1}{| \mathcal{N}_u | \, | \mathcal{N}_j | \,
         | \mathcal{N}_v |} \right)^{\alpha}
 
-    where :math:`\mathcal{N}` are the neighbors in the training graph, and of
-    each item :math:`j` only the :math:`k` items :math:`i` count that take the
-    largest part of its walks. The factor of the user is left out: it changes
-    no ranking.
+    where :math:`\mathcal{N}` are the neighbors in the training graph. For each
+    item :math:`j`, only the :math:`k` items :math:`i` with the largest
+    discounted transition probabilities count. The code omits the factor
+    :math:`1 / | \mathcal{N}_u |^{\alpha}` of the user, which does not change the
+    ranking.
 
     Args:
         data: The user-item graph.
         k: Number of neighbors of every item.
         alpha: Exponent :math:`\alpha` of transition probabilities.
         beta: Exponent :math:`\beta` of the popularity of items.
-        edge_type: Edge type of training interactions, from users to items.
+        edge_type: Edge type of the training interactions, from users to items.
 
     Shapes:
-        - **output:** a function from users :math:`(B)` to scores
+        - **output:** a function that maps users :math:`(B)` to scores
           :math:`(B, N)`
 
     Raises:

@@ -18,8 +18,9 @@ from motor_geo.typing import RATES, Batch, Embeddings
 class SelfCF(Recommender):
     r"""SelfCF with dropout of embeddings and edges from the `"SelfCF: A Simple
     Framework for Self-supervised Collaborative Filtering"
-    <https://arxiv.org/abs/2107.03019>`_ paper: no negatives, but a predictor
-    :math:`p` that has to find a dropout of the other side of an observed pair,
+    <https://arxiv.org/abs/2107.03019>`_ paper. It uses no negatives. A predictor
+    :math:`p` predicts the vector of an item, after dropout, from its user, and
+    vice versa, for every observed pair,
 
     .. math::
         s(u, i) = p(\mathbf{u}_u)^{\top} \mathbf{i}_i + \mathbf{u}_u^{\top}
@@ -28,24 +29,25 @@ class SelfCF(Recommender):
         - \frac{1}{2} \cos(p(\mathbf{i}), \tilde{\mathbf{u}})
 
     with :math:`\mathbf{U}` and :math:`\mathbf{I}` from LightGCN and
-    :math:`\tilde{\mathbf{x}}` a target (dropout, no gradient). In training,
-    every batch drops edges, the two directions apart, at a rate of its own.
+    :math:`\tilde{\mathbf{x}}` a target (with dropout, without gradient). The
+    loss drops edges in every batch, independently in both directions. By
+    default, every batch draws its own dropout rate.
 
-    ID-free: the item rows that LightGCN starts from are computed from tokens.
+    ID-free: The item rows at the input of LightGCN are computed from tokens.
 
     Args:
         data: The user-item graph.
-        item_encoder: What yields item vectors; :obj:`None` is an ID embedding.
+        item_encoder: Item encoder; :obj:`None` uses an ID embedding.
         channels: Size :math:`d` of user and item vectors.
         num_layers: Number of hops on the user-item graph.
-        dropout: Dropout of targets, with a fresh mask for every row of a
-            batch.
-        edge_dropout: Share of edges that a batch drops, the others being
-            divided by what remains; :obj:`None` draws it uniformly from
-            :math:`[0, 1)` for every batch.
-        reg_weight: Weight of half the squared rows of :math:`\mathbf{U}` and
-            :math:`\mathbf{I}` in the batch, summed.
-        edge_type: Edge type of training interactions, from users to items.
+        dropout: Dropout probability of targets. Every row of a batch has its
+            own mask.
+        edge_dropout: Dropout probability :math:`p` of edges. The weights of all
+            other edges are divided by :math:`1 - p`. :obj:`None` draws
+            :math:`p` uniformly from :math:`[0, 1)` for every batch.
+        reg_weight: Weight of half the sum of squared entries of the batch rows
+            of :math:`\mathbf{U}` and :math:`\mathbf{I}`.
+        edge_type: Edge type of the training interactions, from users to items.
 
     Shapes:
         - **output:** user vectors :math:`(M, 2d)`, item vectors
@@ -55,6 +57,7 @@ class SelfCF(Recommender):
         ValueError: If an argument is out of range.
     """
 
+    takes_user_encoder = True
     needs_negatives = False
 
     def __init__(
@@ -83,7 +86,7 @@ class SelfCF(Recommender):
         self.predictor.reset_parameters()
 
     def forward(self, data: HeteroData) -> Embeddings:
-        out = self.propagation(self.user_embedding, self.encode_items(data), self.graph(data))
+        out = self.propagation(*self.encode(data), self.graph(data))
         return Embeddings(
             torch.cat([self.predictor(out.user), out.user], dim=1),
             torch.cat([out.item, self.predictor(out.item)], dim=1),
@@ -91,7 +94,7 @@ class SelfCF(Recommender):
 
     def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
         graph = self.drop_edges(self.graph(data))
-        tables = self.user_embedding, self.encode_items(data)
+        tables = self.encode(data)
         (user, item), _ = self.propagation.rows(*tables, graph, batch.user, batch.pos)
         predicted = normalize(self.predictor(torch.cat([user, item])), eps=1e-8).chunk(2)
         targets = (
@@ -109,16 +112,16 @@ class SelfCF(Recommender):
         return losses
 
     def drop(self, x: Tensor, kind: str) -> Tensor:
-        r"""Dropout of the targets :obj:`"user"` or :obj:`"item"`, **[B, d]**."""
+        r"""Applies dropout to the targets :obj:`"user"` or :obj:`"item"`, **[B, d]**."""
         return drop_entries(x, self.dropout)
 
     def drop_edges(self, graph: BipartiteGraph) -> BipartiteGraph:
-        r"""The graph of a batch."""
+        r"""The graph of a batch, with edge dropout."""
         if self.edge_dropout == 0:
             return graph
         rate = graph.to_user_weight.new_empty(())
         if self.edge_dropout is None:
-            rate.uniform_(0, 1 - 1e-6)  # Rounding may reach the upper end.
+            rate.uniform_(0, 1 - 1e-6)  # Avoids one, which rounding could reach.
         else:
             rate.fill_(self.edge_dropout)
 
@@ -132,5 +135,5 @@ class SelfCF(Recommender):
 
 @full_precision
 def mean_dot(x: Tensor, y: Tensor) -> Tensor:
-    r"""The mean inner product of rows, zero without any."""
+    r"""Mean inner product of rows, or zero without rows."""
     return (x * y).sum() / max(x.size(0), 1)

@@ -15,7 +15,9 @@ from motor_geo.typing import RATES, Batch, Embeddings, Rows
 
 
 class BatchViews(NamedTuple):
-    r"""What a loss reads of a batch; users and positive items occur once."""
+    r"""The views of a batch. Content and side vectors hold distinct users and
+    distinct positive items.
+    """
 
     users: Distinct
     items: Distinct
@@ -25,33 +27,35 @@ class BatchViews(NamedTuple):
 
 
 class SideViews(Recommender):
-    r"""The common part of :class:`~motor_geo.nn.models.SMORE` and
-    :class:`~motor_geo.nn.models.AlignRec`: what features say of a node is added to its vector
-    of LightGCN,
+    r"""Base class of :class:`~motor_geo.nn.models.SMORE` and
+    :class:`~motor_geo.nn.models.AlignRec`, which add vectors
+    :math:`\mathbf{Z}` computed from features to the output :math:`\mathbf{C}` of
+    LightGCN,
 
     .. math::
         \mathbf{X} = \mathbf{C} + \mathbf{Z}, \qquad
         \mathbf{Z}_U = \hat{\mathbf{R}} \mathbf{Z}_I ,
 
-    and contrasted with it. A subclass implements :meth:`modal_items` and
+    and contrast both. A subclass implements :meth:`modal_items` and
     :meth:`side`.
 
     Args:
         data: The user-item graph.
-        item_encoder: What yields item vectors; :obj:`None` is an ID embedding.
+        item_encoder: Item encoder; :obj:`None` uses an ID embedding.
         channels: Size :math:`d` of user and item vectors.
         num_layers: Number of hops on the user-item graph.
-        reg_weight: Weight of half the squared entries of final vectors in the
-            batch, divided by :obj:`batch_size`.
-        batch_size: The divisor of the regularizer.
-        cl_weight: Weight of the contrast.
-        temperature: Temperature of the contrast.
-        edge_type: Edge type of training interactions, from users to items.
+        reg_weight: Weight of half the sum of squared entries of the final
+            vectors in the batch, divided by :obj:`batch_size`.
+        batch_size: Divisor of the regularizer.
+        cl_weight: Weight of the contrastive loss.
+        temperature: Temperature of the contrastive loss.
+        edge_type: Edge type of the training interactions, from users to items.
 
     Raises:
         ValueError: If the temperature is not positive.
     """
 
+    takes_user_encoder = True
     min_modalities = 1
     lr_decay = (0.96, 50.0)
 
@@ -78,27 +82,27 @@ class SideViews(Recommender):
         self.conv = Propagate()
 
     def modal_items(self, data: HeteroData, item: Tensor) -> Tensor:
-        r"""What features say of items, from item vectors **[N, d]**; several
-        views **[N, n, d]**.
+        r"""Views of items computed from their features, **[N, n, d]**, given item
+        vectors **[N, d]**.
         """
         raise NotImplementedError
 
     def side(self, content: Tensor, modal: Tensor) -> Tensor:
-        r"""What is added to content vectors **[*, d]**, from views
-        **[*, n, d]**, row by row.
+        r"""Side vectors to add to content vectors **[*, d]**, computed from views
+        **[*, n, d]** row by row.
         """
         raise NotImplementedError
 
     def views(
         self, data: HeteroData, index: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Embeddings, Embeddings]:
-        r"""Content **[M, d]**, **[N, d]** and modal views **[M, n, d]**,
+        r"""Content vectors **[M, d]** and **[N, d]** and modal views **[M, n, d]** and
         **[N, n, d]** of all nodes, or of the given users and items.
         """
         item, graph = self.encode_items(data), self.graph(data)
         modal_item = self.modal_items(data, item)
         args = modal_item.flatten(1), graph.to_user, graph.to_user_weight
-        tables = self.user_embedding, item, graph
+        tables = self.encode_users(data, item), item, graph
         if index is None:
             content, modal_user = self.propagation(*tables), self.conv(*args)
         else:
@@ -128,7 +132,7 @@ class SideViews(Recommender):
         return BatchViews(users, items, content, side, rows)
 
     def view_losses(self, data: HeteroData, batch: Batch, views: BatchViews) -> dict[str, Tensor]:
-        r"""Ranking, regularizer and contrast."""
+        r"""Ranking loss, regularizer and contrastive losses of a batch."""
         users, items, content, side, rows = views
         losses = self.ranking(data, batch, rows)
         if self.reg_weight > 0:

@@ -15,32 +15,32 @@ from motor_geo.typing import RATES, Batch, Embeddings, Rows
 class SimGCL(Recommender):
     r"""SimGCL from the `"Are Graph Augmentations Necessary? Simple Graph
     Contrastive Learning for Recommendation"
-    <https://arxiv.org/abs/2112.08679>`_ paper: LightGCN without the input in
-    its mean over layers,
+    <https://arxiv.org/abs/2112.08679>`_ paper. It uses LightGCN without the
+    input in its mean over layers,
 
     .. math::
         \mathbf{X} = \frac{1}{L} \sum_{l=1}^{L} \left( \mathbf{D}^{-1/2}
         \mathbf{A} \mathbf{D}^{-1/2} \right)^l \mathbf{X}^{(0)} ,
 
-    and a contrast, over the users and over the positive items of a batch, of
-    two copies with noise in every layer, see
-    :class:`~motor_geo.nn.conv.noisy_propagation.NoisyPropagation`. An item
-    without training edges scores zero.
+    and contrasts two copies with noise in every layer, see
+    :class:`~motor_geo.nn.conv.noisy_propagation.NoisyPropagation`. The
+    contrastive loss runs over the users and over the positive items of a batch.
+    An item without training edges scores zero.
 
-    ID-free: the item rows of :math:`\mathbf{X}^{(0)}` are computed from
+    ID-free: The item rows of :math:`\mathbf{X}^{(0)}` are computed from
     tokens.
 
     Args:
         data: The user-item graph.
-        item_encoder: What yields item vectors; :obj:`None` is an ID embedding.
+        item_encoder: Item encoder; :obj:`None` uses an ID embedding.
         channels: Size :math:`d` of user and item vectors.
         num_layers: Number of hops :math:`L`.
         noise: Length :math:`\epsilon` of the noise.
-        cl_weight: Weight of the contrast.
-        temperature: Temperature of the contrast.
-        reg_weight: Weight of half the squared rows of :math:`\mathbf{X}^{(0)}`
-            in the batch, divided by its size.
-        edge_type: Edge type of training interactions, from users to items.
+        cl_weight: Weight of the contrastive loss.
+        temperature: Temperature of the contrastive loss.
+        reg_weight: Weight of half the sum of squared entries of the batch rows
+            of :math:`\mathbf{X}^{(0)}`, divided by the size of the batch.
+        edge_type: Edge type of the training interactions, from users to items.
 
     Shapes:
         - **output:** user vectors :math:`(M, d)`, item vectors :math:`(N, d)`
@@ -48,6 +48,8 @@ class SimGCL(Recommender):
     Raises:
         ValueError: If an argument is out of range.
     """
+
+    takes_user_encoder = True
 
     def __init__(
         self,
@@ -70,11 +72,11 @@ class SimGCL(Recommender):
         self.propagation = NoisyPropagation(num_layers, noise)
 
     def forward(self, data: HeteroData) -> Embeddings:
-        return self.propagation(self.user_embedding, self.encode_items(data), self.graph(data))
+        return self.propagation(*self.encode(data), self.graph(data))
 
     def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
         users, items = distinct(batch.user), distinct(batch.pos)
-        tables = Embeddings(self.user_embedding, self.encode_items(data))
+        tables = self.encode(data)
         graph = self.graph(data)
         index = Embeddings(users.node, torch.cat([items.node, batch.neg]))
         out = self.propagation.rows(*tables, graph, index)
@@ -94,8 +96,16 @@ class SimGCL(Recommender):
         users: Distinct,
         items: Distinct,
     ) -> dict[str, Tensor]:
-        r"""Ranking and regularizer, from vectors of distinct users, of distinct
-        positive items, and of all negative ones.
+        r"""Ranking loss and regularizer.
+
+        Args:
+            data: The user-item graph.
+            batch: Users, positive items and negative items.
+            tables: User and item vectors before propagation.
+            out: Vectors of distinct users, and of distinct positive items followed
+                by all negative items.
+            users: Distinct users of the batch.
+            items: Distinct positive items of the batch.
         """
         pos, neg = out.item.split([items.node.numel(), batch.neg.numel()])
         user, pos = out.user.index_select(0, users.inverse), pos.index_select(0, items.inverse)
@@ -109,7 +119,7 @@ class SimGCL(Recommender):
     def contrast(
         self, first: Embeddings, second: Embeddings, users: Distinct, items: Distinct
     ) -> dict[str, Tensor]:
-        r"""The contrast of two copies of users and of items."""
+        r"""Contrastive losses between two copies of users and of items."""
         return {
             f'cl_{name}': self.cl_weight * info_nce(a, b, self.temperature, (nodes, nodes))
             for name, a, b, nodes in zip(('user', 'item'), first, second, (users, items))

@@ -14,8 +14,8 @@ from motor_geo.nn.models.item_features import ItemFeatures
 def feature_cosine(
     data: HeteroData, features: ItemFeatures, index: Tensor, dtype: torch.dtype
 ) -> Tensor:
-    r"""Cosine similarities of the given features of some items, the mean over
-    modalities; never those of trained features.
+    r"""Cosine similarities between some items, averaged over modalities. It uses
+    the features of the graph, even if the model trains features.
 
     Shapes:
         - **input:** item indices :math:`(D)`
@@ -30,9 +30,9 @@ def feature_cosine(
 
 @full_precision
 def similarity_loss(z: Tensor, cosine: Tensor, times: Tensor) -> Tensor:
-    r"""The distance between inner products of item vectors and similarities
-    that they are to keep, from the `"AlignRec: Aligning and Training in
-    Multimodal Recommendations" <https://arxiv.org/abs/2403.12384>`_ paper,
+    r"""Distance between inner products of item vectors and target similarities,
+    from the `"AlignRec: Aligning and Training in Multimodal Recommendations"
+    <https://arxiv.org/abs/2403.12384>`_ paper,
 
     .. math::
         \frac{1}{B} \sqrt{\sum_{i, j} n_i n_j \left( \mathbf{z}_i^{\top}
@@ -40,13 +40,13 @@ def similarity_loss(z: Tensor, cosine: Tensor, times: Tensor) -> Tensor:
 
     Args:
         z: Item vectors.
-        cosine: Similarities :math:`c_{ij}`.
-        times: How often items count, :math:`n_i`.
+        cosine: Target similarities :math:`c_{ij}`.
+        times: Multiplicity :math:`n_i` of every item.
 
     Shapes:
         - **input:** item vectors :math:`(D, d)`, similarities :math:`(D, D)`,
           counts :math:`(D)`
-        - **output:** a scalar, with a gradient of zero where it is zero
+        - **output:** a scalar, whose gradient is zero if its value is zero
     """
     root = times.to(z.dtype).sqrt().view(-1, 1)
     difference = (z @ z.t() - cosine) * root * root.t()
@@ -56,8 +56,14 @@ def similarity_loss(z: Tensor, cosine: Tensor, times: Tensor) -> Tensor:
 def feature_similarity_loss(
     data: HeteroData, features: ItemFeatures, z: Tensor, items: Distinct
 ) -> Tensor:
-    r"""The :func:`similarity_loss` of the items of a batch and the cosine
+    r"""The :func:`similarity_loss` between the items of a batch and the cosine
     similarities of their features.
+
+    Args:
+        data: The user-item graph with features.
+        features: The features of the model.
+        z: Vectors of the distinct items.
+        items: Distinct items of the batch.
 
     Shapes:
         - **input:** vectors :math:`(D, d)` of the distinct items
@@ -69,8 +75,8 @@ def feature_similarity_loss(
 
 @full_precision
 def cosine_distance(x: Tensor, y: Tensor) -> Tensor:
-    r"""One minus the mean inner product of rows of unit length, zero without
-    any.
+    r"""One minus the mean inner product of rows of unit length, or zero without
+    rows.
 
     Shapes:
         - **input:** unit vectors :math:`(B, d)` and :math:`(B, d)`
@@ -82,8 +88,8 @@ def cosine_distance(x: Tensor, y: Tensor) -> Tensor:
 
 @full_precision
 def moment_distance(x: Tensor) -> Tensor:
-    r"""The differences between views in the mean and in the variance of all
-    their entries, in size and summed over pairs of views.
+    r"""Absolute differences between views in the mean and in the variance of all
+    entries, summed over pairs of views.
 
     Shapes:
         - **input:** views :math:`(B, n, d)`

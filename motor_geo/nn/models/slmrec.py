@@ -19,12 +19,12 @@ from motor_geo.typing import RATES, Batch, Embeddings, modalities
 
 class SLMRec(Recommender):
     r"""SLMRec from the `"Self-Supervised Learning for Multimedia
-    Recommendation" <https://doi.org/10.1109/TMM.2022.3187556>`_ paper, with
-    its task of aligning features in a fine, then in a coarse space (FAC).
+    Recommendation" <https://doi.org/10.1109/TMM.2022.3187556>`_ paper, with its
+    fine-and-coarse feature alignment task (FAC).
 
     LightGCN runs once on item vectors and once on every projected modality,
     :math:`\mathbf{W}_m \mathbf{x}^m_i / \| \mathbf{x}^m_i \| + \mathbf{b}_m`,
-    each with the same user table, and linear layers fuse what comes out,
+    always with the same user table. Linear layers fuse the results,
 
     .. math::
         \mathbf{u} = \mathbf{W}_U \left( \mathbf{u}^{\textrm{id}} \Vert
@@ -32,26 +32,27 @@ class SLMRec(Recommender):
         \mathbf{i} = \mathbf{W}_I \left( \mathbf{i}^{\textrm{id}} \Vert
         \mathbf{i}^{1} \Vert \cdots \Vert \mathbf{i}^{n} \right) .
 
-    The loss is contrastive over the users and positive items of a batch;
-    there are no negatives, but the vectors of modalities are aligned by
-    :class:`~motor_geo.nn.models.feature_alignment.FeatureAlignment`, images
-    first, then in sorted order.
+    The main loss is contrastive over the users and positive items of a batch,
+    without sampled negatives. In addition,
+    :class:`~motor_geo.nn.models.feature_alignment.FeatureAlignment` aligns the
+    vectors of modalities, starting with images and followed by all others in
+    sorted order.
 
-    Training compares directions, ranking uses plain inner products. (Their
-    sigmoid, which the reference ranks by, is the same order up to ties, where
-    it saturates.)
+    The main loss compares directions, but ranking uses inner products. The
+    reference implementation ranks by the sigmoid of these, which gives the same
+    order except for ties where the sigmoid saturates.
 
-    ID-free: the item vectors of the first run are computed from tokens.
+    ID-free: The item vectors of the first LightGCN are computed from tokens.
 
     Args:
         data: The user-item graph with features :obj:`x_<modality>`.
-        item_encoder: What yields item vectors; :obj:`None` is an ID embedding.
+        item_encoder: Item encoder; :obj:`None` uses an ID embedding.
         channels: Size :math:`d` of user and item vectors, an even number.
         num_layers: Number of hops, at least one.
         temperature: Temperature of the main loss.
         ssl_weight: Weight of FAC.
         ssl_temperature: Temperature of FAC.
-        edge_type: Edge type of training interactions, from users to items.
+        edge_type: Edge type of the training interactions, from users to items.
 
     Shapes:
         - **output:** user vectors :math:`(M, d)`, item vectors :math:`(N, d)`
@@ -115,7 +116,11 @@ class SLMRec(Recommender):
                     nn.init.xavier_uniform_(lin.weight)
 
     def item_inputs(self, data: HeteroData) -> Tensor:
-        r"""What every run of LightGCN starts from on the item side.
+        r"""Item inputs of all LightGCN runs, side by side: item vectors first, then
+        projected modalities.
+
+        Args:
+            data: The user-item graph with features.
 
         Shapes:
             - **output:** item vectors :math:`(N, (n + 1) d)`
@@ -124,8 +129,7 @@ class SLMRec(Recommender):
         for name, lin in self.features:
             x = self.features.table(data, name)
             scale = self._scale(x, dtype)
-            # Rows are scaled behind the product, so that no scaled copy of
-            # the features is needed.
+            # Scales rows after the product, which avoids a scaled copy of the features.
             out.append(torch.addcmul(lin.bias, project(x, lin.weight), scale))
         return torch.cat(out, dim=1)
 
@@ -137,8 +141,13 @@ class SLMRec(Recommender):
     def views(
         self, data: HeteroData, user: Tensor | None = None, item: Tensor | None = None
     ) -> Embeddings:
-        r"""What every run of LightGCN makes of all users and items, or of the
-        given ones: item vectors first, then the modalities.
+        r"""Results of all LightGCN runs, for all users and items or for the given ones:
+        item vectors first, then modalities.
+
+        Args:
+            data: The user-item graph with features.
+            user: Output users; :obj:`None` means all users.
+            item: Output items; :obj:`None` means all items.
 
         Shapes:
             - **input:** user indices :math:`(U)` *(optional)*, item indices
@@ -149,8 +158,8 @@ class SLMRec(Recommender):
         graph = self.graph(data)
         to_user = (graph.to_user, graph.to_user_weight)
         to_item = (graph.to_item, graph.to_item_weight)
-        # Propagation is linear and all runs share their users: what comes
-        # from users is propagated once, not once per run.
+        # Propagation is linear and all runs share the user table, so messages from users are
+        # propagated once instead of once per run.
         of_user = self._walk(self.user_embedding, to_item, to_user)
         of_item = self._walk(self.item_inputs(data), to_user, to_item)
         return Embeddings(
@@ -160,9 +169,9 @@ class SLMRec(Recommender):
     def _walk(
         self, x: Tensor, there: tuple[EdgeIndex, Tensor], back: tuple[EdgeIndex, Tensor]
     ) -> tuple[Tensor, Tensor]:
-        r"""Sums over hops of what starts as :obj:`x` on one side: what is on
-        this side after an even number of hops, and on the other after an odd
-        one. They are computed by Horner's rule: no hop is kept.
+        r"""Sums over hops that start with :obj:`x` on one side: on this side over even
+        numbers of hops, and on the other side over odd numbers. Horner's rule
+        computes them without storing single hops.
         """
         here, other = x, self.conv(x, *there)
         for layer in range(1, self.num_layers):
@@ -179,7 +188,7 @@ class SLMRec(Recommender):
         return (wide + narrow.unsqueeze(1)) / (self.num_layers + 1)
 
     def fuse(self, user: Tensor, item: Tensor) -> Embeddings:
-        r"""Final vectors, from those of all views."""
+        r"""Final vectors from the vectors of all views."""
         return Embeddings(self.user_fusion(user.flatten(1)), self.item_fusion(item.flatten(1)))
 
     def forward(self, data: HeteroData) -> Embeddings:

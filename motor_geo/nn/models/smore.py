@@ -19,10 +19,10 @@ from motor_geo.utils.lazy import Lazy
 class SMORE(SideViews):
     r"""SMORE from the `"Spectrum-based Modality Representation Fusion Graph
     Convolutional Network for Multimodal Recommendation"
-    <https://arxiv.org/abs/2412.14978>`_ paper. Projected features
-    :math:`\mathbf{y}^m = \mathbf{W}_m \mathbf{x}^m + \mathbf{b}_m` are filtered
-    in the frequency domain, each alone and all multiplied
-    (:math:`\mathcal{F}` is the Fourier transform along columns),
+    <https://arxiv.org/abs/2412.14978>`_ paper. It filters projected features
+    :math:`\mathbf{y}^m = \mathbf{W}_m \mathbf{x}^m + \mathbf{b}_m` in the
+    frequency domain, both individually and as the product of all modalities.
+    With :math:`\mathcal{F}` the Fourier transform of every row,
 
     .. math::
         \mathbf{c}^m = \mathcal{F}^{-1} \left( \boldsymbol{\phi}^m \odot
@@ -30,16 +30,16 @@ class SMORE(SideViews):
         \mathbf{c}^f = \mathcal{F}^{-1} \left( \boldsymbol{\phi}^f \odot
         \prod_m \mathcal{F}(\mathbf{y}^m) \right) .
 
-    Each gates item vectors :math:`\mathbf{Q}`, a frozen item graph smooths the
-    result (that of :math:`f` has the edges of all modalities, with the largest
-    weight), and users average their items,
+    Each result gates item vectors :math:`\mathbf{Q}`, a frozen item graph
+    smooths the gated vectors, and users average their items. The item graph of
+    :math:`f` has the edges of all modalities, each with its largest weight,
 
     .. math::
         \mathbf{Z}^n_I = (\mathbf{S}^n)^{L_{ii}} \left( \mathbf{Q} \odot
         \sigma(\mathbf{G}_n(\mathbf{c}^n)) \right), \qquad
         \mathbf{Z}^n_U = \hat{\mathbf{R}} \mathbf{Z}^n_I .
 
-    With :math:`\mathbf{C}` the output of LightGCN,
+    With :math:`\mathbf{C}` the output of LightGCN, the final vectors are
 
     .. math::
         \mathbf{X} = \mathbf{C} + \frac{1}{n + 1} \left( \sigma(\mathbf{H}_f
@@ -47,29 +47,32 @@ class SMORE(SideViews):
         \odot \textrm{softmax}(\mathbf{q}_m(\mathbf{Z}^f)) \odot \mathbf{Z}^m
         \right) ,
 
-    where the softmax is over the :math:`d` columns: views of single modalities
-    enter with weights near :math:`1 / d`.
+    where the softmax is over the :math:`d` columns, so views of single
+    modalities have weights close to :math:`1 / d`.
 
-    ID-free: :math:`\mathbf{Q}` is computed from tokens, in LightGCN and behind
-    the gates.
+    ID-free: :math:`\mathbf{Q}` is computed from tokens, both as input of
+    LightGCN and of the gates.
 
     Args:
         data: The user-item graph with features :obj:`x_<modality>` and item
             graphs of :class:`~motor_geo.data.ItemKNN` (cosine weighting).
-        item_encoder: What yields item vectors; :obj:`None` is an ID embedding.
+        item_encoder: Item encoder; :obj:`None` uses an ID embedding.
         channels: Size :math:`d` of user and item vectors.
         num_layers: Number of hops on the user-item graph.
         num_item_layers: Number of hops :math:`L_{ii}` on the item graphs.
-        dropout: Dropout of the gates :math:`\sigma(\mathbf{H}(\mathbf{C}))`.
-        reg_weight: Weight of half the squared entries of final vectors in the
-            batch, divided by :obj:`batch_size`.
-        batch_size: The divisor of the regularizer, which a short last batch
-            does not change.
-        cl_weight: Weight of contrasting what is added with content vectors.
-        temperature: Temperature of that contrast.
-        train_features: If set to :obj:`True`, raw features are trained, as in
-            the reference implementation (not ID-free: they enter the score).
-        edge_type: Edge type of training interactions, from users to items.
+        dropout: Dropout probability of the gates
+            :math:`\sigma(\mathbf{H}(\mathbf{C}))`.
+        reg_weight: Weight of half the sum of squared entries of the final
+            vectors in the batch, divided by :obj:`batch_size`.
+        batch_size: Divisor of the regularizer. It stays the same for a smaller
+            last batch.
+        cl_weight: Weight of the contrastive loss between side and content
+            vectors.
+        temperature: Temperature of the contrastive loss.
+        train_features: If set to :obj:`True`, trains the raw features, as the
+            reference implementation does. The model is then not ID-free, since
+            they enter the score.
+        edge_type: Edge type of the training interactions, from users to items.
 
     Shapes:
         - **output:** user vectors :math:`(M, d)`, item vectors :math:`(N, d)`
@@ -146,8 +149,8 @@ class SMORE(SideViews):
             nn.init.normal_(weight)
 
     def spectra(self, data: HeteroData) -> list[Tensor]:
-        r"""Filtered features :math:`\mathbf{c}` of every modality and, last, of
-        their fusion, **[N, d]** each.
+        r"""Filtered features :math:`\mathbf{c}` of every modality, followed by those
+        of their fusion, **[N, d]** each.
         """
         y = torch.stack(list(self.features(data).values()))
         return list(filter_columns(y, *self.filters.values(), self.fusion_filter))
@@ -176,10 +179,18 @@ class SMORE(SideViews):
         return F.dropout(torch.sigmoid(gate(content)), self.dropout, self.training)
 
 
-@full_precision  # There is no Fourier transform in half precision on CPUs.
+@full_precision  # CPUs have no Fourier transform in half precision.
 def filter_columns(y: Tensor, *filters: Tensor) -> Tensor:
-    r"""Filters the spectra of views **[n, N, d]** and, last, their product by
-    :math:`n + 1` filters **[1, d / 2 + 1, 2]**, **[n + 1, N, d]**.
+    r"""Filters the spectra of views and of their product.
+
+    Args:
+        y: Features of every view.
+        filters: Complex filters, one for every view and one for the product.
+
+    Shapes:
+        - **input:** features :math:`(n, N, d)`, filters
+          :math:`(1, \lfloor d / 2 \rfloor + 1, 2)`
+        - **output:** filtered features :math:`(n + 1, N, d)`
     """
     spectrum = torch.fft.rfft(y, norm='ortho')
     spectrum = torch.cat([spectrum, spectrum.prod(dim=0, keepdim=True)])

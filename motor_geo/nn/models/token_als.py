@@ -23,10 +23,9 @@ from motor_geo.typing import RATES, Embeddings, feature_key, find_edges, node_st
 
 
 class TokenALS(FittedRecommender):
-    r"""Alternating least squares over users and whatever item vectors are
-    linear in, above all tables of tokens: matrix factorization without item
-    IDs in a few seconds, with the objective of the `"Revisiting the
-    Performance of iALS on Item Recommendation Benchmarks"
+    r"""ID-free matrix factorization by alternating least squares over users and
+    token tables, which trains in a few seconds. It minimizes the objective of
+    the `"Revisiting the Performance of iALS on Item Recommendation Benchmarks"
     <https://arxiv.org/abs/2110.14037>`_ paper,
 
     .. math::
@@ -37,32 +36,36 @@ class TokenALS(FittedRecommender):
         \| \mathbf{i}_i \|^2, \qquad \mathbf{I} = \mathbf{A} \mathbf{T} ,
 
     where :math:`\mathbf{A}` averages the tokens of an item, and
-    :math:`\alpha = c E / (M N)`. Users and items without training interactions are
-    left out: they are unknown, not disliked. It is what
-    :class:`~motor_geo.nn.objective.WholeDataLoss` is for a model without
-    propagation. Users and tables are solved in turns by a few steps of the
-    conjugate gradient method, from where they were; a step costs
+    :math:`\alpha = c E / (M N)`. In place of token tables, any item encoder whose
+    vectors are linear in its parameters :math:`\mathbf{T}` works. The objective
+    skips users and items without training interactions: they are unknown, not
+    disliked. It equals :class:`~motor_geo.nn.objective.WholeDataLoss` for a model
+    without propagation, up to a constant factor.
+
+    An iteration solves first for the users and then for the tables, by a few
+    conjugate gradient steps from their current values. A step costs
     :math:`O(E d + (M + N) d^2)`.
 
     Args:
         data: The user-item graph.
-        item_encoder: Item vectors that are linear in their parameters:
-            averages of tokens, a linear map of features, or an ID embedding,
-            which is the default.
+        item_encoder: Item encoder whose vectors are linear in its parameters:
+            averages of tokens, a linear map of features, or an ID embedding;
+            :obj:`None` uses an ID embedding.
         channels: Size :math:`d` of user and item vectors.
         unobserved: Weight :math:`c` of all pairs relative to the interactions.
-        reg_weight: Weight :math:`\lambda`; by default that of
-            :func:`~motor_geo.nn.objective.usual_weight`, which goes with
+        reg_weight: Weight :math:`\lambda` of the squared norms. :obj:`None` uses
+            :func:`~motor_geo.nn.objective.usual_weight`, which was chosen for
             :math:`c = 3`.
-        num_steps: Conjugate gradient steps of either side in an iteration.
-        edge_type: Edge type of training interactions, from users to items.
+        num_steps: Number of conjugate gradient steps per iteration, for users
+            and for tables.
+        edge_type: Edge type of the training interactions, from users to items.
 
     Shapes:
         - **output:** user vectors :math:`(M, d)`, item vectors :math:`(N, d)`
 
     Raises:
-        ValueError: If an argument is out of range, or the items are not linear
-            in their parameters.
+        ValueError: If an argument is out of range, or the item vectors are not
+            linear in the parameters of the item encoder.
     """
 
     iterative = True
@@ -114,13 +117,13 @@ class TokenALS(FittedRecommender):
         return encode_items(self.item_encoder, node_store(data, self.item_type))
 
     def weight(self, data: HeteroData) -> float:
-        r"""The weight :math:`\lambda` on a graph."""
+        r"""The weight :math:`\lambda` for a graph."""
         if self.reg_weight is not None:
             return self.reg_weight
         return usual_weight(find_edges(data, self.edge_type))
 
     def fit(self, data: HeteroData) -> Iterator[dict[str, float]]:
-        r"""Iterates without end; yields the objective per interaction."""
+        r"""Iterates endlessly and yields the objective per interaction."""
         edge_index = find_edges(data, self.edge_type)
         size = self.num_users, num_nodes(data, self.item_type)
         ones = self.user_embedding.new_ones(edge_index.size(1))
@@ -128,7 +131,7 @@ class TokenALS(FittedRecommender):
             lambda: BipartiteGraph.from_edges(edge_index, *size, ones),
             *(edge_index, *size, ones.dtype),
         )
-        # An item without interactions is no negative: it may be new.
+        # An item without interactions is not a negative: it may be new.
         degrees = [degree(edges).to(ones).view(-1, 1) for edges in (graph.to_user, graph.to_item)]
         there = [(count > 0).to(ones.dtype) for count in degrees]
         num_users, num_items = (float(x.sum()) for x in there)
@@ -153,7 +156,7 @@ class TokenALS(FittedRecommender):
             yield {'objective': self._objective(user, self._items(data), side)}
 
     def _solve_items(self, data: HeteroData, side: Side) -> None:
-        if isinstance(self.item_encoder, IDEmbedding):  # A system of equations for each item.
+        if isinstance(self.item_encoder, IDEmbedding):  # One linear system per item.
             table = self.item_encoder.weight
             diagonal = torch.where(side.there > 0, side.diagonal, 1)
             args = side.target, table, diagonal, self.num_steps, 1
@@ -164,7 +167,7 @@ class TokenALS(FittedRecommender):
         start = parameters_to_vector(parameters)
 
         def encode(vector: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-            r"""Items from parameters, and the transpose of this map."""
+            r"""Maps parameters to item vectors, and returns the transposed map."""
             assign(vector, parameters)
             with torch.enable_grad():
                 out = self._items(data)
@@ -183,17 +186,19 @@ class TokenALS(FittedRecommender):
             squares = self._squares(data)
         grads = torch.autograd.grad(squares, parameters, side.diagonal)
         diagonal = torch.cat([grad.flatten() for grad in grads])
-        # A token without an item has neither a diagonal nor a target.
+        # For a token without items, both the diagonal and the target are zero.
         diagonal = torch.where(diagonal > 0, diagonal, 1)
         target = encode(start)[1](side.target)
         x = conjugate_gradient(matmul, target, start, diagonal, self.num_steps)
         assign(x, parameters)
 
     def _squares(self, data: HeteroData) -> Tensor:
-        r"""Items from parameters by a map with squared entries, up to a factor."""
+        r"""Item vectors from parameters by the map with squared entries, up to a
+        constant factor.
+        """
         encoder = self.item_encoder
         if not isinstance(encoder, FeatureProjection):
-            return self._items(data)  # Entries are one over the number of tokens, or zero.
+            return self._items(data)  # Entries are zero or a constant.
         store, out = node_store(data, self.item_type), encoder.bias
         for modality, lin in encoder.lin.items():
             x = store[feature_key(store, modality)].to(out.dtype)
@@ -217,11 +222,11 @@ class TokenALS(FittedRecommender):
 
 
 class Side:
-    r"""The normal equations of one side of the graph, with the other fixed: a
-    system for each node, whose matrix is
+    r"""The normal equations of one side of the graph for a fixed other side.
+    Every node has a linear system with the matrix
     :math:`\sum_{j \in \mathcal{N}(v)} \mathbf{y}_j \mathbf{y}_j^{\top} +
-    \alpha \mathbf{Y}^{\top} \mathbf{Y} + \lambda_v \mathbf{I}`, and zero for nodes
-    without edges.
+    \alpha \mathbf{Y}^{\top} \mathbf{Y} + \lambda_v \mathbf{I}`, which is zero for
+    nodes without edges.
     """
 
     def __init__(
@@ -237,7 +242,7 @@ class Side:
         self.diagonal += there * self.gram.diagonal() + self.weight
 
     def matmul(self, x: Tensor) -> Tensor:
-        r"""The product of all matrices, each with its row."""
+        r"""The product of every matrix with its row of :obj:`x`."""
         score = edge_dot(self.other, x, self.edge_index)
         observed = propagate(self.other, self.edge_index, score)
         return observed + self.there * (x @ self.gram) + self.weight * x
@@ -245,12 +250,12 @@ class Side:
 
 @torch.no_grad()
 def assign(vector: Tensor, parameters: list[nn.Parameter]) -> None:
-    r"""Fills parameters, one after the other, from a vector."""
+    r"""Copies a vector into parameters, one after the other."""
     sizes = [parameter.numel() for parameter in parameters]
     for parameter, part in zip(parameters, vector.split(sizes)):
         parameter.copy_(part.view_as(parameter))
 
 
 def degree(edge_index: EdgeIndex) -> Tensor:
-    r"""Numbers of edges into targets."""
+    r"""Number of incoming edges of every target."""
     return edge_index.get_csc()[0][0].diff()

@@ -11,11 +11,14 @@ from motor_geo.typing import USER, num_nodes, similar_users
 
 
 class UserGraph:
-    r"""The user-user graph of a :obj:`HeteroData`, kept for as long as the
-    same graph comes in.
+    r"""The user-user graph of a :obj:`HeteroData`. The result is cached as long
+    as the graph stays the same.
 
     Args:
         node_type: Node type of users.
+
+    Raises:
+        ValueError: If the graph is missing.
     """
 
     def __init__(self, node_type: str = USER):
@@ -32,9 +35,9 @@ class UserGraph:
 
     def __call__(self, data: HeteroData, dtype: torch.dtype) -> tuple[EdgeIndex, Tensor]:
         edge_type = similar_users(self.node_type)
-        if edge_type not in data.edge_types:  # Reading it would make an empty one.
+        if edge_type not in data.edge_types:  # Reading it would create an empty one.
             raise ValueError(
-                f"the graph has no {edge_type}; apply the 'transforms' of the model first"
+                f"The graph has no {edge_type}; apply the 'transforms' of the model first"
             )
         edges, weight = data[edge_type].edge_index, data[edge_type].edge_weight
         num_users = num_nodes(data, self.node_type)

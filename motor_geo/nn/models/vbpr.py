@@ -22,19 +22,19 @@ class VBPR(Recommender):
         s(u, i) = \mathbf{p}_u^{\top} \left( \mathbf{q}_i \Vert
         \mathbf{W} \mathbf{x}_i + \mathbf{b} \right)
 
-    with :math:`\mathbf{x}_i` the concatenation of raw features, text first
-    (modalities in reverse sorted order), used as they are.
+    where :math:`\mathbf{x}_i` concatenates raw features without normalization,
+    in reverse sorted order of modalities (text before images).
 
-    ID-free: :math:`\mathbf{q}_i` is computed from tokens, for the items of a
-    batch only.
+    ID-free: :math:`\mathbf{q}_i` is computed from tokens. Training computes it
+    for the items of a batch only.
 
     Args:
         data: The user-item graph with features :obj:`x_<modality>`.
-        item_encoder: What yields item vectors; :obj:`None` is an ID embedding.
-        channels: Size :math:`d` of each half.
-        reg_weight: Weight of the unsquared Frobenius norms of batch rows, both
-            halves.
-        edge_type: Edge type of training interactions, from users to items.
+        item_encoder: Item encoder; :obj:`None` uses an ID embedding.
+        channels: Size :math:`d` of each half of a vector.
+        reg_weight: Weight of the unsquared Frobenius norms of the user and item
+            vectors in the batch, with both halves.
+        edge_type: Edge type of the training interactions, from users to items.
 
     Shapes:
         - **output:** user vectors :math:`(M, 2d)`, item vectors
@@ -74,7 +74,11 @@ class VBPR(Recommender):
         nn.init.zeros_(self.lin.bias)
 
     def item_vectors(self, data: HeteroData, index: Tensor | None = None) -> Tensor:
-        r"""Both halves of item vectors.
+        r"""Both halves of item vectors, concatenated.
+
+        Args:
+            data: The user-item graph with features.
+            index: Output items; :obj:`None` means all items.
 
         Shapes:
             - **input:** item indices :math:`(B)` *(optional)*
@@ -89,7 +93,7 @@ class VBPR(Recommender):
 
     def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
         user = self.user_embedding.index_select(0, batch.user)
-        # Features of an item that occurs twice are projected once.
+        # Projects the features of a repeated item only once.
         items = distinct(torch.cat([batch.pos, batch.neg]))
         item = self.item_vectors(data, items.node).index_select(0, items.inverse)
         rows = Rows(user, *item.chunk(2))

@@ -12,31 +12,32 @@ from motor_geo.typing import RATES, Batch, Embeddings
 
 class XSimGCL(SimGCL):
     r"""XSimGCL from the `"XSimGCL: Towards Extremely Simple Graph Contrastive
-    Learning for Recommendation" <https://arxiv.org/abs/2209.02544>`_ paper: as
-    :class:`SimGCL`, but noise is in the vectors that are ranked in training,
-    and their mean over layers is contrasted with one layer of the same pass,
+    Learning for Recommendation" <https://arxiv.org/abs/2209.02544>`_ paper. Like
+    :class:`SimGCL`, it adds noise to every layer. However, the ranking loss uses
+    the vectors with noise, and the contrastive loss compares their mean over
+    layers with one layer of the same forward pass,
 
     .. math::
         \mathbf{X} = \frac{1}{L} \sum_{l=1}^{L} \mathbf{X}^{(l)} \quad
         \textrm{with} \quad \mathbf{X}^{(l^*)} .
 
-    Ranking for evaluation has no noise.
+    Evaluation adds no noise.
 
-    ID-free: the item rows of :math:`\mathbf{X}^{(0)}` are computed from
+    ID-free: The item rows of :math:`\mathbf{X}^{(0)}` are computed from
     tokens.
 
     Args:
         data: The user-item graph.
-        item_encoder: What yields item vectors; :obj:`None` is an ID embedding.
+        item_encoder: Item encoder; :obj:`None` uses an ID embedding.
         channels: Size :math:`d` of user and item vectors.
         num_layers: Number of hops :math:`L`.
-        noise: Length of the noise in every layer.
-        cl_weight: Weight of the contrast.
-        cl_layer: The layer :math:`l^*`, from one on.
-        temperature: Temperature of the contrast.
-        reg_weight: Weight of half the squared rows of :math:`\mathbf{X}^{(0)}`
-            in the batch, divided by its size.
-        edge_type: Edge type of training interactions, from users to items.
+        noise: Length :math:`\epsilon` of the noise in every layer.
+        cl_weight: Weight of the contrastive loss.
+        cl_layer: Layer :math:`l^*`, between one and :obj:`num_layers`.
+        temperature: Temperature of the contrastive loss.
+        reg_weight: Weight of half the sum of squared entries of the batch rows
+            of :math:`\mathbf{X}^{(0)}`, divided by the size of the batch.
+        edge_type: Edge type of the training interactions, from users to items.
 
     Shapes:
         - **output:** user vectors :math:`(M, d)`, item vectors :math:`(N, d)`
@@ -68,7 +69,7 @@ class XSimGCL(SimGCL):
 
     def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
         users, items = distinct(batch.user), distinct(batch.pos)
-        tables = Embeddings(self.user_embedding, self.encode_items(data))
+        tables = self.encode(data)
         index = Embeddings(users.node, torch.cat([items.node, batch.neg]))
         out, layer = self.propagation.noisy(*tables, self.graph(data), index, self.cl_layer)
         losses = self.ranking_losses(data, batch, tables, out, users, items)

@@ -253,7 +253,7 @@ def test_text_by_name(root, monkeypatch):
         assert json.load(file) == {'encoder': 'hashed', 'dim': 256}
     name = f'{__name__}.count_words'
     assert load(root, text=name)[0]['item'].x_text.tolist() == [[7, 1], [3, 0], [2, 0], [0, 0]]
-    with monkeypatch.context() as context:  # What is there needs no encoder.
+    with monkeypatch.context() as context:  # Processed files need no encoder.
         context.setattr(amazon, 'text_encoder', None)
         assert torch.equal(load(root, text='hashed')[0]['item'].x_text, dataset[0]['item'].x_text)
     with pytest.raises(ValueError, match="text: 'no_such.thing' cannot be imported"):
@@ -271,7 +271,7 @@ def test_text_by_folder(root, tmp_path):
     np.testing.assert_allclose(dataset[0]['item'].x_text, expected, atol=1e-6)
     load(root, text=folder)
     assert len(processed(root)) == 1
-    os.utime(osp.join(folder, 'modules.json'), ns=(1, 1))  # Another model.
+    os.utime(osp.join(folder, 'modules.json'), ns=(1, 1))  # A changed model.
     load(root, text=folder)
     assert len(processed(root)) == 2
 
@@ -387,7 +387,7 @@ def test_unknown_category(tmp_path):
     [
         ({'split': 'column'}, "Unknown split 'column'"),
         ({'core': 0}, "'core' to be at least 1, got 0"),
-        ({'core': 50}, 'ratings_Baby.csv.: no interaction is left with at least 50'),
+        ({'core': 50}, 'ratings_Baby.csv.: no interaction is left .* at least 50'),
     ],
 )
 def test_bad_arguments(root, kwargs, message):
@@ -598,7 +598,7 @@ def test_release_of_2023(tmp_path, kind):
 def test_categories_of_later_releases(tmp_path):
     assert find_category('Baby Products') == 'Baby_Products'
     with pytest.raises(
-        FileNotFoundError, match=r"holds none of \['Appliances.csv', .*release of 2014"
+        FileNotFoundError, match=r"holds none of \['Appliances.csv', .*2014 release"
     ):
         load(tmp_path, category='Appliances')
     (tmp_path / 'raw').mkdir()

@@ -78,7 +78,7 @@ def test_unreadable(tmp_path):
     fails(tmp_path, "text_feat.pt' cannot be read as a tensor without pickled objects")
     np.save(tmp_path / 'text_feat.npy', X)
     fails(
-        tmp_path, r"\['text_feat.npy', 'text_feat.pt'\]; expected one file of the modality 'text'"
+        tmp_path, r"\['text_feat.npy', 'text_feat.pt'\]; expected one file for the modality 'text'"
     )
 
 
@@ -96,7 +96,7 @@ def test_values_that_the_mask_says_are_missing(tmp_path, kind, mmap):
         np.savez(path, x)
     else:
         torch.save(torch.from_numpy(x), path)
-    fails(tmp_path, "row 1 holds NaN or infinite .* or a file 'text_mask.npy' with False for")
+    fails(tmp_path, "row 1 holds NaN or infinite .* or a file 'text_mask.npy' that is False for")
     np.save(tmp_path / 'text_mask.npy', np.array([True, False, True, False]))
     features, masks = load_features(str(tmp_path), mmap=mmap)
     assert (features['text'][[0, 2]] == X[[0, 2]]).all() and np.isfinite(features['text']).all()

@@ -45,7 +45,7 @@ def test_ratings_and_events(folder):
     assert dataset.known_items.all() and dataset.known_users.all()  # The others are gone.
     assert pairs(TableDataset(path, event='view')) == {(u, i) for u, i, _, e in rows if e == 'view'}
     for kwargs, message in (
-        ({'event': ['click']}, r"'event' holds no \['click'\]; it has the events \['buy', 'cart'"),
+        ({'event': ['click']}, r"'event' holds no \['click'\]; found the events \['buy', 'cart'"),
         ({'min_rating': 9}, 'no interaction is left with min_rating=9'),
         ({'min_rating': 1, 'rating': 'stars'}, "expected a column 'stars'"),
     ):

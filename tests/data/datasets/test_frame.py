@@ -86,7 +86,7 @@ def test_arrow(expected):
     for frame in (table, Stream(table), Stream(text), table.to_reader()):
         assert TableDataset.from_frame(frame, {'text': TEXT}).fingerprint == expected
     nulls = pa.table(columns(item=[*ITEM[:-1], None]))
-    fails("'frame', row 6: expected a value of 'itemID', found none", Stream(nulls))
+    fails("'frame', row 6: expected a value in 'itemID', found none", Stream(nulls))
 
 
 def test_items_by_name(expected):
@@ -95,7 +95,7 @@ def test_items_by_name(expected):
     dataset = TableDataset.from_frame(frame, {'text': TEXT}, items=names)
     assert dataset.fingerprint == expected
     assert dataset.item_ids.tolist() == ['d', 'b', 'c', 'a'] and dataset.known_items.all()
-    fails("'itemID' is the text 'd', so that its row", frame, {'text': TEXT})
+    fails("'itemID' is the text 'd', so its row", frame, {'text': TEXT})
     fails("row 1: 'itemID' is 'b', which is not among the 2 items", frame, items=['d', 'c'])
     fails("expected each 'itemID' once, got 'c' again", frame, items=['c', 'c'])
     frame['itemID'][0] = 'c'
@@ -132,9 +132,9 @@ def test_bad_columns():
     mixed = np.array([0, 1, '2', 1, 0, 2, 3], object)
     fails(r"column 'itemID' holds '0' \(int\); expected text in all", columns(item=mixed))
     fails("ids 'userID' are float64; expected integers or text", columns(np.array(USER) + 0.0))
-    fails('expected columns of one length', columns(USER[1:]))
+    fails('expected columns of equal length', columns(USER[1:]))
     fails(r"expected a column 'userID', found the columns \['a'\]", {'a': [1]})
-    fails('Expected a frame of pandas or polars', [[1, 2]])
+    fails('Expected a pandas or polars data frame', [[1, 2]])
     fails("Features 'text': expected a numeric matrix", columns(), {'text': TEXT[0]})
     x = TEXT.copy()
     x[1] = np.nan

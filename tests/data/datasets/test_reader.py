@@ -121,7 +121,7 @@ def test_plain_quoted_and_parquet_agree(tmp_path, seed):
     [
         ('', 'is empty; expected a header with the columns'),
         ('\n\n', 'is empty'),
-        ('u,i,n\n', 'holds a header only'),
+        ('u,i,n\n', 'holds only a header'),
         ('u,item,n\n1,2,0\n', r"expected a column 'i', found the columns \['u', 'item', 'n'\]"),
         ('u;i;n\n1;2;0\n', r"expected a column 'u', found the columns \['u;i;n'\]"),
         ('u,i,n,u\n1,2,0,1\n', "column 'u' occurs 2 times"),
@@ -166,7 +166,7 @@ def test_parquet_errors(tmp_path):
         with pytest.raises(ValueError, match=message):
             read_table(path, ['u'], ['n'])
 
-    check("a.parquet', row 1: expected a value of 'u', found none", u=[1, None], n=[0, 0])
+    check("a.parquet', row 1: expected a value in 'u', found none", u=[1, None], n=[0, 0])
     check("ids 'u' are float64", u=[1.0, 2.0], n=[0, 0])
     check("column 'n' is float64, not an integer", u=[1, 2], n=[0.0, 1.0])
     check("column 'u' is bool", u=[True, False], n=[0, 1])

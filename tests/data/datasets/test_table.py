@@ -123,9 +123,9 @@ def test_more_feature_rows_than_items(folder):
 def test_text_ids(folder):
     rows = [(f'U{u}', f'i-{3 - i}', label) for u, i, label in ROWS]
     write(folder, rows)
-    fails(folder, "line 2: 'itemID' is the text 'i-3', so that its row .* a file 'items.tsv'")
+    fails(folder, "line 2: 'itemID' is the text 'i-3', so its row .* a file 'items.tsv'")
     write(folder, [*ROWS, (0, 'B7', 0), (0, '007', 0)])
-    fails(folder, "line 9: 'itemID' is the text 'B7', so that its row")
+    fails(folder, "line 9: 'itemID' is the text 'B7', so its row")
     write(folder, rows)
     (folder / 'items.tsv').write_text('title\titemID\n"x\ti-3\ny\ti-2\nz\ti-1\nw\ti-0\n')
     dataset = TableDataset(folder)
@@ -206,7 +206,8 @@ def test_bad_features(folder):
     check(x, "text_feat.npy': row 2 holds NaN or infinite")
     (folder / 'image_feat.npy').unlink()
     check(
-        np.ones((3, 2)), "shop.inter', line 8: 'itemID' is 3, but '.*text_feat.npy' has rows .* 2"
+        np.ones((3, 2)),
+        "shop.inter', line 8: 'itemID' is 3, but .*text_feat.npy' only has rows .* 2",
     )
     (folder / 'text_feat.npy').write_bytes(b'nonsense')
     fails(folder, "text_feat.npy' cannot be read")
@@ -223,7 +224,7 @@ def test_bad_columns(folder):
     fails(
         folder,
         r"expected a column 'itemID', found the columns \['userID', 'thing', 'x_label'\]; .*"
-        'item=NAME .--data.item. takes another',
+        'item=NAME .--data.item. selects another one',
     )
     write(folder, ROWS, 'userID\titemID\tlabel')
     fails(folder, "expected a column 'x_label', found", split='column')
@@ -296,6 +297,14 @@ def test_split_anew(tmp_path):
     assert dict(zip(test.user.tolist(), test.item.tolist())) == last
     assert TableDataset(tmp_path, split='temporal').targets('val').candidates is None
 
+    assert default.first_time is None
+    user, item = dataset.data['user', 'rates', 'item'].edge_index.tolist()
+    times = {(u, i): t for u, i, t in rows}
+    first = [
+        min((times[u, i] for u, i in zip(user, item) if i == j), default=-1) for j in range(20)
+    ]
+    assert dataset.first_time.nan_to_num(-1).tolist() == first
+
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         dataset = TableDataset(tmp_path, split='cold_item', seed=2)
@@ -358,7 +367,7 @@ def test_some_modalities(folder):
     assert TableDataset(str(folder), modalities=[]).modalities == []
     fails(
         folder,
-        r"no 'txt_feat.npy'; it has .*'image', 'text'",
+        r"no 'txt_feat.npy'; found .*'image', 'text'",
         FileNotFoundError,
         modalities=['txt'],
     )
@@ -396,7 +405,7 @@ def test_names_of_columns(folder):
     dataset = TableDataset(folder, user='who', item='sku_code', label='part')
     assert dataset.fingerprint == expected
     fails(folder, "expected a column 'whom', found", user='whom')
-    fails(folder, "column 'who' cannot be 'user' and 'item' at once", user='who', item='who')
+    fails(folder, "column 'who' cannot be both 'user' and 'item'", user='who', item='who')
     # A type behind the name is no other name; usual names are announced.
     write(folder, ROWS, 'userID:token\titemID:token\tx_label:float')
     assert TableDataset(folder).fingerprint == expected

@@ -118,8 +118,8 @@ def test_bad_input():
     x = torch.ones(2, 2)
     for features, kwargs, message in [
         ({}, {}, r"lack features of the modalities \['text'\]"),
-        ({'text': torch.ones(2, 3)}, {}, "3 columns of 'text', the graph has 2"),
-        ({'text': x}, {}, "expected the 'transforms' that made them"),
+        ({'text': torch.ones(2, 3)}, {}, "3 columns of 'text', but the graph has 2"),
+        ({'text': x}, {}, "expected the 'transforms' that created them"),
         ({'text': x * torch.nan}, {'transforms': [ItemKNN(2)]}, 'NaN or infinite'),
         ({'text': x}, {'transforms': [ItemKNN(5)]}, 'k must be between 1 and 4'),
     ]:

@@ -107,5 +107,5 @@ def test_dualgnn_rejects_bad_arguments():
     with pytest.raises(ValueError, match="'DualGNN' needs item features of at least 1 modality"):
         DualGNN(GoldenCase('bpr').data())
     model = DualGNN(data)
-    with pytest.raises(ValueError, match="the graph has no .*apply the 'transforms'"):
+    with pytest.raises(ValueError, match="The graph has no .*apply the 'transforms'"):
         model(GoldenCase('dualgnn', torch.float32).data())

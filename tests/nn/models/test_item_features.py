@@ -132,8 +132,8 @@ def test_trained_features():
     )
     with pytest.raises(
         ValueError,
-        match="'Model' trained the 'audio' features of 9 items but the graph has 12: items that "
-        "were not there in training need 'train_features=False'",
+        match="'Model' trained the 'audio' features of 9 items but the graph has 12: items "
+        "added after training need 'train_features=False'",
     ):
         features(make_data(num_items=12))
 

@@ -71,7 +71,7 @@ def test_missing_graph():
 def test_a_graph_without_transforms():
     data = make_data()
     edge_types = data.edge_types
-    message = r"^the graph has no \('item', 'similar_audio', 'item'\); apply the 'transforms' of"
+    message = r"^The graph has no \('item', 'similar_audio', 'item'\); apply the 'transforms' of"
     with pytest.raises(ValueError, match=message):
         ItemGraph({'audio': 1.0})(data, torch.float32)
     assert data.edge_types == edge_types

@@ -40,7 +40,7 @@ def test_layergcn_golden(prefix, dtype):
     case.assert_close(out.item, 'item_repr')
     case.assert_close(out.user @ out.item.t(), 'scores')
     if prefix == '':
-        out = model.propagate(model.encode_items(data), model.training_graph(data))
+        out = model.propagate(model.encode(data), model.training_graph(data))
         case.assert_close(out.user, 'train_user_repr')
         case.assert_close(out.item, 'train_item_repr')
 

@@ -68,7 +68,7 @@ def test_another_thing_than_a_graph(wrong):
     value = {'None': None, 'a Tensor': torch.tensor([0]), 'a SyntheticClusters': dataset}[wrong]
     model = LightGCN(dataset[0], channels=4)
     message = (
-        f"^Expected a HeteroData with nodes '.*', got {wrong}; of a data set, pass dataset.0.."
+        f"^Expected a HeteroData with nodes '.*', got {wrong}; for a data set, pass dataset.0.."
     )
     for call in (LightGCN, model, model.recommend):
         with pytest.raises(ValueError, match=message):
