@@ -229,7 +229,10 @@ def test_model_of_a_configuration(dataset):
         (['--model.num_layers', '-1'], "^model: 'num_layers'"),
         (['--items.num_layers', '-1'], "^items: 'num_layers'"),
         (['--tokenizer.codebook_size', '5'], '^tokenizer: codebook_size'),
-        (['--model', 'FREEDOM', '--graph.k', '0'], '^graph: k, block_size and num_probes must be at least 1'),
+        (
+            ['--model', 'FREEDOM', '--graph.k', '0'],
+            '^graph: k, block_size and num_probes must be at least 1',
+        ),
         (['--model', 'FREEDOM', '--graph.k', '25'], '^graph: k=25 exceeds the number of items'),
         (['--device', 'foo'], "^--device: unknown device 'foo'"),
     ],
