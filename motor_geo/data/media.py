@@ -15,10 +15,12 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 from motor_geo.data.datasets.item_index import find_items
 from motor_geo.data.datasets.names import untyped
 from motor_geo.data.datasets.reader import read_header
+from motor_geo.data.describe import is_import_path, split_revision
 from motor_geo.data.encoders import hashed_ngrams, image_statistics
 from motor_geo.utils.cache import fingerprint
 from motor_geo.utils.files import atomic_write, writing
@@ -30,6 +32,8 @@ HASHED, STATISTICS = 'hashed', 'statistics'
 PICTURES, SIDE = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif'), 64
 #: Number of items that are encoded and saved at a time.
 PART = 1024
+#: Pooling methods, which reduce token vectors to the vector of a text.
+POOLINGS = ('mean', 'cls', 'max', 'lasttoken')
 
 Encode = Callable[[Sequence[Any]], np.ndarray]
 
@@ -49,32 +53,50 @@ class Encoder(NamedTuple):
     opens: bool = True
 
 
-def text_encoder(name: str = HASHED, dim: int = 256) -> Encoder:
+def text_encoder(
+    name: str = HASHED,
+    dim: int = 256,
+    precision: str | None = None,
+    pooling: str | None = None,
+    option: str = '--text-encoder',
+) -> Encoder:
     r"""Returns a text encoder.
 
     Args:
         name: :obj:`'hashed'` for
             :func:`~motor_geo.data.encoders.hashed_ngrams`, the import path of
-            a function from texts to a matrix, or the name or the folder of a
-            sentence-transformers model.
+            a function from texts to a matrix, or a sentence-transformers model
+            as :obj:`NAME`, :obj:`NAME@REVISION` or a folder.
         dim: Width of hashed features.
+        precision: Data type of the weights of a model, such as
+            :obj:`'bfloat16'`. (default: that of the stored weights)
+        pooling: Pooling method of a model, one of :obj:`POOLINGS`.
+            (default: that of the model)
+        option: Name of the option in error messages.
 
     Raises:
-        ValueError: If there is no such encoder, or it cannot be loaded.
+        ValueError: If there is no such encoder, it cannot be loaded, or it does
+            not support :obj:`precision` or :obj:`pooling`.
     """
+    if name == HASHED or is_import_path(name):
+        if precision is not None or pooling is not None:
+            raise ValueError(f"{option} '{name}' does not support --precision or --pooling")
     if name == HASHED:
         return Encoder(lambda texts: hashed_ngrams(texts, dim), {'encoder': name, 'dim': dim})
-    return _other(name, 'text')
+    return _other(name, option, HASHED, precision, pooling)
 
 
-def image_encoder(name: str = STATISTICS) -> Encoder:
+def image_encoder(name: str = STATISTICS, precision: str | None = None) -> Encoder:
     r"""Returns an image encoder.
 
     Args:
         name: :obj:`'statistics'` for
             :func:`~motor_geo.data.encoders.image_statistics`, the import path
-            of a function from Pillow images to a matrix, or the name or the
-            folder of a sentence-transformers model, such as CLIP.
+            of a function from Pillow images to a matrix, or a
+            sentence-transformers model, such as CLIP, as :obj:`NAME`,
+            :obj:`NAME@REVISION` or a folder.
+        precision: Data type of the weights of a model. (default: that of the
+            stored weights)
 
     Raises:
         ValueError: If there is no such encoder, or it cannot be loaded.
@@ -82,30 +104,31 @@ def image_encoder(name: str = STATISTICS) -> Encoder:
     if name == STATISTICS:
         source = {'encoder': name, 'side': SIDE}
         return Encoder(lambda pictures: image_statistics(np.stack(pictures)), source, False)
-    return _other(name, 'image')
+    return _other(name, '--image-encoder', STATISTICS, precision)
 
 
-def _other(name: str, what: str) -> Encoder:
-    here = osp.isdir(osp.expanduser(name))
-    if not here and '.' in name and all(part.isidentifier() for part in name.split('.')):
+def _other(
+    name: str, option: str, own: str, precision: str | None = None, pooling: str | None = None
+) -> Encoder:
+    if is_import_path(name):
         try:
             function = import_function(name)
         except ValueError as error:
-            raise ValueError(f"--{what}-encoder: '{name}' {error}") from error
+            raise ValueError(f"{option}: '{name}' {error}") from error
         return Encoder(function, {'encoder': name})
     if find_spec('sentence_transformers') is None:
-        own = HASHED if what == 'text' else STATISTICS
         raise ValueError(
-            f"--{what}-encoder '{name}' needs 'pip install sentence-transformers'; without it, "
+            f"{option} '{name}' needs 'pip install sentence-transformers'; without it, "
             f"expected '{own}' or the import path of a function"
         )
     from sentence_transformers import SentenceTransformer
 
+    place, revision = split_revision(name)
     try:
-        model = SentenceTransformer(osp.expanduser(name))
+        model = SentenceTransformer(place, **({} if revision is None else {'revision': revision}))
     except Exception as error:
         raise ValueError(
-            f"--{what}-encoder: the model '{name}' cannot be loaded ({type(error).__name__}); "
+            f"{option}: the model '{name}' cannot be loaded ({type(error).__name__}); "
             'expected the name or the folder of a sentence-transformers model'
         ) from error
     config = getattr(getattr(model[0], 'auto_model', None), 'config', None)
@@ -114,7 +137,66 @@ def _other(name: str, what: str) -> Encoder:
         'sentence-transformers': version('sentence-transformers'),
         'revision': getattr(config, '_commit_hash', None),
     }
+    if pooling is not None:
+        _set_pooling(model, pooling, name, option)
+        source['pooling'] = pooling
+    if precision is not None:
+        import torch
+
+        model = model.to(getattr(torch, precision))
+        source['precision'] = precision
     return Encoder(lambda batch: model.encode(list(batch), show_progress_bar=False), source)
+
+
+def _set_pooling(model: Any, pooling: str, name: str, option: str) -> None:
+    r"""Replaces the pooling layer of a sentence-transformers model."""
+    for key, layer in model.named_children():
+        if type(layer).__name__ == 'Pooling':
+            width = getattr(layer, 'embedding_dimension', None) or layer.word_embedding_dimension
+            setattr(model, key, type(layer)(width, pooling_mode=pooling))
+            return
+    raise ValueError(f"{option} '{name}' has no pooling layer; expected no --pooling")
+
+
+def text_key(name: str) -> str:
+    r"""Returns a key that identifies a text encoder without loading it. Models
+    in a folder are identified by the sizes and modification times of their
+    files, others by name.
+
+    Args:
+        name: Name of the encoder.
+    """
+    folder, files = osp.expanduser(name), []
+    for place, _, names in os.walk(folder) if osp.isdir(folder) else ():
+        for file in names:
+            found = os.stat(osp.join(place, file))
+            path = osp.relpath(osp.join(place, file), folder)
+            files.append((path, found.st_size, found.st_mtime_ns))
+    return fingerprint('text encoder', '' if files else name, sorted(files))
+
+
+def encode_texts(encoder: Encoder, texts: Sequence[str], batch_size: int = 64) -> np.ndarray:
+    r"""Encodes texts.
+
+    Args:
+        encoder: The encoder.
+        texts: The texts.
+        batch_size: Number of texts per batch.
+
+    Returns:
+        The features as float32, **[N, d]**.
+
+    Raises:
+        ValueError: If the encoder does not return one row of finite numbers per
+            text.
+    """
+    rows = []
+    with tqdm(total=len(texts), desc='text', unit='item', disable=None) as bar:
+        for start in range(0, len(texts), batch_size):
+            batch = list(texts[start : start + batch_size])
+            rows.append(_checked(encoder, batch, 'text').astype(np.float32))
+            bar.update(len(batch))
+    return np.concatenate(rows)
 
 
 def read_texts(folder: str, columns: Sequence[str]) -> list[str]:

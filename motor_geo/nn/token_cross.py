@@ -20,6 +20,7 @@ from motor_geo.nn.functional.tokens import (
 )
 from motor_geo.nn.item_encoder import ItemEncoder
 from motor_geo.nn.memo import Memo
+from motor_geo.utils.hub import HubMixin
 
 MODES = ('specific', 'agnostic', 'mean', 'linear')
 
@@ -51,7 +52,7 @@ class _Tokens(NamedTuple):
     copies: Incidence | None = None
 
 
-class TokenCrossEncoder(ItemEncoder):
+class TokenCrossEncoder(ItemEncoder, HubMixin):
     r"""The token cross network from the `"Learning ID-free Item Representation
     with Token Crossing for Multimodal Recommendation"
     <https://arxiv.org/abs/2410.19276>`_ paper. It computes the vector of an

@@ -106,6 +106,7 @@ class TokenInteractionEncoder(TokenCrossEncoder):
         )
         self.mode = mode
         self.num_layers = num_layers
+        self.rank = rank
         self.heads = heads
         self.gain = gain
         self.maps = nn.ModuleList(self._build_maps(rank))

@@ -55,6 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         type=osp.expanduser,
         help='write the item encoder, which maps tokens to vectors, as ONNX',
     )
+    parser.add_argument(
+        '--pretrained',
+        metavar='FOLDER',
+        type=osp.expanduser,
+        help='write the item encoder and the tokenizer for from_pretrained and the Hugging Face '
+        'Hub',
+    )
     parser.add_argument('--data', metavar='FOLDER', help='location of the data, if they have moved')
     parser.add_argument('--device', default='auto', help='auto, cpu or cuda (default: auto)')
     options = parser.parse_args(arguments)
@@ -69,13 +76,13 @@ def command(options: argparse.Namespace) -> int:
     """
     wanted = {
         name: path
-        for name in ('index', 'item_vectors', 'user_vectors', 'onnx')
+        for name in ('index', 'item_vectors', 'user_vectors', 'onnx', 'pretrained')
         if (path := getattr(options, name)) is not None
     }
     if not wanted:
         raise ValueError(
-            'nothing to export; expected --index FILE, --item-vectors FILE, --user-vectors FILE or '
-            '--onnx FILE'
+            'nothing to export; expected --index FILE, --item-vectors FILE, --user-vectors FILE, '
+            '--onnx FILE or --pretrained FOLDER'
         )
     if options.append is not None and options.index is None:
         raise ValueError('--append: expected the index to append to (--index FILE)')
@@ -97,7 +104,10 @@ def command(options: argparse.Namespace) -> int:
     if options.onnx is not None:
         write_onnx(run, options.onnx)
         print(f"item encoder written to '{options.onnx}'")
-    if set(wanted) == {'onnx'}:
+    if options.pretrained is not None:
+        write_pretrained(run, options.pretrained)
+        print(f"item encoder and tokenizer written to '{options.pretrained}'")
+    if wanted.keys() <= {'onnx', 'pretrained'}:
         return 0
     user, item = vectors(run)
     rows, people = served_items(run), served_users(run)
@@ -244,6 +254,27 @@ def write_onnx(run: LoadedRun, path: str) -> None:
         dynamic_shapes={'token_id': {0: torch.export.Dim('rows')}},
         external_data=False,
     )
+
+
+def write_pretrained(run: LoadedRun, folder: str) -> None:
+    r"""Writes the item encoder and the tokenizer of a run with
+    :meth:`~motor_geo.utils.hub.HubMixin.save_pretrained`.
+
+    Args:
+        run: The run.
+        folder: The folder to write to.
+
+    Raises:
+        ImportError: If :obj:`safetensors` is missing.
+        ValueError: If the run has no tokens.
+    """
+    from motor_geo.nn import TokenCrossEncoder
+
+    encoder = getattr(run.model, 'item_encoder', None)
+    if run.tokenizer is None or not isinstance(encoder, TokenCrossEncoder):
+        raise ValueError(f'--pretrained: --items {run.config.items["name"]} has no token encoder')
+    run.tokenizer.save_pretrained(folder)
+    encoder.save_pretrained(folder)
 
 
 if __name__ == '__main__':

@@ -22,7 +22,8 @@ BLOCK = 2**18
 def download(url: str, path: str, sha256: str | None = None, timeout: float = 60.0) -> None:
     r"""Downloads a file and verifies certificates. An interrupted download
     leaves :obj:`<path>.part`. The next call resumes it if the server still has
-    the same file. If :obj:`path` exists, nothing happens.
+    the same file. If :obj:`path` exists, nothing happens. Redirects from HTTPS
+    to HTTP are errors.
 
     Args:
         url: Address of the file.
@@ -40,6 +41,8 @@ def download(url: str, path: str, sha256: str | None = None, timeout: float = 60
             return
         part, version = f'{path}{PART}', f'{path}{VERSION}'
         with _open(url, part, version, timeout) as answer:
+            if url.startswith('https:') and not answer.url.startswith('https:'):
+                raise OSError(f"it redirects to '{answer.url}', without encryption")
             start = osp.getsize(part) if answer.status == 206 else 0
             length = _length(answer, start)
             with open(version, 'w', encoding='utf-8') as file:
@@ -54,7 +57,7 @@ def download(url: str, path: str, sha256: str | None = None, timeout: float = 60
             raise OSError(
                 f'the connection ended after {size} of {length} bytes; try again to resume it'
             )
-        found = None if sha256 is None else _sha256(part)
+        found = None if sha256 is None else sha256_of(part)
         if size > length or found != sha256:
             os.remove(part)
             raise OSError(
@@ -106,7 +109,12 @@ def _version_of(answer: Any) -> str | None:
     return tag if tag and not tag.startswith('W/') else answer.headers.get('Last-Modified')
 
 
-def _sha256(path: str) -> str:
+def sha256_of(path: str) -> str:
+    r"""Returns the SHA-256 of a file as a hexadecimal string.
+
+    Args:
+        path: The file.
+    """
     digest = hashlib.sha256()
     with open(path, 'rb') as file:
         while block := file.read(BLOCK):

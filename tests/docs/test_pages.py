@@ -74,6 +74,13 @@ def test_loggers():
     assert [epoch for epoch, _ in run_page('docs/howto/wandb.rst')['logger'].lines] == [1, 2]
 
 
+def test_hub(folder):
+    pytest.importorskip('safetensors')
+    names = run_page('docs/howto/hub.rst')
+    assert names['x'].shape == (3, 32)
+    assert 'license: cc-by-4.0' in (folder / 'shop-tokens' / 'README.md').read_text()
+
+
 def test_token_report(capsys):
     names = run_page('docs/howto/token_report.rst')
     assert max(m['collisions'] for m in names['report']['modalities'].values()) > 30

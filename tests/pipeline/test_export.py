@@ -3,6 +3,8 @@ import pytest
 import torch
 
 from motor_geo.__main__ import main
+from motor_geo.data import OPQTokenizer
+from motor_geo.nn import TokenCrossEncoder
 from motor_geo.pipeline.export import vectors
 from motor_geo.pipeline.folder import load_run
 from motor_geo.pipeline.index import read_index
@@ -81,6 +83,21 @@ def test_vectors(folder, tmp_path):
     torch.testing.assert_close(torch.tensor(table['vector']), user)
 
 
+def test_pretrained(folder, tmp_path, capsys):
+    pytest.importorskip('safetensors')
+    path = str(tmp_path / 'shop')
+    assert main(['export', folder, '--pretrained', path]) == 0
+    assert f"item encoder and tokenizer written to '{path}'" in capsys.readouterr().out
+    loaded = load_run(folder)
+    tokenizer, encoder = loaded.tokenizer, loaded.model.item_encoder.eval()
+    x = {m: torch.randn(9, quantizer.width) for m, quantizer in tokenizer.quantizers.items()}
+    token_id = OPQTokenizer.from_pretrained(path).encode(x)
+    assert torch.equal(token_id, tokenizer.encode(x))
+    assert torch.equal(TokenCrossEncoder.from_pretrained(path)(token_id), encoder(token_id))
+    text = (tmp_path / 'shop' / 'README.md').read_text()
+    assert '## OPQTokenizer' in text and '## TokenCrossEncoder' in text
+
+
 def test_vectors_as_safetensors(folder, tmp_path):
     safetensors = pytest.importorskip('safetensors')
     path = str(tmp_path / 'items.safetensors')
@@ -104,3 +121,4 @@ def test_refused_exports(folder, shop, tmp_path, capsys):
     run({**SMALL, 'data': shop, 'model': 'EASE', 'out': ease, 'trainer': {}}, progress=False)
     assert 'EASE scores without vectors' in message(ease, '--index', str(tmp_path / 'a'))
     assert 'has no tokens' in message(ease, '--onnx', str(tmp_path / 'a'))
+    assert 'has no token encoder' in message(ease, '--pretrained', str(tmp_path / 'b'))

@@ -17,6 +17,15 @@ def own(texts):
     return np.array([[len(text), text.count('a')] for text in texts], float)
 
 
+def look(pictures):
+    CALLS.append(len(pictures))
+    return [f'{picture.size[0]} wide' for picture in pictures]
+
+
+def silent(pictures):
+    return []
+
+
 def broken(texts):
     return np.full((len(texts), 2), np.nan)
 
@@ -108,3 +117,70 @@ def test_refused(shop, tmp_path, capsys):
     assert not os.path.exists(shop / 'text_feat.npy')
     os.remove(shop / 'items.tsv')
     assert 'has no file of items: expected items.tsv' in message(folder, '--text', 'title')
+
+
+@pytest.fixture
+def images(tmp_path):
+    image = pytest.importorskip('PIL.Image')
+    folder = tmp_path / 'images'
+    folder.mkdir()
+    for name, width in (('i0', 20), ('i2', 30), ('i3', 20)):
+        image.new('RGB', (width, 16), 'red').save(folder / f'{name}.png')
+    return folder
+
+
+def test_descriptions(shop, images, capsys):
+    def features(*flags):
+        CALLS.clear()
+        command = ['features', str(shop), '--images', str(images), '--dtype', 'float32']
+        assert main([*command, '--describe', f'{__name__}.look', *flags]) == 0, capsys.readouterr()
+        return np.load(shop / 'image_feat.npy')
+
+    x = features('--batch-size', '2', '--dim', '32')
+    assert 'image: 3 items, 32 columns, 2 items have none' in capsys.readouterr().out
+    assert CALLS == [2, 1]
+    expected = hashed_ngrams(['20 wide', '30 wide', '20 wide'], 32)
+    np.testing.assert_array_equal(x[[0, 2, 3]], expected)
+    with open(shop / 'image_feat.json') as file:
+        content = json.load(file)
+    assert (content['encoder'], content['described_by']) == (
+        'hashed',
+        {'describer': f'{__name__}.look'},
+    )
+    path = shop / 'image_descriptions.jsonl'
+    lines = path.read_text().splitlines()
+    assert json.loads(lines[1])[::3] == ['i0.png', '20 wide'] and len(lines) == 4
+    assert TableDataset(str(shop)).modalities == ['image']
+
+    # Another encoder reuses the descriptions. A changed image and an incomplete line do not.
+    x = features('--text-encoder', f'{__name__}.own')
+    assert CALLS == [3] and x[0].tolist() == [7, 0]  # Only the encoder is called.
+    path.write_text('\n'.join(lines)[:-3])
+    os.utime(images / 'i0.png', ns=(1, 1))
+    features()
+    assert CALLS == [2] and len(path.read_text().splitlines()) == 5
+    path.write_text('{"describer": "another"}\n' + '\n'.join(lines[1:]) + '\n')
+    features('--text', 'title')
+    assert CALLS == [3] and TableDataset(str(shop)).modalities == ['image', 'text']
+
+
+def test_descriptions_are_refused(shop, images, capsys):
+    def message(*flags):
+        assert main(['features', str(shop), *flags]) == 2
+        return capsys.readouterr().err
+
+    pictures = ['--images', str(images)]
+    described = [*pictures, '--describe', f'{__name__}.look']
+    assert '--prompt: expected a language model' in message(*pictures, '--prompt', 'a')
+    said = message('--text', 'title', '--describe', 'a')
+    assert '--describe: expected a folder of images' in said
+    said = message(*described, '--image-encoder', 'statistics')
+    assert 'expected either an image encoder or --describe MODEL' in said
+    assert '--max-new-tokens must be at least 1' in message(*described, '--max-new-tokens', '0')
+    said = message(*pictures, '--describe', f'{__name__}.silent')
+    assert 'expected 3 texts, one per image, got 0 texts among 0 values' in said
+    said = message(*pictures, '--describe', 'no_such.thing')
+    assert "--describe: 'no_such.thing' cannot be imported" in said
+    said = message('--text', 'title', '--pooling', 'cls')
+    assert "--text-encoder 'hashed' does not support --precision or --pooling" in said
+    assert not os.path.exists(shop / 'image_feat.npy')

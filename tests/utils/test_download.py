@@ -1,6 +1,9 @@
 import hashlib
 import http.server
 import threading
+import urllib.request
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 
@@ -104,3 +107,11 @@ def test_another_content_is_refused(server, tmp_path):
     with pytest.raises(OSError, match='416'):
         server.content = b''
         download(server.url, str(tmp_path / 'b.csv'))
+
+
+def test_redirect_without_encryption(tmp_path, monkeypatch):
+    answer = nullcontext(SimpleNamespace(url='http://example.org/a.csv'))
+    monkeypatch.setattr(urllib.request, 'urlopen', lambda *args, **kwargs: answer)
+    with pytest.raises(OSError, match="redirects to 'http://example.org/a.csv', without"):
+        download('https://example.org/a.csv', str(tmp_path / 'a.csv'))
+    assert names(tmp_path) == []

@@ -55,6 +55,7 @@ from motor_geo.typing import (
 )
 from motor_geo.utils.arrays import check_single
 from motor_geo.utils.cache import cached, fingerprint
+from motor_geo.utils.hub import HubMixin, building
 from motor_geo.utils.saved import load, save
 
 FORMAT = 'motor_geo.OPQTokenizer.1'
@@ -70,7 +71,7 @@ BEHAVIOR = 32  # Width of the behavior vectors that a method reads.
 OTHERS = '*'
 
 
-class OPQTokenizer(BaseTransform):
+class OPQTokenizer(BaseTransform, HubMixin):
     r"""Converts item features to discrete tokens with optimized product
     quantization from the `"Optimized Product Quantization for Approximate
     Nearest Neighbor Search" <https://ieeexplore.ieee.org/document/6619223>`_
@@ -163,6 +164,9 @@ class OPQTokenizer(BaseTransform):
     Raises:
         ValueError: If a setting is out of range.
     """
+
+    #: Differ from the file names of an encoder, so that both can share a folder.
+    hub_files = ('tokenizer_config.json', 'tokenizer.safetensors')
 
     def __init__(
         self,
@@ -629,15 +633,18 @@ class OPQTokenizer(BaseTransform):
             raise RuntimeError('The tokenizer is not fitted yet: there is nothing to save.')
         content = {
             'format': FORMAT,
-            'settings': {
-                key: getattr(self, key)
-                for key in inspect.signature(type(self)).parameters
-                # Settings that were added later are only written if they differ from USUAL.
-                if (key, getattr(self, key)) not in USUAL
-            },
+            'settings': self._settings(),
             'state': {m: quantizer.state_dict() for m, quantizer in self.quantizers.items()},
         }
         save(content, path)
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            key: getattr(self, key)
+            for key in inspect.signature(type(self)).parameters
+            # Settings that were added later are only written if they differ from USUAL.
+            if (key, getattr(self, key)) not in USUAL
+        }
 
     @classmethod
     def load(cls, path: str) -> OPQTokenizer:
@@ -663,6 +670,56 @@ class OPQTokenizer(BaseTransform):
                 f'{cls.__name__}.save.'
             ) from error
         return tokenizer
+
+    def _hub_settings(self) -> dict[str, Any]:
+        if not self.is_fitted:
+            raise RuntimeError('The tokenizer is not fitted yet: there is nothing to save.')
+        return self._settings()
+
+    def _hub_tensors(self) -> dict[str, Tensor]:
+        return {
+            f'{m}/{name}': value
+            for m, quantizer in sorted(self.quantizers.items())
+            for name, value in quantizer.state_dict().items()
+        }
+
+    @classmethod
+    def _hub_check(cls, path: str, settings: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+        method = settings.get('method', 'opq')
+        if 'method' not in given and method not in (*METHODS, *LEARNED):
+            raise ValueError(
+                f"'{path}': the method {method!r} is code outside motor_geo; pass "
+                f'method={method!r} to import it'
+            )
+
+    @classmethod
+    def _from_hub(
+        cls, path: str, weights: str, settings: dict[str, Any], tensors: dict[str, Tensor]
+    ) -> OPQTokenizer:
+        with building(cls, path):
+            tokenizer = cls(**settings)
+        states: dict[str, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            m, _, key = name.rpartition('/')
+            states.setdefault(m, {})[key] = value
+        with building(cls, weights):
+            for m, state in sorted(states.items()):
+                quantizer = tokenizer._quantizer(state)
+                expected = tokenizer._num_tokens_of(m), tokenizer.codebook_size
+                if (quantizer.num_tokens, quantizer.codebook_size) != expected:
+                    raise ValueError(f"'{m}': expected {expected} tokens and codes, as in '{path}'")
+                tokenizer.quantizers[m] = quantizer
+            if sorted(tokenizer.num_tokens_dict) != sorted(states) or not states:
+                raise ValueError(f'modalities {sorted(states)} do not match those of {path!r}')
+        return tokenizer
+
+    def _hub_usage(self, repo: str) -> str:
+        names = ', '.join(sorted(self.quantizers))
+        return (
+            'from motor_geo import OPQTokenizer\n\n'
+            f"tokenizer = OPQTokenizer.from_pretrained('{repo}')\n"
+            f'token_id = tokenizer.encode(features)  # A dictionary with {names}.'
+        )
 
     def report(self, data: HeteroData, k: int = 10, num_samples: int = 1000) -> dict[str, Any]:
         r"""Measures how well the tokens distinguish the items of the graph. Fits

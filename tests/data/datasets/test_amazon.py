@@ -13,7 +13,10 @@ from torch_geometric.transforms import BaseTransform
 from motor_geo.data.datasets import amazon, amazon_raw
 from motor_geo.data.datasets.amazon import AmazonReviews, find_category
 from motor_geo.data.datasets.subsample import core_mask
+from motor_geo.data.encoders import hashed_ngrams
+from motor_geo.data.media import text_encoder
 from motor_geo.typing import RATES
+from tests.tiny_models import tiny_text_model
 
 RECORD = 10 + 4 * 4096
 # Users and items of the 2-core: A0..A3 x B..0 - B..3; A9 and B..9 fall out one after the other.
@@ -228,6 +231,48 @@ def test_text_from_file(root, tmp_path):
     np.save(path, x[:3])
     with pytest.raises(ValueError, match=r'text.npy.: expected 4 rows .* got 3'):
         load(root, text=path)
+    assert len(processed(root)) == 2
+
+
+def count_words(texts):
+    return np.array([[len(text.split()), text.startswith('Bottle')] for text in texts])
+
+
+def texts_of(folder):
+    with open(osp.join(folder, 'items.tsv')) as file:
+        return [line.rstrip('\n').split('\t')[2] for line in file][1:]
+
+
+def test_text_by_name(root, monkeypatch):
+    dataset = load(root, text='hashed')
+    (name,) = processed(root)
+    folder = osp.join(root, 'processed', name)
+    expected = hashed_ngrams(texts_of(folder), 256)
+    np.testing.assert_array_equal(dataset[0]['item'].x_text, expected)
+    with open(osp.join(folder, 'text_feat.json')) as file:
+        assert json.load(file) == {'encoder': 'hashed', 'dim': 256}
+    name = f'{__name__}.count_words'
+    assert load(root, text=name)[0]['item'].x_text.tolist() == [[7, 1], [3, 0], [2, 0], [0, 0]]
+    with monkeypatch.context() as context:  # Processed files need no encoder.
+        context.setattr(amazon, 'text_encoder', None)
+        assert torch.equal(load(root, text='hashed')[0]['item'].x_text, dataset[0]['item'].x_text)
+    with pytest.raises(ValueError, match="text: 'no_such.thing' cannot be imported"):
+        load(root, text='no_such.thing')
+    with pytest.raises(FileNotFoundError, match='none.npy'):
+        load(root, text='none.npy')
+
+
+def test_text_by_folder(root, tmp_path):
+    folder = tiny_text_model(tmp_path)
+    dataset = load(root, text=folder)
+    (name,) = processed(root)
+    texts = texts_of(osp.join(root, 'processed', name))
+    expected = text_encoder(folder).encode(texts)
+    np.testing.assert_allclose(dataset[0]['item'].x_text, expected, atol=1e-6)
+    load(root, text=folder)
+    assert len(processed(root)) == 1
+    os.utime(osp.join(folder, 'modules.json'), ns=(1, 1))  # A changed model.
+    load(root, text=folder)
     assert len(processed(root)) == 2
 
 
