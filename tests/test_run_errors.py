@@ -143,7 +143,8 @@ def test_interactions(fails, data, tmp_path, capsys):
     rows = make(tmp_path / 'rows', raw=False)
     append(rows, '3\t20\t0')
     error = fails(data=rows)
-    assert "rows.inter', line 74: 'itemID' is 20, but '" in error and 'items 0 to 19 only' in error
+    assert "rows.inter', line 74: 'itemID' is 20, but '" in error
+    assert 'only has rows for items 0 to 19' in error
     bare = make(tmp_path / 'bare', raw=False, text=False)
     append(bare, '3\t40\t0')
     assert "line 74: 'itemID' is 40, but no row has the id 20" in fails('--items', 'id', data=bare)

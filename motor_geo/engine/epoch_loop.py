@@ -93,7 +93,7 @@ class EpochLoop:
 
         Args:
             epoch: Number of the epoch, from 0.
-            first: Whether it is the first epoch of this call of :meth:`fit`.
+            first: Whether it is the first epoch of this call of :obj:`fit`.
 
         Returns:
             The entry of the epoch in :obj:`metrics.jsonl`.

@@ -75,9 +75,9 @@ def check_sums(path: str) -> None:
         path: The file.
 
     Raises:
-        ValueError: If an entry is compressed.
-        zipfile.BadZipFile: If the file is not an archive, or a checksum
-            differs.
+        ValueError: If an entry is compressed. If the file is not an archive or
+            a checksum differs, :obj:`zipfile` raises its own
+            :obj:`BadZipFile`.
     """
     with zipfile.ZipFile(path) as archive:
         for entry in archive.infolist():
