@@ -275,7 +275,8 @@ class HubMixin:
             found = [list(part[key].shape) if key in part else None for part in (tensors, expected)]
             if found[0] != found[1]:
                 raise ValueError(
-                    f"'{weights}': expected '{key}' of shape {found[1]} as in '{path}', got {found[0]}"
+                    f"'{weights}': expected '{key}' of shape {found[1]} as in '{path}', "
+                    f'got {found[0]}'
                 )
         module.load_state_dict(tensors, assign=True)
         return cast(T, module.eval())
@@ -318,7 +319,8 @@ def building(kind: type, path: str) -> Iterator[None]:
         yield
     except Exception as error:
         raise ValueError(
-            f"'{path}' does not define a valid {kind.__name__} ({one_line(error) or type(error).__name__})"
+            f"'{path}' does not define a valid {kind.__name__} "
+            f'({one_line(error) or type(error).__name__})'
         ) from error
 
 
