@@ -224,7 +224,7 @@ def product(x: Tensor, y: Tensor) -> Tensor:
 
 def top(value: Tensor, k: int) -> tuple[Tensor, Tensor]:
     r"""Returns the :obj:`k` largest entries of each row in descending order, and
-    equal ones from left to right (an order that :meth:`torch.topk` does not
+    equal ones from left to right (an order that :func:`torch.topk` does not
     guarantee).
     """
     best, chosen = topk(value, min(k + 1, value.size(1)))

@@ -50,7 +50,7 @@ class Recommender(nn.Module):
     needs_negatives: bool = True
     #: Distribution of the Xavier initialization of ID tables.
     init: ClassVar[str] = 'uniform'
-    #: Whether :meth:`set_user_encoder` can replace the user table.
+    #: Whether :obj:`set_user_encoder` can replace the user table.
     takes_user_encoder: ClassVar[bool] = False
     #: Name of the loss that :obj:`--items recommended` uses by default.
     recommended_loss: ClassVar[str] = 'published'
