@@ -91,14 +91,18 @@ def show(found: Comparison) -> None:
 
 
 def show_users(folder: str, device: str) -> None:
-    r"""Prints what a few users had and would get."""
+    r"""Prints the history and the lists of a few users."""
     from motor_geo.pipeline.examples import examples
 
-    print('\nThree random users (* marks items that they took later):')
+    print('\nThree random users (* marks items of their test set):')
     for user in examples(folder, device):
         print(user.user)
-        for name, titles in (('had', user.had), ('would get', user.gets), ('of the new', user.new)):
-            print(f'  {name:12s}{"; ".join(titles)}')
+        for name, titles in (
+            ('history', user.had),
+            ('recommended', user.gets),
+            ('new items', user.new),
+        ):
+            print(f'  {name:13s}{"; ".join(titles)}')
 
 
 def help_text(flags: Config) -> str | None:

@@ -185,7 +185,7 @@ def test_a_configuration_is_printed(capsys, tmp_path, monkeypatch):
         (['--model', 'FREEDOM', '--model.help'], 'FREEDOM from the'),
         (['--model.help'], 'Names for --model (default: LightGCN):'),
         (['--trainer.help'], 'Trains a backbone'),
-        (['--items.help=features'], 'A linear map of raw item features'),
+        (['--items.help=features'], 'A linear map from raw item features'),
     ],
 )
 def test_help_of_a_class(capsys, flags, first):
@@ -323,6 +323,6 @@ def test_a_metric_by_import_path(tmp_path, capsys):
     with np.load(tmp_path / 'per_user.npz') as file:
         assert np.array_equal(file['found@20'], file['recall@20'])
     assert main(['--evaluator.help']) == 0
-    assert 'a list of str or function' in capsys.readouterr().out.replace('\n', ' ')
+    assert 'a list of str or function' in ' '.join(capsys.readouterr().out.split())
     assert start(tmp_path / 'other', '--evaluator.metrics', f'[{__name__}.fuond]') == 2
     assert "did you mean 'found'" in capsys.readouterr().err

@@ -264,7 +264,6 @@ class Evaluator:
         seed: Seed for breaking ties, and of the sample of users.
         max_users: If given, evaluates a fixed random sample of so many users.
             In a run, validation is on the sample and test on all users.
-            (default: :obj:`None`)
 
     Raises:
         ValueError: If there is nothing to evaluate, an index is out of range,

@@ -287,8 +287,9 @@ def test_baselines_stand_beside_backbones(shop, tmp_path):
         ('ItemKNN', 'none'),
         ('LightGCN', 'id'),
         ('LightGCN', 'specific'),
+        ('LightGCN', 'recommended'),
     ]
-    assert [len(own[0]['tried']) for own in rows.values()] == [1, 2, 2, 2]
+    assert [len(own[0]['tried']) for own in rows.values()] == [1, 2, 2, 2, 2]
     assert [row['num_parameters'] for row in rows['ItemKNN', 'none']] == [0, 0]
     for result in results(tmp_path).values():
         if result['model'] == 'Popularity':

@@ -108,7 +108,10 @@ BREAKS = {
         LOOP, 'SeedSequence((self.seed, epoch))', 'SeedSequence((self.seed, 0))', OF_LOOP
     ),
     'best before last': Break(
-        LOOP, '# The order matters: a kill in between repeats the epoch.', TOO_EARLY, OF_LOOP
+        LOOP,
+        '# The order matters: if the process is killed in between, the epoch runs again.',
+        TOO_EARLY,
+        OF_LOOP,
     ),
     'weights of the best epoch': Break(LOOP, 'if self._failures() == 0:', 'if True:', OF_LOOP),
     'patience': Break(LOOP, 'self._failures() > self.patience', 'False', OF_LOOP),

@@ -100,7 +100,7 @@ def test_main_job(tmp_path, monkeypatch, capsys):
         values = result['test'], result['unseen']['test']
         assert rows[name] == [f'{value["recall@20"]:.4f}' for value in values]
     assert results['id']['unseen']['items'] >= 16
-    assert 'Three users' in text and text.count('would get') == 3 and 'Next:' in text
+    assert 'Three random users' in text and text.count('\n  recommended  ') == 3 and 'Next:' in text
     assert (tmp_path / 'runs' / folders[2] / 'report.html').exists()
     assert not (tmp_path / 'runs' / folders[1] / 'report.html').exists()
 
@@ -110,7 +110,7 @@ def test_main_job(tmp_path, monkeypatch, capsys):
     again = capsys.readouterr().out
     assert again.split('\n\n')[-5:] == text.split('\n\n')[-5:]
     assert command.main(flags) == 0
-    assert 'Three users' not in capsys.readouterr().out
+    assert 'Three random users' not in capsys.readouterr().out
     after = [(tmp_path / 'runs' / name / 'last.pt').stat().st_mtime_ns for name in folders]
     assert after == stamps
 

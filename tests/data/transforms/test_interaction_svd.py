@@ -275,7 +275,7 @@ def test_nodes_and_edges_of_any_name():
     shop['product'].x_text = text  # The number of items is that of its rows.
     shop['customer', 'buys', 'product'].edge_index = data[RATES].edge_index
     kinds = shop.node_types, shop.edge_types
-    with pytest.raises(ValueError, match=r"it has \('customer', 'buys', 'product'\); set edge"):
+    with pytest.raises(ValueError, match=r"it has \('customer', 'buys', 'product'\); name the"):
         transform()(shop)
     other = transform(edge_type=('customer', 'buys', 'product'))
     out = other(shop)

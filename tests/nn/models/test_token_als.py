@@ -218,7 +218,7 @@ def test_ids_do_not_score_new_items():
     data = small_graph()
     model = build('id', data)
     assert model.item_parameters(173) == ['item_encoder.weight']
-    with pytest.raises(ValueError, match='has no ID vector'):
+    with pytest.raises(ValueError, match='have no ID vector'):
         model(new_items(TokenALS, data))
 
 
