@@ -99,7 +99,7 @@ def show_users(folder: str, device: str) -> None:
         print(user.user)
         for name, titles in (
             ('history', user.had),
-            ('recommended', user.gets),
+            ('best items', user.gets),
             ('new items', user.new),
         ):
             print(f'  {name:13s}{"; ".join(titles)}')

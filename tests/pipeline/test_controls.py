@@ -100,7 +100,7 @@ def test_main_job(tmp_path, monkeypatch, capsys):
         values = result['test'], result['unseen']['test']
         assert rows[name] == [f'{value["recall@20"]:.4f}' for value in values]
     assert results['id']['unseen']['items'] >= 16
-    assert 'Three random users' in text and text.count('\n  recommended  ') == 3 and 'Next:' in text
+    assert 'Three random users' in text and text.count('\n  best items ') == 3 and 'Next:' in text
     assert (tmp_path / 'runs' / folders[2] / 'report.html').exists()
     assert not (tmp_path / 'runs' / folders[1] / 'report.html').exists()
 
