@@ -18,6 +18,7 @@ from motor_geo.data.datasets.item_index import find_items
 from motor_geo.data.datasets.names import untyped
 from motor_geo.data.datasets.reader import read_header
 from motor_geo.data.encoders import hashed_ngrams, image_statistics
+from motor_geo.utils.arrays import load_npy
 from motor_geo.utils.cache import fingerprint
 from motor_geo.utils.files import atomic_write, writing
 from motor_geo.utils.plugin import import_function
@@ -257,7 +258,8 @@ def write_features(
             with atomic_write(path) as temporary, open(temporary, 'wb') as file:
                 np.save(file, np.concatenate(rows).astype(dtype))
         progress(start + len(chunk))
-    found = [np.load(osp.join(parts, name)) for name in sorted(os.listdir(parts))]
+    starts = range(0, len(present), PART)
+    found = [load_npy(osp.join(parts, f'{start:09d}.npy')) for start in starts]
     x = np.zeros((len(mask), found[0].shape[1]), dtype)
     x[mask] = np.concatenate(found)
     content = {
@@ -269,17 +271,30 @@ def write_features(
         'inputs': fingerprint(present),
         'hash': fingerprint(x, mask),
     }
-    _save(x, osp.join(folder, f'{modality}_feat.npy'))
+    matrix = osp.join(folder, f'{modality}_feat.npy')
     path = osp.join(folder, f'{modality}_mask.npy')
-    if not mask.all():
-        _save(mask, path)
-    elif osp.exists(path):
-        os.remove(path)
+    if not _is_mask(path, mask):  # No features rather than those of other items.
+        for file in (matrix, path):
+            if osp.lexists(file):
+                os.remove(file)
+        if not mask.all():
+            _save(mask, path)
+    _save(x, matrix)
     path = osp.join(folder, f'{modality}_feat.json')
     with writing(path), atomic_write(path) as temporary, open(temporary, 'w') as text:
         json.dump(content, text, indent=1)
     shutil.rmtree(parts)
     return int(mask.sum()), x.shape[1]
+
+
+def _is_mask(path: str, mask: np.ndarray) -> bool:
+    r"""Whether a file says that of items, and no file that all are there."""
+    if not osp.lexists(path):
+        return bool(mask.all())
+    try:
+        return np.array_equal(load_npy(path), mask) and not mask.all()
+    except (OSError, ValueError):
+        return False
 
 
 def _checked(encoder: Encoder, batch: list[Any], modality: str) -> np.ndarray:

@@ -3,14 +3,13 @@ r"""A run folder that serves by itself: :obj:`motor-geo bundle`."""
 from __future__ import annotations
 
 import argparse
-import os
 import os.path as osp
 import shutil
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from motor_geo.utils.errors import ConfigError, run_command
+from motor_geo.utils.errors import run_command
 from motor_geo.utils.memory import tune_process
 
 if TYPE_CHECKING:
@@ -35,9 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def command() -> int:
         from motor_geo.pipeline.folder import load_run
-        from motor_geo.utils.files import check_writable
+        from motor_geo.utils.files import check_new
 
-        check_writable(options.out)
+        check_new(options.out)
         run = load_run(options.run, 'cpu', options.data)
         bundle(run, options.run, options.out)
         print(f"'{options.out}' serves by itself: motor-geo recommend {options.out}")
@@ -62,17 +61,16 @@ def bundle(run: LoadedRun, folder: str, out: str) -> None:
     from motor_geo.data.datasets.bundle import content_of, write_bundle
     from motor_geo.pipeline.catalog import read_catalog
     from motor_geo.typing import ITEM
-    from motor_geo.utils.files import temporary_folder
+    from motor_geo.utils.files import check_new, move_folder, temporary_folder
 
-    if osp.lexists(out) and (not osp.isdir(out) or os.listdir(out)):
-        raise ConfigError(f"'{out}' exists already; expected a folder that does not, or is empty")
+    check_new(out)
     catalog = read_catalog(run.dataset, run.config.data.get('item'))
     pairs = zip(catalog.titles, catalog.titled.tolist())
     titles = [title if titled else None for title, titled in pairs]
     fitted = getattr(run.dataset, 'fitted', None)
     token_id = run.data[ITEM].get('token_id')
     content = content_of(run.dataset, token_id, fitted, titles)
-    parent = osp.dirname(osp.abspath(out))
+    parent = osp.dirname(osp.realpath(out))
     with temporary_folder(parent) as temporary:
         for name in FILES:
             shutil.copyfile(osp.join(folder, name), osp.join(temporary, name))
@@ -81,10 +79,7 @@ def bundle(run: LoadedRun, folder: str, out: str) -> None:
                 shutil.copyfile(osp.join(folder, name), osp.join(temporary, name))
         write_bundle(content, temporary)
         write_weights(run, temporary)
-        os.chmod(temporary, 0o755)
-        if osp.isdir(out):
-            os.rmdir(out)
-        os.rename(temporary, out)
+        move_folder(temporary, out)
 
 
 def write_weights(run: LoadedRun, folder: str) -> None:

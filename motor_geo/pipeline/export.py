@@ -209,6 +209,7 @@ def write_onnx(run: LoadedRun, path: str) -> None:
     import torch
 
     from motor_geo.typing import ITEM
+    from motor_geo.utils.files import atomic_write
 
     if run.tokenizer is None:
         raise ValueError(f'--onnx: --items {run.config.items["name"]} reads no tokens')
@@ -217,16 +218,17 @@ def write_onnx(run: LoadedRun, path: str) -> None:
         raise ValueError(f"--onnx needs 'pip install {' '.join(missing)}'")
     encoder = run.model.item_encoder
     assert isinstance(encoder, torch.nn.Module)
-    torch.onnx.export(
-        encoder.eval().cpu(),
-        (run.data[ITEM].token_id.cpu()[:2],),
-        path,
-        dynamo=True,
-        input_names=['token_id'],
-        output_names=['x'],
-        dynamic_shapes={'token_id': {0: torch.export.Dim('rows')}},
-        external_data=False,
-    )
+    with atomic_write(path) as temporary:
+        torch.onnx.export(
+            encoder.eval().cpu(),
+            (run.data[ITEM].token_id.cpu()[:2],),
+            temporary,
+            dynamo=True,
+            input_names=['token_id'],
+            output_names=['x'],
+            dynamic_shapes={'token_id': {0: torch.export.Dim('rows')}},
+            external_data=False,
+        )
 
 
 if __name__ == '__main__':

@@ -2,7 +2,10 @@ r"""Nearest-neighbor indices of item vectors, with their ids."""
 
 from __future__ import annotations
 
+import json
 import os.path as osp
+import zlib
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -125,22 +128,60 @@ def append(index: ItemIndex, item: Tensor, ids: np.ndarray) -> ItemIndex:
 
 
 def write_index(index: ItemIndex, path: str) -> None:
-    r"""Writes an index, and beside it :obj:`FILE.json` with its ids."""
-    import json
-
+    r"""Writes an index, and beside it :obj:`FILE.json` with its ids and its
+    checksum. Until both are there, :obj:`FILE.json` knows the index of before,
+    too, so that an interruption leaves the old or the new one.
+    """
     import faiss
 
-    content = {
+    content: dict[str, Any] = {
         'kind': index.kind,
         'recall': index.recall,
         'run': index.run,
         'channels': int(index.index.d),
         'ids': [str(raw) for raw in index.ids.tolist()],
     }
-    with writing(path), atomic_write(path) as temporary, atomic_write(f'{path}.json') as names:
+    with writing(path), atomic_write(path) as temporary:
         faiss.write_index(index.index, temporary)
-        with open(names, 'w', encoding='utf-8') as file:
+        content['checksum'] = checksum(temporary, content['ids'])
+        before = None
+        with suppress(OSError, ValueError):
+            before = _names(path)
+        _write_names(content if before is None else {**content, 'before': before}, path)
+    _write_names(content, path)
+
+
+def _write_names(content: dict[str, Any], path: str) -> None:
+    with writing(f'{path}.json') as name, atomic_write(name) as temporary:
+        with open(temporary, 'w', encoding='utf-8') as file:
             json.dump(content, file)
+
+
+def _names(path: str) -> dict[str, Any]:
+    r"""What :obj:`FILE.json` says of the index that is there.
+
+    Raises:
+        ValueError: If it says nothing of it, or is damaged.
+    """
+    content = read_json(f'{path}.json')
+    try:
+        for entry in (content, content.get('before')):
+            if entry is not None and 'checksum' not in entry:  # Of an older version.
+                return {**entry, 'checksum': checksum(path, entry['ids'])}
+            if entry is not None and entry['checksum'] == checksum(path, entry['ids']):
+                return {key: value for key, value in entry.items() if key != 'before'}
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError('it is no description of an index') from error
+    raise ValueError('it is of another index')
+
+
+def checksum(path: str, ids: list[str]) -> str:
+    r"""The CRC-32 of an index and the ids of its rows."""
+    value = 0
+    with open(path, 'rb') as file:
+        while block := file.read(2**20):
+            value = zlib.crc32(block, value)
+    return f'{zlib.crc32(json.dumps(ids).encode(), value):08x}'
 
 
 def read_index(path: str) -> ItemIndex:
@@ -158,14 +199,17 @@ def read_index(path: str) -> ItemIndex:
                 f"'{file}' does not exist; expected what motor-geo export --index wrote"
             )
     try:
-        content = read_json(f'{path}.json')
+        content = _names(path)
         ids = np.array([str(raw) for raw in content['ids']])
         index = faiss.read_index(path)
         found = ItemIndex(
             index, ids, str(content['kind']), float(content['recall']), str(content['run'])
         )
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"'{path}' is damaged: expected an index; export it anew") from error
+        raise ValueError(
+            f"'{path}' and '{path}.json' are no index and its ids, or one of them has changed "
+            'since; export it anew'
+        ) from error
     if index.ntotal != len(ids):
         raise ValueError(
             f"'{path}' has {index.ntotal} items and '{path}.json' {len(ids)} ids: they do not "

@@ -9,6 +9,7 @@ import json
 import os
 import os.path as osp
 import platform
+import re
 import shutil
 import stat
 import tempfile
@@ -33,6 +34,8 @@ def _processes() -> str:
 
 
 TEMPORARY = '.tmp-'
+#: How names of temporary files begin: what else begins with a dot belongs to somebody else.
+OURS = re.compile(r'\.tmp-([0-9]+)-([0-9a-f]{8})-')
 #: What systems without locks say, such as some network file systems.
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 #: Tells where the number of a process means that process (this machine, or this container).
@@ -92,21 +95,19 @@ def temporary_prefix() -> str:
 def remove_temporary(folder: str) -> None:
     r"""Removes what an :meth:`atomic_write` that was killed left in a folder.
     What another process is writing stays, and so does for a day what a process
-    of another machine wrote, of which nothing is known.
+    of another machine wrote, of which nothing is known. Files that are named
+    otherwise are not ours.
     """
     for name in os.listdir(folder):
-        if not name.startswith(TEMPORARY):
-            continue
+        found = OURS.match(name)
         path = osp.join(folder, name)
-        process, _, rest = name.removeprefix(TEMPORARY).partition('-')
-        host, found, _ = rest.partition('-')
+        if found is None or path in _OWN:
+            continue
         with suppress(OSError):  # Another process removes it, too.
-            if path in _OWN:
-                continue
-            if found and len(host) == 8 and host != HOST:
-                if time.time() - os.stat(path).st_mtime < DAY:
+            if found[2] != HOST:
+                if time.time() - os.lstat(path).st_mtime < DAY:
                     continue
-            elif process.isdecimal() and _is_alive(int(process)):
+            elif _is_alive(int(found[1])):
                 continue
             if osp.isdir(path) and not osp.islink(path):
                 shutil.rmtree(path)
@@ -193,6 +194,54 @@ def temporary_folder(folder: str) -> Iterator[str]:
     finally:
         shutil.rmtree(path, ignore_errors=True)
         _OWN.discard(path)
+
+
+def move_folder(temporary: str, folder: str) -> None:
+    r"""Gives a finished folder its name: :obj:`folder` does not exist or is
+    empty, and holds all of it or nothing after a loss of power.
+
+    Raises:
+        ConfigError: If another process was faster.
+    """
+    finish_folder(temporary)
+    folder = osp.realpath(folder)
+    try:
+        if osp.isdir(folder):
+            os.rmdir(folder)
+        os.rename(temporary, folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        raise ConfigError(f"'{folder}' exists already: another process was faster") from error
+    _flush(osp.dirname(folder), os.O_RDONLY)
+
+
+def finish_folder(temporary: str) -> None:
+    r"""Gives a temporary folder the rights of others, and waits until all that
+    is in it is on the disk.
+    """
+    mask = os.umask(0)
+    os.umask(mask)
+    os.chmod(temporary, 0o777 & ~mask)  # `mkdtemp` makes private folders.
+    for place, _, names in os.walk(temporary):
+        for name in names:
+            _flush(osp.join(place, name), os.O_RDONLY)
+        _flush(place, os.O_RDONLY)
+
+
+def check_new(folder: str) -> None:
+    r"""Checks that a folder can be made, or is there and empty.
+
+    Raises:
+        ConfigError: If not.
+    """
+    check_writable(folder)
+    real = osp.realpath(folder)
+    if osp.lexists(real) and (not osp.isdir(real) or os.listdir(real)):
+        raise ConfigError(f"'{folder}' exists already; give another folder or delete it")
+    if osp.ismount(real):
+        raise ConfigError(f"'{folder}' is where a disk is mounted; expected a folder in it")
+    check_writable(osp.dirname(real))
 
 
 @contextmanager

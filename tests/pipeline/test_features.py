@@ -87,6 +87,39 @@ def test_an_interrupted_command_goes_on(shop, monkeypatch):
     assert np.load(shop / 'text_feat.npy').tolist() == [[1, 1], [2, 0], [3, 0], [4, 4], [1, 0]]
 
 
+def test_what_a_kill_left_among_the_parts_is_no_part(shop, monkeypatch):
+    encoder = media.text_encoder(f'{__name__}.own')
+
+    def kill(count):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        media.write_features(str(shop), 'text', ['a', 'bb'], encoder, progress=kill)
+    (parts,) = (name for name in os.listdir(shop) if name.startswith('.text-'))
+    np.save(shop / parts / '.tmp-7-00000000-half.npy', np.ones((2, 2)))  # Of another machine.
+    assert media.write_features(str(shop), 'text', ['a', 'bb'], encoder) == (2, 2)
+    assert np.load(shop / 'text_feat.npy').tolist() == [[1, 1], [2, 0]]
+
+
+def test_features_never_meet_the_mask_of_others(shop, monkeypatch):
+    encoder = media.text_encoder(f'{__name__}.own')
+    media.write_features(str(shop), 'text', ['a', '', 'ccc'], encoder)
+    names, save = [], media._save
+
+    def written(x, path):
+        names.append(sorted(name for name in os.listdir(shop) if name.startswith('text')))
+        save(x, path)
+
+    monkeypatch.setattr(media, '_save', written)
+    media.write_features(str(shop), 'text', ['a', '', 'ccc'], encoder)  # The same mask.
+    assert names == [['text_feat.json', 'text_feat.npy', 'text_mask.npy']]
+    media.write_features(str(shop), 'text', ['', 'a', 'ccc'], encoder)
+    assert names[1:] == [['text_feat.json'], ['text_feat.json', 'text_mask.npy']]
+    np.save(shop / 'text_mask.npy', [1, 0])  # Something else.
+    media.write_features(str(shop), 'text', ['b', 'a', 'ccc'], encoder)
+    assert names[3:] == [['text_feat.json']] and not (shop / 'text_mask.npy').exists()
+
+
 def test_refused(shop, tmp_path, capsys):
     def message(*flags):
         assert main(['features', *flags]) == 2

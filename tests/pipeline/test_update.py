@@ -66,7 +66,7 @@ def test_a_bundle_serves_without_its_data(folders, shop, tmp_path, name):
         new.item.tolist()
         == recommend(loaded, k=3, interactions={'ann': ['i01', 'i02']}).item.tolist()
     )
-    with pytest.raises(ConfigError, match='exists already; expected a folder that does not'):
+    with pytest.raises(ConfigError, match='exists already; give another folder or delete it'):
         bundle(again, str(tmp_path / 'there'), folder)
 
 
