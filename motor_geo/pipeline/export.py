@@ -78,7 +78,7 @@ def command(options: argparse.Namespace) -> int:
     import torch
 
     from motor_geo.pipeline.folder import load_run
-    from motor_geo.pipeline.index import append, build_index, read_index, write_index
+    from motor_geo.pipeline.index import append, build_index, read_index, settle, write_index
     from motor_geo.pipeline.new_items import with_new_items
     from motor_geo.pipeline.recommend import served_items, served_users
     from motor_geo.utils.files import check_writable
@@ -102,7 +102,11 @@ def command(options: argparse.Namespace) -> int:
                 raise ValueError(f"'{options.index}' is an index of another run; export it anew")
             data, new_ids = with_new_items(run, options.append)
             new = run.model(data).item[-len(new_ids) :]
-            index = append(index, new, new_ids)
+            try:
+                index = append(index, new, new_ids)
+            except ValueError:
+                settle(options.index)
+                raise
             write_index(index, options.index)
             print(f"{len(new_ids)} items appended to '{options.index}', {len(index.ids):,} in all")
         elif options.index is not None:
@@ -144,12 +148,21 @@ def vectors(run: LoadedRun) -> tuple[Tensor, Tensor]:
 
 
 def hash_of(folder: str) -> str:
-    r"""The hash of a run and of its weights."""
-    from motor_geo.utils.cache import fingerprint
-    from motor_geo.utils.files import read_json
+    r"""The hash of a run and of its weights.
 
-    result = read_json(osp.join(folder, 'result.json'))
-    return fingerprint(result['hashes']['run'], result['best_epoch'])
+    Raises:
+        ValueError: If its result is damaged.
+    """
+    from motor_geo.utils.cache import fingerprint
+    from motor_geo.utils.files import crc_of, read_json
+
+    path = osp.join(folder, 'result.json')
+    try:
+        result = read_json(path)
+        found = result['hashes']['run'], result['best_epoch']
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"'{path}' is damaged: expected the result of a run") from error
+    return fingerprint(*found, crc_of(osp.join(folder, 'best.pt')))
 
 
 def check_vectors(path: str) -> None:

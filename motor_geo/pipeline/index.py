@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from motor_geo.typing import Embeddings
-from motor_geo.utils.files import atomic_write, read_json, writing
+from motor_geo.utils.files import atomic_write, crc_of, read_json, writing
 from motor_geo.utils.ranking import top_k
 
 KINDS = ('flat', 'hnsw', 'ivf')
@@ -22,6 +22,8 @@ FLAT, HNSW = 50_000, 1_000_000
 #: Edges of a node, and the breadths of the search that are tried until enough is found again.
 EDGES, BREADTHS = 32, (64, 128, 256, 512)
 CELLS_TRIED = (8, 16, 32, 64, 128)
+#: What is said of the pair of files rather than of the index.
+ABOUT = ('checksum', 'before')
 #: Users whose lists are compared, and the recall that is enough.
 SAMPLE, ENOUGH = 1000, 0.98
 
@@ -143,12 +145,17 @@ def write_index(index: ItemIndex, path: str) -> None:
     }
     with writing(path), atomic_write(path) as temporary:
         faiss.write_index(index.index, temporary)
-        content['checksum'] = checksum(temporary, content['ids'])
+        content['checksum'] = checksum(temporary, content)
         before = None
         with suppress(OSError, ValueError):
             before = _names(path)
         _write_names(content if before is None else {**content, 'before': before}, path)
     _write_names(content, path)
+
+
+def settle(path: str) -> None:
+    r"""Ends what an interrupted :meth:`write_index` left to do."""
+    _write_names(_names(path), path)
 
 
 def _write_names(content: dict[str, Any], path: str) -> None:
@@ -166,22 +173,20 @@ def _names(path: str) -> dict[str, Any]:
     content = read_json(f'{path}.json')
     try:
         for entry in (content, content.get('before')):
-            if entry is not None and 'checksum' not in entry:  # Of an older version.
-                return {**entry, 'checksum': checksum(path, entry['ids'])}
-            if entry is not None and entry['checksum'] == checksum(path, entry['ids']):
-                return {key: value for key, value in entry.items() if key != 'before'}
-    except (AttributeError, KeyError, TypeError) as error:
+            if entry is not None:
+                own = {key: value for key, value in entry.items() if key not in ABOUT}
+                found = checksum(path, own)
+                if entry.get('checksum', found) == found:  # An older version has none.
+                    return {**own, 'checksum': found}
+    except AttributeError as error:
         raise ValueError('it is no description of an index') from error
     raise ValueError('it is of another index')
 
 
-def checksum(path: str, ids: list[str]) -> str:
-    r"""The CRC-32 of an index and the ids of its rows."""
-    value = 0
-    with open(path, 'rb') as file:
-        while block := file.read(2**20):
-            value = zlib.crc32(block, value)
-    return f'{zlib.crc32(json.dumps(ids).encode(), value):08x}'
+def checksum(path: str, content: dict[str, Any]) -> str:
+    r"""The CRC-32 of an index and of what is said of it."""
+    said = json.dumps(content, sort_keys=True).encode()
+    return f'{zlib.crc32(said, crc_of(path)):08x}'
 
 
 def read_index(path: str) -> ItemIndex:

@@ -87,6 +87,15 @@ def read_json(path: str) -> Any:
             raise ValueError('it is nested too deep') from error
 
 
+def crc_of(path: str) -> int:
+    r"""The CRC-32 of a file."""
+    value = 0
+    with open(path, 'rb') as file:
+        while block := file.read(2**20):
+            value = zlib.crc32(block, value)
+    return value
+
+
 def temporary_prefix() -> str:
     r"""How names of temporary files of this process begin."""
     return f'{TEMPORARY}{os.getpid()}-{HOST}-'
