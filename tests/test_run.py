@@ -112,9 +112,8 @@ def test_killed_at_any_moment(tmp_path):
         time.sleep(0.002)
     assert process.returncode == -signal.SIGKILL
     assert not (tmp_path / 'killed' / 'result.json').exists()
-    (tmp_path / 'killed' / f'.tmp-{process.pid}-{HOST}-half.pt').write_bytes(
-        b'what a kill may leave'
-    )
+    half = tmp_path / 'killed' / f'.tmp-{process.pid}-{HOST}-half.pt'
+    half.write_bytes(b'what a kill may leave')
     assert start(tmp_path / 'killed', *epochs) == 0
 
     whole, killed = read(tmp_path / 'whole'), read(tmp_path / 'killed')

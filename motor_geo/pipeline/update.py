@@ -130,12 +130,12 @@ def update(
     from motor_geo.pipeline.assemble import assemble
     from motor_geo.pipeline.folder import BUNDLED
     from motor_geo.pipeline.train import build_evaluator, build_trainer, train
-    from motor_geo.utils.files import move_folder, read_json, temporary_folder
+    from motor_geo.utils.files import move_folder, temporary_folder
 
+    result, best = finished(folder)
     dataset, change = extend(run, interactions, new_items, refit)
-    result = read_json(osp.join(folder, 'result.json'))
     if epochs is None:
-        epochs = int(result['best_epoch']) if refit else EPOCHS
+        epochs = best if refit else EPOCHS
     config = with_epochs(run.config, epochs, out)
     config = dataclasses.replace(config, data={'name': BUNDLED, 'path': osp.abspath(out)})
     device = str(run.data['user', 'rates', 'item'].edge_index.device)
@@ -174,6 +174,21 @@ def update(
         )
     lines.append(f"written to '{out}', which serves by itself")
     return lines
+
+
+def finished(folder: str) -> tuple[dict[str, Any], int]:
+    r"""The result of a run, and the best epoch.
+
+    Raises:
+        ConfigError: If it is not finished, or its result is damaged.
+    """
+    from motor_geo.pipeline.finished import read_finished
+
+    result = read_finished(folder).result
+    best = result.get('best_epoch')
+    if not isinstance(best, int) or best < 1 or not isinstance(result['val'], dict):
+        raise ConfigError(f"'{folder}' is damaged: expected the best epoch in its result.json")
+    return result, best
 
 
 def with_epochs(config: RunConfig, epochs: int, out: str) -> RunConfig:
