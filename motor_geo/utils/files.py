@@ -313,11 +313,17 @@ def check_writable(folder: str) -> None:
         raise ConfigError(f"The folder '{folder}' cannot be written to: '{parent}' is read-only")
 
 
+class WritingError(OSError):
+    r"""A file cannot be written; the message names it."""
+
+
 @contextmanager
 def writing(path: str) -> Iterator[str]:
     r"""Gives errors of writing the name of the file."""
     try:
         yield path
+    except WritingError:  # Of a file beside it.
+        raise
     except (OSError, RuntimeError) as error:  # PyTorch reports a full disk as the latter.
         reason = getattr(error, 'strerror', None) or f'{one_line(error)} (is the disk full?)'
-        raise OSError(f"'{path}' cannot be written: {reason}") from error
+        raise WritingError(f"'{path}' cannot be written: {reason}") from error

@@ -3,6 +3,8 @@ what is there with what an undisturbed command leaves.
 
     python -m tests.faults.crash run sweep update [--points N] [--seed S] [--only EVENT]
 
+Scenarios are the commands, ``refit`` (of ``update``) and ``append`` (of ``export``).
+
 A process imports the package once and forks; the fork kills itself, as ``kill -9`` would, before
 it opens a file for writing, renames, removes or makes one. With ``torn``, half of what was written
 is lost, too, as after a loss of power.

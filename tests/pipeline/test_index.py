@@ -113,6 +113,9 @@ def test_refused_files(tables, tmp_path):
     os.remove(f'{path}.json')
     with pytest.raises(ValueError, match=r"a.index.json' does not exist"):
         read_index(path)
+    os.mkdir(f'{path}.json')
+    with pytest.raises(OSError, match=r"^'[^']*a.index.json' cannot be written: Is a directory$"):
+        write_index(build_index(user, item, ids), path)
     with pytest.raises(ValueError, match="--kind: expected flat, hnsw, ivf, got 'tree'"):
         build_index(user, item, ids, 'tree')
     with pytest.raises(ValueError, match='hold NaN'):
