@@ -80,7 +80,7 @@ class ContentKNN(FittedRecommender):
         size = num_nodes(data, self.user_type), num_nodes(data, self.item_type)
         user, item = find_edges(data, self.edge_type).cpu().numpy()
         train = csr_matrix((np.ones(user.size, similarity.dtype), (user, item)), shape=size)
-        train.sum_duplicates()  # SciPy 1.13.0 does not do so itself.
+        train.sum_duplicates()  # Repeated edges count once.
         train.data[:] = 1
 
         def history(used: csr_matrix) -> Tensor:

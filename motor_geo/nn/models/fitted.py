@@ -92,7 +92,7 @@ class FittedRecommender(nn.Module):
             )
         user, item = find_edges(data, self.edge_type).cpu().numpy()
         out = csr_matrix((np.ones(user.size, np.float32), (user, item)), shape=size)
-        out.sum_duplicates()  # SciPy 1.13.0 does not do so itself.
+        out.sum_duplicates()  # Repeated edges count once.
         out.data[:] = 1
         return out
 
