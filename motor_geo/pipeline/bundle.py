@@ -56,14 +56,16 @@ def bundle(run: LoadedRun, folder: str, out: str) -> None:
         out: A folder that does not exist, or is empty.
 
     Raises:
-        ConfigError: If it is not.
+        ConfigError: If it is not, or the run is not finished.
     """
     from motor_geo.data.datasets.bundle import content_of, write_bundle
     from motor_geo.pipeline.catalog import read_catalog
+    from motor_geo.pipeline.finished import read_finished
     from motor_geo.typing import ITEM
     from motor_geo.utils.files import check_new, move_folder, temporary_folder
 
     check_new(out)
+    read_finished(folder)
     catalog = read_catalog(run.dataset, run.config.data.get('item'))
     pairs = zip(catalog.titles, catalog.titled.tolist())
     titles = [title if titled else None for title, titled in pairs]

@@ -186,8 +186,12 @@ def test_refused_updates(folders, shop, tmp_path, capsys):
         (broken / 'result.json').write_text(content)
         flags = [str(broken), '--refit', '--out', str(tmp_path / 'a')]
         assert 'is damaged: expected the' in message(*flags)
+        assert main(['bundle', str(broken), str(tmp_path / 'a')]) == 2
+        assert 'is damaged: expected the' in capsys.readouterr().err
     (broken / 'result.json').unlink()
     assert 'it has no result.json' in message(*flags)
+    (broken / 'bundle.pt').symlink_to('nowhere')
+    assert "bundle.pt' is a link to 'nowhere', which does not exist" in message(*flags)
     assert not os.path.exists(tmp_path / 'a')
     items = arrivals(shop, tmp_path / 'new')
     said = message(folders['id'], '--items', items, '--out', str(tmp_path / 'a'))
