@@ -274,9 +274,9 @@ def write_features(
     matrix = osp.join(folder, f'{modality}_feat.npy')
     path = osp.join(folder, f'{modality}_mask.npy')
     if not _is_mask(path, mask):  # No features rather than those of other items.
-        for file in (matrix, path):
-            if osp.lexists(file):
-                os.remove(file)
+        for name in (matrix, path):
+            if osp.lexists(name):
+                os.remove(name)
         if not mask.all():
             _save(mask, path)
     _save(x, matrix)

@@ -220,7 +220,7 @@ def move_folder(temporary: str, folder: str) -> None:
         os.rename(temporary, folder)
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
+            raise WritingError(f"'{folder}' cannot be written: {error.strerror}") from error
         raise ConfigError(f"'{folder}' exists already: another process was faster") from error
     _flush(osp.dirname(folder), os.O_RDONLY)
 
@@ -246,6 +246,12 @@ def check_new(folder: str) -> None:
     """
     check_writable(folder)
     real = osp.realpath(folder)
+    try:
+        os.lstat(real)
+    except FileNotFoundError:
+        pass
+    except OSError as error:  # Its name is too long.
+        raise ConfigError(f"The folder '{folder}' cannot be made: {error.strerror}") from error
     if osp.lexists(real) and (not osp.isdir(real) or os.listdir(real)):
         raise ConfigError(f"'{folder}' exists already; give another folder or delete it")
     if osp.ismount(real):

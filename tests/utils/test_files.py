@@ -238,6 +238,11 @@ def test_a_folder_gets_its_name(tmp_path, monkeypatch):
             with pytest.raises(ConfigError, match="out' exists already: another process was"):
                 move_folder(path, str(place))
         os.remove(out / 'x')
+    with pytest.raises(ConfigError, match='cannot be made: File name too long'):
+        check_new(str(tmp_path / ('x' * 300)))
+    with temporary_folder(str(tmp_path)) as path:
+        with pytest.raises(OSError, match='xx. cannot be written: File name too long'):
+            move_folder(path, str(tmp_path / ('x' * 300)))
     monkeypatch.setattr(os.path, 'ismount', lambda path: True)
     with pytest.raises(ConfigError, match='is where a disk is mounted; expected a folder in it'):
         check_new(str(out))
