@@ -20,7 +20,7 @@ from motor_geo.data.datasets.reader import read_header
 from motor_geo.data.encoders import hashed_ngrams, image_statistics
 from motor_geo.utils.arrays import load_npy
 from motor_geo.utils.cache import fingerprint
-from motor_geo.utils.files import atomic_write, writing
+from motor_geo.utils.files import atomic_write, check_file, writing
 from motor_geo.utils.plugin import import_function
 
 #: Encoders without weights.
@@ -29,6 +29,8 @@ HASHED, STATISTICS = 'hashed', 'statistics'
 PICTURES, SIDE = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif'), 64
 #: Items that are encoded and kept at a time.
 PART = 1024
+#: Characters of a text.
+LONGEST = 2**31 - 1
 
 Encode = Callable[[Sequence[Any]], np.ndarray]
 
@@ -179,20 +181,45 @@ def _rows(folder: str, columns: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _text_rows(path: str, places: list[int]) -> Iterator[list[str]]:
-    with open(path, encoding='utf-8-sig', newline='') as file:
-        tabs = '\t' in file.readline()
-        lines = (line.rstrip('\r\n').split('\t') for line in file) if tabs else csv.reader(file)
-        for row in lines:
-            if row and any(row):
-                yield [row[i] if i < len(row) else '' for i in places]
+    limit, line = csv.field_size_limit(LONGEST), 1
+    try:
+        with open(path, encoding='utf-8-sig', newline='') as file:
+            header = file.readline()
+            tabs = '\t' in header
+            lines = map(_split, file) if tabs else csv.reader(file, strict=True)
+            width = len(_split(header) if tabs else next(csv.reader([header])))
+            for row in lines:
+                line += 1
+                if not any(row):
+                    continue
+                if len(row) != width:
+                    raise ValueError(
+                        f"'{path}', row {line}: expected {width} fields as in the header, found "
+                        f'{len(row)}'
+                    )
+                yield [row[i] for i in places]
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"'{path}': expected UTF-8 text, found {error.object[error.start]:#x}"
+        ) from error
+    except csv.Error as error:
+        raise ValueError(f"'{path}', after row {line}: {error}") from error
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _split(line: str) -> list[str]:
+    return line.rstrip('\r\n').split('\t')
 
 
 def open_picture(path: str, whole: bool) -> Any:
     r"""A picture of Pillow, or as uint8 **[64, 64, 3]**.
 
     Raises:
+        FileNotFoundError: If it is no file.
         ValueError: If the file is no picture.
     """
+    check_file(path, 'a picture')
     if find_spec('PIL') is None:
         raise ValueError("Pictures need 'pip install pillow'")
     from PIL import Image

@@ -62,7 +62,7 @@ def bundle(run: LoadedRun, folder: str, out: str) -> None:
     from motor_geo.pipeline.catalog import read_catalog
     from motor_geo.pipeline.finished import read_finished
     from motor_geo.typing import ITEM
-    from motor_geo.utils.files import check_new, move_folder, temporary_folder
+    from motor_geo.utils.files import check_new, move_folder, temporary_folder, writing
 
     check_new(out)
     read_finished(folder)
@@ -73,7 +73,7 @@ def bundle(run: LoadedRun, folder: str, out: str) -> None:
     token_id = run.data[ITEM].get('token_id')
     content = content_of(run.dataset, token_id, fitted, titles)
     parent = osp.dirname(osp.realpath(out))
-    with temporary_folder(parent) as temporary:
+    with writing(out), temporary_folder(parent) as temporary:
         for name in FILES:
             shutil.copyfile(osp.join(folder, name), osp.join(temporary, name))
         for name in OPTIONAL:

@@ -67,6 +67,10 @@ def test_pictures(shop, tmp_path, capsys):
     (folder / 'i1.png').write_text('no picture')
     assert main(['features', str(shop), '--images', str(folder)]) == 2
     assert "i1.png' cannot be read as a picture" in capsys.readouterr().err
+    (folder / 'i1.png').unlink()
+    os.mkfifo(folder / 'i1.png')
+    assert main(['features', str(shop), '--images', str(folder)]) == 2
+    assert "i1.png' is a pipe or a device; expected a picture" in capsys.readouterr().err
 
 
 def test_an_interrupted_command_goes_on(shop, monkeypatch):
@@ -139,5 +143,17 @@ def test_refused(shop, tmp_path, capsys):
     assert 'expected a row of finite numbers' in message(*flags, f'{__name__}.broken')
     assert "no_such.thing' " in message(*flags, 'no_such.thing')
     assert not os.path.exists(shop / 'text_feat.npy')
+    flags = [folder, '--text', 'title']
+    (shop / 'items.tsv').write_text('itemID\ttitle\na\tx\nb\n')
+    said = message(*flags)
+    assert "items.tsv', row 3: expected 2 fields as in the header, found 1" in said
+    (shop / 'items.tsv').write_bytes(b'itemID\ttitle\na\t\xe9\n')
+    assert "items.tsv': expected UTF-8 text, found 0xe9" in message(*flags)
     os.remove(shop / 'items.tsv')
+    (shop / 'items.csv').write_text('itemID,title\na,"xxx\nb,yyy\n')
+    assert "items.csv', after row 1: unexpected end of data" in message(*flags)
+    long = 'x' * 200_000
+    (shop / 'items.csv').write_text(f'itemID,title\na,"{long}"\n')
+    assert media.read_texts(folder, ['title']) == [long]
+    os.remove(shop / 'items.csv')
     assert 'has no file of items: expected items.tsv' in message(folder, '--text', 'title')

@@ -12,6 +12,7 @@ from torch_geometric.data import HeteroData
 
 from motor_geo.data.datasets.base import RecommendationDataset, Transform
 from motor_geo.typing import ITEM, RATED_BY, RATES, USER, EvalTargets
+from motor_geo.utils.files import writing
 from motor_geo.utils.saved import load, save
 
 #: The file in the folder of a run.
@@ -197,4 +198,5 @@ def content_of(
 
 def write_bundle(content: dict[str, Any], folder: str) -> None:
     r"""Writes the data of a run into its folder."""
-    save(content, osp.join(folder, BUNDLE))
+    with writing(osp.join(folder, BUNDLE)) as path:
+        save(content, path)
