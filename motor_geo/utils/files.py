@@ -34,7 +34,7 @@ def _processes() -> str:
 
 
 TEMPORARY = '.tmp-'
-#: How names of temporary files begin: what else begins with a dot belongs to somebody else.
+#: How names of temporary files begin. Others belong to somebody else.
 OURS = re.compile(r'\.tmp-([0-9]+)-([0-9a-f]{8})-')
 #: What systems without locks say, such as some network file systems.
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
