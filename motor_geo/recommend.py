@@ -87,6 +87,7 @@ def command(options: argparse.Namespace) -> int:
 
     import numpy as np
 
+    from motor_geo.pipeline.export import hash_of
     from motor_geo.pipeline.folder import load_run
     from motor_geo.pipeline.index import read_index
     from motor_geo.pipeline.recommend import prepare
@@ -101,6 +102,10 @@ def command(options: argparse.Namespace) -> int:
     check_ending(out)
     check_writable(osp.dirname(osp.abspath(out)))
     index = None if options.index is None else read_index(options.index)
+    if index is not None and index.run != hash_of(options.run):
+        raise ValueError(
+            f"'{options.index}' is an index of another run, or of other weights; export it again"
+        )
     run = load_run(options.run, options.device, options.data)
     if users is not None:
         check_users(users, run.dataset, options.users)

@@ -15,6 +15,7 @@ from motor_geo.pipeline.config import merge, resolve
 from motor_geo.pipeline.train import run
 from motor_geo.run import main, table
 from motor_geo.utils.errors import ConfigError
+from motor_geo.utils.files import HOST
 
 SMALL = [
     *('--data.num_users', '120', '--data.num_items', '80', '--data.num_interactions', '700'),
@@ -111,7 +112,8 @@ def test_killed_at_any_moment(tmp_path):
         time.sleep(0.002)
     assert process.returncode == -signal.SIGKILL
     assert not (tmp_path / 'killed' / 'result.json').exists()
-    (tmp_path / 'killed' / '.tmp-half.pt').write_bytes(b'what a kill may leave')
+    half = tmp_path / 'killed' / f'.tmp-{process.pid}-{HOST}-half.pt'
+    half.write_bytes(b'what a kill may leave')
     assert start(tmp_path / 'killed', *epochs) == 0
 
     whole, killed = read(tmp_path / 'whole'), read(tmp_path / 'killed')

@@ -423,7 +423,7 @@ def test_options_of_recommend(fails, broken, out, tmp_path, capsys):
         (['--users', 'none'], "--users: 'none' cannot be read: No such file"),
         (['--users', 'file'], "--users: 'file' is empty; expected one user id per line"),
         (['--device', 'foo'], "--device: unknown device 'foo'"),
-        (['--new-items', 'none'], "--new-items: the folder 'none' does not exist"),
+        (['--new-items', 'none'], "The folder of new items 'none' does not exist"),
     ]:
         assert message in fails(out, *flags, main=recommend.main)
     for flags in (['--k', 'abc'], ['--foo'], []):

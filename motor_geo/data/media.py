@@ -22,8 +22,9 @@ from motor_geo.data.datasets.names import untyped
 from motor_geo.data.datasets.reader import read_header
 from motor_geo.data.describe import is_import_path, split_revision
 from motor_geo.data.encoders import hashed_ngrams, image_statistics
+from motor_geo.utils.arrays import load_npy
 from motor_geo.utils.cache import fingerprint
-from motor_geo.utils.files import atomic_write, writing
+from motor_geo.utils.files import atomic_write, check_file, writing
 from motor_geo.utils.plugin import import_function
 
 #: Encoders without weights.
@@ -34,6 +35,8 @@ PICTURES, SIDE = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif'), 64
 PART = 1024
 #: Pooling methods, which reduce token vectors to the vector of a text.
 POOLINGS = ('mean', 'cls', 'max', 'lasttoken')
+#: Maximum number of characters per text.
+LONGEST = 2**31 - 1
 
 Encode = Callable[[Sequence[Any]], np.ndarray]
 
@@ -274,12 +277,35 @@ def _rows(folder: str, columns: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _text_rows(path: str, places: list[int]) -> Iterator[list[str]]:
-    with open(path, encoding='utf-8-sig', newline='') as file:
-        tabs = '\t' in file.readline()
-        lines = (line.rstrip('\r\n').split('\t') for line in file) if tabs else csv.reader(file)
-        for row in lines:
-            if row and any(row):
-                yield [row[i] if i < len(row) else '' for i in places]
+    limit, line = csv.field_size_limit(LONGEST), 1
+    try:
+        with open(path, encoding='utf-8-sig', newline='') as file:
+            header = file.readline()
+            tabs = '\t' in header
+            lines = map(_split, file) if tabs else csv.reader(file, strict=True)
+            width = len(_split(header) if tabs else next(csv.reader([header])))
+            for row in lines:
+                line += 1
+                if not any(row):
+                    continue
+                if len(row) != width:
+                    raise ValueError(
+                        f"'{path}', row {line}: expected {width} fields as in the header, found "
+                        f'{len(row)}'
+                    )
+                yield [row[i] for i in places]
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"'{path}': expected UTF-8 text, found {error.object[error.start]:#x}"
+        ) from error
+    except csv.Error as error:
+        raise ValueError(f"'{path}', after row {line}: {error}") from error
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _split(line: str) -> list[str]:
+    return line.rstrip('\r\n').split('\t')
 
 
 def open_picture(path: str, whole: bool) -> Any:
@@ -291,8 +317,10 @@ def open_picture(path: str, whole: bool) -> Any:
             returns its pixels at a reduced size, uint8 **[64, 64, 3]**.
 
     Raises:
+        FileNotFoundError: If the file is missing or not a regular file.
         ValueError: If the file is not an image, or Pillow is not installed.
     """
+    check_file(path, 'an image')
     if find_spec('PIL') is None:
         raise ValueError("Reading images needs 'pip install pillow'")
     from PIL import Image
@@ -362,7 +390,8 @@ def write_features(
             with atomic_write(path) as temporary, open(temporary, 'wb') as file:
                 np.save(file, np.concatenate(rows).astype(dtype))
         progress(start + len(chunk))
-    found = [np.load(osp.join(parts, name)) for name in sorted(os.listdir(parts))]
+    starts = range(0, len(present), PART)
+    found = [load_npy(osp.join(parts, f'{start:09d}.npy')) for start in starts]
     x = np.zeros((len(mask), found[0].shape[1]), dtype)
     x[mask] = np.concatenate(found)
     content = {
@@ -374,17 +403,32 @@ def write_features(
         'inputs': fingerprint(present),
         'hash': fingerprint(x, mask),
     }
-    _save(x, osp.join(folder, f'{modality}_feat.npy'))
+    matrix = osp.join(folder, f'{modality}_feat.npy')
     path = osp.join(folder, f'{modality}_mask.npy')
-    if not mask.all():
-        _save(mask, path)
-    elif osp.exists(path):
-        os.remove(path)
+    if not _is_mask(path, mask):  # Never leave features with another mask.
+        for name in (matrix, path):
+            if osp.lexists(name):
+                os.remove(name)
+        if not mask.all():
+            _save(mask, path)
+    _save(x, matrix)
     path = osp.join(folder, f'{modality}_feat.json')
     with writing(path), atomic_write(path) as temporary, open(temporary, 'w') as text:
         json.dump(content, text, indent=1)
     shutil.rmtree(parts)
     return int(mask.sum()), x.shape[1]
+
+
+def _is_mask(path: str, mask: np.ndarray) -> bool:
+    r"""Returns whether a mask file has this content. No file means that all
+    items have the modality.
+    """
+    if not osp.lexists(path):
+        return bool(mask.all())
+    try:
+        return np.array_equal(load_npy(path), mask) and not mask.all()
+    except (OSError, ValueError):
+        return False
 
 
 def _checked(encoder: Encoder, batch: list[Any], modality: str) -> np.ndarray:

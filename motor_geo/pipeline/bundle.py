@@ -3,14 +3,13 @@ r"""Makes a run folder self-contained: :obj:`motor-geo bundle`."""
 from __future__ import annotations
 
 import argparse
-import os
 import os.path as osp
 import shutil
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from motor_geo.utils.errors import ConfigError, run_command
+from motor_geo.utils.errors import run_command
 from motor_geo.utils.memory import tune_process
 
 if TYPE_CHECKING:
@@ -35,9 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def command() -> int:
         from motor_geo.pipeline.folder import load_run
-        from motor_geo.utils.files import check_writable
+        from motor_geo.utils.files import check_new
 
-        check_writable(options.out)
+        check_new(options.out)
         run = load_run(options.run, 'cpu', options.data)
         bundle(run, options.run, options.out)
         print(f"'{options.out}' is self-contained: motor-geo recommend {options.out}")
@@ -57,23 +56,24 @@ def bundle(run: LoadedRun, folder: str, out: str) -> None:
         out: The new folder, which must be empty or not exist.
 
     Raises:
-        ConfigError: If the new folder is not empty.
+        ConfigError: If the new folder is not empty, or the run is not finished.
     """
     from motor_geo.data.datasets.bundle import content_of, write_bundle
     from motor_geo.pipeline.catalog import read_catalog
+    from motor_geo.pipeline.finished import read_finished
     from motor_geo.typing import ITEM
-    from motor_geo.utils.files import temporary_folder
+    from motor_geo.utils.files import check_new, move_folder, temporary_folder, writing
 
-    if osp.lexists(out) and (not osp.isdir(out) or os.listdir(out)):
-        raise ConfigError(f"'{out}' already exists; expected a new or an empty folder")
+    check_new(out)
+    read_finished(folder)
     catalog = read_catalog(run.dataset, run.config.data.get('item'))
     pairs = zip(catalog.titles, catalog.titled.tolist())
     titles = [title if titled else None for title, titled in pairs]
     fitted = getattr(run.dataset, 'fitted', None)
     token_id = run.data[ITEM].get('token_id')
     content = content_of(run.dataset, token_id, fitted, titles)
-    parent = osp.dirname(osp.abspath(out))
-    with temporary_folder(parent) as temporary:
+    parent = osp.dirname(osp.realpath(out))
+    with writing(out), temporary_folder(parent) as temporary:
         for name in FILES:
             shutil.copyfile(osp.join(folder, name), osp.join(temporary, name))
         for name in OPTIONAL:
@@ -81,10 +81,7 @@ def bundle(run: LoadedRun, folder: str, out: str) -> None:
                 shutil.copyfile(osp.join(folder, name), osp.join(temporary, name))
         write_bundle(content, temporary)
         write_weights(run, temporary)
-        os.chmod(temporary, 0o755)
-        if osp.isdir(out):
-            os.rmdir(out)
-        os.rename(temporary, out)
+        move_folder(temporary, out)
 
 
 def write_weights(run: LoadedRun, folder: str) -> None:

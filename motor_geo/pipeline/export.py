@@ -93,7 +93,7 @@ def command(options: argparse.Namespace) -> int:
     import torch
 
     from motor_geo.pipeline.folder import load_run
-    from motor_geo.pipeline.index import append, build_index, read_index, write_index
+    from motor_geo.pipeline.index import append, build_index, read_index, settle, write_index
     from motor_geo.pipeline.new_items import with_new_items
     from motor_geo.pipeline.recommend import served_items, served_users
     from motor_geo.utils.files import check_writable
@@ -120,7 +120,11 @@ def command(options: argparse.Namespace) -> int:
                 raise ValueError(f"'{options.index}' is an index of another run; export it again")
             data, new_ids = with_new_items(run, options.append)
             new = run.model(data).item[-len(new_ids) :]
-            index = append(index, new, new_ids)
+            try:
+                index = append(index, new, new_ids)
+            except ValueError:
+                settle(options.index)
+                raise
             write_index(index, options.index)
             print(
                 f"{len(new_ids)} items appended to '{options.index}' ({len(index.ids):,} in total)"
@@ -164,12 +168,21 @@ def vectors(run: LoadedRun) -> tuple[Tensor, Tensor]:
 
 
 def hash_of(folder: str) -> str:
-    r"""Returns a hash of a run and its best epoch."""
-    from motor_geo.utils.cache import fingerprint
-    from motor_geo.utils.files import read_json
+    r"""Returns a hash of a run, its best epoch and its weights.
 
-    result = read_json(osp.join(folder, 'result.json'))
-    return fingerprint(result['hashes']['run'], result['best_epoch'])
+    Raises:
+        ValueError: If the result of the run is damaged.
+    """
+    from motor_geo.utils.cache import fingerprint
+    from motor_geo.utils.files import crc_of, read_json
+
+    path = osp.join(folder, 'result.json')
+    try:
+        result = read_json(path)
+        found = result['hashes']['run'], result['best_epoch']
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"'{path}' is damaged: expected the result of a run") from error
+    return fingerprint(*found, crc_of(osp.join(folder, 'best.pt')))
 
 
 def check_vectors(path: str) -> None:
@@ -236,6 +249,7 @@ def write_onnx(run: LoadedRun, path: str) -> None:
     import torch
 
     from motor_geo.typing import ITEM
+    from motor_geo.utils.files import atomic_write
 
     if run.tokenizer is None:
         raise ValueError(f'--onnx: --items {run.config.items["name"]} has no tokens')
@@ -244,16 +258,17 @@ def write_onnx(run: LoadedRun, path: str) -> None:
         raise ValueError(f"--onnx requires 'pip install {' '.join(missing)}'")
     encoder = run.model.item_encoder
     assert isinstance(encoder, torch.nn.Module)
-    torch.onnx.export(
-        encoder.eval().cpu(),
-        (run.data[ITEM].token_id.cpu()[:2],),
-        path,
-        dynamo=True,
-        input_names=['token_id'],
-        output_names=['x'],
-        dynamic_shapes={'token_id': {0: torch.export.Dim('rows')}},
-        external_data=False,
-    )
+    with atomic_write(path) as temporary:
+        torch.onnx.export(
+            encoder.eval().cpu(),
+            (run.data[ITEM].token_id.cpu()[:2],),
+            temporary,
+            dynamo=True,
+            input_names=['token_id'],
+            output_names=['x'],
+            dynamic_shapes={'token_id': {0: torch.export.Dim('rows')}},
+            external_data=False,
+        )
 
 
 def write_pretrained(run: LoadedRun, folder: str) -> None:

@@ -98,7 +98,7 @@ def read_config(folder: str, data: str | None = None) -> RunConfig:
     config = read_yaml(path)
     section = config.get('data', {})
     name = str(section.get('name', ''))
-    if data is None and osp.isfile(osp.join(folder, BUNDLE)):
+    if data is None and osp.lexists(osp.join(folder, BUNDLE)):
         section = config['data'] = {'name': BUNDLED, 'path': osp.abspath(folder)}
         name = BUNDLED
     if data is not None:

@@ -2,7 +2,10 @@ r"""Nearest-neighbor indices of item vectors, with their ids."""
 
 from __future__ import annotations
 
+import json
 import os.path as osp
+import zlib
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +13,7 @@ import torch
 from torch import Tensor
 
 from motor_geo.typing import Embeddings
-from motor_geo.utils.files import atomic_write, read_json, writing
+from motor_geo.utils.files import atomic_write, crc_of, read_json, writing
 from motor_geo.utils.ranking import top_k
 
 KINDS = ('flat', 'hnsw', 'ivf')
@@ -20,6 +23,8 @@ FLAT, HNSW = 50_000, 1_000_000
 EDGES, BREADTHS = 32, (64, 128, 256, 512)
 #: Numbers of cells to search, tried until the recall is sufficient.
 CELLS_TRIED = (8, 16, 32, 64, 128)
+#: Keys of the JSON file that describe the pair of files, not the index.
+ABOUT = ('checksum', 'before')
 #: Number of users whose lists are compared, and the sufficient recall.
 SAMPLE, ENOUGH = 1000, 0.98
 
@@ -135,22 +140,63 @@ def append(index: ItemIndex, item: Tensor, ids: np.ndarray) -> ItemIndex:
 
 
 def write_index(index: ItemIndex, path: str) -> None:
-    r"""Writes an index, and its ids as :obj:`FILE.json`."""
-    import json
-
+    r"""Writes an index, and its ids and checksum as :obj:`FILE.json`. Until both
+    files are complete, :obj:`FILE.json` also describes the previous index, so
+    an interruption leaves either the old or the new index.
+    """
     import faiss
 
-    content = {
+    content: dict[str, Any] = {
         'kind': index.kind,
         'recall': index.recall,
         'run': index.run,
         'channels': int(index.index.d),
         'ids': [str(raw) for raw in index.ids.tolist()],
     }
-    with writing(path), atomic_write(path) as temporary, atomic_write(f'{path}.json') as names:
+    with writing(path), atomic_write(path) as temporary:
         faiss.write_index(index.index, temporary)
-        with open(names, 'w', encoding='utf-8') as file:
+        content['checksum'] = checksum(temporary, content)
+        before = None
+        with suppress(OSError, ValueError):
+            before = _names(path)
+        _write_names(content if before is None else {**content, 'before': before}, path)
+    _write_names(content, path)
+
+
+def settle(path: str) -> None:
+    r"""Completes an interrupted :meth:`write_index`."""
+    _write_names(_names(path), path)
+
+
+def _write_names(content: dict[str, Any], path: str) -> None:
+    with writing(f'{path}.json') as name, atomic_write(name) as temporary:
+        with open(temporary, 'w', encoding='utf-8') as file:
             json.dump(content, file)
+
+
+def _names(path: str) -> dict[str, Any]:
+    r"""Returns the entry of :obj:`FILE.json` that belongs to the index file.
+
+    Raises:
+        ValueError: If there is none, or :obj:`FILE.json` is damaged.
+    """
+    content = read_json(f'{path}.json')
+    try:
+        for entry in (content, content.get('before')):
+            if entry is not None:
+                own = {key: value for key, value in entry.items() if key not in ABOUT}
+                found = checksum(path, own)
+                if entry.get('checksum', found) == found:  # Older versions wrote none.
+                    return {**own, 'checksum': found}
+    except AttributeError as error:
+        raise ValueError('it does not describe an index') from error
+    raise ValueError('it describes another index')
+
+
+def checksum(path: str, content: dict[str, Any]) -> str:
+    r"""Returns the CRC-32 of an index file and its description."""
+    text = json.dumps(content, sort_keys=True).encode()
+    return f'{zlib.crc32(text, crc_of(path)):08x}'
 
 
 def read_index(path: str) -> ItemIndex:
@@ -168,14 +214,17 @@ def read_index(path: str) -> ItemIndex:
                 f"'{file}' does not exist; expected a file from motor-geo export --index"
             )
     try:
-        content = read_json(f'{path}.json')
+        content = _names(path)
         ids = np.array([str(raw) for raw in content['ids']])
         index = faiss.read_index(path)
         found = ItemIndex(
             index, ids, str(content['kind']), float(content['recall']), str(content['run'])
         )
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"'{path}' is damaged: expected an index; export it again") from error
+        raise ValueError(
+            f"'{path}' and '{path}.json' are damaged or do not belong together; export the index "
+            'again'
+        ) from error
     if index.ntotal != len(ids):
         raise ValueError(
             f"'{path}' has {index.ntotal} items, but '{path}.json' has {len(ids)} ids: they do not "

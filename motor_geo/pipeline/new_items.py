@@ -50,7 +50,7 @@ def with_new_items(run: LoadedRun, folder: str) -> tuple[HeteroData, np.ndarray]
     expected = run.dataset.modalities
     if not osp.isdir(folder):
         raise ValueError(
-            f"--new-items: the folder '{folder}' does not exist; expected one with features of "
+            f"The folder of new items '{folder}' does not exist; expected one with features of "
             f'{", ".join(expected)} (<modality>_feat.npy)'
         )
     features, masks = new_features(run, folder)

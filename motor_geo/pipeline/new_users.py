@@ -20,6 +20,7 @@ from motor_geo.nn.fold_in import fold_in_functions, fold_in_scores
 from motor_geo.nn.models.popularity import popularity_embeddings
 from motor_geo.pipeline.folder import LoadedRun
 from motor_geo.typing import RATES, Embeddings, EvalTargets, Scores
+from motor_geo.utils.files import check_file
 
 #: Maximum number of users for choosing the fold-in method.
 SAMPLE = 500
@@ -51,14 +52,14 @@ def read_users(run: LoadedRun, interactions: Any, item_ids: np.ndarray | None = 
             training. (default: the items of the run)
 
     Raises:
-        ValueError: If the file or a column is missing, or an item is unknown.
+        FileNotFoundError: If the file is missing or not a regular file.
+        ValueError: If a column is missing, or an item is unknown.
     """
     dataset = run.dataset
     given = {role: run.config.data.get(role) for role in ROLES}
     if isinstance(interactions, str):
         path = osp.expanduser(interactions)
-        if not osp.isfile(path):
-            raise ValueError(f"--new-users: the file '{path}' does not exist")
+        check_file(path, 'a table of users and items')
         header = read_header(path)
         given = {role: name if name in header else None for role, name in given.items()}
         names = find_columns(path, header, given, list(ROLES))

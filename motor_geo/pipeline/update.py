@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 import os.path as osp
 import sys
 from collections.abc import Sequence
@@ -81,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def command() -> int:
         from motor_geo.pipeline.folder import load_run
+        from motor_geo.utils.files import check_new
 
         if options.epochs is not None and options.epochs < 1:
             raise ValueError(f'--epochs must be at least 1 (got {options.epochs})')
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 'nothing to update; expected --interactions FILE, --items FOLDER or --refit'
             )
         out = options.out or f'{osp.normpath(options.run)}-next'
-        check_out(out)
+        check_new(out)
         run = load_run(options.run, options.device, options.data)
         args = options.interactions, options.items, options.refit, options.epochs
         for line in update(run, options.run, out, *args):
@@ -97,19 +97,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
     return run_command(command)
-
-
-def check_out(out: str) -> None:
-    r"""Checks that a folder can be created.
-
-    Raises:
-        ConfigError: If the folder is not empty or not writable.
-    """
-    from motor_geo.utils.files import check_writable
-
-    check_writable(out)
-    if osp.lexists(out) and (not osp.isdir(out) or os.listdir(out)):
-        raise ConfigError(f"'{out}' already exists; choose another --out or delete it")
 
 
 def update(
@@ -155,12 +142,12 @@ def update(
     from motor_geo.pipeline.assemble import assemble
     from motor_geo.pipeline.folder import BUNDLED
     from motor_geo.pipeline.train import build_evaluator, build_trainer, train
-    from motor_geo.utils.files import read_json, temporary_folder
+    from motor_geo.utils.files import move_folder, temporary_folder
 
+    result, best = finished(folder)
     dataset, change = extend(run, interactions, new_items, refit)
-    result = read_json(osp.join(folder, 'result.json'))
     if epochs is None:
-        epochs = int(result['best_epoch']) if refit else EPOCHS
+        epochs = best if refit else EPOCHS
     config = with_epochs(run.config, epochs, out)
     config = dataclasses.replace(config, data={'name': BUNDLED, 'path': osp.abspath(out)})
     device = str(run.data['user', 'rates', 'item'].edge_index.device)
@@ -179,16 +166,13 @@ def update(
     if refit and assembly.tokenizer is not None:
         content['token_id'] = assembly.data['item'].token_id.cpu()
         content['fitted'] = None
-    parent = osp.dirname(osp.abspath(out))
+    parent = osp.dirname(osp.realpath(out))
     with temporary_folder(parent) as temporary:
         trainer = build_trainer(assembly, temporary, config.trainer['progress'])
         trainer.data = assembly.data
         write_bundle(content, temporary)
         found = train(assembly, trainer, build_evaluator(assembly, 'test'), temporary)
-        os.chmod(temporary, 0o755)
-        if osp.isdir(out):
-            os.rmdir(out)
-        os.rename(temporary, out)
+        move_folder(temporary, out)
     rate = getattr(trainer, 'lr', None)
     word = 'epoch' if rate is not None else 'iteration'
     at = '' if rate is None else f' at a learning rate of {rate:g}'
@@ -202,6 +186,21 @@ def update(
         )
     lines.append(f"written to '{out}', which is self-contained")
     return lines
+
+
+def finished(folder: str) -> tuple[dict[str, Any], int]:
+    r"""Returns the result of a run and its best epoch.
+
+    Raises:
+        ConfigError: If the run is not finished, or its result is damaged.
+    """
+    from motor_geo.pipeline.finished import read_finished
+
+    result = read_finished(folder).result
+    best = result.get('best_epoch')
+    if not isinstance(best, int) or best < 1 or not isinstance(result['val'], dict):
+        raise ConfigError(f"'{folder}' is damaged: expected the best epoch in its result.json")
+    return result, best
 
 
 def with_epochs(config: RunConfig, epochs: int, out: str) -> RunConfig:

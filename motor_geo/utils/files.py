@@ -7,6 +7,7 @@ import json
 import os
 import os.path as osp
 import platform
+import re
 import shutil
 import stat
 import tempfile
@@ -31,6 +32,8 @@ def _processes() -> str:
 
 
 TEMPORARY = '.tmp-'
+#: Prefix of our temporary files. Other files belong to other programs.
+OURS = re.compile(r'\.tmp-([0-9]+)-([0-9a-f]{8})-')
 #: Error codes of systems without locks, such as some network file systems.
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 #: Identifies this machine or container, within which a process number is unique.
@@ -86,6 +89,15 @@ def read_json(path: str) -> Any:
             raise ValueError('it is nested too deeply') from error
 
 
+def crc_of(path: str) -> int:
+    r"""Returns the CRC-32 of a file."""
+    value = 0
+    with open(path, 'rb') as file:
+        while block := file.read(2**20):
+            value = zlib.crc32(block, value)
+    return value
+
+
 def temporary_prefix() -> str:
     r"""Returns the prefix of temporary files of this process."""
     return f'{TEMPORARY}{os.getpid()}-{HOST}-'
@@ -94,24 +106,22 @@ def temporary_prefix() -> str:
 def remove_temporary(folder: str) -> None:
     r"""Removes the temporary files that killed processes left in a folder. Files
     of running processes stay. Files from other machines, whose processes cannot
-    be checked, stay for a day.
+    be checked, stay for a day. Files with other names belong to other programs
+    and stay.
 
     Args:
         folder: The folder.
     """
     for name in os.listdir(folder):
-        if not name.startswith(TEMPORARY):
-            continue
+        found = OURS.match(name)
         path = osp.join(folder, name)
-        process, _, rest = name.removeprefix(TEMPORARY).partition('-')
-        host, found, _ = rest.partition('-')
+        if found is None or path in _OWN:
+            continue
         with suppress(OSError):  # Another process may remove it.
-            if path in _OWN:
-                continue
-            if found and len(host) == 8 and host != HOST:
-                if time.time() - os.stat(path).st_mtime < DAY:
+            if found[2] != HOST:
+                if time.time() - os.lstat(path).st_mtime < DAY:
                     continue
-            elif process.isdecimal() and _is_alive(int(process)):
+            elif _is_alive(int(found[1])):
                 continue
             if osp.isdir(path) and not osp.islink(path):
                 shutil.rmtree(path)
@@ -206,6 +216,71 @@ def temporary_folder(folder: str) -> Iterator[str]:
         _OWN.discard(path)
 
 
+def move_folder(temporary: str, folder: str) -> None:
+    r"""Moves a finished temporary folder into place. After a power failure, the
+    new folder has either all of the content or none.
+
+    Args:
+        temporary: The finished folder.
+        folder: The new folder, which must be empty or not exist.
+
+    Raises:
+        ConfigError: If another process created the folder first.
+        WritingError: If the folder cannot be renamed.
+    """
+    finish_folder(temporary)
+    folder = osp.realpath(folder)
+    try:
+        if osp.isdir(folder):
+            os.rmdir(folder)
+        os.rename(temporary, folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise WritingError(f"'{folder}' cannot be written: {error.strerror}") from error
+        raise ConfigError(f"'{folder}' already exists: another process created it first") from error
+    _flush(osp.dirname(folder), os.O_RDONLY)
+
+
+def finish_folder(temporary: str) -> None:
+    r"""Gives a temporary folder the usual permissions, and waits until its
+    content is written to disk.
+
+    Args:
+        temporary: The folder.
+    """
+    mask = os.umask(0)
+    os.umask(mask)
+    os.chmod(temporary, 0o777 & ~mask)  # `mkdtemp` creates private folders.
+    for place, _, names in os.walk(temporary):
+        for name in names:
+            _flush(osp.join(place, name), os.O_RDONLY)
+        _flush(place, os.O_RDONLY)
+
+
+def check_new(folder: str) -> None:
+    r"""Checks that a folder can be created or is empty.
+
+    Args:
+        folder: The folder.
+
+    Raises:
+        ConfigError: If it is not empty, not writable, or a mount point.
+    """
+    check_writable(folder)
+    real = osp.realpath(folder)
+    try:
+        os.lstat(real)
+    except FileNotFoundError:
+        pass
+    except OSError as error:  # For example, the name is too long.
+        raise ConfigError(f"The folder '{folder}' cannot be created: {error.strerror}") from error
+    if osp.lexists(real) and (not osp.isdir(real) or os.listdir(real)):
+        raise ConfigError(f"'{folder}' already exists; choose another folder or delete it")
+    if osp.ismount(real):
+        raise ConfigError(f"'{folder}' is a mount point; expected a folder inside it")
+    check_writable(osp.dirname(real))
+
+
 @contextmanager
 def locked(folder: str, wait: bool = False) -> Iterator[bool]:
     r"""Acquires the lock of a folder, which is the file :obj:`.lock` inside it,
@@ -281,6 +356,10 @@ def check_writable(folder: str) -> None:
         raise ConfigError(f"The folder '{folder}' cannot be written to: '{parent}' is read-only")
 
 
+class WritingError(OSError):
+    r"""Raised if a file cannot be written. The message names the file."""
+
+
 @contextmanager
 def writing(path: str) -> Iterator[str]:
     r"""Adds the name of the file to errors during writing.
@@ -289,10 +368,12 @@ def writing(path: str) -> Iterator[str]:
         path: The file.
 
     Raises:
-        OSError: If writing fails; the message names the file.
+        WritingError: If writing fails; the message names the file.
     """
     try:
         yield path
+    except WritingError:  # It names another file.
+        raise
     except (OSError, RuntimeError) as error:  # PyTorch reports a full disk as the latter.
         reason = getattr(error, 'strerror', None) or f'{one_line(error)} (is the disk full?)'
-        raise OSError(f"'{path}' cannot be written: {reason}") from error
+        raise WritingError(f"'{path}' cannot be written: {reason}") from error

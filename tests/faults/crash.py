@@ -1,7 +1,9 @@
 r"""Kills a command at its k-th change of the disk, gives the same command again, and compares
 what is there with what an undisturbed command leaves.
 
-    python -m tests.faults.crash run sweep reproduce [--points N] [--seed S] [--only EVENT]
+    python -m tests.faults.crash run sweep update [--points N] [--seed S] [--only EVENT]
+
+Scenarios are the commands, ``refit`` (``update --refit``) and ``append`` (``export --append``).
 
 A process imports the package once and forks; the fork kills itself, as ``kill -9`` would, before
 it opens a file for writing, renames, removes or makes one. With ``torn``, half of what was written
@@ -9,6 +11,7 @@ is lost, too, as after a loss of power.
 """
 
 import argparse
+import importlib
 import json
 import os
 import random
@@ -41,7 +44,45 @@ SCENARIOS = {
         *('table3', '--models', 'LightGCN', '--seeds', '0', '--effort', '1', '--out', 'out'),
         *('--trainer.epochs', '1', *SMALL),
     ],
+    'update': [
+        *('base', '--interactions', '../today.tsv', '--items', '../new', '--epochs', '2'),
+        *('--out', 'out', '--device', 'cpu'),
+    ],
+    'refit': ['base', '--refit', '--out', 'out', '--device', 'cpu'],
+    'bundle': ['base', 'out'],
+    'export': ['base', '--index', 'shop.index', '--device', 'cpu'],
+    'append': ['base', '--index', 'shop.index', '--append', '../new', '--device', 'cpu'],
+    'features': ['items', '--text', 'title', '--dim', '8'],
 }
+RUN = [
+    *('--model', 'LightGCN', '--items', 'specific', '--epochs', '2', '--batch_size', '128', *SMALL),
+    *('--out', 'base'),
+]
+#: Commands that prepare the folder of a scenario.
+BEFORE = {
+    'update': [('run', RUN), ('mkdir', ['out'])],
+    'refit': [('run', RUN)],
+    'bundle': [('run', RUN), ('mkdir', ['out'])],
+    'export': [
+        ('run', [*RUN, '--seed', '1']),
+        ('export', SCENARIOS['export']),
+        ('rmtree', ['base']),
+        ('run', RUN),
+    ],
+    'append': [('run', RUN), ('export', SCENARIOS['export'])],
+    'features': [
+        ('copytree', ['../titles', 'items']),
+        ('features', ['items', '--text', 'title,note', '--dim', '8']),
+    ],
+}
+COMMANDS = {
+    **{name: f'motor_geo.{name}' for name in ('run', 'sweep', 'reproduce')},
+    **{name: f'motor_geo.pipeline.{name}' for name in ('update', 'bundle', 'export', 'features')},
+    'refit': 'motor_geo.pipeline.update',
+    'append': 'motor_geo.pipeline.export',
+}
+#: The error of a repeated command that has nothing left to do.
+DONE = "' is already in the index"
 #: What differs between two undisturbed commands.
 TIMES = ('seconds', 'train_seconds', 'seconds_per_epoch')
 PAGES = ('.md', '.html', '.tex', '.svg')
@@ -63,12 +104,27 @@ def make_shop(folder):
         file.write('\n'.join(rows) + '\n')
 
 
-def main_of(scenario):
-    import motor_geo.reproduce
-    import motor_geo.run
-    import motor_geo.sweep
+def make_files(folder):
+    r"""Writes the data and the other input files of the commands."""
+    shop = os.path.join(folder, 'shop')
+    make_shop(shop)
+    with open(os.path.join(folder, 'sweep.yaml'), 'w') as file:
+        file.write(f'data: {shop}\n{SWEEP}')
+    with open(os.path.join(folder, 'today.tsv'), 'w') as file:
+        file.write('userID\titemID\n3\tA\nann\tA\nann\t5\n')
+    new, titles = os.path.join(folder, 'new'), os.path.join(folder, 'titles')
+    os.makedirs(new)
+    os.makedirs(titles)
+    for name in ('text_feat.npy', 'image_feat.npy'):
+        np.save(f'{new}/{name}', np.load(f'{shop}/{name}')[:2] + 0.01)
+    with open(f'{new}/items.tsv', 'w') as file:
+        file.write('itemID\nA\nB\n')
+    with open(f'{titles}/items.tsv', 'w') as file:
+        file.write('itemID\ttitle\tnote\na\tred\tx\nb\t\tx\nc\tblue\tx\n')
 
-    return getattr(motor_geo, scenario).main
+
+def main_of(scenario):
+    return importlib.import_module(COMMANDS[scenario]).main
 
 
 class Events:
@@ -84,7 +140,7 @@ class Events:
             if isinstance(path, int) or not isinstance(flags, int) or not flags & WRITES:
                 return
             name = 'append' if flags & os.O_APPEND else 'open'
-        elif event in ('os.rename', 'os.remove', 'os.mkdir', 'os.chmod'):
+        elif event in ('os.rename', 'os.remove', 'os.mkdir', 'os.chmod', 'os.rmdir'):
             path, name = args[0], event[3:]
         else:
             return
@@ -102,9 +158,9 @@ class Events:
         self.names.append(f'{name} {os.path.basename(path)[:24]}')
 
 
-def start(scenario, folder, shop, last=-1, torn=False, timeout=120.0):
-    r"""Runs a command in a fork; returns its exit status (or 'hangs'), what it printed, and its
-    changes of the disk.
+def start(scenario, folder, shop, last=-1, torn=False, timeout=120.0, given=None):
+    r"""Runs a command in a fork, with the arguments of the scenario or those given. Returns its
+    exit status (or 'hangs'), its output, and its changes of the disk.
     """
     import torch_geometric
 
@@ -119,8 +175,8 @@ def start(scenario, folder, shop, last=-1, torn=False, timeout=120.0):
             os.chdir(folder)
             torch_geometric.set_home_dir(os.path.join(folder, 'home'))
             os.environ['PYG_HOME'] = os.path.join(folder, 'home')
-            arguments = list(SCENARIOS[scenario])
-            if scenario != 'sweep':
+            arguments = list(SCENARIOS[scenario] if given is None else given)
+            if scenario in ('run', 'reproduce'):
                 arguments += ['--data', shop]
             main = main_of(scenario)
             events = Events(folder, last, torn)
@@ -163,7 +219,7 @@ def without_times(value):
     return [without_times(v) for v in value] if isinstance(value, list) else value
 
 
-def content_of(path):
+def content_of(path, folder):
     r"""What a file says, whatever it took to compute it."""
     import torch
 
@@ -185,7 +241,9 @@ def content_of(path):
         with np.load(path) as file:
             return {key: (file[key].dtype.str, file[key].tobytes()) for key in file}
     with open(path, 'rb') as file:
-        content = file.read()
+        content = file.read().replace(os.path.realpath(folder).encode(), b'.')
+    if path.endswith('.index.json'):  # The previous index does not matter.
+        return {key: value for key, value in json.loads(content).items() if key != 'before'}
     if path.endswith('.jsonl'):
         return [without_times(json.loads(line)) for line in content.splitlines()]
     return without_times(json.loads(content)) if path.endswith('.json') else content
@@ -198,7 +256,7 @@ def snapshot(folder):
             path = os.path.join(place, name)
             if name != '.lock':
                 try:
-                    out[os.path.relpath(path, folder)] = content_of(path)
+                    out[os.path.relpath(path, folder)] = content_of(path, folder)
                 except Exception as error:
                     out[os.path.relpath(path, folder)] = f'unreadable: {error}'
     return out
@@ -210,20 +268,53 @@ def differences(old, new):
     return out + [f'{name} differs' for name in old if name in new and old[name] != new[name]]
 
 
+def together(place):
+    r"""Reads the files that belong together. Features may be missing."""
+    from motor_geo.pipeline.index import read_index
+
+    out = {}
+    index, matrix = (
+        os.path.join(place, *name) for name in (['shop.index'], ['items', 'text_feat.npy'])
+    )
+    if os.path.exists(index):
+        found = read_index(index)
+        vectors = found.index.reconstruct_n(0, found.index.ntotal)
+        out['index'] = found.run, found.ids.tolist(), vectors.tobytes()
+    if os.path.exists(matrix):
+        mask = matrix.replace('feat', 'mask')
+        mask = np.load(mask).tolist() if os.path.exists(mask) else None
+        out['features'] = np.load(matrix).tobytes(), mask
+    return out
+
+
+def prepare(scenario, folder, shop):
+    r"""Creates the folder in which a command starts."""
+    place = os.path.join(folder, f'{scenario}-before')
+    os.makedirs(place)
+    for name, arguments in BEFORE.get(scenario, []):
+        if name in COMMANDS:
+            code, text, _ = start(name, place, shop, given=arguments)
+            assert code == 0, text
+        else:
+            paths = [os.path.join(place, path) for path in arguments]
+            getattr(os if name == 'mkdir' else shutil, name)(*paths)
+    return place
+
+
 def explore(scenario, folder, points=None, seed=0, only=None):
     r"""Crash points of a command, at random, or all of them, or those of some events; returns what
     went wrong where.
     """
     shop = os.path.join(folder, 'shop')
     if not os.path.isdir(shop):
-        make_shop(shop)
-        with open(os.path.join(folder, 'sweep.yaml'), 'w') as file:
-            file.write(f'data: {shop}\n{SWEEP}')
+        make_files(folder)
+    before = prepare(scenario, folder, shop)
     undisturbed = os.path.join(folder, f'{scenario}-undisturbed')
-    os.makedirs(undisturbed)
+    shutil.copytree(before, undisturbed)
     code, text, names = start(scenario, undisturbed, shop)
     assert code == 0, text
     expected = snapshot(undisturbed)
+    allowed = [together(before), together(undisturbed), {}]
     every = [(k, torn) for k in range(len(names)) for torn in (False, True)]
     every = [(k, t) for k, t in every if not t or names[k].startswith(('rename', 'append'))]
     every = [(k, t) for k, t in every if only is None or names[k].startswith(only)]
@@ -231,13 +322,19 @@ def explore(scenario, folder, points=None, seed=0, only=None):
     bad = []
     for k, torn in chosen:
         place = os.path.join(folder, f'{scenario}-{k}-{torn}')
-        os.makedirs(place)
+        shutil.copytree(before, place)
         first, text, _ = start(scenario, place, shop, k, torn)
+        between = []
+        try:
+            if together(place) not in allowed:
+                between = ['files that belong together do not match']
+        except Exception as error:
+            between = [f'files that belong together: {error}']
         second, more, _ = start(scenario, place, shop)
-        wrong = differences(expected, snapshot(place))
+        wrong = between + differences(expected, snapshot(place))
         if first != -signal.SIGKILL:
             wrong.insert(0, f'ended with {first} in place of being killed: {text[-200:]}')
-        if second != 0:
+        if second != 0 and DONE not in more:
             wrong.insert(0, f'the same command ends with {second}: {more[-200:]}')
         if wrong:
             bad.append({'point': k, 'event': names[k], 'torn': torn, 'wrong': wrong})

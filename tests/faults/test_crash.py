@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.crash import SCENARIOS
+
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='forks and signals of Linux')
 
@@ -18,12 +20,12 @@ def explore(*arguments):
 
 
 def test_the_same_command_goes_on_after_a_crash():
-    found = explore('run', 'sweep', 'reproduce', '--points', '4')
-    assert [(out['bad'], out['points']) for out in found] == [([], 4)] * 3
+    found = explore(*SCENARIOS, '--points', '3')
+    assert [(out['bad'], out['points']) for out in found] == [([], 3)] * len(SCENARIOS)
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize('scenario', ['run', 'sweep', 'reproduce'])
+@pytest.mark.parametrize('scenario', SCENARIOS)
 def test_the_same_command_goes_on_after_any_crash(scenario):
     (out,) = explore(scenario)
     assert out['bad'] == [] and out['points'] >= out['events']

@@ -65,8 +65,9 @@ def test_new_items_in_an_index(folder, shop, tmp_path, capsys):
     assert "the item 'A' is already in the index" in capsys.readouterr().err
     other = str(tmp_path / 'other')
     run({**SMALL, 'data': shop, 'out': other, 'seed': 1}, progress=False)
-    assert main(['export', other, '--index', path, '--append', str(new)]) == 2
-    assert 'is an index of another run' in capsys.readouterr().err
+    for flags in (['export', other, '--append', str(new)], ['recommend', other, '--out', out]):
+        assert main([*flags, '--index', path]) == 2
+        assert 'is an index of another run' in capsys.readouterr().err
 
 
 def test_vectors(folder, tmp_path):

@@ -76,6 +76,10 @@ def test_pictures(shop, tmp_path, capsys):
     (folder / 'i1.png').write_text('no picture')
     assert main(['features', str(shop), '--images', str(folder)]) == 2
     assert "i1.png' cannot be read as an image" in capsys.readouterr().err
+    (folder / 'i1.png').unlink()
+    os.mkfifo(folder / 'i1.png')
+    assert main(['features', str(shop), '--images', str(folder)]) == 2
+    assert "i1.png' is a pipe or a device; expected an image" in capsys.readouterr().err
 
 
 def test_an_interrupted_command_goes_on(shop, monkeypatch):
@@ -94,6 +98,39 @@ def test_an_interrupted_command_goes_on(shop, monkeypatch):
     assert media.write_features(str(shop), 'text', texts, encoder, batch_size=1) == (5, 2)
     assert len(CALLS) == 6  # The third one again, since its part was not kept.
     assert np.load(shop / 'text_feat.npy').tolist() == [[1, 1], [2, 0], [3, 0], [4, 4], [1, 0]]
+
+
+def test_partial_files_of_a_killed_process_are_ignored(shop, monkeypatch):
+    encoder = media.text_encoder(f'{__name__}.own')
+
+    def kill(count):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        media.write_features(str(shop), 'text', ['a', 'bb'], encoder, progress=kill)
+    (parts,) = (name for name in os.listdir(shop) if name.startswith('.text-'))
+    np.save(shop / parts / '.tmp-7-00000000-half.npy', np.ones((2, 2)))  # From another machine.
+    assert media.write_features(str(shop), 'text', ['a', 'bb'], encoder) == (2, 2)
+    assert np.load(shop / 'text_feat.npy').tolist() == [[1, 1], [2, 0]]
+
+
+def test_features_never_have_the_mask_of_other_items(shop, monkeypatch):
+    encoder = media.text_encoder(f'{__name__}.own')
+    media.write_features(str(shop), 'text', ['a', '', 'ccc'], encoder)
+    names, save = [], media._save
+
+    def written(x, path):
+        names.append(sorted(name for name in os.listdir(shop) if name.startswith('text')))
+        save(x, path)
+
+    monkeypatch.setattr(media, '_save', written)
+    media.write_features(str(shop), 'text', ['a', '', 'ccc'], encoder)  # The same mask.
+    assert names == [['text_feat.json', 'text_feat.npy', 'text_mask.npy']]
+    media.write_features(str(shop), 'text', ['', 'a', 'ccc'], encoder)
+    assert names[1:] == [['text_feat.json'], ['text_feat.json', 'text_mask.npy']]
+    np.save(shop / 'text_mask.npy', [1, 0])  # Not a mask.
+    media.write_features(str(shop), 'text', ['b', 'a', 'ccc'], encoder)
+    assert names[3:] == [['text_feat.json']] and not (shop / 'text_mask.npy').exists()
 
 
 def test_refused(shop, tmp_path, capsys):
@@ -115,7 +152,19 @@ def test_refused(shop, tmp_path, capsys):
     assert 'expected a row of finite numbers' in message(*flags, f'{__name__}.broken')
     assert "no_such.thing' " in message(*flags, 'no_such.thing')
     assert not os.path.exists(shop / 'text_feat.npy')
+    flags = [folder, '--text', 'title']
+    (shop / 'items.tsv').write_text('itemID\ttitle\na\tx\nb\n')
+    said = message(*flags)
+    assert "items.tsv', row 3: expected 2 fields as in the header, found 1" in said
+    (shop / 'items.tsv').write_bytes(b'itemID\ttitle\na\t\xe9\n')
+    assert "items.tsv': expected UTF-8 text, found 0xe9" in message(*flags)
     os.remove(shop / 'items.tsv')
+    (shop / 'items.csv').write_text('itemID,title\na,"xxx\nb,yyy\n')
+    assert "items.csv', after row 1: unexpected end of data" in message(*flags)
+    long = 'x' * 200_000
+    (shop / 'items.csv').write_text(f'itemID,title\na,"{long}"\n')
+    assert media.read_texts(folder, ['title']) == [long]
+    os.remove(shop / 'items.csv')
     assert 'has no file of items: expected items.tsv' in message(folder, '--text', 'title')
 
 

@@ -1,4 +1,6 @@
+import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -46,6 +48,42 @@ def test_items_are_appended(tables, tmp_path):
     assert (again.search(user, 5)[1] == larger.search(user, 5)[1]).all()
 
 
+def test_old_and_new_index_are_never_mixed(tables, tmp_path):
+    user, item, ids = tables
+    path, kept = str(tmp_path / 'a.index'), str(tmp_path / 'kept')
+    write_index(build_index(user, item, ids, run='old'), path)
+    new = build_index(user, -item, ids[::-1], run='new')  # As many items.
+    before = read_index(path)
+    shutil.copy(path, kept)
+    write_index(new, path)
+    with open(f'{path}.json') as file:
+        content = json.load(file)
+    write_index(before, path)
+    with open(f'{path}.json') as file:
+        content['before'] = json.load(file)
+    with open(f'{path}.json', 'w') as file:  # Killed before the index was renamed.
+        json.dump(content, file)
+    found = read_index(path)
+    assert (found.run, found.ids.tolist()) == ('old', ids.tolist())
+    assert (found.search(user, 5)[1] == before.search(user, 5)[1]).all()
+    write_index(new, path)
+    assert read_index(path).run == 'new'
+    shutil.copy(kept, path)  # Now the two files belong to two runs.
+    with pytest.raises(ValueError, match='are damaged or do not belong together'):
+        read_index(path)
+
+
+@pytest.mark.parametrize('name', ['a.index', 'a.index.json'])
+def test_damaged_index_files_are_detected(tables, tmp_path, name):
+    user, item, ids = tables
+    write_index(build_index(user, item, ids), str(tmp_path / 'a.index'))
+    content = bytearray((tmp_path / name).read_bytes())
+    content[content.index(b'"i7"') + 2 if name.endswith('json') else -3] ^= 1
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match='are damaged or do not belong together'):
+        read_index(str(tmp_path / 'a.index'))
+
+
 def test_refused_files(tables, tmp_path):
     user, item, ids = tables
     path = str(tmp_path / 'a.index')
@@ -58,17 +96,26 @@ def test_refused_files(tables, tmp_path):
         text = file.read()
     with open(f'{path}.json', 'w') as file:
         file.write(text.replace('"i0", ', ''))
+    with pytest.raises(ValueError, match=r"a.index' and .*json' are damaged or do not belong"):
+        read_index(path)
+    content = json.loads(text)
+    del content['checksum'], content['ids'][0]  # As older versions wrote it.
+    with open(f'{path}.json', 'w') as file:
+        json.dump(content, file)
     with pytest.raises(ValueError, match=r'has 3000 items, but .* 2999 ids: they do not belong'):
         read_index(path)
     with open(f'{path}.json', 'w') as file:
         file.write(text)
     with open(path, 'r+b') as file:
         file.truncate(100)
-    with pytest.raises(ValueError, match="a.index' is damaged: expected an index"):
+    with pytest.raises(ValueError, match="a.index' and .*json' are damaged or do not belong"):
         read_index(path)
     os.remove(f'{path}.json')
     with pytest.raises(ValueError, match=r"a.index.json' does not exist"):
         read_index(path)
+    os.mkdir(f'{path}.json')
+    with pytest.raises(OSError, match=r"^'[^']*a.index.json' cannot be written: Is a directory$"):
+        write_index(build_index(user, item, ids), path)
     with pytest.raises(ValueError, match="--kind: expected flat, hnsw, ivf, got 'tree'"):
         build_index(user, item, ids, 'tree')
     with pytest.raises(ValueError, match='are not finite'):

@@ -67,7 +67,7 @@ def test_a_bundle_serves_without_its_data(folders, shop, tmp_path, name):
         new.item.tolist()
         == recommend(loaded, k=3, interactions={'ann': ['i01', 'i02']}).item.tolist()
     )
-    with pytest.raises(ConfigError, match='already exists; expected a new or an empty folder'):
+    with pytest.raises(ConfigError, match='already exists; choose another folder or delete it'):
         bundle(again, str(tmp_path / 'there'), folder)
 
 
@@ -177,6 +177,22 @@ def test_refused_updates(folders, shop, tmp_path, capsys):
     file = log(tmp_path / 'today.tsv', [('ann', 'what')])
     said = message(folder, '--interactions', file, '--out', str(tmp_path / 'a'))
     assert f"'{file}', line 2: the item 'what' is not in 'shop'" in said
+    for name, kind in (('none.tsv', 'does not exist'), ('a-folder', 'is a folder')):
+        (tmp_path / 'a-folder').mkdir(exist_ok=True)
+        said = message(folder, '--interactions', str(tmp_path / name), '--out', str(tmp_path / 'a'))
+        assert f"{name}' {kind}" in said and 'a table of users and items' in said
+    broken = tmp_path / 'broken'
+    shutil.copytree(folder, broken)
+    for content in ('[]', '{"val": {}, "test": {}, "seconds": 1}'):
+        (broken / 'result.json').write_text(content)
+        flags = [str(broken), '--refit', '--out', str(tmp_path / 'a')]
+        assert 'is damaged: expected the' in message(*flags)
+        assert main(['bundle', str(broken), str(tmp_path / 'a')]) == 2
+        assert 'is damaged: expected the' in capsys.readouterr().err
+    (broken / 'result.json').unlink()
+    assert 'it has no result.json' in message(*flags)
+    (broken / 'bundle.pt').symlink_to('nowhere')
+    assert "bundle.pt' is a link to 'nowhere', which does not exist" in message(*flags)
     assert not os.path.exists(tmp_path / 'a')
     items = arrivals(shop, tmp_path / 'new')
     said = message(folders['id'], '--items', items, '--out', str(tmp_path / 'a'))

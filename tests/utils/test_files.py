@@ -10,10 +10,13 @@ import pytest
 from filelock import FileLock
 
 from motor_geo.utils.arrays import check_finite, load_array
+from motor_geo.utils.errors import ConfigError
 from motor_geo.utils.files import (
     HOST,
     atomic_write,
+    check_new,
     locked,
+    move_folder,
     read_json,
     remove_temporary,
     temporary_folder,
@@ -67,14 +70,24 @@ def test_atomic_write_into_a_file(tmp_path):
 def test_temporary_files_of_a_live_process_stay(tmp_path):
     command = [sys.executable, '-c', 'input()']
     with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
-        names = [f'.tmp-{pid}-a.pt' for pid in (process.pid, os.getpid(), 2**40, 0)]
-        for name in (*names, '.tmp-half.pt', 'best.pt'):
+        names = [f'.tmp-{pid}-{HOST}-a.pt' for pid in (process.pid, os.getpid(), 2**40, 0)]
+        for name in (*names, 'best.pt'):
             (tmp_path / name).write_text('')
         remove_temporary(str(tmp_path))
         assert sorted(os.listdir(tmp_path)) == [names[0], 'best.pt']
         process.communicate(b'\n')
     remove_temporary(str(tmp_path))
     assert os.listdir(tmp_path) == ['best.pt']
+
+
+def test_temporary_files_of_other_programs_stay(tmp_path):
+    names = ['.tmp-2024-backup', '.tmp-photos', '.tmp', f'.tmp-x-{HOST}-a', '.tmp-1-abcdefgh-a']
+    for name in names:
+        (tmp_path / name).mkdir()
+    remove_temporary(str(tmp_path))
+    with temporary_folder(str(tmp_path)):
+        pass
+    assert sorted(os.listdir(tmp_path)) == sorted(names)
 
 
 @pytest.mark.parametrize('mmap', [False, True])
@@ -208,6 +221,31 @@ def test_a_temporary_folder(tmp_path):
     with temporary_folder(str(tmp_path / 'new')) as path:
         os.rename(path, tmp_path / 'new' / 'kept')
     assert os.listdir(tmp_path / 'new') == ['kept']
+
+
+def test_a_finished_folder_is_moved(tmp_path, monkeypatch):
+    out = tmp_path / 'out'
+    (tmp_path / 'link').symlink_to('out')
+    for place in (out, tmp_path / 'link'):  # Also into an empty folder.
+        check_new(str(place))
+        with temporary_folder(str(tmp_path)) as path:
+            (tmp_path / os.path.basename(path) / 'x').write_text('')
+            move_folder(path, str(place))
+        assert os.listdir(out) == ['x'] and sorted(os.listdir(tmp_path)) == ['link', 'out']
+        with pytest.raises(ConfigError, match='already exists; choose another folder or delete it'):
+            check_new(str(place))
+        with temporary_folder(str(tmp_path)) as path:
+            with pytest.raises(ConfigError, match="out' already exists: another process created"):
+                move_folder(path, str(place))
+        os.remove(out / 'x')
+    with pytest.raises(ConfigError, match='cannot be created: File name too long'):
+        check_new(str(tmp_path / ('x' * 300)))
+    with temporary_folder(str(tmp_path)) as path:
+        with pytest.raises(OSError, match='xx. cannot be written: File name too long'):
+            move_folder(path, str(tmp_path / ('x' * 300)))
+    monkeypatch.setattr(os.path, 'ismount', lambda path: True)
+    with pytest.raises(ConfigError, match='is a mount point; expected a folder inside it'):
+        check_new(str(out))
 
 
 def test_content_is_on_the_disk_before_its_name(tmp_path, monkeypatch):

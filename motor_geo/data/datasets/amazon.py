@@ -34,7 +34,7 @@ from motor_geo.data.media import encode_texts, text_encoder, text_key
 from motor_geo.utils.arrays import load_array
 from motor_geo.utils.cache import fingerprint
 from motor_geo.utils.download import download
-from motor_geo.utils.files import temporary_folder
+from motor_geo.utils.files import finish_folder, temporary_folder
 
 CATEGORIES = (
     'Amazon_Instant_Video Apps_for_Android Automotive Baby Beauty Books CDs_and_Vinyl '
@@ -432,9 +432,7 @@ def _publish(temporary: str, folder: str, replace: bool) -> None:
     r"""Moves the finished folder into place, unless another process got there
     first.
     """
-    mask = os.umask(0)
-    os.umask(mask)
-    os.chmod(temporary, 0o777 & ~mask)  # `mkdtemp` creates private folders.
+    finish_folder(temporary)
     if osp.isdir(folder):
         if not replace:
             return

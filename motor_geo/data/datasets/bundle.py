@@ -12,6 +12,7 @@ from torch_geometric.data import HeteroData
 
 from motor_geo.data.datasets.base import RecommendationDataset, Transform
 from motor_geo.typing import ITEM, RATED_BY, RATES, USER, EvalTargets
+from motor_geo.utils.files import writing
 from motor_geo.utils.saved import load, save
 
 #: Name of the file in the folder of a run.
@@ -48,8 +49,9 @@ class BundledDataset(RecommendationDataset):
         file = osp.join(path, BUNDLE)
         content = load(file, 'the data of a run')
         try:
+            check_content(**content)
             self._fill(**content)
-        except (TypeError, KeyError, ValueError) as error:
+        except (AttributeError, TypeError, KeyError, ValueError, RuntimeError) as error:
             raise ValueError(f"'{file}' is damaged: expected the data of a run") from error
 
     @classmethod
@@ -106,6 +108,60 @@ class BundledDataset(RecommendationDataset):
         return content_of(self, self.token_id, self.fitted)
 
 
+def check_content(
+    user_ids: list[Any],
+    item_ids: list[Any],
+    titles: list[str | None] | None,
+    known: tuple[Tensor, Tensor],
+    edge_index: Tensor,
+    held_out: dict[str, Tensor],
+    candidates: dict[str, Tensor | None],
+    dropped: Tensor,
+    features: dict[str, Tensor],
+    token_id: Tensor | None,
+    fitted: tuple[int, int, Tensor] | None,
+    **other: Any,
+) -> None:
+    r"""Checks that the parts of :obj:`bundle.pt` match.
+
+    Raises:
+        ValueError: If an index is out of range, or shapes, types or numbers are
+            wrong.
+    """
+    num_users, num_items = len(user_ids), len(item_ids)
+
+    def check(valid: bool) -> None:
+        if not valid:
+            raise ValueError('its parts do not match')
+
+    def check_index(x: Tensor, size: int) -> None:
+        check(x.dtype == torch.long and bool(((x >= 0) & (x < size)).all()))
+
+    def check_pairs(x: Tensor, users: int, items: int) -> None:
+        check(x.dim() == 2 and len(x) == 2)
+        check_index(x[0], users)
+        check_index(x[1], items)
+
+    check(titles is None or len(titles) == num_items)
+    for flag, size in zip(known, (num_users, num_items), strict=True):
+        check(flag.dtype == torch.bool and list(flag.shape) == [size])
+    for pairs in (edge_index, dropped, *(held_out[split] for split in SPLITS)):
+        check_pairs(pairs, num_users, num_items)
+    for split in SPLITS:
+        some = candidates[split]
+        if some is not None:
+            check_index(some, num_items)
+    for x in features.values():
+        check(x.dim() == 2 and len(x) == num_items and bool(x.isfinite().all()))
+    if token_id is not None:
+        check(token_id.dim() == 2 and len(token_id) == num_items)
+        check(not token_id.is_floating_point())
+    if fitted is not None:
+        users, items, pairs = fitted
+        check(users <= num_users and items <= num_items)
+        check_pairs(pairs, users, items)
+
+
 def content_of(
     dataset: RecommendationDataset,
     token_id: Tensor | None = None,
@@ -150,4 +206,5 @@ def content_of(
 
 def write_bundle(content: dict[str, Any], folder: str) -> None:
     r"""Writes the data of a run into its folder."""
-    save(content, osp.join(folder, BUNDLE))
+    with writing(osp.join(folder, BUNDLE)) as path:
+        save(content, path)

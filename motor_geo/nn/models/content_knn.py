@@ -82,7 +82,7 @@ class ContentKNN(FittedRecommender):
         size = num_nodes(data, self.user_type), num_nodes(data, self.item_type)
         user, item = find_edges(data, self.edge_type).cpu().numpy()
         train = csr_matrix((np.ones(user.size, similarity.dtype), (user, item)), shape=size)
-        train.sum_duplicates()  # Required for SciPy 1.13.0.
+        train.sum_duplicates()  # Repeated edges count once.
         train.data[:] = 1
 
         def history(used: csr_matrix) -> Tensor:

@@ -91,7 +91,7 @@ class FittedRecommender(nn.Module):
             )
         user, item = find_edges(data, self.edge_type).cpu().numpy()
         out = csr_matrix((np.ones(user.size, np.float32), (user, item)), shape=size)
-        out.sum_duplicates()  # Required for SciPy 1.13.0.
+        out.sum_duplicates()  # Repeated edges count once.
         out.data[:] = 1
         return out
 
