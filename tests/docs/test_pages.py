@@ -143,7 +143,10 @@ def test_data(folder):
 
 def test_tokens():
     data = SyntheticMultimodal(num_users=300, num_items=600, num_interactions=1500)[0]
-    assert run_page('docs/tokens.rst', data=data)['data']['item'].token_id.shape == (600, 12)
+    names = run_page('docs/tokens.rst', data=data)
+    token_id = names['data']['item'].token_id
+    assert token_id.shape == (600, 2 * 8 + 16)
+    assert names['encoder'](token_id).shape == (600, 64)
 
 
 def test_losses():
