@@ -23,6 +23,7 @@ from motor_geo.data.datasets.reader import read_header
 from motor_geo.data.describe import is_import_path, split_revision
 from motor_geo.data.encoders import hashed_ngrams, image_statistics
 from motor_geo.utils.cache import fingerprint
+from motor_geo.utils.extras import needs
 from motor_geo.utils.files import atomic_write, writing
 from motor_geo.utils.plugin import import_function
 
@@ -117,9 +118,9 @@ def _other(
             raise ValueError(f"{option}: '{name}' {error}") from error
         return Encoder(function, {'encoder': name})
     if find_spec('sentence_transformers') is None:
+        message = needs(f"{option} '{name}'", 'sentence-transformers', extra='features')
         raise ValueError(
-            f"{option} '{name}' needs 'pip install sentence-transformers'; without it, "
-            f"expected '{own}' or the import path of a function"
+            f"{message}; without it, expected '{own}' or the import path of a function"
         )
     from sentence_transformers import SentenceTransformer
 
@@ -294,7 +295,7 @@ def open_picture(path: str, whole: bool) -> Any:
         ValueError: If the file is not an image, or Pillow is not installed.
     """
     if find_spec('PIL') is None:
-        raise ValueError("Reading images needs 'pip install pillow'")
+        raise ValueError(needs('Reading images', 'pillow', extra='features'))
     from PIL import Image
 
     try:

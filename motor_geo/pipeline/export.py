@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from motor_geo.utils.errors import run_command
+from motor_geo.utils.extras import needs
 from motor_geo.utils.memory import tune_process
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ def check_vectors(path: str) -> None:
     if ending not in ENDINGS:
         raise ValueError(f"'{path}' must end in {' or '.join(ENDINGS)}")
     if find_spec(ENDINGS[ending]) is None:
-        raise ValueError(f"Writing {ending} requires 'pip install {ENDINGS[ending]}'")
+        raise ValueError(needs(f'Writing {ending}', ENDINGS[ending], extra='serving'))
 
 
 def write_vectors(x: Tensor, ids: np.ndarray, path: str, column: str) -> None:
@@ -241,7 +242,7 @@ def write_onnx(run: LoadedRun, path: str) -> None:
         raise ValueError(f'--onnx: --items {run.config.items["name"]} has no tokens')
     missing = [name for name in ('onnx', 'onnxscript') if find_spec(name) is None]
     if missing:
-        raise ValueError(f"--onnx requires 'pip install {' '.join(missing)}'")
+        raise ValueError(needs('--onnx', *missing, extra='onnx'))
     encoder = run.model.item_encoder
     assert isinstance(encoder, torch.nn.Module)
     torch.onnx.export(

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from motor_geo.utils.errors import one_line, suggest
+from motor_geo.utils.extras import needs
 from motor_geo.utils.files import atomic_write, check_file, read_json, writing
 from motor_geo.utils.model_card import Section, model_card
 
@@ -36,7 +37,7 @@ class HubMixin:
 
     A subclass must store every argument of its constructor as an attribute of
     the same name. Folders need the package :obj:`safetensors`, and repositories
-    also need :obj:`huggingface_hub` (:obj:`pip install "motor-geo[hub]"`).
+    also need :obj:`huggingface_hub` (the extra :obj:`hub`).
     """
 
     #: File names of the arguments and of the tensors.
@@ -275,7 +276,8 @@ class HubMixin:
             found = [list(part[key].shape) if key in part else None for part in (tensors, expected)]
             if found[0] != found[1]:
                 raise ValueError(
-                    f"'{weights}': expected '{key}' of shape {found[1]} as in '{path}', got {found[0]}"
+                    f"'{weights}': expected '{key}' of shape {found[1]} as in '{path}', got "
+                    f'{found[0]}'
                 )
         module.load_state_dict(tensors, assign=True)
         return cast(T, module.eval())
@@ -300,7 +302,7 @@ def need(package: str, what: str) -> None:
         ImportError: If the package is missing.
     """
     if find_spec(package) is None:
-        raise ImportError(f'{what} needs {package}: pip install "motor-geo[hub]"')
+        raise ImportError(needs(what, package, extra='hub'))
 
 
 @contextlib.contextmanager
@@ -318,7 +320,8 @@ def building(kind: type, path: str) -> Iterator[None]:
         yield
     except Exception as error:
         raise ValueError(
-            f"'{path}' does not define a valid {kind.__name__} ({one_line(error) or type(error).__name__})"
+            f"'{path}' does not define a valid {kind.__name__} "
+            f'({one_line(error) or type(error).__name__})'
         ) from error
 
 
