@@ -98,7 +98,7 @@ class HubMixin:
         with writing(weights), atomic_write(weights) as temporary:
             save_file(tensors, temporary, {'format': 'pt'})
             _as_usual(temporary)
-        _write(config, text)
+        write_text(config, text)
         title, card = repo_id or osp.basename(folder), osp.join(folder, CARD)
         before = None
         if osp.isfile(card):
@@ -107,8 +107,9 @@ class HubMixin:
         about = Section(
             *(type(self).__name__, self._hub_usage(title), self.hub_files, settings),
             sum(value.numel() for value in tensors.values()),
+            {'motor_geo': _version(), 'torch': torch.__version__},
         )
-        _write(card, model_card(title, about, before, metadata))
+        write_text(card, model_card(title, about, before, metadata))
         if not push_to_hub:
             return None
         return self.push_to_hub(title, metadata=metadata, **kwargs)
@@ -365,7 +366,8 @@ def _find(name: str, file: str, options: Mapping[str, Any]) -> str:
         ) from error
 
 
-def _write(path: str, text: str) -> None:
+def write_text(path: str, text: str) -> None:
+    r"""Writes a text file, whole or not at all."""
     with writing(path), atomic_write(path) as temporary:
         with open(temporary, 'w', encoding='utf-8') as file:
             file.write(text)
