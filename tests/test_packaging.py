@@ -5,6 +5,9 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
+import zipfile
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,8 @@ import yaml
 
 import motor_geo
 from motor_geo.nn.models import FITTED, MODELS
+from motor_geo.pipeline.export import ENDINGS
+from motor_geo.pipeline.loggers import LOGGERS
 
 ROOT = Path(__file__).parents[1]
 #: Names to import, where they differ from the names to install.
@@ -47,9 +52,19 @@ def setup_arguments():
 
 def test_versions_agree():
     assert PROJECT['dynamic'] == ['version']  # Read from the package.
-    assert yaml.safe_load((ROOT / 'CITATION.cff').read_text())['version'] == motor_geo.__version__
-    changes = re.findall(r'^## \[(\S+)\]', (ROOT / 'CHANGELOG.md').read_text(), re.M)
-    assert changes[0] == motor_geo.__version__
+    citation = yaml.safe_load((ROOT / 'CITATION.cff').read_text())
+    assert citation['version'] == motor_geo.__version__
+    text = (ROOT / 'CHANGELOG.md').read_text()
+    changes = re.findall(r'^## \[([\d.]+)\] - (\S+)$', text, re.M)
+    assert changes[0] == (motor_geo.__version__, str(citation['date-released']))
+    dates = [date.fromisoformat(day) for _, day in changes]
+    assert dates == sorted(dates, reverse=True)
+
+
+def test_order_of_the_changelog():
+    for text in re.split(r'^## ', (ROOT / 'CHANGELOG.md').read_text(), flags=re.M)[1:]:
+        kinds = re.findall(r'^### (.*)$', text, re.M)
+        assert kinds == [kind for kind in ('Added', 'Changed', 'Removed') if kind in kinds]
 
 
 def test_packages(setup_arguments):
@@ -150,6 +165,76 @@ def test_wheel(site, tmp_path):
     assert pages == {'.html', '.jsonl', '.md', '.tex'}
 
 
+def test_content_of_the_wheel(site):
+    (path,) = (site.parent / 'dist').glob('*.whl')
+    with zipfile.ZipFile(path) as file:
+        names = {name for name in file.namelist() if '.dist-info/' not in name}
+        info = {name.rpartition('/')[2] for name in file.namelist()} - {Path(n).name for n in names}
+    expected = {path for path in (ROOT / 'motor_geo').rglob('*') if path.is_file()}
+    expected = {str(p.relative_to(ROOT)) for p in expected if '__pycache__' not in p.parts}
+    configs = {str(path.relative_to(ROOT)) for path in (ROOT / 'configs').rglob('*.yaml')}
+    assert names == expected | {f'motor_geo/{name}' for name in configs}
+    assert info == {'LICENSE', 'METADATA', 'RECORD', 'WHEEL', 'entry_points.txt', 'top_level.txt'}
+
+
+#: What only a clone needs.
+CLONE = ('.github/', '.gitignore', '.pre-commit-config.yaml')
+#: What other tools leave in a clone.
+LEFT = (
+    'docs/_build/index.html',
+    'docs/_pages/a.svg',
+    'docs/api/generated/a.rst',
+    'docs/reproduction/a.html',
+    'tests/__pycache__/a.pyc',
+    'runs/a/result.json',
+)
+
+
+def test_content_of_the_sdist(tmp_path):
+    r"""What git tracks, so that the tests of an sdist run."""
+    pytest.importorskip('setuptools', '77')
+    if not (ROOT / '.git').exists():
+        pytest.skip('this is no clone')
+    listed = subprocess.run(['git', 'ls-files', '-z'], cwd=ROOT, capture_output=True, text=True)
+    tracked = {name for name in listed.stdout.split('\0') if name and (ROOT / name).is_file()}
+    for name in sorted(tracked):
+        (tmp_path / 'source' / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / 'source' / name)
+    for name in LEFT:
+        (tmp_path / 'source' / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / 'source' / name).touch()
+    code = "from setuptools.build_meta import build_sdist; build_sdist('../dist')"
+    (tmp_path / 'dist').mkdir()
+    subprocess.run(
+        [sys.executable, '-c', code], cwd=tmp_path / 'source', capture_output=True, check=True
+    )
+    (path,) = (tmp_path / 'dist').iterdir()
+    assert path.name == f'motor_geo-{motor_geo.__version__}.tar.gz'
+    with tarfile.open(path) as file:
+        names = {member.name.partition('/')[2] for member in file if member.isfile()}
+    made = {name for name in names if name.startswith('motor_geo.egg-info/')}
+    expected = {name for name in tracked if not name.startswith(CLONE)}
+    assert names - made == expected | {'PKG-INFO', 'setup.cfg'}
+
+
+def test_publishing():
+    r"""Only tags, whose packages were tested, in an environment and without a token."""
+    folder = ROOT / '.github' / 'workflows'
+    if not folder.exists():
+        pytest.skip('this is no clone')
+    jobs = yaml.safe_load((folder / 'release.yml').read_text())['jobs']
+    job = jobs['publish']
+    assert set(job['needs']) == set(jobs) - {'publish'} == {'build', 'check', 'tests'}
+    assert "github.ref_type == 'tag'" in job['if'] and "'push'" in job['if']
+    assert job['environment'] and job['permissions'] == {'id-token': 'write'}
+    for path in folder.glob('*.yml'):
+        text = path.read_text()
+        assert 'secrets' not in text and 'password' not in text and 'api-token' not in text
+        assert text.count('id-token: write') == (path.name == 'release.yml')
+        for script in re.findall(r'run: (\.ci/\S+)', text):
+            assert os.access(ROOT / script, os.X_OK), script
+
+
 def requirements(entries):
     r"""Names of modules to import, extras of the package itself resolved."""
     for entry in entries:
@@ -171,6 +256,39 @@ def test_extras_exist():
             r'pip install (?:-e )?"?(?:\.|motor-geo)\[(.*?)\]', path.read_text()
         ):
             assert set(extras.split(',')) <= set(PROJECT['optional-dependencies']), path.name
+
+
+def entry_of(package, extra):
+    r"""The requirement in `pyproject.toml`."""
+    extras = PROJECT['optional-dependencies']
+    entries = PROJECT['dependencies'] if extra is None else extras[extra]
+    return [entry for entry in entries if re.match(r'[\w-]+', entry).group() == package]
+
+
+def test_messages_name_requirements():
+    r"""Each call of `needs` names packages of the extra, and no other message
+    names a command that installs something.
+    """
+    calls = []
+    for path in (ROOT / 'motor_geo').rglob('*.py'):
+        text = path.read_text()
+        assert 'pip install' not in text or path.name == 'extras.py', path.name
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'needs':
+                extra = [word.value for word in node.keywords if word.arg == 'extra']
+                calls += [(package, *(extra or [ast.Constant(None)])) for package in node.args[1:]]
+    literal = [[node.value for node in call] for call in calls if is_literal(call)]
+    assert len(literal) >= 10 and len(calls) - len(literal) <= 5  # The others are below.
+    known = [(logger.package, logger.package) for logger in LOGGERS.values()]
+    known += [(package, 'serving') for package in ENDINGS.values()]
+    known += [('huggingface_hub', 'hub'), ('safetensors', 'hub')]
+    known += [('onnx', 'onnx'), ('onnxscript', 'onnx')]
+    for package, extra in [*literal, *known]:
+        assert len(entry_of(package, extra)) == 1, (package, extra)
+
+
+def is_literal(nodes):
+    return all(isinstance(node, ast.Constant) for node in nodes)
 
 
 def test_every_import_is_a_requirement():

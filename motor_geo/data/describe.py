@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 
 from motor_geo.utils.errors import one_line
+from motor_geo.utils.extras import needs
 from motor_geo.utils.files import atomic_write, writing
 from motor_geo.utils.plugin import import_function
 
@@ -70,10 +71,8 @@ def picture_describer(
             raise ValueError(f"--describe: '{name}' {error}") from error
         return Describer(function, {'describer': name})
     if find_spec('transformers') is None:
-        raise ValueError(
-            f'--describe \'{name}\' needs transformers: pip install "motor-geo[features]"; without '
-            'it, expected the import path of a function'
-        )
+        message = needs(f"--describe '{name}'", 'transformers', extra='features')
+        raise ValueError(f'{message}; without it, expected the import path of a function')
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     place, revision = split_revision(name)

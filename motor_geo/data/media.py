@@ -24,6 +24,7 @@ from motor_geo.data.describe import is_import_path, split_revision
 from motor_geo.data.encoders import hashed_ngrams, image_statistics
 from motor_geo.utils.arrays import load_npy
 from motor_geo.utils.cache import fingerprint
+from motor_geo.utils.extras import needs
 from motor_geo.utils.files import atomic_write, check_file, writing
 from motor_geo.utils.plugin import import_function
 
@@ -120,9 +121,9 @@ def _other(
             raise ValueError(f"{option}: '{name}' {error}") from error
         return Encoder(function, {'encoder': name})
     if find_spec('sentence_transformers') is None:
+        message = needs(f"{option} '{name}'", 'sentence-transformers', extra='features')
         raise ValueError(
-            f"{option} '{name}' needs 'pip install sentence-transformers'; without it, "
-            f"expected '{own}' or the import path of a function"
+            f"{message}; without it, expected '{own}' or the import path of a function"
         )
     from sentence_transformers import SentenceTransformer
 
@@ -322,7 +323,7 @@ def open_picture(path: str, whole: bool) -> Any:
     """
     check_file(path, 'an image')
     if find_spec('PIL') is None:
-        raise ValueError("Reading images needs 'pip install pillow'")
+        raise ValueError(needs('Reading images', 'pillow', extra='features'))
     from PIL import Image
 
     try:

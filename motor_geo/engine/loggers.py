@@ -6,6 +6,8 @@ import os.path as osp
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
+from motor_geo.utils.extras import needs
+
 
 @runtime_checkable
 class Logger(Protocol):
@@ -53,6 +55,7 @@ def scalars(entry: Mapping[str, Any]) -> dict[str, float]:
 class _Logger:
     r"""Base class of loggers that open on their first entry."""
 
+    #: The package, which is also the name of the extra.
     package = ''
 
     def __init__(self, folder: str, options: Mapping[str, Any] | None = None):
@@ -66,9 +69,8 @@ class _Logger:
             try:
                 self._start(values)
             except ImportError as error:
-                raise ImportError(
-                    f"{type(self).__name__} needs {self.package}: 'pip install {self.package}'"
-                ) from error
+                message = needs(type(self).__name__, self.package, extra=self.package)
+                raise ImportError(message) from error
             self._open = True
         self._write(values, entry['epoch'])
 

@@ -25,7 +25,6 @@ from motor_geo.utils.errors import one_line
 from motor_geo.utils.files import atomic_write, check_writable, locked, writing
 
 RESULT, ERROR = 'result.json', 'error.txt'
-NEEDS = 'A reproduction requires matplotlib: pip install "motor-geo[reproduce]"'
 
 
 class Job(NamedTuple):

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from motor_geo.experiments.baselines import FITTED, applicable
 from motor_geo.experiments.metrics import read_metrics, spelled
 from motor_geo.experiments.options import ExperimentOptions, Options, Variant, short
-from motor_geo.experiments.queue import NEEDS, Job, RunQueue, in_folder
+from motor_geo.experiments.queue import Job, RunQueue, in_folder
 from motor_geo.experiments.registry import Experiment
 from motor_geo.experiments.results import Results, VariantResults, rows
 from motor_geo.experiments.search import override
@@ -35,6 +35,7 @@ from motor_geo.pipeline.config import Config, reads_tokens, resolve
 from motor_geo.pipeline.train import versions
 from motor_geo.report.document import Report, RunInfo
 from motor_geo.report.write import save, write
+from motor_geo.utils.extras import needs
 
 #: Exceptions that only mark a run as failed, so the other variants continue.
 FAILURES = (ValueError, FloatingPointError, ImportError)
@@ -309,4 +310,4 @@ def check_packages() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise ImportError(NEEDS) from error
+        raise ImportError(needs('A reproduction', 'matplotlib', extra='reproduce')) from error

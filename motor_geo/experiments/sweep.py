@@ -25,9 +25,8 @@ from motor_geo.pipeline.assemble import build_dataset, check_splits
 from motor_geo.pipeline.config import Config, write_yaml
 from motor_geo.utils.cache import fingerprint
 from motor_geo.utils.errors import ConfigError
+from motor_geo.utils.extras import needs
 from motor_geo.utils.files import atomic_write, locked, read_json, writing
-
-NEEDS = 'A search with ranges requires Optuna: pip install "motor-geo[sweep]"'
 
 
 class Trial(NamedTuple):
@@ -62,7 +61,7 @@ class Sweep:
             try:
                 import optuna  # noqa: F401
             except ModuleNotFoundError as error:
-                raise ImportError(NEEDS) from error
+                raise ImportError(needs('A search with ranges', 'optuna', extra='sweep')) from error
 
         self.queue = RunQueue(out)
         journal = osp.join(out, 'study.log')

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from motor_geo.utils.errors import run_command
+from motor_geo.utils.extras import needs
 from motor_geo.utils.memory import tune_process
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from motor_geo.pipeline.folder import LoadedRun
+    from motor_geo.utils.model_card import Training
 
 #: File extensions of vectors, and the package that each of them requires.
 ENDINGS = {'.parquet': 'pyarrow', '.safetensors': 'safetensors'}
@@ -105,7 +107,7 @@ def command(options: argparse.Namespace) -> int:
         write_onnx(run, options.onnx)
         print(f"item encoder written to '{options.onnx}'")
     if options.pretrained is not None:
-        write_pretrained(run, options.pretrained)
+        write_pretrained(run, options.pretrained, options.run)
         print(f"item encoder and tokenizer written to '{options.pretrained}'")
     if wanted.keys() <= {'onnx', 'pretrained'}:
         return 0
@@ -197,7 +199,7 @@ def check_vectors(path: str) -> None:
     if ending not in ENDINGS:
         raise ValueError(f"'{path}' must end in {' or '.join(ENDINGS)}")
     if find_spec(ENDINGS[ending]) is None:
-        raise ValueError(f"Writing {ending} requires 'pip install {ENDINGS[ending]}'")
+        raise ValueError(needs(f'Writing {ending}', ENDINGS[ending], extra='serving'))
 
 
 def write_vectors(x: Tensor, ids: np.ndarray, path: str, column: str) -> None:
@@ -255,7 +257,7 @@ def write_onnx(run: LoadedRun, path: str) -> None:
         raise ValueError(f'--onnx: --items {run.config.items["name"]} has no tokens')
     missing = [name for name in ('onnx', 'onnxscript') if find_spec(name) is None]
     if missing:
-        raise ValueError(f"--onnx requires 'pip install {' '.join(missing)}'")
+        raise ValueError(needs('--onnx', *missing, extra='onnx'))
     encoder = run.model.item_encoder
     assert isinstance(encoder, torch.nn.Module)
     with atomic_write(path) as temporary:
@@ -271,25 +273,83 @@ def write_onnx(run: LoadedRun, path: str) -> None:
         )
 
 
-def write_pretrained(run: LoadedRun, folder: str) -> None:
+def write_pretrained(run: LoadedRun, folder: str, source: str) -> None:
     r"""Writes the item encoder and the tokenizer of a run with
-    :meth:`~motor_geo.utils.hub.HubMixin.save_pretrained`.
+    :meth:`~motor_geo.utils.hub.HubMixin.save_pretrained`. The model card also
+    describes the data, the split, the metrics and the versions of the run.
 
     Args:
         run: The run.
         folder: The folder to write to.
+        source: The run folder, for its :obj:`result.json`.
 
     Raises:
+        ConfigError: If the run has no :obj:`result.json`, or it is damaged.
         ImportError: If :obj:`safetensors` is missing.
         ValueError: If the run has no tokens.
     """
     from motor_geo.nn import TokenCrossEncoder
+    from motor_geo.utils.hub import CARD, write_text
+    from motor_geo.utils.model_card import model_card
 
     encoder = getattr(run.model, 'item_encoder', None)
     if run.tokenizer is None or not isinstance(encoder, TokenCrossEncoder):
         raise ValueError(f'--pretrained: --items {run.config.items["name"]} has no token encoder')
     run.tokenizer.save_pretrained(folder)
     encoder.save_pretrained(folder)
+    path = osp.join(folder, CARD)
+    with open(path, encoding='utf-8') as file:
+        before = file.read()
+    write_text(path, model_card(osp.basename(osp.abspath(folder)), training(run, source), before))
+
+
+def training(run: LoadedRun, source: str) -> Training:
+    r"""Returns the section of a model card on a run. It contains no paths.
+
+    Args:
+        run: The run.
+        source: The run folder.
+
+    Raises:
+        ConfigError: If :obj:`result.json` is missing or damaged.
+    """
+    import inspect
+
+    from motor_geo.pipeline.finished import read_finished
+    from motor_geo.pipeline.folder import PLACES
+    from motor_geo.utils.model_card import Training
+
+    result, sizes, config = read_finished(source).result, run.dataset.summary(), run.config
+    split = inspect.signature(type(run.dataset)).parameters.get('split')
+    given = {} if split is None or split.default is None else {'split': split.default}
+    given |= {key: value for key, value in config.data.items() if key not in ('name', *PLACES)}
+    widths = [f'{name} ({width} columns)' for name, width in sizes['modalities'].items()]
+    counts = ', '.join(f'{sizes[key]:,} {key}' for key in ('train', 'val', 'test'))
+    data = {
+        'name': str(result['data']),
+        'sizes': f'{sizes["users"]:,} users, {sizes["items"]:,} items',
+        'features': ', '.join(widths) or 'none',
+        'split': f'{counts} interactions',
+        'settings': ', '.join(
+            f'{key}: {value}'
+            for key, value in given.items()
+            if value is not None and not (isinstance(value, str) and osp.isabs(value))
+        )
+        or 'none',
+        'hash': str(run.dataset.fingerprint),
+    }
+    names = {'model': 'backbone', 'items': 'items', 'loss': 'loss', 'seed': 'seed'}
+    settings = {name: str(result[key]) for key, name in names.items() if key in result}
+    settings['epochs'] = f'{result["epochs"]} (the weights of epoch {result["best_epoch"]})'
+    unseen = result.get('unseen') or {}
+    metrics = {
+        'validation': result['val'],
+        'test': result['test'],
+        'test, popularity ranking': result.get('popularity', {}),
+        'test, new items among themselves': unseen.get('test', {}),
+        'test, new items among all': unseen.get('all', {}),
+    }
+    return Training(data, settings, metrics, result.get('versions', {}))
 
 
 if __name__ == '__main__':

@@ -10,6 +10,7 @@ from motor_geo.engine.loggers import Logger, MLflowLogger, TensorBoardLogger, Wa
 from motor_geo.pipeline.config import RunConfig
 from motor_geo.pipeline.flags import flatten
 from motor_geo.utils.errors import ConfigError, suggest
+from motor_geo.utils.extras import needs
 from motor_geo.utils.plugin import import_class, plugins
 
 LOGGERS: dict[str, type[TensorBoardLogger | WandbLogger | MLflowLogger]] = {
@@ -42,7 +43,7 @@ def find_logger(name: str) -> type:
     if name in LOGGERS:
         package = LOGGERS[name].package
         if find_spec(package) is None:
-            raise ConfigError(f"--logger {name} requires 'pip install {package}'")
+            raise ConfigError(needs(f'--logger {name}', package, extra=package))
         return LOGGERS[name]
     found = plugins(GROUP)
     if name not in found and '.' not in name:

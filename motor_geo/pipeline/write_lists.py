@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from motor_geo.pipeline.recommend import TRAINED, Recommendations, Request
+from motor_geo.utils.extras import needs
 from motor_geo.utils.files import atomic_write, writing
 
 Columns = dict[str, Any]  # The columns of a block of rows.
@@ -149,5 +150,5 @@ def check_ending(path: str) -> str:
         try:
             import pyarrow  # noqa: F401
         except ImportError as error:
-            raise ValueError("Writing .parquet requires 'pip install pyarrow'") from error
+            raise ValueError(needs('Writing .parquet', 'pyarrow', extra='parquet')) from error
     return ending

@@ -13,6 +13,7 @@ import numpy as np
 
 from motor_geo.report.document import Figure
 from motor_geo.report.layout import NONE
+from motor_geo.utils.extras import needs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,8 +38,7 @@ def svg(figure: Figure) -> str:
         import matplotlib
         from matplotlib.figure import Figure as Canvas
     except ImportError as error:
-        message = 'Figures need Matplotlib: pip install "motor-geo[reproduce]"'
-        raise ImportError(message) from error
+        raise ImportError(needs('A figure', 'matplotlib', extra='plot')) from error
 
     draw = {'line': _lines, 'bar': _bars, 'heat': _heat}[figure.kind]
     with matplotlib.rc_context():

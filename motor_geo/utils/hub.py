@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from motor_geo.utils.errors import one_line, suggest
+from motor_geo.utils.extras import needs
 from motor_geo.utils.files import atomic_write, check_file, read_json, writing
 from motor_geo.utils.model_card import Section, model_card
 
@@ -36,7 +37,7 @@ class HubMixin:
 
     A subclass must store every argument of its constructor as an attribute of
     the same name. Folders need the package :obj:`safetensors`, and repositories
-    also need :obj:`huggingface_hub` (:obj:`pip install "motor-geo[hub]"`).
+    also need :obj:`huggingface_hub` (the extra :obj:`hub`).
     """
 
     #: File names of the arguments and of the tensors.
@@ -97,7 +98,7 @@ class HubMixin:
         with writing(weights), atomic_write(weights) as temporary:
             save_file(tensors, temporary, {'format': 'pt'})
             _as_usual(temporary)
-        _write(config, text)
+        write_text(config, text)
         title, card = repo_id or osp.basename(folder), osp.join(folder, CARD)
         before = None
         if osp.isfile(card):
@@ -106,8 +107,9 @@ class HubMixin:
         about = Section(
             *(type(self).__name__, self._hub_usage(title), self.hub_files, settings),
             sum(value.numel() for value in tensors.values()),
+            {'motor_geo': _version(), 'torch': torch.__version__},
         )
-        _write(card, model_card(title, about, before, metadata))
+        write_text(card, model_card(title, about, before, metadata))
         if not push_to_hub:
             return None
         return self.push_to_hub(title, metadata=metadata, **kwargs)
@@ -301,7 +303,7 @@ def need(package: str, what: str) -> None:
         ImportError: If the package is missing.
     """
     if find_spec(package) is None:
-        raise ImportError(f'{what} needs {package}: pip install "motor-geo[hub]"')
+        raise ImportError(needs(what, package, extra='hub'))
 
 
 @contextlib.contextmanager
@@ -364,7 +366,8 @@ def _find(name: str, file: str, options: Mapping[str, Any]) -> str:
         ) from error
 
 
-def _write(path: str, text: str) -> None:
+def write_text(path: str, text: str) -> None:
+    r"""Writes a text file atomically."""
     with writing(path), atomic_write(path) as temporary:
         with open(temporary, 'w', encoding='utf-8') as file:
             file.write(text)

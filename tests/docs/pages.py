@@ -20,7 +20,7 @@ TRAINING = ('run', 'sweep', 'reproduce')
 #: Ends of options that take no further ones.
 UNCHANGED = ('help', '--render')
 #: Starts of lines that are tested elsewhere, or install things.
-SKIPPED = ('pip install', 'pre-commit', 'pytest', '.ci/run', 'sphinx-build', 'python -m tests.')
+SKIPPED = ('pip install', 'pre-commit', 'pytest', '.ci/', 'sphinx-build', 'python -m tests.')
 
 
 def blocks(page):

@@ -135,5 +135,5 @@ def test_packages_are_imported_when_needed(monkeypatch, tmp_path, cls, module):
     monkeypatch.setitem(sys.modules, module, None)
     logger = cls(str(tmp_path))
     assert str(logger) == f"{cls.__name__}('{tmp_path}')"
-    with pytest.raises(ImportError, match=f"{cls.__name__} needs .*: 'pip install "):
+    with pytest.raises(ImportError, match=f'{cls.__name__} needs .*: pip install '):
         logger.log(entry(1))

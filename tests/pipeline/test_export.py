@@ -99,6 +99,31 @@ def test_pretrained(folder, tmp_path, capsys):
     assert '## OPQTokenizer' in text and '## TokenCrossEncoder' in text
 
 
+@pytest.mark.parametrize('split', [None, 'random'])
+def test_card_of_a_run(shop, tmp_path, split):
+    pytest.importorskip('safetensors')
+    out, path = str(tmp_path / 'run'), str(tmp_path / 'card')
+    data = {'name': shop} if split is None else {'name': shop, 'split': split}
+    result = run({**SMALL, 'data': data, 'out': out, 'seed': 3}, progress=False)
+    for _ in range(2):
+        assert main(['export', out, '--pretrained', path]) == 0
+        text = (tmp_path / 'card' / 'README.md').read_text()
+        assert text.count('## Training and evaluation') == text.count('## OPQTokenizer') == 1
+    dataset = load_run(out).dataset
+    counts = [dataset.summary()[name] for name in ('train', 'val', 'test')]
+    assert f'| split | {counts[0]} train, {counts[1]} val, {counts[2]} test interactions |' in text
+    assert (f'split: {split}' in text) == (split is not None)
+    assert f'| name | {dataset.name} |' in text and '| sizes | 12 users, 20 items |' in text
+    assert '| features | image (4 columns), text (6 columns) |' in text
+    assert f'| hash | {dataset.fingerprint} |' in text and '| seed | 3 |' in text
+    values = [result[key]['recall@20'] for key in ('val', 'test', 'popularity')]
+    assert '| metric | validation | test | test, popularity ranking |' in text
+    assert f'| recall@20 | {" | ".join(f"{value:.4f}" for value in values)} |' in text
+    assert f'torch {torch.__version__}' in text and str(tmp_path) not in text
+    assert shop not in text and '# license: add the license' in text
+    assert text.index('## Intended use') < text.index('## Limits') < text.index('## OPQTokenizer')
+
+
 def test_vectors_as_safetensors(folder, tmp_path):
     safetensors = pytest.importorskip('safetensors')
     path = str(tmp_path / 'items.safetensors')

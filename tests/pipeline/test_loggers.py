@@ -81,5 +81,7 @@ def test_errors(name, message):
 def test_a_missing_package_is_found_before_training(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(module, 'find_spec', lambda name: None)
     assert start(tmp_path / 'out', '--logger', 'wandb') == 2
-    assert "--logger wandb requires 'pip install wandb'" in capsys.readouterr().err
+    assert (
+        "--logger wandb needs wandb (extra 'wandb'): pip install wandb" in capsys.readouterr().err
+    )
     assert not (tmp_path / 'out').exists()

@@ -223,7 +223,7 @@ def test_nothing_is_left_when_writing_fails(tmp_path, monkeypatch):
 
 def test_without_matplotlib(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'matplotlib', None)
-    with pytest.raises(ImportError, match=r'pip install "motor-geo\[reproduce\]"'):
+    with pytest.raises(ImportError, match=r"A figure needs matplotlib \(extra 'plot'\): pip "):
         write(report(line()), str(tmp_path))
     write(report(table()), str(tmp_path))  # Tables do without.
     assert len(os.listdir(tmp_path)) == 3

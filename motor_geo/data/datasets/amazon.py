@@ -34,6 +34,7 @@ from motor_geo.data.media import encode_texts, text_encoder, text_key
 from motor_geo.utils.arrays import load_array
 from motor_geo.utils.cache import fingerprint
 from motor_geo.utils.download import download
+from motor_geo.utils.extras import needs
 from motor_geo.utils.files import finish_folder, temporary_folder
 
 CATEGORIES = (
@@ -205,9 +206,10 @@ class AmazonReviews(TableDataset):
 
         encode: Encoder | None = None
         if text == 'auto' and importlib.util.find_spec('sentence_transformers') is None:
+            message = needs('encoding them', 'sentence-transformers', extra='text')
             warnings.warn(
-                f"'{self.category}': leaving out texts because sentence-transformers is not "
-                f'installed; text=PATH reads a .npy with one row per line of items.tsv.',
+                f"'{self.category}': leaving out texts, because {message}; text=PATH reads a .npy "
+                f'with one row per line of items.tsv.',
                 stacklevel=2,
             )
             text = None

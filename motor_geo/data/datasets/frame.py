@@ -15,6 +15,7 @@ from motor_geo.data.datasets.layouts import TIMED
 from motor_geo.data.datasets.messages import clipped
 from motor_geo.data.datasets.names import find_columns
 from motor_geo.data.datasets.reader import arrow_columns, convert
+from motor_geo.utils.extras import needs
 
 KIND = {'label': 'integer', 'time': 'time', 'rating': 'number'}
 
@@ -85,9 +86,8 @@ def _open(frame: Any) -> tuple[list[str], Any]:
         try:
             import pyarrow
         except ImportError as error:
-            raise ImportError(
-                f'Reading a {type(frame).__name__} needs pyarrow: pip install pyarrow'
-            ) from error
+            what = f'Reading a {type(frame).__name__}'
+            raise ImportError(needs(what, 'pyarrow', extra='parquet')) from error
         content = pyarrow.table(frame)
         return content.column_names, lambda table, names: arrow_columns(table, content, names)
     else:

@@ -30,6 +30,7 @@ from motor_geo.data.datasets.columns import (
 from motor_geo.data.datasets.messages import clipped, listed
 from motor_geo.utils.cache import cached, fingerprint
 from motor_geo.utils.errors import one_line
+from motor_geo.utils.extras import needs
 from motor_geo.utils.files import check_file
 from motor_geo.utils.memory import physical_memory
 
@@ -203,7 +204,7 @@ def _open(path: str) -> Any:
     try:
         import pyarrow
     except ModuleNotFoundError as error:
-        raise ImportError(f"Reading '{path}' needs pyarrow: pip install pyarrow") from error
+        raise ImportError(needs(f"Reading '{path}'", 'pyarrow', extra='parquet')) from error
     return pyarrow.input_stream(path, compression='zstd')
 
 
@@ -307,7 +308,7 @@ def _open_parquet(path: str) -> Any:
     try:
         import pyarrow.parquet as pq
     except ModuleNotFoundError as error:
-        raise ImportError(f"Reading '{path}' needs pyarrow: pip install pyarrow") from error
+        raise ImportError(needs(f"Reading '{path}'", 'pyarrow', extra='parquet')) from error
     return pq.ParquetFile(path, page_checksum_verification=True)
 
 

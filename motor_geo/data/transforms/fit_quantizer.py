@@ -16,6 +16,7 @@ from torch import Tensor
 from motor_geo.data.transforms.features import as_array, as_block, unique_rows
 from motor_geo.data.transforms.quantizer import Quantizer, prepare
 from motor_geo.data.transforms.sinkhorn import assign_rows, balanced_codebook
+from motor_geo.utils.extras import needs
 from motor_geo.utils.plugin import import_class
 from motor_geo.utils.threads import one_thread
 
@@ -418,9 +419,7 @@ def one_thread_faiss() -> Iterator[Any]:
     try:
         faiss = import_faiss()
     except ModuleNotFoundError as error:
-        raise ImportError(
-            "Fitting tokens needs faiss: 'pip install faiss-cpu' (encoding does not need it)."
-        ) from error
+        raise ImportError(needs('Fitting tokens (unlike encoding)', 'faiss-cpu')) from error
     except ImportError as error:
         raise ImportError(f'Fitting tokens needs faiss, which cannot be loaded: {error}') from error
     num_threads = faiss.omp_get_max_threads()

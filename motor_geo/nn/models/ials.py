@@ -9,6 +9,7 @@ from torch_geometric.typing import EdgeType
 
 from motor_geo.nn.models.fitted import FittedRecommender
 from motor_geo.typing import RATES, Embeddings
+from motor_geo.utils.extras import needs
 
 
 class IALS(FittedRecommender):
@@ -30,7 +31,7 @@ class IALS(FittedRecommender):
     Collaborative Filtering" <https://doi.org/10.1145/2043932.2043987>`_ paper.
     The solver comes from the package
     `implicit <https://benfred.github.io/implicit/>`_
-    (:obj:`pip install "motor-geo[als]"`).
+    (the extra :obj:`als`).
 
     Args:
         data: The user-item graph.
@@ -85,7 +86,7 @@ class IALS(FittedRecommender):
             from implicit.cpu.als import AlternatingLeastSquares
             from threadpoolctl import threadpool_limits
         except ImportError as error:
-            raise ImportError('IALS needs implicit: pip install "motor-geo[als]"') from error
+            raise ImportError(needs('IALS', 'implicit', extra='als')) from error
 
         confidence = self.interactions(data) * self.alpha
         objective: list[float] = []

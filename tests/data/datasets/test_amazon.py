@@ -278,7 +278,7 @@ def test_text_by_folder(root, tmp_path):
 
 def test_text_without_encoder(root, monkeypatch):
     monkeypatch.setattr(amazon.importlib.util, 'find_spec', lambda name: None)
-    with pytest.warns(UserWarning, match='sentence-transformers is not installed'):
+    with pytest.warns(UserWarning, match='out texts, because encoding them needs sentence-tr'):
         assert load(root, text='auto').modalities == ['image']
 
 

@@ -108,5 +108,5 @@ def test_sizes_and_arguments(data):
 
 def test_the_package_is_named_if_it_is_missing(data, monkeypatch):
     monkeypatch.setitem(sys.modules, 'implicit.cpu.als', None)
-    with pytest.raises(ImportError, match=r'^IALS needs implicit: pip install "motor-geo\[als\]"'):
+    with pytest.raises(ImportError, match=r"^IALS needs implicit \(extra 'als'\): pip install "):
         next(build(data).fit(data))
