@@ -10,8 +10,11 @@ DISTRIBUTION = 'motor-geo'
 
 
 def needs(what: str, *packages: str, extra: str | None = None) -> str:
-    r"""Returns the message about missing packages, such as :obj:`Reading
-    'shop.parquet' needs pyarrow (extra 'parquet'): pip install "pyarrow>=16"`.
+    r"""Returns the message about missing packages:
+
+    .. code-block:: text
+
+        Reading 'a.parquet' needs pyarrow (extra 'parquet'): pip install "pyarrow>=16"
 
     The command installs the requirements themselves. It works in a clone and
     with a wheel, even if no package index has a package of the name
