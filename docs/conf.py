@@ -1,3 +1,4 @@
+import hashlib
 import importlib
 import os
 import os.path as osp
@@ -20,13 +21,25 @@ from motor_geo.nn import functional  # noqa: E402
 from motor_geo.nn.functional.kernel import has_kernel  # noqa: E402
 from motor_geo.report.write import render_folder  # noqa: E402
 
+
+def package_hash():
+    r"""A hash of the sources of the package."""
+    top = osp.dirname(osp.abspath(motor_geo.__file__))
+    names = [osp.join(base, n) for base, _, ns in os.walk(top) for n in ns if n.endswith('.py')]
+    out = hashlib.sha256()
+    for name in sorted(names):
+        with open(name, 'rb') as file:
+            out.update(osp.relpath(name, top).encode() + file.read())
+    return out.hexdigest()[:16]
+
+
 project = 'motor_geo'
 author = 'motor_geo contributors'
 project_copyright = f'2026, {author}'
 version = release = motor_geo.__version__
 
 extensions = [
-    'myst_parser',
+    'myst_nb',
     'sphinx.ext.autodoc',
     'sphinx.ext.autosummary',
     'sphinx.ext.intersphinx',
@@ -50,6 +63,15 @@ html_copy_source = False
 copybutton_prompt_text = r'>>> |\.\.\. |\$ '
 copybutton_prompt_is_regexp = True
 myst_heading_anchors = 3
+myst_enable_extensions = ['dollarmath']
+
+# Notebooks run when the site is built, and their outputs are kept until they or the package change.
+nb_execution_mode = 'cache'
+nb_execution_cache_path = osp.join(HERE, '_build', '.jupyter_cache', package_hash())
+nb_execution_timeout = 600
+nb_execution_raise_on_error = True
+nb_execution_show_tb = True
+nb_merge_streams = True
 
 autodoc_member_order = 'bysource'
 autodoc_typehints = 'description'  # Signatures would be longer than docstrings.

@@ -32,6 +32,12 @@ def blocks(page):
     return [(language, textwrap.dedent(block)) for _, language, block in found]
 
 
+def cells(page):
+    r"""The code cells of a notebook."""
+    text = (ROOT / page).read_text()
+    return re.findall(r'^```\{code-cell\} python\n(.*?)^```', text, re.M | re.S)
+
+
 def commands(block):
     r"""Words of every command of a block."""
     lines = block.replace('\\\n', ' ').splitlines()
