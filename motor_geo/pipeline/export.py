@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 
 #: File extensions of vectors, and the package that each of them requires.
 ENDINGS = {'.parquet': 'pyarrow', '.safetensors': 'safetensors'}
+#: Metrics in a model card, if a run has them. Otherwise, it has all of them.
+CARD_METRICS = tuple(
+    f'{name}@{k}'
+    for name in ('recall', 'ndcg', 'warm_recall', 'unseen_recall', 'harmonic')
+    for k in (10, 20)
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -348,6 +354,11 @@ def training(run: LoadedRun, source: str) -> Training:
         'test, popularity ranking': result.get('popularity', {}),
         'test, new items among themselves': unseen.get('test', {}),
         'test, new items among all': unseen.get('all', {}),
+    }
+    shown = {*CARD_METRICS, config.trainer.get('metric')}
+    metrics = {
+        caption: {name: value for name, value in values.items() if name in shown} or dict(values)
+        for caption, values in metrics.items()
     }
     return Training(data, settings, metrics, result.get('versions', {}))
 

@@ -19,7 +19,7 @@ def names():
         yield pytest.param(name, marks=marks)
 
 
-@pytest.mark.parametrize('name', names())
+@pytest.mark.parametrize('name', list(names()))
 def test_cells(name, tmp_path, monkeypatch):
     matplotlib = pytest.importorskip('matplotlib', reason='matplotlib is not installed')
     matplotlib.use('Agg')

@@ -119,6 +119,7 @@ def test_card_of_a_run(shop, tmp_path, split):
     values = [result[key]['recall@20'] for key in ('val', 'test', 'popularity')]
     assert '| metric | validation | test | test, popularity ranking |' in text
     assert f'| recall@20 | {" | ".join(f"{value:.4f}" for value in values)} |' in text
+    assert '| ndcg@10 |' in text and '| precision@20 |' not in text
     assert f'torch {torch.__version__}' in text and str(tmp_path) not in text
     assert shop not in text and '# license: add the license' in text
     assert text.index('## Intended use') < text.index('## Limits') < text.index('## OPQTokenizer')
