@@ -341,7 +341,7 @@ def test_refused_new_items(runs, shop, tmp_path, capsys):
         return error
 
     folder = tmp_path / 'new'
-    assert 'the folder' in message(folder) and 'image, text' in message(folder)
+    assert 'The folder of new items' in message(folder) and 'image, text' in message(folder)
     arrivals(shop, folder, [0, 1], ['a'])
     assert 'A model with ID embeddings has no vector' in message(folder, 'id')
     assert "items.tsv' has 1 rows, but the features have 2" in message(folder)
