@@ -72,6 +72,7 @@ nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_merge_streams = True
+nb_output_stderr = 'remove'  # Progress bars and warnings of other packages.
 
 autodoc_member_order = 'bysource'
 autodoc_typehints = 'description'  # Signatures would be longer than docstrings.
