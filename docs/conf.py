@@ -71,8 +71,9 @@ nb_execution_cache_path = osp.join(HERE, '_build', '.jupyter_cache', package_has
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
-nb_merge_streams = True
 nb_output_stderr = 'remove'  # Progress bars and warnings of other packages.
+nb_merge_streams = True
+os.environ.pop('MPLBACKEND', None)  # Any other backend than that of the kernel shows no figure.
 
 autodoc_member_order = 'bysource'
 autodoc_typehints = 'description'  # Signatures would be longer than docstrings.
