@@ -87,12 +87,12 @@ def close(
         atol: Absolute tolerance.
         rtol: Relative tolerance.
     """
-    if isinstance(expected, Tensor):
-        actual = tensor(name, actual, expected.shape)
+    if isinstance(expected, Tensor) and expected.dim() > 0:
+        actual = tensor(name, actual, expected.shape).double()
+        expected = expected.double()
     else:
-        actual, expected = number(name, actual), torch.tensor(float(expected))
-        actual = torch.tensor(actual)
-    actual, expected = actual.double(), expected.double()
+        actual = torch.tensor(number(name, actual), dtype=torch.float64)
+        expected = torch.tensor(float(expected), dtype=torch.float64)
     if torch.allclose(actual, expected, atol=atol, rtol=rtol):
         return
     if not actual.isfinite().all() and expected.isfinite().all():
@@ -100,7 +100,7 @@ def close(
     for message, value in (typical or {}).items():
         value = torch.as_tensor(value).double()
         if value.shape == actual.shape and torch.allclose(actual, value, atol=atol, rtol=rtol):
-            raise Hint(message)
+            raise Hint(message.strip())  # Blanks tell keys apart.
     where = ''
     if actual.dim() > 0:
         off = (actual - expected).abs() > atol + rtol * expected.abs()

@@ -26,7 +26,6 @@ FORBIDDEN = {
     'os.kill': 'end a process',
     'os.killpg': 'end a process',
     'socket.connect': 'open a network connection',
-    'socket.bind': 'open a network connection',
 }
 #: Events that change files, and the number of paths among their arguments.
 CHANGES = {

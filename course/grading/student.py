@@ -35,14 +35,18 @@ def context() -> Any:
     r"""Starts processes that have imported PyTorch and no test. A submission gets a fork of such
     a process, which takes milliseconds.
     """
-    out = multiprocessing.get_context('forkserver' if FORKS else 'spawn')
+    return multiprocessing.get_context('forkserver' if FORKS else 'spawn')
+
+
+def warm_up(modules: Sequence[str] = ()) -> None:
+    r"""Starts the process that forks, so that imports count for no submission.
+
+    Args:
+        modules: What it imports in addition to PyTorch.
+    """
     if FORKS:
-        out.set_forkserver_preload(['numpy', 'torch', 'course.grading.wire'])
-    return out
-
-
-def warm_up() -> None:
-    r"""Imports PyTorch in the process that forks, which counts for no submission."""
+        names = ['numpy', 'torch', 'course.grading.wire', *modules]
+        context().set_forkserver_preload(names)
     process = context().Process(target=_nothing)
     process.start()
     process.join()

@@ -22,7 +22,8 @@ def main() -> int:
     jobs = json.load(sys.stdin)
     channel = os.fdopen(os.dup(1), 'w', buffering=1)
     os.dup2(2, 1)  # Whatever pytest prints is for those who debug the grader.
-    warm_up()
+    package = any('motor_geo' in find(job['assignment']).starter.read_text() for job in jobs)
+    warm_up(['motor_geo.testing', 'course.grading.contract'] if package else [])
     ini = str(Path(__file__).with_name('pytest.ini'))
     for number, job in enumerate(jobs):
 

@@ -12,7 +12,7 @@ def graph(num_users, num_items, num_edges, seed, dtype=torch.float64):
     key = torch.randint(num_users * num_items, (num_edges,), generator=generator).unique()
     edges = torch.stack([key // num_items, key % num_items])
     edges = edges[:, torch.randperm(edges.size(1), generator=generator)]
-    size = 5 if num_edges < 1000 else 16
+    size = 5 if num_edges < 1000 else 4
     x_user = torch.randn(num_users, size, generator=generator, dtype=dtype)
     x_item = torch.randn(num_items, size, generator=generator, dtype=dtype)
     return edges, x_user, x_item
@@ -127,8 +127,8 @@ def test_single_precision(student):
 
 @points(1)
 def test_large(student):
-    r"""propagate: 20,000 users and items."""
-    edges, x_user, x_item = graph(20_000, 20_000, 200_000, seed=5, dtype=torch.float32)
+    r"""propagate: 200,000 users and items."""
+    edges, x_user, x_item = graph(200_000, 200_000, 500_000, seed=5, dtype=torch.float32)
     weight = torch.ones(edges.size(1))
     user, item = check.pair('propagate', student.propagate(x_user, x_item, edges, weight))
     expected = torch.zeros_like(x_user).index_add_(0, edges[0], x_item[edges[1]])
