@@ -8,6 +8,11 @@ from pathlib import Path
 COURSE = Path(__file__).resolve().parents[1]
 #: Absent from what students get.
 INSTRUCTORS = COURSE / 'instructors'
+#: Slow imports of submissions, by assignment. They are done once, before any submission starts.
+PRELOAD = {
+    '5_comparison': ('scipy.stats',),
+    '6_backbone': ('motor_geo.testing', 'course.grading.contract'),
+}
 
 
 @dataclass(frozen=True)

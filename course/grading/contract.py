@@ -34,8 +34,8 @@ class Outcomes:
         if call.when == 'call' or (call.when == 'setup' and not report.passed):
             message = ''
             if report.failed and call.excinfo is not None:
-                text = str(call.excinfo.value).strip().splitlines() or ['']
-                message = f'{call.excinfo.typename}: {text[0][:200]}'
+                text = str(call.excinfo.value).strip().splitlines()
+                message = f'{call.excinfo.typename}: {text[0][:200]}' if text else ''
             self.tests.append({'name': item.name, 'outcome': report.outcome, 'message': message})
 
 
