@@ -10,6 +10,7 @@ X = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
 def test_close():
     check.close('f', X + 1e-7, X, 'hint')
     check.close('f', torch.tensor(2.0), 2, 'hint')
+    check.close('f', 2.0, torch.tensor(2.0, dtype=torch.float64), 'hint')
 
 
 @pytest.mark.parametrize(
