@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 COURSE = Path(__file__).resolve().parents[1]
 #: Absent from what students get.
@@ -13,6 +14,22 @@ PRELOAD = {
     '5_comparison': ('scipy.stats',),
     '6_backbone': ('motor_geo.testing', 'course.grading.contract'),
 }
+
+
+class WrongSolution(NamedTuple):
+    r"""A solution with a mistake.
+
+    Args:
+        name: Its name.
+        mistake: What is wrong.
+        message: Words of the message that it gets.
+        text: Its code.
+    """
+
+    name: str
+    mistake: str
+    message: str
+    text: str
 
 
 @dataclass(frozen=True)
@@ -51,9 +68,27 @@ class Assignment:
         return INSTRUCTORS / 'solutions' / f'{self.name}.py'
 
     @property
-    def wrong(self) -> list[Path]:
-        r"""Wrong solutions that look right."""
-        return sorted((INSTRUCTORS / 'wrong' / self.name).glob('*.py'))
+    def wrong(self) -> list[WrongSolution]:
+        r"""Wrong solutions that look right: the reference solution with edits.
+
+        Raises:
+            ValueError: If an edit does not fit the reference solution.
+        """
+        import yaml  # Students do not need it.
+
+        out = []
+        path, solution = INSTRUCTORS / 'wrong' / f'{self.name}.yaml', self.solution.read_text()
+        for name, entry in yaml.safe_load(path.read_text()).items():
+            text = solution
+            for edit in entry['edits']:
+                if text.count(edit['old']) != 1:
+                    raise ValueError(
+                        f"'{path}', '{name}': expected the text to replace once in the solution, "
+                        f'found it {text.count(edit["old"])} times'
+                    )
+                text = text.replace(edit['old'], edit['new'])
+            out.append(WrongSolution(name, entry['mistake'], entry['message'], text))
+        return out
 
 
 def assignments() -> list[Assignment]:

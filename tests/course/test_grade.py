@@ -4,34 +4,48 @@ wrong solutions.
 
 import json
 import re
+import shutil
 
 import pytest
 
 from course import grade
+from course.grading import catalog
 from course.grading.catalog import assignments, find
 from course.grading.results import grade as grade_all
 
 NAMES = [assignment.name for assignment in assignments()]
-#: Wrong solutions that take long, because they train: `pytest -m faults`.
-SLOW = find('6').wrong
-WRONG = [path for assignment in assignments() for path in assignment.wrong if path not in SLOW]
+WRONG = [(a, wrong) for a in assignments() for wrong in a.wrong]
+#: Those of assignment 6 take long, because they train: `pytest -m faults`.
+SLOW = [pair for pair in WRONG if pair[0] == find('6')]
+WRONG = [pair for pair in WRONG if pair not in SLOW]
 
 
-def label(path):
-    return f'{path.parent.name}-{path.stem}'
+def label(value):
+    return value.name
+
+
+def write(folder, wrong):
+    path = folder / f'{len(list(folder.iterdir()))}-{wrong.name}.py'
+    path.write_text(wrong.text)
+    return path
 
 
 @pytest.fixture(scope='module')
-def results():
+def results(tmp_path_factory):
     r"""All submissions of this repository except for slow ones, graded by one process."""
-    jobs = [(a, path) for a in assignments() for path in (a.starter, a.solution, *a.wrong)]
-    jobs = [(a, path) for a, path in jobs if path not in SLOW]
-    return dict(zip((path for _, path in jobs), grade_all(jobs, timeout=3000)))
+    folder = tmp_path_factory.mktemp('wrong')
+    names = [path for a in assignments() for path in (a.starter, a.solution)]
+    jobs = [(a, path) for a in assignments() for path in (a.starter, a.solution)]
+    names += [wrong for _, wrong in WRONG]
+    jobs += [(a, write(folder, wrong)) for a, wrong in WRONG]
+    return dict(zip(names, grade_all(jobs, timeout=3000)))
 
 
 @pytest.fixture(scope='module')
-def slow_results():
-    return dict(zip(SLOW, grade_all([(find('6'), path) for path in SLOW], timeout=3000)))
+def slow_results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('slow')
+    jobs = [(a, write(folder, wrong)) for a, wrong in SLOW]
+    return dict(zip((wrong for _, wrong in SLOW), grade_all(jobs, timeout=3000)))
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -48,29 +62,36 @@ def test_starter(results, name):
     assert all('is not written yet' in test['output'] for test in result['tests'])
 
 
-@pytest.mark.parametrize('path', WRONG, ids=label)
-def test_wrong_solution(results, path):
-    check_wrong(results, path)
+@pytest.mark.parametrize('assignment, wrong', WRONG, ids=label)
+def test_wrong_solution(results, assignment, wrong):
+    check_wrong(results[wrong], wrong)
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize('path', SLOW, ids=label)
-def test_slow_wrong_solution(slow_results, path):
-    check_wrong(slow_results, path)
+@pytest.mark.parametrize('assignment, wrong', SLOW, ids=label)
+def test_slow_wrong_solution(slow_results, assignment, wrong):
+    check_wrong(slow_results[wrong], wrong)
 
 
-def check_wrong(results, path):
-    result = results[path]
-    mistake, message = path.read_text().splitlines()[:2]
-    assert mistake.startswith('# Mistake: ') and message.startswith('# Message: ')
+def check_wrong(result, wrong):
     assert 0 < result['score'] < result['max_score'], result['output']
     outputs = [test['output'] for test in result['tests'] if test['status'] == 'failed']
-    assert any(message.removeprefix('# Message: ') in output for output in outputs), outputs
+    assert any(wrong.message in output for output in outputs), outputs
 
 
 @pytest.mark.parametrize('name', NAMES)
 def test_five_wrong_solutions(name):
     assert len(find(name).wrong) >= 5
+
+
+def test_an_edit_that_does_not_fit(tmp_path, monkeypatch):
+    folder = tmp_path / 'instructors'
+    shutil.copytree(catalog.INSTRUCTORS, folder)
+    path = folder / 'solutions' / '1_lightgcn.py'
+    path.write_text(path.read_text().replace('return new_user, new_item', 'return None'))
+    monkeypatch.setattr(catalog, 'INSTRUCTORS', folder)
+    with pytest.raises(ValueError, match="'self_loops': expected the text .* found it 0 times"):
+        list(find('1').wrong)
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -119,9 +140,10 @@ def test_format(results):
 
 def test_command(results, tmp_path, capsys):
     r"""The command gives a single submission the same result."""
-    path, file = find('2').wrong[0], tmp_path / 'results.json'
+    wrong = find('2').wrong[0]
+    path, file = write(tmp_path, wrong), tmp_path / 'results.json'
     assert grade.main(['bpr', str(path), '--json', str(file), '--hidden', 'visible']) == 0
-    result, expected = json.loads(file.read_text()), results[path]
+    result, expected = json.loads(file.read_text()), results[wrong]
     assert {test['visibility'] for test in result['tests']} == {'visible'}
     changed = [{**test, 'visibility': 'visible'} for test in expected['tests']]
     assert result['tests'] == changed and result['output'] == expected['output']

@@ -38,13 +38,14 @@ def test_no_solution_and_no_hidden_test(out):
     code = {path: functions(text) for path, text in given.items() if path.suffix == '.py'}
     public = set().union(*(functions(a.starter.read_text()) for a in assignments()))
     for assignment in assignments():
-        secret = [assignment.solution, assignment.hidden, *assignment.wrong]
-        for path in secret:
-            bodies = functions(path.read_text()) - public
-            assert bodies or path in assignment.wrong, path
-            assert path.read_text() not in given.values()
+        secret = {path: path.read_text() for path in (assignment.solution, assignment.hidden)}
+        assert all(functions(text) - public for text in secret.values())
+        secret |= {wrong.name: wrong.text for wrong in assignment.wrong}
+        for name, text in secret.items():
+            bodies = functions(text) - public
+            assert text not in given.values()
             for other, known in code.items():
-                assert not bodies & known, f'{other.name} contains {path.name}'
+                assert not bodies & known, f'{other.name} contains {name}'
 
 
 def test_no_link_to_instructors(out):
