@@ -428,6 +428,15 @@ def test_metrics_of_users_and_ranks_of_items_are_those_of_the_best_weights(tmp_p
         assert result['test'][key] == pytest.approx(values[key].mean())
 
 
+def test_validation_on_a_sample_and_test_on_all_users(tmp_path):
+    shop = make_shop(tmp_path / 'shop')
+    whole = start(shop, tmp_path / 'whole')
+    part = start(shop, tmp_path / 'part', evaluator={'max_users': 3})
+    assert part['test'] == whole['test'] and part['val'] != whole['val']
+    with np.load(tmp_path / 'part' / 'per_user.npz') as file:
+        assert len(file['user']) == NUM_USERS
+
+
 def test_unseen_items_among_all(tmp_path):
     r"""Both ways to rank them are reported, and the factor is one of validation."""
     shop = make_shop(tmp_path / 'shop')

@@ -304,6 +304,9 @@ def test_split_anew(tmp_path):
         min((times[u, i] for u, i in zip(user, item) if i == j), default=-1) for j in range(20)
     ]
     assert dataset.first_time.nan_to_num(-1).tolist() == first
+    cold = TableDataset(tmp_path, split='leave_one_out', cold_share=0.2)
+    seen = cold.data['user', 'rates', 'item'].edge_index[1].bincount(minlength=20) > 0
+    assert cold.first_time.isnan().tolist() == (~seen).tolist() and not seen.all()
 
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')

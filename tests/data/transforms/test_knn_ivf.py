@@ -62,6 +62,15 @@ def test_zero_rows_and_lists_that_are_too_short():
     assert zeros[0].tolist() == [[i, i] for i in range(4)]
 
 
+def test_copies_of_a_row():
+    x = clusters(100)
+    x[40:60] = x[3]  # More than a list holds.
+    index, value, recall = knn_graph_ivf(x, 4, num_probes=1000)
+    assert index[:, 0].tolist() == list(range(100)) and recall <= 1
+    torch.testing.assert_close(value[40:60], torch.ones(20, 4))
+    assert all(len(set(row)) == 4 for row in index.tolist())
+
+
 def test_transform(tmp_path, monkeypatch):
     monkeypatch.setenv('PYG_HOME', str(tmp_path))
     data = HeteroData()

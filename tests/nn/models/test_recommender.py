@@ -7,6 +7,7 @@ from motor_geo.data import SyntheticClusters
 from motor_geo.nn import TokenCrossEncoder
 from motor_geo.nn.models import GRCN, MMGCN, LayerGCN, LightGCN, SLMRec
 from motor_geo.nn.models.recommender import check_choice
+from motor_geo.testing.graphs import NUM_ITEMS, item_encoder, small_graph, with_edges
 from motor_geo.typing import RATES
 from tests.golden_case import GoldenCase
 
@@ -73,3 +74,18 @@ def test_another_thing_than_a_graph(wrong):
     for call in (LightGCN, model, model.recommend):
         with pytest.raises(ValueError, match=message):
             call(value)
+
+
+def test_lists_leave_out_training_items_of_the_graph_that_is_passed():
+    data = small_graph()
+    torch.manual_seed(0)
+    model = LightGCN(data, item_encoder('specific', data, 8), 8)
+    few = with_edges(data, data[RATES].edge_index[:, ::3].contiguous())
+    for graph in (data, few, data):  # What is kept of one graph is not used for another.
+        seen = set(zip(*graph[RATES].edge_index.tolist()))
+        user = torch.tensor([4, 0, 4])
+        score, item = model.recommend(graph, user, k=NUM_ITEMS)
+        for u, row, values in zip(user.tolist(), item.tolist(), score.tolist()):
+            own = {i for a, i in seen if a == u}
+            assert set(row) - {-1} == set(range(NUM_ITEMS)) - own and own
+            assert row.count(-1) == values.count(float('-inf')) == len(own)
