@@ -28,16 +28,19 @@ from torch_geometric.data import HeteroData
 from tqdm import tqdm
 
 from benchmarks.text import markdown
-from motor_geo.data import TableDataset
+from motor_geo.data import OPQTokenizer, TableDataset
 from motor_geo.engine.evaluator import Evaluator
 from motor_geo.engine.trainer import Trainer
 from motor_geo.nn import TokenCrossEncoder
 from motor_geo.nn.models import MODELS, Recommender
 from motor_geo.pipeline.assemble import assemble
-from motor_geo.pipeline.config import RunConfig
+from motor_geo.pipeline.config import MODE_OF, RunConfig
 from motor_geo.typing import ITEM, RATES, USER, modalities, similar, similar_users
 
 ITEMS = ('id', 'specific')
+#: The item encoders whose time and memory are measured.
+TIMED = (*ITEMS, 'recommended')
+HEADER = {'id': 'ID', 'specific': 'tokens', 'recommended': 'recommended'}
 #: IDs, with raw features as trainable parameters, as in some published implementations.
 TRAINED = 'id, trained features'
 NUM_TOKENS, CODEBOOK_SIZE = 4, 256
@@ -103,19 +106,33 @@ def num_parameters(name: str, items: str) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def build(name: str, data: HeteroData, items: str) -> Recommender:
-    r"""Builds a backbone on a graph. Its tokens may be generated."""
+def build(
+    name: str, data: HeteroData, items: str, num_tokens: dict[str, int] | None = None
+) -> Recommender:
+    r"""Builds a backbone on a graph. Its tokens may be generated.
+
+    Args:
+        name: The name of the backbone.
+        data: The graph.
+        items: The item encoder.
+        num_tokens: The number of tokens per modality.
+            (default: :obj:`NUM_TOKENS` for each modality of the graph)
+    """
     options = {'train_features': True} if items == TRAINED else {}
     encoder = None
-    if items == 'specific':
-        encoder = TokenCrossEncoder(dict.fromkeys(modalities(data), NUM_TOKENS), CODEBOOK_SIZE)
+    if items in MODE_OF:
+        num_tokens = num_tokens or dict.fromkeys(modalities(data), NUM_TOKENS)
+        encoder = TokenCrossEncoder(num_tokens, CODEBOOK_SIZE, mode=MODE_OF[items])
     return MODELS[name](data, encoder, **options)
 
 
 def configuration(folder: str, model: str, items: str) -> RunConfig:
     r"""Returns a configuration with the default arguments of a backbone, and
-    with tokens of centered and normalized features.
+    with tokens of centered and normalized features. :obj:`recommended` keeps
+    its own settings.
     """
+    if items == 'recommended':
+        return RunConfig.of({'data': folder, 'model': model, 'items': items})
     tokenizer = {
         'num_tokens': NUM_TOKENS,
         'codebook_size': CODEBOOK_SIZE,
@@ -133,23 +150,32 @@ def measure_all(
     r"""Measures time and memory of each backbone in its own process, one after
     another.
     """
-    dataset, tokenizer = TableDataset(folder), None
+    dataset = TableDataset(folder)
+    fitted: dict[str, OPQTokenizer | None] = dict.fromkeys(TIMED)
     for name in tqdm(models, desc='time'):
-        job = assemble(configuration(folder, name, 'specific'), dataset)
-        job.add_tokens(tokenizer)
-        tokenizer = job.tokenizer
-        with tempfile.TemporaryDirectory() as scratch:
-            path = osp.join(scratch, 'data.pt')
-            torch.save((job.data, dataset.targets('val')), path)
-            found = {}
-            for items in ITEMS:
+        found = {}
+        for items in TIMED:
+            job = assemble(configuration(folder, name, items), dataset)
+            job.add_tokens(fitted[items])
+            fitted[items] = job.tokenizer
+            num_tokens = job.tokenizer.num_tokens_dict if job.tokenizer is not None else None
+            with tempfile.TemporaryDirectory() as scratch:
+                path = osp.join(scratch, 'data.pt')
+                torch.save((job.data, dataset.targets('val')), path)
                 with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool:
-                    job = pool.submit(measure, path, name, items, epochs, threads)
-                    found[items] = job.result()
+                    timed = pool.submit(measure, path, name, items, epochs, threads, num_tokens)
+                    found[items] = timed.result()
         yield name, found
 
 
-def measure(path: str, name: str, items: str, epochs: int, threads: int) -> Numbers:
+def measure(
+    path: str,
+    name: str,
+    items: str,
+    epochs: int,
+    threads: int,
+    num_tokens: dict[str, int] | None = None,
+) -> Numbers:
     r"""Measures the median seconds per epoch after the first one, and the
     resident memory in MB before building the model and at its peak.
     """
@@ -157,7 +183,7 @@ def measure(path: str, name: str, items: str, epochs: int, threads: int) -> Numb
     data, targets = torch.load(path, weights_only=False)
     before = resident('VmRSS')
     torch.manual_seed(0)
-    model = build(name, data, items)
+    model = build(name, data, items, num_tokens)
     evaluator = Evaluator(targets, data[RATES].edge_index, int(data[ITEM].num_nodes))
     trainer = Trainer(
         model, data, evaluator, epochs=epochs + 1, patience=epochs + 1, progress=False
@@ -215,17 +241,23 @@ def render(numbers: Numbers) -> str:
 def cost_table(cost: Numbers) -> str:
     lines = []
     for name, found in cost.items():
+        rows = [found.get(items) for items in TIMED]
         lines.append(
             [
                 link(name),
-                *(seconds(found[items]['train']) for items in ITEMS),
+                *(seconds(row['train']) if row else '' for row in rows),
                 REFERENCE.get(name, ''),
-                *(seconds(found[items]['evaluation']) for items in ITEMS),
-                *(found[items]['peak'] for items in ITEMS),
+                *(seconds(row['evaluation']) if row else '' for row in rows),
+                *(row['peak'] if row else '' for row in rows),
             ]
         )
-    header = ['backbone', 'training s, ID', 'training s, tokens', 'training s, reference']
-    header += ['evaluation s, ID', 'evaluation s, tokens', 'peak MB, ID', 'peak MB, tokens']
+    header = [
+        'backbone',
+        *(f'training s, {HEADER[items]}' for items in TIMED),
+        'training s, reference',
+        *(f'evaluation s, {HEADER[items]}' for items in TIMED),
+        *(f'peak MB, {HEADER[items]}' for items in TIMED),
+    ]
     return markdown(header, lines)
 
 
@@ -268,7 +300,8 @@ python -m benchmarks.backbones --data FOLDER
 
 where `FOLDER` contains one folder per data set in the common layout. Each name links to the
 formula, paper and arguments of a backbone. "ID" is an ID embedding. "Tokens" are `specific`
-with D = {NUM_TOKENS} per modality and K = {CODEBOOK_SIZE}. All arguments are defaults.
+with D = {NUM_TOKENS} per modality and K = {CODEBOOK_SIZE}. "Recommended" is `--items recommended`:
+averages of eight tokens per modality and of sixteen tokens of behavior. All arguments are defaults.
 """
 
 AGREEMENT = """## Agreement with published implementations
