@@ -21,6 +21,8 @@ from motor_geo.utils.arrays import check_finite
 
 #: A feature matrix with one row per item.
 Matrix = Tensor | np.ndarray | Sequence[Sequence[float]]
+#: Codebooks are fitted to a random sample of so many rows of larger catalogs.
+MAX_ROWS = 2**18
 #: Bytes of a matrix to process at a time, and an odd factor that mixes bits.
 BLOCK_BYTES, FACTOR = 2**22, 0x9E3779B97F4A7C15
 
