@@ -4,8 +4,9 @@ users.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -14,16 +15,17 @@ from motor_geo.engine.metrics import (
     GROUP_METRICS,
     LIST_METRICS,
     METRICS,
+    ListMetrics,
     Metric,
     cutoffs,
     find_metrics,
-    list_metrics,
     name_of,
     ranking_metrics,
 )
 from motor_geo.nn.models.popularity import popularity_embeddings
 from motor_geo.typing import Embeddings, EvalTargets
 from motor_geo.utils.ranking import Ranker, check_items
+from motor_geo.utils.seen import pairs_of
 
 __all__ = [
     'EvalResult',
@@ -34,6 +36,8 @@ __all__ = [
     'slice_metrics',
     'warm_and_unseen',
 ]
+
+CHUNK = 2**17  # Number of users whose metrics are computed at once.
 
 
 def item_groups(count: Tensor, bounds: Sequence[int] | None = None) -> tuple[list[str], Tensor]:
@@ -137,14 +141,14 @@ def _slices(
     for i, name in enumerate(names):
         mask = group[item] == i
         held_out = user[mask].bincount(minlength=len(targets))
-        hits = _hits(user[mask], rank[mask], len(targets), max(ks))
         some = held_out > 0
-        values = ranking_metrics(hits[some], held_out[some], ks, ('recall', 'ndcg'))
+        row = (some.cumsum(0) - 1)[user[mask]]
+        values = _means(row, rank[mask], held_out[some], ks, ('recall', 'ndcg'))
         out[name] = {
             'items': int((group == i).sum()),
             'interactions': int(mask.sum()),
             'users': int(some.sum()),
-        } | ({key: float(value.mean()) for key, value in values.items()} if some.any() else {})
+        } | {key: float(value) for key, value in values.items()}
     return out
 
 
@@ -195,7 +199,6 @@ class EvalResult:
     Args:
         metrics: Means over users, *e.g.*, :obj:`metrics['recall@20']`, and
             metrics of the lists as a whole.
-        per_user: The per-user metrics of each user, **[U]**.
         rank: Rank of each held-out item in its user's list, from 0, or the
             largest cut-off if the list does not contain it, **[n]**.
         targets: The held-out interactions, each pair once.
@@ -203,15 +206,28 @@ class EvalResult:
         ks: The cut-offs.
         pred: The ranked items, if requested, **[U, max K]**. Empty entries are
             :obj:`-1`.
+        functions: Names or functions of per-user metrics.
     """
 
     metrics: dict[str, float]
-    per_user: dict[str, Tensor]
     rank: Tensor
     targets: EvalTargets = field(repr=False)
     count: Tensor = field(repr=False)
     ks: tuple[int, ...]
     pred: Tensor | None = None
+    functions: Sequence[str | Metric] = field(default=METRICS, repr=False)
+
+    @cached_property
+    def per_user(self) -> dict[str, Tensor]:
+        r"""The per-user metrics of each user, **[U]**, computed from
+        :obj:`rank` on the first access.
+        """
+        out: dict[str, Tensor] = {}
+        row, count = self.targets.index[0], self.targets.count
+        for users, values in _by_user(row, self.rank, count, self.ks, self.functions):
+            for key, value in values.items():
+                out.setdefault(key, value.new_empty(len(count)))[users] = value
+        return out
 
     @property
     def user(self) -> Tensor:
@@ -319,7 +335,7 @@ class Evaluator:
     def _prepare(self, device: torch.device) -> None:
         self.targets = self.targets.to(device)
         self.train_edge_index = self.train_edge_index.to(device)
-        pairs = [self.train_edge_index]
+        pairs = [pairs_of(self.train_edge_index, self.targets.user)]
         if self.exclude is not None:
             user, item = self.exclude.index
             pairs.append(torch.stack([self.exclude.user[user], item]).to(device))
@@ -327,7 +343,7 @@ class Evaluator:
             self.targets.user,
             self.num_items,
             max(self.ks),
-            torch.cat(pairs, dim=1),
+            torch.cat(pairs, dim=1) if len(pairs) > 1 else pairs[0],
             self.targets.candidates,
             self.batch_size,
             self.seed,
@@ -364,28 +380,31 @@ class Evaluator:
         width = max(self.ks)
         place = torch.arange(width, 0, -1, device=self.targets.user.device, dtype=torch.int32)
         place = place[: self._ranker.k]
-        ranks, preds = [], []
+        lists = ListMetrics(self._count, self.ks, self._ranker.num_candidates)
+        ranks, preds, kept = [], [], []
         for i, (start, _, pred) in enumerate(self._ranker(emb)):
             held_out = slice(self._bound[i], self._bound[i + 1])
             match = pred[self._row[held_out] - start] == self._item[held_out].view(-1, 1)
             ranks.append(width - (match * place).amax(1))
             preds.append(pred)
-        rank, pred = torch.cat(ranks), torch.cat(preds)
+            if len(preds) * self._ranker.batch_size >= CHUNK or i == len(self._ranker) - 1:
+                kept.append(torch.cat(preds))
+                lists.add(kept[-1])
+                kept, preds = kept if return_pred else [], []
+        rank = torch.cat(ranks)
 
-        hits = _hits(self._row, rank, len(self.targets), width)
-        per_user = ranking_metrics(hits, self.targets.count, self.ks, self._functions)
-        means = {key: value.mean() for key, value in per_user.items()}
-        means |= list_metrics(pred, self._count, self.ks, self._ranker.num_candidates)
+        means = _means(self._row, rank, self.targets.count, self.ks, self._functions)
+        means |= lists.compute()
         means |= warm_and_unseen(rank, self.targets, self._count, self.ks)
         values = torch.stack(list(means.values())).tolist()
         return EvalResult(
             metrics=dict(zip(means, values)),
-            per_user=per_user,
             rank=rank,
             targets=self.targets,
             count=self._count,
             ks=self.ks,
-            pred=pred if return_pred else None,
+            pred=torch.cat(kept) if return_pred else None,
+            functions=self._functions,
         )
 
     def __repr__(self) -> str:
@@ -393,6 +412,33 @@ class Evaluator:
             f'{self.__class__.__name__}({len(self.targets)} users, '
             f'{self._ranker.num_candidates} items, ks={list(self.ks)})'
         )
+
+
+def _by_user(
+    row: Tensor, rank: Tensor, count: Tensor, ks: Sequence[int], metrics: Sequence[str | Metric]
+) -> Iterator[tuple[slice, dict[str, Tensor]]]:
+    r"""Yields slices of users and their metrics, from the position of the user
+    (in ascending order) and the rank of each held-out item, and the number of
+    held-out items of each user.
+    """
+    for start in range(0, count.numel(), CHUNK):
+        users = slice(start, min(start + CHUNK, count.numel()))
+        first, last = torch.searchsorted(row, row.new_tensor([start, users.stop])).tolist()
+        size = users.stop - start
+        hits = _hits(row[first:last] - start, rank[first:last], size, max(ks))
+        yield users, ranking_metrics(hits, count[users], ks, metrics)
+
+
+def _means(
+    row: Tensor, rank: Tensor, count: Tensor, ks: Sequence[int], metrics: Sequence[str | Metric]
+) -> dict[str, Tensor]:
+    r"""Averages the metrics of :func:`_by_user`, without keeping them."""
+    out: dict[str, Tensor] = {}
+    for users, values in _by_user(row, rank, count, ks, metrics):
+        share = (users.stop - users.start) / count.numel()
+        for key, value in values.items():
+            out[key] = out.get(key, 0) + value.mean() * share
+    return out
 
 
 def _hits(row: Tensor, rank: Tensor, num_rows: int, width: int) -> Tensor:
