@@ -231,8 +231,7 @@ class OPQTokenizer(BaseTransform, HubMixin):
         max_rows = None if max_rows is None else as_int('max_rows', max_rows)
         if max_rows is not None and max_rows < codebook_size:
             raise ValueError(
-                f'max_rows must be at least codebook_size={codebook_size}, or None, got '
-                f'{max_rows}.'
+                f'max_rows must be at least codebook_size={codebook_size}, or None, got {max_rows}.'
             )
         self.num_tokens = num_tokens
         self.codebook_size = codebook_size
