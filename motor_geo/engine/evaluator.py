@@ -4,8 +4,9 @@ users.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -14,10 +15,10 @@ from motor_geo.engine.metrics import (
     GROUP_METRICS,
     LIST_METRICS,
     METRICS,
+    ListMetrics,
     Metric,
     cutoffs,
     find_metrics,
-    list_metrics,
     name_of,
     ranking_metrics,
 )
@@ -25,6 +26,7 @@ from motor_geo.engine.screen import Screen
 from motor_geo.nn.models.popularity import popularity_embeddings
 from motor_geo.typing import Embeddings, EvalTargets
 from motor_geo.utils.ranking import Ranker, check_items
+from motor_geo.utils.seen import pairs_of
 
 __all__ = [
     'EvalResult',
@@ -35,6 +37,8 @@ __all__ = [
     'slice_metrics',
     'warm_and_unseen',
 ]
+
+CHUNK = 2**17  # Number of users whose metrics are computed at once.
 
 
 def item_groups(count: Tensor, bounds: Sequence[int] | None = None) -> tuple[list[str], Tensor]:
@@ -138,14 +142,14 @@ def _slices(
     for i, name in enumerate(names):
         mask = group[item] == i
         held_out = user[mask].bincount(minlength=len(targets))
-        hits = _hits(user[mask], rank[mask], len(targets), max(ks))
         some = held_out > 0
-        values = ranking_metrics(hits[some], held_out[some], ks, ('recall', 'ndcg'))
+        row = (some.cumsum(0) - 1)[user[mask]]
+        values = _means(row, rank[mask], held_out[some], ks, ('recall', 'ndcg'))
         out[name] = {
             'items': int((group == i).sum()),
             'interactions': int(mask.sum()),
             'users': int(some.sum()),
-        } | ({key: float(value.mean()) for key, value in values.items()} if some.any() else {})
+        } | {key: float(value) for key, value in values.items()}
     return out
 
 
@@ -196,7 +200,6 @@ class EvalResult:
     Args:
         metrics: Means over users, *e.g.*, :obj:`metrics['recall@20']`, and
             metrics of the lists as a whole.
-        per_user: The per-user metrics of each user, **[U]**.
         rank: Rank of each held-out item in its user's list, from 0, or the
             largest cut-off if the list does not contain it, **[n]**.
         targets: The held-out interactions, each pair once.
@@ -204,15 +207,28 @@ class EvalResult:
         ks: The cut-offs.
         pred: The ranked items, if requested, **[U, max K]**. Empty entries are
             :obj:`-1`.
+        functions: Names or functions of per-user metrics.
     """
 
     metrics: dict[str, float]
-    per_user: dict[str, Tensor]
     rank: Tensor
     targets: EvalTargets = field(repr=False)
     count: Tensor = field(repr=False)
     ks: tuple[int, ...]
     pred: Tensor | None = None
+    functions: Sequence[str | Metric] = field(default=METRICS, repr=False)
+
+    @cached_property
+    def per_user(self) -> dict[str, Tensor]:
+        r"""The per-user metrics of each user, **[U]**, computed from
+        :obj:`rank` on the first access.
+        """
+        out: dict[str, Tensor] = {}
+        row, count = self.targets.index[0], self.targets.count
+        for users, values in _by_user(row, self.rank, count, self.ks, self.functions):
+            for key, value in values.items():
+                out.setdefault(key, value.new_empty(len(count)))[users] = value
+        return out
 
     @property
     def user(self) -> Tensor:
@@ -320,11 +336,11 @@ class Evaluator:
     def _prepare(self, device: torch.device) -> None:
         self.targets = self.targets.to(device)
         self.train_edge_index = self.train_edge_index.to(device)
-        pairs = [self.train_edge_index]
+        pairs = [pairs_of(self.train_edge_index, self.targets.user)]
         if self.exclude is not None:
             user, item = self.exclude.index
             pairs.append(torch.stack([self.exclude.user[user], item]).to(device))
-        self._excluded = torch.cat(pairs, dim=1)
+        self._excluded = torch.cat(pairs, dim=1) if len(pairs) > 1 else pairs[0]
         self._ranker = Ranker(
             self.targets.user,
             self.num_items,
@@ -361,19 +377,28 @@ class Evaluator:
         """
         if not callable(emb) and emb.user.device != self.targets.user.device:
             self._prepare(emb.user.device)
-        rank, pred = self._rank(emb, self._ranker, self.targets)
-        per_user, means = self._hit_metrics(rank)
-        means |= list_metrics(pred, self._count, self.ks, self._ranker.num_candidates)
+        lists = ListMetrics(self._count, self.ks, self._ranker.num_candidates)
+        ranks, preds, kept = [], [], []
+        for i, (rank, pred) in enumerate(self._rank(emb, self._ranker, self.targets)):
+            ranks.append(rank)
+            preds.append(pred)
+            if len(preds) * self._ranker.batch_size >= CHUNK or i == len(self._ranker) - 1:
+                kept.append(torch.cat(preds))
+                lists.add(kept[-1])
+                kept, preds = kept if return_pred else [], []
+        rank = torch.cat(ranks)
+
+        means = self._means(rank) | lists.compute()
         means |= warm_and_unseen(rank, self.targets, self._count, self.ks)
         values = torch.stack(list(means.values())).tolist()
         return EvalResult(
             metrics=dict(zip(means, values)),
-            per_user=per_user,
             rank=rank,
             targets=self.targets,
             count=self._count,
             ks=self.ks,
-            pred=pred if return_pred else None,
+            pred=torch.cat(kept) if return_pred else None,
+            functions=self._functions,
         )
 
     @torch.no_grad()
@@ -395,17 +420,16 @@ class Evaluator:
         if self._screen is None:
             self._screen = Screen(self.targets, self._count, max(self.ks), self._excluded)
         if callable(emb) or not self._screen.pays:
-            rank, _ = self._rank(emb, self._ranker, self.targets)
+            rank = torch.cat([rank for rank, _ in self._rank(emb, self._ranker, self.targets)])
         else:
             self._ranker.check(emb)
             index = self._screen(emb)
             listed = torch.zeros(len(self.targets), dtype=torch.bool, device=index.device)
             listed[index] = True
             rank = self.targets.item.new_full(self.targets.item.shape, max(self.ks))
-            found, _ = self._rank(emb, self._ranker.subset(index), self.targets[index])
-            rank[listed[self.targets.index[0]]] = found
-        _, means = self._hit_metrics(rank)
-        means |= warm_and_unseen(rank, self.targets, self._count, self.ks)
+            blocks = self._rank(emb, self._ranker.subset(index), self.targets[index])
+            rank[listed[self.targets.index[0]]] = torch.cat([rank[:0], *(one for one, _ in blocks)])
+        means = self._means(rank) | warm_and_unseen(rank, self.targets, self._count, self.ks)
         return dict(zip(means, torch.stack(list(means.values())).tolist()))
 
     def _rank(
@@ -413,32 +437,56 @@ class Evaluator:
         emb: Embeddings | Callable[[Tensor], Tensor],
         ranker: Ranker,
         targets: EvalTargets,
-    ) -> tuple[Tensor, Tensor]:
-        r"""Returns the rank of each held-out item **[n]**, and the lists **[U, K]**."""
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        r"""Yields, for each block of users, the ranks of their held-out items and
+        their lists.
+        """
         width, device = max(self.ks), targets.user.device
         place = torch.arange(width, 0, -1, device=device, dtype=torch.int32)[: ranker.k]
         row, item = targets.index
         bound = targets.ptr[:: ranker.batch_size].tolist()
         bound = [*bound[: len(ranker)], item.numel()]
-        ranks, preds = [item[:0]], [item.new_empty(0, ranker.k)]
         for i, (start, _, pred) in enumerate(ranker(emb)):
             held_out = slice(bound[i], bound[i + 1])
             match = pred[row[held_out] - start] == item[held_out].view(-1, 1)
-            ranks.append(width - (match * place).amax(1))
-            preds.append(pred)
-        return torch.cat(ranks), torch.cat(preds)
+            yield width - (match * place).amax(1), pred
 
-    def _hit_metrics(self, rank: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        r"""Returns the metrics per user, and their means."""
-        hits = _hits(self.targets.index[0], rank, len(self.targets), max(self.ks))
-        per_user = ranking_metrics(hits, self.targets.count, self.ks, self._functions)
-        return per_user, {key: value.mean() for key, value in per_user.items()}
+    def _means(self, rank: Tensor) -> dict[str, Tensor]:
+        row, count = self.targets.index[0], self.targets.count
+        return _means(row, rank, count, self.ks, self._functions)
 
     def __repr__(self) -> str:
         return (
             f'{self.__class__.__name__}({len(self.targets)} users, '
             f'{self._ranker.num_candidates} items, ks={list(self.ks)})'
         )
+
+
+def _by_user(
+    row: Tensor, rank: Tensor, count: Tensor, ks: Sequence[int], metrics: Sequence[str | Metric]
+) -> Iterator[tuple[slice, dict[str, Tensor]]]:
+    r"""Yields slices of users and their metrics, from the position of the user
+    (in ascending order) and the rank of each held-out item, and the number of
+    held-out items of each user.
+    """
+    for start in range(0, count.numel(), CHUNK):
+        users = slice(start, min(start + CHUNK, count.numel()))
+        first, last = torch.searchsorted(row, row.new_tensor([start, users.stop])).tolist()
+        size = users.stop - start
+        hits = _hits(row[first:last] - start, rank[first:last], size, max(ks))
+        yield users, ranking_metrics(hits, count[users], ks, metrics)
+
+
+def _means(
+    row: Tensor, rank: Tensor, count: Tensor, ks: Sequence[int], metrics: Sequence[str | Metric]
+) -> dict[str, Tensor]:
+    r"""Averages the metrics of :func:`_by_user`, without keeping them."""
+    out: dict[str, Tensor] = {}
+    for users, values in _by_user(row, rank, count, ks, metrics):
+        share = (users.stop - users.start) / count.numel()
+        for key, value in values.items():
+            out[key] = out.get(key, 0) + value.mean() * share
+    return out
 
 
 def _hits(row: Tensor, rank: Tensor, num_rows: int, width: int) -> Tensor:

@@ -178,25 +178,58 @@ def list_metrics(
     Raises:
         ValueError: If a cut-off is below 1.
     """
-    check_names(ks, (), ())
-    filled = pred >= 0
-    item = pred.clamp(min=0)
-    # The best rank of each item in any list:
-    rank = torch.arange(pred.size(1), device=pred.device).expand_as(pred)
-    rank = rank.masked_fill(~filled, pred.size(1))
-    first = rank.new_full((popularity.numel(),), pred.size(1))
-    first.scatter_reduce_(0, item.flatten(), rank.flatten(), 'amin')
-    total = popularity.numel() if num_items is None else num_items
+    metrics = ListMetrics(popularity, ks, num_items)
+    metrics.add(pred)
+    return metrics.compute()
 
-    value = popularity.double()[item].masked_fill_(~filled, 0.0)
-    out = {}
-    for k in ks:
-        seen = first < min(k, pred.size(1))
-        length = filled[:, :k].sum(1)
-        mean = value[:, :k].sum(1)[length > 0] / length[length > 0]
-        out[f'coverage@{k}'] = seen.sum().double() / total
-        out[f'popularity@{k}'] = mean.sum() / max(mean.numel(), 1)
-    return out
+
+class ListMetrics:
+    r"""Computes the metrics of :func:`list_metrics` from blocks of lists.
+
+    Args:
+        popularity: Popularity of every item, **[N]**.
+        ks: The cut-offs.
+        num_items: Number of items that could be recommended. (default: all)
+
+    Raises:
+        ValueError: If a cut-off is below 1.
+    """
+
+    def __init__(self, popularity: Tensor, ks: Sequence[int], num_items: int | None = None):
+        check_names(ks, (), ())
+        self.popularity = popularity.double()
+        self.ks = ks
+        self.num_items = popularity.numel() if num_items is None else num_items
+        # The best rank of each item in any list:
+        self.first = torch.full_like(popularity, max(ks), dtype=torch.long)
+        self.total = {k: self.popularity.new_zeros(()) for k in ks}
+        self.num_lists = {k: 0 for k in ks}
+
+    def add(self, pred: Tensor) -> None:
+        r"""Adds the lists of some users.
+
+        Args:
+            pred: Ranked items, **[U, K_max]**. Negative entries are empty.
+        """
+        filled = pred >= 0
+        item = pred.clamp(min=0)
+        rank = torch.arange(pred.size(1), device=pred.device).expand_as(pred)
+        rank = rank.masked_fill(~filled, max(self.ks))
+        self.first.scatter_reduce_(0, item.flatten(), rank.flatten(), 'amin')
+        value = self.popularity[item].masked_fill_(~filled, 0.0)
+        for k in self.ks:
+            length = filled[:, :k].sum(1)
+            mean = value[:, :k].sum(1)[length > 0] / length[length > 0]
+            self.total[k] = self.total[k] + mean.sum()
+            self.num_lists[k] += mean.numel()
+
+    def compute(self) -> dict[str, Tensor]:
+        r"""Returns one scalar per metric and cut-off."""
+        out = {}
+        for k in self.ks:
+            out[f'coverage@{k}'] = (self.first < k).sum().double() / self.num_items
+            out[f'popularity@{k}'] = self.total[k] / max(self.num_lists[k], 1)
+        return out
 
 
 def cutoffs(ks: int | Sequence[int]) -> tuple[int, ...]:

@@ -19,6 +19,7 @@ from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
 from motor_geo.data import InteractionSVD, ItemKNN, OPQTokenizer, RecommendationDataset
+from motor_geo.data.transforms.features import MAX_ROWS
 from motor_geo.data.transforms.opq_tokenizer import OTHERS
 from motor_geo.nn.models import MODELS, FittedRecommender, Recommender
 from motor_geo.nn.objective import PublishedLoss
@@ -145,6 +146,7 @@ LATER: dict[str, Any] = {
     'tokenizer.balance': None,
     'tokenizer.num_near': 1,
     'tokenizer.method_kwargs': None,
+    'tokenizer.max_rows': MAX_ROWS,
     'data.cold_share': 0.0,
     'cold_candidates': 'unseen',
     'users': 'table',

@@ -220,6 +220,22 @@ class BackboneContract:
             out = rank(model, data)
         assert out.user.isfinite().all() and out.item.isfinite().all()
 
+    @pytest.mark.parametrize('items', ['specific', 'features'])
+    def test_half_features(self, data: HeteroData, items: str) -> None:
+        r"""Features may stay in half precision, as in a memory-mapped file."""
+        store, results = data[ITEM], []
+        names = modalities(data)
+        for name in names:
+            store[f'x_{name}'] = store[f'x_{name}'].half()
+        for dtype in (torch.half, torch.float):
+            graph = copy.copy(data)
+            for name in names:
+                graph[ITEM][f'x_{name}'] = store[f'x_{name}'].to(dtype)
+            model = self.build(graph, items)
+            losses = training_step(model, graph, random_batch(graph))
+            results.append((losses, gradients(model), rank(model, graph)))
+        torch.testing.assert_close(*results, rtol=1e-3, atol=1e-5)
+
     def test_same_seed_same_numbers(self, data: HeteroData) -> None:
         results = []
         for _ in range(2):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from motor_geo.typing import Embeddings, Scores
-from motor_geo.utils.seen import SeenItems
+from motor_geo.utils.seen import SeenItems, pairs_of
 from motor_geo.utils.topk import topk
 
 #: Bytes of scores per block of users. On a CPU, they stay in its cache between product and
@@ -112,11 +112,7 @@ class Ranker:
             return
         if isinstance(exclude, Tensor) and exclude.numel() > 0:
             check_items('exclude', exclude[1], self.num_items)
-            asked = torch.zeros(self._max_user + 1, dtype=torch.bool, device=device)
-            asked[self.users] = True
-            user = exclude[0].to(device)
-            keep = asked[user.clamp(0, self._max_user)] & (user >= 0) & (user <= self._max_user)
-            exclude = SeenItems(exclude.to(device)[:, keep])
+            exclude = SeenItems(pairs_of(exclude.to(device), self.users))
         if not isinstance(exclude, SeenItems) or len(exclude) == 0:
             return
         self._seen = exclude

@@ -6,6 +6,27 @@ import torch
 from torch import Tensor
 
 
+def pairs_of(edge_index: Tensor, users: Tensor) -> Tensor:
+    r"""Returns the pairs of some users, in the same order.
+
+    Args:
+        edge_index: Pairs (user, item). Pairs with a negative user are left out.
+        users: Indices of users, which may repeat.
+
+    Shapes:
+        - **input:** pairs :math:`(2, E)`, user indices :math:`(U)`
+        - **output:** pairs :math:`(2, n)`
+    """
+    user = edge_index[0]
+    if users.numel() == 0 or user.numel() == 0:
+        return edge_index[:, :0]
+    last = int(users.max())
+    asked = torch.zeros(last + 1, dtype=torch.bool, device=user.device)
+    asked[users] = True
+    keep = (user >= 0) & (user <= last)
+    return edge_index[:, keep.logical_and_(asked[user.clamp(0, last)])]
+
+
 class SeenItems:
     r"""Pairs of a user and an item, sorted by user once, so that the items of a
     few users are found without a pass over all pairs.

@@ -280,6 +280,30 @@ def test_a_sample_of_users():
         Evaluator(targets, train, 30, max_users=0)
 
 
+def test_metrics_in_chunks_of_users(monkeypatch):
+    rng = np.random.default_rng(0)
+    train = torch.from_numpy(np.unique(rng.integers(0, 60, (2, 300)), axis=1))
+    pairs = np.unique(rng.integers(0, 60, (200, 2)), axis=0)
+    targets = EvalTargets.from_pairs(*pairs.T)
+    emb = Embeddings(torch.randn(60, 4), torch.randn(60, 4))
+    for ks in ((3, 10), (100,)):  # The last lists have fewer entries than the cut-off.
+        evaluator = Evaluator(targets, train, 60, ks=ks, batch_size=4)
+        whole = evaluator.evaluate(emb, return_pred=True)
+        assert evaluator.evaluate(emb).metrics == whole.metrics
+        with monkeypatch.context() as patch:
+            patch.setattr('motor_geo.engine.evaluator.CHUNK', 7)
+            part = evaluator.evaluate(emb, return_pred=True)
+            assert torch.equal(part.pred, whole.pred) and torch.equal(part.rank, whole.rank)
+            assert part.metrics == pytest.approx(whole.metrics, rel=1e-14)
+            assert list(part.metrics) == list(whole.metrics)
+            slices = part.slices()
+            assert list(part.per_user) == list(whole.per_user)
+            for key, value in part.per_user.items():
+                assert torch.allclose(value, whole.per_user[key], rtol=1e-14, atol=0)
+        for name, group in whole.slices().items():
+            assert slices[name] == pytest.approx(group, rel=1e-14)
+
+
 def test_groups_by_age():
     nan = float('nan')
     first = torch.tensor([5.0, nan, 1.0, 2.0, 9.0, 9.0, 7.0, 8.0, 3.0, 10.0, 4.0]).double()

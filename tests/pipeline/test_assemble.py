@@ -83,7 +83,8 @@ def test_nearest_codes_reach_the_encoder_and_new_items():
 def test_later_options_of_the_tokenizer_change_no_hash():
     config = configure().to_dict()
     expected = run_fingerprint(config, 'data')
-    for key, value in (('balance', 0.01), ('num_near', 4), ('method_kwargs', {'lr': 0.1})):
+    later = {'balance': 0.01, 'num_near': 4, 'method_kwargs': {'lr': 0.1}, 'max_rows': None}
+    for key, value in later.items():
         other = {**config, 'tokenizer': {**config['tokenizer'], key: value}}
         assert run_fingerprint(other, 'data') != expected
         config['tokenizer'].pop(key)
@@ -449,7 +450,7 @@ def test_hashes_of_runs_are_those_from_before_there_was_a_loss():
     del before['unseen'], before['cold_candidates'], before['users']
     del before['evaluator']['max_users']
     del before['graph']['method'], before['graph']['num_probes']
-    for key in ('balance', 'num_near', 'method_kwargs'):
+    for key in ('balance', 'num_near', 'method_kwargs', 'max_rows'):
         del before['tokenizer'][key]
     assert of() == of(loss='published') == fingerprint('data', before)
     for option in ({'unseen': {'layers': True}}, {'cold_candidates': 'all'}, {'users': 'items'}):

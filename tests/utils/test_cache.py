@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from motor_geo.utils import cache
-from motor_geo.utils.cache import cache_dir, cache_entries, cache_limit, cached, fingerprint
+from motor_geo.utils.cache import Single, cache_dir, cache_entries, cache_limit, cached, fingerprint
 from motor_geo.utils.errors import ConfigError
 
 
@@ -35,6 +35,13 @@ def test_fingerprint_is_of_contents():
     ]
     hashes = [base] + [fingerprint(*other) for other in others]
     assert len(set(hashes)) == len(hashes)
+
+
+def test_fingerprint_in_single_precision():
+    for shape in ((3000, 400), (2, 3), (0, 4)):  # Also of several blocks.
+        x = torch.randn(shape).half()
+        assert fingerprint(Single(x)) == fingerprint(x.float()) != fingerprint(x)
+        assert fingerprint(Single(x.float())) == fingerprint(x.float())
 
 
 def test_fingerprint_of_values():

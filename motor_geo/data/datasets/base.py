@@ -17,7 +17,7 @@ from torch_geometric.data import HeteroData
 from motor_geo.data.datasets.split import NEEDS
 from motor_geo.typing import ITEM, RATED_BY, RATES, USER, EvalTargets
 from motor_geo.utils.arrays import check_finite
-from motor_geo.utils.cache import fingerprint
+from motor_geo.utils.cache import Single, fingerprint
 
 Transform = Callable[[HeteroData], HeteroData]
 SPLIT_NAMES = ('train', 'val', 'test')
@@ -47,7 +47,7 @@ def unique_pairs(
 
 def _as_feature(name: str, x: np.ndarray | Tensor, num_items: int) -> Tensor:
     r"""Returns a float32 matrix with one row per item. Does not copy float32
-    input.
+    input. A memory-mapped float16 file stays as it is.
     """
     if isinstance(x, Tensor):
         x = x.detach().cpu().numpy()
@@ -55,7 +55,8 @@ def _as_feature(name: str, x: np.ndarray | Tensor, num_items: int) -> Tensor:
         raise ValueError(
             f"Features '{name}': expected {num_items} rows (one per item), got {list(x.shape)}."
         )
-    if x.dtype != np.float32:
+    on_disk = isinstance(x, np.memmap) and x.dtype == np.float16
+    if x.dtype != np.float32 and not on_disk:
         with np.errstate(over='ignore'):
             x = x.astype(np.float32)
         check_finite(x, f"Features '{name}' as float32")
@@ -339,7 +340,7 @@ class RecommendationDataset(torch.utils.data.Dataset):
             self._fingerprint = fingerprint(
                 [data[USER].num_nodes, data[ITEM].num_nodes, data[RATES].edge_index],
                 [[t.user, t.ptr, t.item, t.candidates] for t in self._targets.values()],
-                {key[2:]: x for key, x in data[ITEM].items() if key.startswith('x_')},
+                {key[2:]: Single(x) for key, x in data[ITEM].items() if key.startswith('x_')},
             )
         return self._fingerprint
 

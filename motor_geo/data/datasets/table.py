@@ -70,8 +70,8 @@ class TableDataset(RecommendationDataset):
             (default: :obj:`'column'` if there is such a column, and
             :obj:`'random'` otherwise)
         seed: Seed of the split.
-        mmap: If set to :obj:`True`, keeps float32 features on disk if no item
-            lacks them.
+        mmap: If set to :obj:`True`, keeps float32 and float16 features on disk
+            if no item lacks them. Models convert float16 in blocks.
         reindex: If set to :obj:`True`, renumbers integer ids with gaps (those
             of items only if they are not rows of features).
         modalities: Names of the modalities to read. (default: all)

@@ -63,7 +63,7 @@ def add_items(
     out[ITEM].num_nodes = num_old + num_new
     for name in names:
         old = store[f'x_{name}']
-        new = features[name].to(old)
+        new = features[name].to(old.device, torch.promote_types(old.dtype, torch.float))
         if new.size(1) != old.size(1):
             raise ValueError(
                 f"New items have {new.size(1)} columns of '{name}', but the graph has {old.size(1)}"

@@ -4,8 +4,8 @@ checked arrays that can be read in blocks.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
+import itertools
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -21,6 +21,10 @@ from motor_geo.utils.arrays import check_finite
 
 #: A feature matrix with one row per item.
 Matrix = Tensor | np.ndarray | Sequence[Sequence[float]]
+#: Codebooks are fitted to a random sample of so many rows of larger catalogs.
+MAX_ROWS = 2**18
+#: Bytes of a matrix to process at a time, and an odd factor that mixes bits.
+BLOCK_BYTES, FACTOR = 2**22, 0x9E3779B97F4A7C15
 
 
 def edge_type_of(edge_type: Sequence[str]) -> EdgeType:
@@ -203,20 +207,47 @@ def as_block(x: np.ndarray, start: int, end: int, dtype: torch.dtype) -> Tensor:
 
 def unique_rows(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     r"""Finds the distinct rows of a matrix, in order of their first occurrence.
+    Rows are equal if their bytes are.
 
     Args:
-        x: The matrix, **[N, d]**.
+        x: The matrix, **[N, d]**, which may be a memory-mapped file.
 
     Returns:
         The position of the first occurrence of each distinct row, **[U]**, and
         the index of the distinct row that each row equals, **[N]**.
     """
-    seen: dict[bytes, int] = {}
-    first: list[int] = []
-    inverse = np.empty(x.shape[0], dtype=np.int64)
-    for i in range(x.shape[0]):
-        key = hashlib.blake2b(x[i].tobytes(), digest_size=16).digest()
-        inverse[i] = number = seen.setdefault(key, len(seen))
-        if number == len(first):
-            first.append(i)
-    return np.asarray(first, dtype=np.int64), inverse
+    step = max(1, BLOCK_BYTES // max(1, x.shape[1] * x.itemsize))
+    for seed in itertools.count():
+        codes = [hash_rows(x[i : i + step], seed) for i in range(0, len(x), step)]
+        code = np.concatenate([np.empty(0, np.uint64), *codes])
+        _, first, inverse = np.unique(code, return_index=True, return_inverse=True)
+        number = first.argsort().argsort()
+        first, inverse = np.sort(first), number[inverse]
+        copies = np.flatnonzero(first[inverse] != np.arange(len(x)))
+        blocks = (copies[i : i + step] for i in range(0, len(copies), step))
+        if all(np.array_equal(_bytes(x[i]), _bytes(x[first[inverse[i]]])) for i in blocks):
+            break  # Otherwise, two different rows have the same hash.
+    return first, inverse
+
+
+def hash_rows(x: np.ndarray, seed: int = 0) -> np.ndarray:
+    r"""Hashes the bytes of each row to 64 bits.
+
+    Args:
+        x: The matrix, **[n, d]**.
+        seed: Selects the hash function.
+    """
+    rows = _bytes(x)
+    rows = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 8)))
+    state, high = np.zeros(len(rows), np.uint64), np.empty(len(rows), np.uint64)
+    factor = np.uint64(FACTOR + 2 * seed)
+    for word in np.ascontiguousarray(rows.view(np.uint64).T):
+        state ^= word
+        state *= factor
+        state ^= np.right_shift(state, np.uint64(32), out=high)
+        state *= factor  # Otherwise, flipping signs in two words could cancel out.
+    return state
+
+
+def _bytes(x: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(x).view(np.uint8)

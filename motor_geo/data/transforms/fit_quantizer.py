@@ -471,7 +471,9 @@ def _balanced_axes(z: np.ndarray, num_tokens: int) -> np.ndarray:
     eigenvalues is about the same in each block, which is optimal for Gaussian
     data.
     """
-    value, axis = _eigh(torch.from_numpy(np.cov(z.T.astype(np.float64)).reshape((z.shape[1],) * 2)))
+    x = z.astype(np.float64).T  # Computes numpy.cov with a single copy.
+    x -= x.mean(axis=1, keepdims=True)
+    value, axis = _eigh(torch.from_numpy(np.dot(x, x.T) * (1 / (x.shape[1] - 1))))
     log = (value / value.max().clamp(min=1e-300)).clamp(min=1e-12).log() - np.log(1e-12)
     blocks: list[list[int]] = [[] for _ in range(num_tokens)]
     load = [0.0] * num_tokens

@@ -24,12 +24,14 @@ from motor_geo.data.transforms.features import (
     modality_names,
 )
 from motor_geo.data.transforms.knn import attach
+from motor_geo.data.transforms.randomized_svd import randomized_svd
 from motor_geo.typing import RATES, feature_modalities, find_edges, node_store, num_nodes
 from motor_geo.utils.cache import cached, fingerprint
 from motor_geo.utils.threads import one_thread
 
 CACHE = 'InteractionSVD.2'  # To be changed if the same interactions give different results.
 COLD = ('neighbors', 'zero')
+LARGE = 10_000_000  # More interactions are decomposed approximately.
 ROUNDING = 1e-6  # Values below this share of the largest one may be rounding errors.
 
 
@@ -50,7 +52,9 @@ class InteractionSVD(BaseTransform):
     :class:`OPQTokenizer` quantizes the result,
     :obj:`data['item'].x_behavior`, like any other modality. For any :math:`p`,
     popular items have longer vectors. The sign of each singular vector is
-    chosen so that its largest entry is positive.
+    chosen so that its largest entry is positive. Beyond ten million
+    interactions, :func:`~motor_geo.data.transforms.randomized_svd.randomized_svd`
+    approximates the singular vectors.
 
     .. note::
         Without smoothing, each connected component of the graph has a
@@ -243,10 +247,13 @@ class InteractionSVD(BaseTransform):
         r"""Returns vectors **[N, channels]**, and which items have one
         **[N]**.
         """
-        key = (edge_index[0].long() * num_items + edge_index[1]).unique()
-        _, user = (key // num_items).unique(return_inverse=True)
-        warm, item = (key % num_items).unique(return_inverse=True)
-        size = (int(user.max()) + 1, int(item.max()) + 1) if key.numel() > 0 else (0, 0)
+        pair = edge_index[0].long() * num_items + edge_index[1]
+        if not bool((pair[1:] > pair[:-1]).all()):
+            pair = pair.unique()
+        users, user = _number(pair // num_items, num_users)
+        warm, item = _number(pair % num_items, num_items)
+        del pair
+        size = users.numel(), warm.numel()
         if self.channels >= min(size):
             raise ValueError(
                 f'channels must be less than the numbers of users ({size[0]}) and of items '
@@ -263,7 +270,8 @@ class InteractionSVD(BaseTransform):
 
         if self.cache:
             settings = (self.channels, self.smoothing, self.seed)
-            key = fingerprint(CACHE, user, item, settings)
+            more = ('randomized',) if len(user) > LARGE else ()
+            key = fingerprint(CACHE, user, item, settings, *more)
             state = cached('svd', key, compute, fits)
         else:
             state = compute()
@@ -285,9 +293,13 @@ class InteractionSVD(BaseTransform):
         degree = [np.bincount(index).astype(np.float64) for index in (user, item)]
         scale = [1 / np.sqrt(d + self.smoothing * d.mean()) for d in degree]
         matrix = csr_array((scale[0][user] * scale[1][item], (user, item)), shape=size)
-        start = np.random.default_rng(self.seed).standard_normal(min(size))
         with one_thread():
-            _, value, vector = svds(matrix, self.channels, v0=start, return_singular_vectors='vh')
+            if len(user) > LARGE:
+                value, vector = randomized_svd(matrix, self.channels, self.seed)
+            else:
+                start = np.random.default_rng(self.seed).standard_normal(min(size))
+                options = {'v0': start, 'return_singular_vectors': 'vh'}
+                _, value, vector = svds(matrix, self.channels, **options)
         order = np.argsort(-value, kind='stable')
         value, vector = value[order], vector[order]
         # If several entries are equal up to rounding, the first one determines the sign.
@@ -299,6 +311,14 @@ class InteractionSVD(BaseTransform):
     def __repr__(self) -> str:
         words = arguments(self, ('channels', 'power', 'smoothing', 'cold'))
         return f'{self.__class__.__name__}({words.removeprefix("channels=")})'
+
+
+def _number(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    r"""Returns the distinct indices in ascending order, and the position of each
+    index among them.
+    """
+    seen = torch.zeros(size, dtype=torch.bool).index_fill_(0, index, True)
+    return seen.nonzero().view(-1), (seen.cumsum(0) - 1)[index]
 
 
 def _content(features: Mapping[str, np.ndarray], mask: Mapping[str, np.ndarray | None]) -> Tensor:

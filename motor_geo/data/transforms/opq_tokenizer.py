@@ -17,6 +17,7 @@ from torch_geometric.typing import EdgeType
 from tqdm import tqdm
 
 from motor_geo.data.transforms.features import (
+    MAX_ROWS,
     Matrix,
     arguments,
     as_array,
@@ -63,7 +64,7 @@ CACHE = 'motor_geo.OPQTokenizer.3'  # To be changed if the same features give di
 CACHE_LEARNED = 1
 USUAL = (
     *(('node_type', ITEM), ('edge_type', RATES)),
-    *(('balance', None), ('num_near', 1), ('method_kwargs', None)),
+    *(('balance', None), ('num_near', 1), ('method_kwargs', None), ('max_rows', MAX_ROWS)),
 )
 BEHAVIOR = 32  # Width of the behavior vectors that a method reads.
 
@@ -155,6 +156,8 @@ class OPQTokenizer(BaseTransform, HubMixin):
             (:obj:`data['item'].token_distance`) for
             :class:`~motor_geo.nn.SoftTokenEncoder`.
         method_kwargs: Further settings of the method, by name.
+        max_rows: Fits to a random sample (of the same :obj:`seed`) of so many
+            rows if there are more. :obj:`None` always fits to all rows.
 
     Shapes:
         - **output:** :obj:`token_id` :math:`(N, T)`; with :obj:`num_near`,
@@ -189,6 +192,7 @@ class OPQTokenizer(BaseTransform, HubMixin):
         balance: float | None = None,
         num_near: int = 1,
         method_kwargs: dict[str, Any] | None = None,
+        max_rows: int | None = MAX_ROWS,
     ) -> None:
         if isinstance(num_tokens, Mapping):
             num_tokens = {str(m): as_int('num_tokens', n) for m, n in num_tokens.items()}
@@ -224,6 +228,11 @@ class OPQTokenizer(BaseTransform, HubMixin):
             raise ValueError(f"num_iters={num_iters} is too small for init='{init}'.")
         if max_dim is not None and max_dim < 1:
             raise ValueError(f'max_dim must be at least 1 or None, got {max_dim}.')
+        max_rows = None if max_rows is None else as_int('max_rows', max_rows)
+        if max_rows is not None and max_rows < codebook_size:
+            raise ValueError(
+                f'max_rows must be at least codebook_size={codebook_size}, or None, got {max_rows}.'
+            )
         self.num_tokens = num_tokens
         self.codebook_size = codebook_size
         self.method = method
@@ -243,6 +252,7 @@ class OPQTokenizer(BaseTransform, HubMixin):
         self.balance = balance
         self.num_near = num_near
         self.method_kwargs = method_kwargs
+        self.max_rows = max_rows
         self.quantizers: dict[str, Quantizer] = {}
 
     @property
@@ -373,7 +383,11 @@ class OPQTokenizer(BaseTransform, HubMixin):
             keep[:] = False
             keep[item] = True
         mask = item_mask(data, modality, self.node_type)
-        return np.flatnonzero(keep if mask is None else keep & mask)
+        rows = np.flatnonzero(keep if mask is None else keep & mask)
+        if self.max_rows is None or rows.size <= self.max_rows:
+            return rows
+        rng = np.random.default_rng(self.seed % 2**64)
+        return np.sort(rng.choice(rows, self.max_rows, replace=False, shuffle=False))
 
     def _interactions(self, data: HeteroData) -> np.ndarray | None:
         r"""Returns the items of the interactions, or :obj:`None` if the graph

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from motor_geo.data.transforms.features import as_block, unique_rows
+from motor_geo.data.transforms.features import MAX_ROWS, as_block, unique_rows
 from motor_geo.data.transforms.quantizer import Quantizer
 
 
@@ -26,7 +26,9 @@ def token_report(
         quantizers: The quantizer of each modality.
         features: The feature matrix of each modality, **[N, d_m]**.
         k: Number of nearest neighbors to compare.
-        num_samples: Number of items to sample.
+        num_samples: Number of items to sample for :obj:`neighbors`. Those, and
+            :obj:`error`, compare items of a random sample of 262,144 if there
+            are more.
         seed: Seed of the sample.
     """
     codes = {m: quantizer.encode(features[m]) for m, quantizer in quantizers.items()}
@@ -77,6 +79,11 @@ def _report_one(
         share = column.bincount().double() / column.numel()
         perplexity.append(float(torch.special.entr(share).sum().exp()))
         used.append(int((share > 0).sum()))
+    num_collisions = collisions(codes)
+    num_duplicates = collisions(torch.from_numpy(unique_rows(array)[1]).view(-1, 1))
+    if len(array) > MAX_ROWS:
+        rows = np.random.default_rng(seed).choice(len(array), MAX_ROWS, replace=False)
+        array, codes = array[np.sort(rows)], codes[torch.from_numpy(np.sort(rows))]
     x, z = _prepared(quantizer, array)
     z, decoded = quantizer.compare(x, z, codes)
     variance = float(x.var(dim=0, correction=0).sum())
@@ -87,8 +94,8 @@ def _report_one(
         'num_tokens': quantizer.num_tokens,
         'perplexity': perplexity,
         'used': used,
-        'collisions': collisions(codes),
-        'duplicates': collisions(torch.from_numpy(unique_rows(array)[1]).view(-1, 1)),
+        'collisions': num_collisions,
+        'duplicates': num_duplicates,
         'error': error / variance if variance > 0 else 0.0,
         'kept_variance': quantizer.kept_variance,
         'neighbors': _overlap(x, z, decoded, k, num_samples, seed) if k > 0 else 1.0,

@@ -9,6 +9,7 @@ import torch
 
 from motor_geo.data.datasets.split import cold_items
 from motor_geo.data.datasets.table import TableDataset
+from motor_geo.data.transforms.add_items import add_items
 from motor_geo.typing import RATES
 
 REAL = osp.join(osp.dirname(__file__), '..', '..', '..', '..', 'shared', 'data')
@@ -99,6 +100,26 @@ def test_mmap(folder):
     array[0, 0] = 42
     array.flush()
     assert dataset[0]['item'].x_text[0, 0] == 42
+
+
+def test_half_precision_stays_on_disk(folder):
+    x = (np.arange(8).reshape(4, 2) / 3).astype(np.float16)
+    np.save(folder / 'text_feat.npy', x)
+    dataset, loaded = TableDataset(folder, mmap=True), TableDataset(folder)
+    mapped = dataset[0]['item'].x_text
+    assert mapped.dtype == torch.half and loaded[0]['item'].x_text.dtype == torch.float
+    assert torch.equal(mapped.float(), loaded[0]['item'].x_text)
+    assert dataset.fingerprint == loaded.fingerprint
+    new = {'text': torch.full((1, 2), 0.1), 'image': torch.zeros(1, 3)}
+    more = add_items(dataset[0], new)
+    assert more['item'].x_text[4].tolist() == torch.full((2,), 0.1).tolist()
+    array = np.load(folder / 'text_feat.npy', mmap_mode='r+')
+    array[0, 0] = 42
+    array.flush()
+    assert dataset[0]['item'].x_text[0, 0] == 42
+    np.save(folder / 'text_mask.npy', np.array([True, True, True, False]))
+    filled = TableDataset(folder, mmap=True)[0]['item'].x_text
+    assert torch.equal(filled, TableDataset(folder)[0]['item'].x_text)
 
 
 def test_masks(folder):

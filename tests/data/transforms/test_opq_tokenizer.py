@@ -43,6 +43,21 @@ def test_columns_and_dtype():
     assert tokenizer(1, 2**15).dtype == torch.int16 and tokenizer(1, 2**16).dtype == torch.int32
 
 
+def test_fits_a_random_sample_of_many_rows():
+    x = features(90, 6)
+    mask = torch.arange(90) % 3 > 0
+    x[~mask] = 1e6  # Such rows are not in the sample.
+    data = make_data(text=x)
+    data['item'].mask_text = mask
+    rows = np.random.default_rng(5).choice(np.flatnonzero(mask), 40, replace=False, shuffle=False)
+    expected = tokenizer(seed=5).fit({'text': x[np.sort(rows)]}).quantizers['text'].state_dict()
+    sampled = tokenizer(seed=5, max_rows=40).fit(data).quantizers['text'].state_dict()
+    assert all(torch.equal(value, sampled[key]) for key, value in expected.items())
+    both = [tokenizer(max_rows=n).fit(data).quantizers['text'] for n in (60, None, 2**18)]
+    assert all(torch.equal(both[0].centroids, q.centroids) for q in both[1:])
+    assert not torch.equal(both[0].centroids, sampled['centroids'])
+
+
 def test_a_number_for_all_others(tmp_path):
     x = {'text': features(40, 6), 'image': features(40, 8)}
     transform = OPQTokenizer({'*': 2, 'text': 3}, codebook_size=16, cache=False, verbose=False)
@@ -242,6 +257,7 @@ def test_setting_errors():
         ({'fit_on': 'test'}, 'fit_on must be one of'),
         ({'num_iters': -1}, 'num_iters=-1 is too small'),
         ({'max_dim': 0}, 'max_dim must be at least 1'),
+        ({'max_rows': 15}, 'max_rows must be at least codebook_size=16, or None, got 15'),
     ]:
         with pytest.raises(ValueError, match=match):
             tokenizer(**kwargs)

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from motor_geo.data.transforms import token_report
 from tests.data.token_cases import features, make_data, tokenizer
 
 
@@ -41,3 +42,19 @@ def test_report_of_perfect_tokens():
     assert report['error'] == pytest.approx(0, abs=1e-6)
     assert report['neighbors'] == 1 and report['collisions'] == 0
     assert report['perplexity'] == pytest.approx([64])
+
+
+def test_report_of_a_sample(monkeypatch):
+    x = features(300, 6)
+    x[299] = x[0]
+    transform = tokenizer(2, 64).fit(make_data(text=x))
+    whole = transform.report(make_data(text=x))
+    monkeypatch.setattr(token_report, 'MAX_ROWS', 150)
+    part = transform.report(make_data(text=x))
+    rows = np.sort(np.random.default_rng(0).choice(300, 150, replace=False))
+    text, other = whole['modalities']['text'], part['modalities']['text']
+    for key in ('perplexity', 'used', 'collisions', 'duplicates', 'kept_variance'):
+        assert text[key] == other[key]
+    expected = transform.report(make_data(text=x[rows]))['modalities']['text']
+    assert other['error'] == pytest.approx(expected['error'])
+    assert other['neighbors'] == expected['neighbors'] and text['error'] != other['error']
