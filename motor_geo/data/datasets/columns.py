@@ -180,7 +180,7 @@ def as_ids(table: Columns, name: str, column: Column) -> Ids:
             values, codes = np.unique(column, return_inverse=True)  # Text, as in text files.
             order = np.argsort(values.astype(str))
             return Ids(values.astype(str)[order], np.argsort(order)[codes])
-        return distinct(column.astype(np.int64))
+        return distinct(column.astype(np.int64, copy=False))
     if (column.length == 0).any():
         empty = column.length == 0
         row = int((empty if column.rows is None else empty[column.rows]).argmax())
@@ -216,8 +216,9 @@ def distinct(value: np.ndarray) -> Ids:
     if size > 4 * len(value):
         return Ids(*np.unique(value, return_inverse=True))
     seen = np.zeros(size, bool)  # Avoids sorting.
-    seen[value - low] = True
-    return Ids(np.flatnonzero(seen) + low, (np.cumsum(seen) - 1)[value - low])
+    place = value - low if low else value
+    seen[place] = True
+    return Ids(np.flatnonzero(seen) + low, (np.cumsum(seen) - 1)[place])
 
 
 def question_numbers(table: Columns, name: str) -> None:
