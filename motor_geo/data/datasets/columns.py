@@ -280,6 +280,7 @@ def as_numbers(table: Columns, name: str, column: Column, kind: str) -> np.ndarr
         'number': 'a number',
         'time': 'a number or a date such as 2020-01-31 10:00:00',
     }[kind]
+    rows = None if isinstance(column, np.ndarray) else column.rows
     if isinstance(column, np.ndarray):
         if kind == 'integer' and column.dtype.kind not in 'iu':
             raise ValueError(f"'{table.path}': column '{name}' is {column.dtype}, not {expected}")
@@ -294,11 +295,12 @@ def as_numbers(table: Columns, name: str, column: Column, kind: str) -> np.ndarr
             value = np.array([_as_float(entry) for entry in column.strings().tolist()])
             valid = np.isfinite(value)
     if not valid.all():
-        row = int(valid.argmin())
+        row = int((valid if rows is None else valid[rows]).argmin())
+        found = text(row if rows is None else int(rows[row]))
         raise ValueError(
-            f"{table.locate(row)}: expected {expected} in column '{name}', found '{text(row)}'"
+            f"{table.locate(row)}: expected {expected} in column '{name}', found '{found}'"
         )
-    return value
+    return value if rows is None else value[rows]
 
 
 def stack(path: str, tables: Sequence[Columns]) -> Columns:

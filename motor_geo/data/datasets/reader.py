@@ -85,7 +85,7 @@ def read_table(
 
         def compute() -> dict[str, Tensor]:
             table = Columns(path)
-            convert(table, _read_text(table, ids, list(kinds), optional), ids, kinds)
+            convert(table, _read_text(table, ids, list(kinds), optional, times), ids, kinds)
             return table.state_dict()
 
         def fits(state: dict[str, Tensor]) -> bool:
@@ -110,7 +110,8 @@ def convert(
 
     Args:
         table: The table to add the columns to.
-        columns: Raw columns by name.
+        columns: Raw columns by name. Removes those that it has converted, to
+            save memory.
         ids: Names of the columns of ids.
         kinds: Kinds of the other columns by name, see :func:`as_numbers`.
 
@@ -119,10 +120,10 @@ def convert(
     """
     for name in ids:
         if name in columns:
-            table.ids[name] = as_ids(table, name, columns[name])
+            table.ids[name] = as_ids(table, name, columns.pop(name))
     for name, kind in kinds.items():
         if name in columns:
-            table.numbers[name] = as_numbers(table, name, columns[name], kind)
+            table.numbers[name] = as_numbers(table, name, columns.pop(name), kind)
 
 
 def read_header(path: str) -> list[str]:
@@ -224,7 +225,11 @@ def _select(
 
 
 def _read_text(
-    table: Columns, ids: Sequence[str], others: Sequence[str], optional: Sequence[str]
+    table: Columns,
+    ids: Sequence[str],
+    others: Sequence[str],
+    optional: Sequence[str],
+    times: Sequence[str] = (),
 ) -> dict[str, Column]:
     path, names = table.path, [*ids, *others]
     raw = read_bytes(path).removeprefix(b'\xef\xbb\xbf').rstrip(b'\r\n')
@@ -251,7 +256,7 @@ def _read_text(
     if delimiter == ',' and b'"' in raw:
         return _split_quoted(table, raw, columns, len(header))
     if len(raw) >= CACHED_SIZE:
-        fields = split_with_arrow(raw, end + 1, delimiter, columns, set(ids))
+        fields = split_with_arrow(raw, end + 1, delimiter, columns, set(names) - set(times))
         if fields is not None:
             return fields
     return _split_plain(table, raw, end + 1, ord(delimiter), columns, len(header))

@@ -347,6 +347,7 @@ def test_arrow_reads_the_same(tmp_path_factory, rows, delimiter, end):
     def read(size):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(reader, 'CACHED_SIZE', size)
+            patch.setattr('motor_geo.data.datasets.arrow_text.BLOCK', 48)  # Several batches.
             patch.setattr(reader, 'cached', lambda kind, key, compute, fits: compute())
             try:
                 return read_table(path, ['id'], numbers=['n'])
