@@ -9,14 +9,14 @@ import numpy as np
 
 from motor_geo.data.datasets.columns import Column, Fields
 
-BLOCK = 2**26  # Bytes that Arrow processes at a time.
+BLOCK = 2**24  # Bytes that Arrow processes at a time.
 
 
 def split_with_arrow(
-    raw: bytes, offset: int, delimiter: str, columns: Mapping[str, int], ids: set[str]
+    raw: bytes, offset: int, delimiter: str, columns: Mapping[str, int], repeated: set[str]
 ) -> dict[str, Column] | None:
-    r"""Splits a text file into the fields of its columns. Columns of ids come
-    as distinct values with the index of each row.
+    r"""Splits a text file into the fields of its columns. Columns with repeated
+    values come as distinct values with the index of each row.
 
     Returns :obj:`None` if :obj:`pyarrow` is missing, if the file is 2 GB or
     larger, or if Arrow would not return the fields exactly as in the file.
@@ -26,7 +26,7 @@ def split_with_arrow(
         offset: Offset of the first row, in bytes.
         delimiter: The character between fields.
         columns: Position of each column in a row, by name.
-        ids: Names of the columns of ids.
+        repeated: Names of the columns with repeated values.
     """
     try:
         import pyarrow as pa
@@ -38,8 +38,9 @@ def split_with_arrow(
     width = raw.count(delimiter.encode(), 0, raw.index(b'\n')) + 1
     names = [str(position) for position in range(width)]
     used = {names[position]: pa.string() for position in columns.values()}
+    chunks: dict[str, list[Any]] = {name: [] for name in columns}
     try:
-        table = csv.read_csv(
+        batches = csv.open_csv(
             pa.BufferReader(pa.py_buffer(memoryview(raw)[offset:])),
             csv.ReadOptions(use_threads=False, block_size=BLOCK, column_names=names),
             csv.ParseOptions(
@@ -49,16 +50,21 @@ def split_with_arrow(
                 column_types=used, include_columns=list(used), strings_can_be_null=False
             ),
         )
+        for batch in batches:
+            for name, position in columns.items():
+                column = batch.column(names[position])
+                chunks[name].append(column.dictionary_encode() if name in repeated else column)
     except pa.ArrowInvalid:  # The slower reader raises an error that names the line.
         return None
     out: dict[str, Column] = {}
-    for name, position in columns.items():
-        column = table[names[position]].combine_chunks()
-        if name in ids:
-            column = column.dictionary_encode()
-            out[name] = _fields(column.dictionary)._replace(rows=column.indices.to_numpy())
+    for name in columns:
+        column = pa.chunked_array(chunks.pop(name))
+        if name in repeated:
+            parts = column.unify_dictionaries().chunks
+            rows = np.concatenate([part.indices.to_numpy() for part in parts])
+            out[name] = _fields(parts[0].dictionary)._replace(rows=rows)
         else:
-            out[name] = _fields(column)
+            out[name] = _fields(column.combine_chunks())
     return out
 
 

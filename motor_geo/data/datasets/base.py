@@ -35,7 +35,8 @@ def unique_pairs(
         item: Item of each row, **[E]**.
         priority: Priority of each row, **[E]**. (default: the order of rows)
     """
-    pair = user.astype(np.int64) * (int(item.max(initial=0)) + 1) + item
+    pair = user.astype(np.int64) * (int(item.max(initial=0)) + 1)
+    pair += item
     if (pair[1:] > pair[:-1]).all():  # Already sorted and distinct, as files usually are.
         return np.arange(len(pair))
     order = np.argsort(pair, kind='stable') if priority is None else np.lexsort((priority, pair))
@@ -182,7 +183,9 @@ class RecommendationDataset(torch.utils.data.Dataset):
                 f'first of train, val and test), among them {locate(int(repeated[0]))}.',
                 stacklevel=3,
             )
-        user, item, label = user[keep], item[keep], label[keep]
+        if len(keep) < len(user) or (keep[1:] < keep[:-1]).any():  # Otherwise saves a copy.
+            user, item, label = user[keep], item[keep], label[keep]
+        del keep
         self._find_known(user, item, features, masks, known_users, known_items)
         given = np.bincount(label, minlength=3)
         known = np.zeros(len(user_ids), bool)
@@ -208,8 +211,10 @@ class RecommendationDataset(torch.utils.data.Dataset):
                 x = _fill_missing(modality, x, mask)
                 data[ITEM][f'mask_{modality}'] = mask
             data[ITEM][f'x_{modality}'] = x
-        train = np.flatnonzero(label == 0)
-        pairs = np.stack([user[train], item[train]]).astype(np.int64, copy=False)
+        train = label == 0
+        pairs = np.empty((2, np.count_nonzero(train)), np.int64)
+        for row, index in zip(pairs, (user, item)):
+            row[:] = index[train]
         data[RATES].edge_index = torch.from_numpy(pairs)
         data[RATED_BY].edge_index = data[RATES].edge_index.flip(0)
         self._targets = {

@@ -180,7 +180,7 @@ def as_ids(table: Columns, name: str, column: Column) -> Ids:
             values, codes = np.unique(column, return_inverse=True)  # Text, as in text files.
             order = np.argsort(values.astype(str))
             return Ids(values.astype(str)[order], np.argsort(order)[codes])
-        return distinct(column.astype(np.int64))
+        return distinct(column.astype(np.int64, copy=False))
     if (column.length == 0).any():
         empty = column.length == 0
         row = int((empty if column.rows is None else empty[column.rows]).argmax())
@@ -216,8 +216,9 @@ def distinct(value: np.ndarray) -> Ids:
     if size > 4 * len(value):
         return Ids(*np.unique(value, return_inverse=True))
     seen = np.zeros(size, bool)  # Avoids sorting.
-    seen[value - low] = True
-    return Ids(np.flatnonzero(seen) + low, (np.cumsum(seen) - 1)[value - low])
+    place = value - low if low else value
+    seen[place] = True
+    return Ids(np.flatnonzero(seen) + low, (np.cumsum(seen) - 1)[place])
 
 
 def question_numbers(table: Columns, name: str) -> None:
@@ -279,6 +280,7 @@ def as_numbers(table: Columns, name: str, column: Column, kind: str) -> np.ndarr
         'number': 'a number',
         'time': 'a number or a date such as 2020-01-31 10:00:00',
     }[kind]
+    rows = None if isinstance(column, np.ndarray) else column.rows
     if isinstance(column, np.ndarray):
         if kind == 'integer' and column.dtype.kind not in 'iu':
             raise ValueError(f"'{table.path}': column '{name}' is {column.dtype}, not {expected}")
@@ -293,11 +295,12 @@ def as_numbers(table: Columns, name: str, column: Column, kind: str) -> np.ndarr
             value = np.array([_as_float(entry) for entry in column.strings().tolist()])
             valid = np.isfinite(value)
     if not valid.all():
-        row = int(valid.argmin())
+        row = int((valid if rows is None else valid[rows]).argmin())
+        found = text(row if rows is None else int(rows[row]))
         raise ValueError(
-            f"{table.locate(row)}: expected {expected} in column '{name}', found '{text(row)}'"
+            f"{table.locate(row)}: expected {expected} in column '{name}', found '{found}'"
         )
-    return value
+    return value if rows is None else value[rows]
 
 
 def stack(path: str, tables: Sequence[Columns]) -> Columns:

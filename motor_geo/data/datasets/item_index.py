@@ -48,7 +48,7 @@ def index_ids(table: Columns, column: str, reindex: bool) -> tuple[np.ndarray, n
             f'they stay, without interactions (reindex=True removes them).',
             stacklevel=3,
         )
-    return np.arange(size), values[codes]
+    return np.arange(size), codes if missing == 0 else values[codes]
 
 
 def index_by_row(
@@ -84,7 +84,8 @@ def index_by_row(
             f"{table.locate(row)}: '{column}' is {values[codes[row]]}, but {path} only has rows "
             f'for items 0 to {rows - 1}.'
         )
-    return np.arange(rows), values[codes]
+    same = len(values) == 0 or values[-1] == len(values) - 1  # No gaps: saves a copy.
+    return np.arange(rows), codes if same else values[codes]
 
 
 def _is_integer(text: str) -> bool:

@@ -36,6 +36,7 @@ from motor_geo.utils.memory import physical_memory
 
 NEWLINE, RETURN = 10, 13
 CACHED_SIZE = 2**22  # Smaller text files are read too fast to need the cache.
+BATCH = 2**18  # Number of rows of a Parquet file to read at a time.
 PACKED = ('.gz', '.zst')
 
 
@@ -76,14 +77,15 @@ def read_table(
     kinds = {name: 'integer' for name in integers} | {name: 'number' for name in numbers}
     kinds |= {name: 'time' for name in times}
     if path.endswith('.parquet'):
-        convert(table, _read_parquet(table, [*ids, *kinds], optional), ids, kinds)
+        for name, column in _read_parquet(table, [*ids, *kinds], optional, ids):
+            convert(table, {name: column}, ids, kinds)
     elif os.path.getsize(path) < CACHED_SIZE:
         convert(table, _read_text(table, ids, list(kinds), optional), ids, kinds)
     else:
 
         def compute() -> dict[str, Tensor]:
             table = Columns(path)
-            convert(table, _read_text(table, ids, list(kinds), optional), ids, kinds)
+            convert(table, _read_text(table, ids, list(kinds), optional, times), ids, kinds)
             return table.state_dict()
 
         def fits(state: dict[str, Tensor]) -> bool:
@@ -92,9 +94,9 @@ def read_table(
             given = [name for name in (*ids, *kinds) if name not in optional]
             return all(name in known.ids or name in known.numbers for name in given)
 
-        content = np.fromfile(path, np.uint8)
-        parts = ['read_table.1', content, ids, integers, numbers, optional]
+        parts = ['read_table.1', np.fromfile(path, np.uint8), ids, integers, numbers, optional]
         key = fingerprint(*parts, *([times] if times else []))
+        del parts
         table.load_state_dict(cached('table', key, compute, fits))
     for name in table.ids:
         question_numbers(table, name)
@@ -108,7 +110,8 @@ def convert(
 
     Args:
         table: The table to add the columns to.
-        columns: Raw columns by name.
+        columns: Raw columns by name. Removes those that it has converted, to
+            save memory.
         ids: Names of the columns of ids.
         kinds: Kinds of the other columns by name, see :func:`as_numbers`.
 
@@ -117,10 +120,10 @@ def convert(
     """
     for name in ids:
         if name in columns:
-            table.ids[name] = as_ids(table, name, columns[name])
+            table.ids[name] = as_ids(table, name, columns.pop(name))
     for name, kind in kinds.items():
         if name in columns:
-            table.numbers[name] = as_numbers(table, name, columns[name], kind)
+            table.numbers[name] = as_numbers(table, name, columns.pop(name), kind)
 
 
 def read_header(path: str) -> list[str]:
@@ -222,7 +225,11 @@ def _select(
 
 
 def _read_text(
-    table: Columns, ids: Sequence[str], others: Sequence[str], optional: Sequence[str]
+    table: Columns,
+    ids: Sequence[str],
+    others: Sequence[str],
+    optional: Sequence[str],
+    times: Sequence[str] = (),
 ) -> dict[str, Column]:
     path, names = table.path, [*ids, *others]
     raw = read_bytes(path).removeprefix(b'\xef\xbb\xbf').rstrip(b'\r\n')
@@ -249,7 +256,7 @@ def _read_text(
     if delimiter == ',' and b'"' in raw:
         return _split_quoted(table, raw, columns, len(header))
     if len(raw) >= CACHED_SIZE:
-        fields = split_with_arrow(raw, end + 1, delimiter, columns, set(ids))
+        fields = split_with_arrow(raw, end + 1, delimiter, columns, set(names) - set(times))
         if fields is not None:
             return fields
     return _split_plain(table, raw, end + 1, ord(delimiter), columns, len(header))
@@ -328,21 +335,42 @@ def _parquet_errors(path: str) -> Iterator[None]:
         raise ValueError(f"'{path}' cannot be read as Parquet: {reason}") from error
 
 
-def _read_parquet(table: Columns, names: list[str], optional: Sequence[str]) -> dict[str, Column]:
-    with _parquet_errors(table.path), _open_parquet(table.path) as file:
-        selected = _select(table.path, file.schema_arrow.names, names, optional)
-        content = file.read(columns=list(selected))
-    with _parquet_errors(table.path):
-        return arrow_columns(table, content, list(selected))
+def _read_parquet(
+    table: Columns, names: Sequence[str], optional: Sequence[str], ids: Sequence[str]
+) -> Iterator[tuple[str, Column]]:
+    r"""Yields one column after the other, to save memory."""
+    path = table.path
+    with _parquet_errors(path), _open_parquet(path) as file:
+        for name in _select(path, file.schema_arrow.names, names, optional):
+            yield name, _read_column(table, file, name, ids)
 
 
-def arrow_columns(table: Columns, content: Any, names: Sequence[str]) -> dict[str, Column]:
+def _read_column(table: Columns, file: Any, name: str, ids: Sequence[str]) -> Column:
+    import pyarrow as pa
+
+    size, schema = file.metadata.num_rows, file.schema_arrow
+    kind = schema.field(name).type
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)) or size == 0:
+        return arrow_columns(table, file.read(columns=[name]), [name], ids)[name]
+    out, start = np.empty(size, kind.to_pandas_dtype()), 0
+    for batch in file.iter_batches(BATCH, columns=[name]):
+        content = pa.Table.from_batches([batch])
+        out[start : start + len(batch)] = arrow_columns(table, content, [name], ids, start)[name]
+        start += len(batch)
+    return out
+
+
+def arrow_columns(
+    table: Columns, content: Any, names: Sequence[str], ids: Sequence[str] = (), first: int = 0
+) -> dict[str, Column]:
     r"""Extracts columns of a :class:`pyarrow.Table`.
 
     Args:
         table: The table, for messages.
         content: The Arrow table.
         names: Names of the columns.
+        ids: Names of the columns of ids. Each distinct text in them is read once.
+        first: Row of the table in which the content starts.
 
     Raises:
         ValueError: If the table is empty, or a column lacks values or has the
@@ -357,7 +385,7 @@ def arrow_columns(table: Columns, content: Any, names: Sequence[str]) -> dict[st
     for name in names:
         column, kind = content[name], content[name].type
         if column.null_count:
-            row = int(column.is_null().to_numpy().argmax())
+            row = first + int(column.is_null().to_numpy().argmax())
             raise ValueError(f"{table.locate(row)}: expected a value in '{name}', found none")
         if pa.types.is_dictionary(kind):
             column, kind = column.cast(kind.value_type), kind.value_type
@@ -368,7 +396,11 @@ def arrow_columns(table: Columns, content: Any, names: Sequence[str]) -> dict[st
         if pa.types.is_integer(kind) or pa.types.is_floating(kind):
             columns[name] = column.to_numpy()
         elif kind in (pa.string(), pa.large_string()) or 'string_view' in str(kind):
-            columns[name] = Fields.from_list(column.to_pylist())
+            rows = None
+            if name in ids:
+                column = column.cast(pa.large_string()).combine_chunks().dictionary_encode()
+                column, rows = column.dictionary, column.indices.to_numpy()
+            columns[name] = Fields.from_list(column.to_pylist())._replace(rows=rows)
         else:
             raise ValueError(
                 f"'{table.path}': column '{name}' is {clipped(kind)}; expected integers or text"

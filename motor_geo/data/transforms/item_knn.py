@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,22 +24,10 @@ from motor_geo.data.transforms.knn import WEIGHTINGS, attach, knn_graph_cosine, 
 from motor_geo.data.transforms.knn_ivf import knn_graph_ivf
 from motor_geo.typing import ITEM, feature_key, num_nodes, similar
 from motor_geo.utils.cache import cached, fingerprint
+from motor_geo.utils.cost import warn_of_time
 
 LOG = logging.getLogger(__name__)
 METHODS = ('exact', 'ivf')
-#: Multiplications per second of one core, and seconds of a wait worth a warning.
-SPEED, LONG = 2e10, 600
-
-
-def warn_of_time(num_items: int, width: int) -> None:
-    r"""Warns of an exact graph that takes long."""
-    seconds = num_items**2 * width / 2 / (SPEED * torch.get_num_threads())
-    if seconds > LONG:
-        warnings.warn(
-            f'The exact item graph of {num_items:,} items of {width} features takes about '
-            f"{seconds / 3600:.1f} hours; method='ivf' (--graph.method ivf) approximates it",
-            stacklevel=2,
-        )
 
 
 class ItemKNN(BaseTransform):
@@ -180,7 +167,11 @@ class ItemKNN(BaseTransform):
 
         def compute() -> dict[str, Tensor]:
             if exact:
-                warn_of_time(len(x), x.shape[1])
+                warn_of_time(
+                    f'The exact item graph of {len(x):,} items of {x.shape[1]} features',
+                    len(x) ** 2 * x.shape[1] / 2,
+                    "method='ivf' (--graph.method ivf) approximates it",
+                )
                 index, similarity = knn_graph_cosine(x, self.k, self.block_size)
                 return {'index': index, 'similarity': similarity}
             options = {'num_probes': self.num_probes, 'block_size': self.block_size}

@@ -9,6 +9,7 @@ from torch_geometric.typing import EdgeType
 
 from motor_geo.nn.models.item_similarity import ItemSimilarity
 from motor_geo.typing import RATES
+from motor_geo.utils.cost import warn_of_time
 from motor_geo.utils.memory import available_memory
 
 if TYPE_CHECKING:
@@ -57,6 +58,9 @@ class EASE(ItemSimilarity):
                 f"'EASE' solves for a weight of every pair of items: {self.num_items:,} items need "
                 f'{needed:,} bytes of memory, {free:,} are free'
             )
+
+        what = f"'EASE' solves for a weight of every pair of {self.num_items:,} items, which"
+        warn_of_time(what, self.num_items**3, 'expected fewer items')
 
     @staticmethod
     def num_bytes(num_items: int) -> int:

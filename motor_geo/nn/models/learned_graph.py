@@ -16,7 +16,8 @@ from motor_geo.nn.memo import Memo
 from motor_geo.nn.models.item_features import ItemFeatures
 from motor_geo.nn.models.item_graph import item_graph
 from motor_geo.nn.models.recommender import Recommender
-from motor_geo.typing import RATES, Batch, Embeddings, similar
+from motor_geo.typing import RATES, Batch, Embeddings, num_nodes, similar
+from motor_geo.utils.cost import warn_of_time
 from motor_geo.utils.lazy import Lazy
 
 ItemGraphs = list[tuple[EdgeIndex, Tensor]]
@@ -105,6 +106,14 @@ class LearnedGraphRecommender(Recommender):
         self._self_loops, self._epoch = Memo(), Memo()
         for modality in self.features.names:
             self.initial_graph(data, modality)
+        num_items = num_nodes(data, self.item_type)
+        if initial_weight < 1:  # Training and validation each search all pairs.
+            warn_of_time(
+                f"'{self.__class__.__name__}' compares all pairs of {num_items:,} items in every "
+                'epoch, which',
+                2 * len(self.features) * num_items**2 * channels,
+                "'initial_weight' 1 leaves out learned graphs",
+            )
 
     def graph(self, data: HeteroData) -> BipartiteGraph:
         r"""The training graph with weights :math:`1 / (\deg + 1)`, cached as long as

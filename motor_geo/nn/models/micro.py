@@ -9,6 +9,7 @@ from motor_geo.nn.functional.contrast import two_view_contrast
 from motor_geo.nn.functional.similarity import merge_edges, neighbor_edges, row_sum_norm
 from motor_geo.nn.models.learned_graph import ItemGraphs, LearnedGraphRecommender
 from motor_geo.typing import RATES, Batch, Embeddings, num_nodes
+from motor_geo.utils.cost import warn_of_time
 
 
 class MICRO(LearnedGraphRecommender):
@@ -93,6 +94,15 @@ class MICRO(LearnedGraphRecommender):
         )
         if temperature <= 0:
             raise ValueError(f"'temperature' must be positive (got {temperature})")
+        if contrast_weight > 0:
+            num_items = num_nodes(data, self.item_type)
+            warn_of_time(
+                f"The contrast of 'MICRO' compares all pairs of {num_items:,} items in every "
+                'batch, which',
+                5 * len(self.features) * num_items**2 * channels,  # As fast as 5 products.
+                "larger batches need it less often, and 'contrast_weight' 0 leaves it out",
+                most=10,
+            )
         self.contrast_weight = contrast_weight
         self.temperature = temperature
         self.attention = nn.Sequential(

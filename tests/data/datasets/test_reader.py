@@ -156,6 +156,31 @@ def test_numbers_are_finite(tmp_path, value):
         read_table(path, ['u'], numbers=['t'])
 
 
+@pytest.mark.parametrize('batch', [1, 3, 100])
+def test_parquet_in_batches(tmp_path, monkeypatch, batch):
+    pa = pytest.importorskip('pyarrow')
+    pq = pytest.importorskip('pyarrow.parquet')
+    monkeypatch.setattr('motor_geo.data.datasets.reader.BATCH', batch)
+    path = str(tmp_path / 'a.parquet')
+    u, text = [7, 3, 7, 900, 3, 5, 3, 7], ['b', 'a', 'ü', 'b', '', 'c', 'a', 'b']
+    n, t = [0, 1, 2, 0, 1, 2, 0, 1], [0.5, 1.5, 2, 3, 4, 5, 6, 7]
+    for kind in (pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())):
+        words = [word or 'd' for word in text]
+        columns = {'u': pa.array(u, pa.int32()), 's': pa.array(words).cast(kind), 'n': n, 't': t}
+        pq.write_table(pa.table(columns), path, row_group_size=5)
+        table = read_table(path, ['u', 's'], ['n'], ['t'])
+        assert column(table, 'u') == u and column(table, 's') == words
+        assert table.numbers['n'].tolist() == n and table.numbers['t'].tolist() == t
+        assert table.ids['u'].values.tolist() == sorted(set(u))
+        assert table.ids['s'].values.tolist() == sorted(set(words))
+    pq.write_table(pa.table({'u': text, 'n': n}), path)
+    with pytest.raises(ValueError, match="a.parquet', row 4: expected an id in column 'u'"):
+        read_table(path, ['u'], ['n'])
+    pq.write_table(pa.table({'u': u, 'n': [*n[:6], None, None]}), path, row_group_size=2)
+    with pytest.raises(ValueError, match="a.parquet', row 6: expected a value in 'n', found none"):
+        read_table(path, ['u'], ['n'])
+
+
 def test_parquet_errors(tmp_path):
     pa = pytest.importorskip('pyarrow')
     pq = pytest.importorskip('pyarrow.parquet')
@@ -322,6 +347,7 @@ def test_arrow_reads_the_same(tmp_path_factory, rows, delimiter, end):
     def read(size):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(reader, 'CACHED_SIZE', size)
+            patch.setattr('motor_geo.data.datasets.arrow_text.BLOCK', 48)  # Several batches.
             patch.setattr(reader, 'cached', lambda kind, key, compute, fits: compute())
             try:
                 return read_table(path, ['id'], numbers=['n'])

@@ -4,7 +4,6 @@ import torch
 from torch_geometric.data import HeteroData
 
 from motor_geo.data import ItemKNN
-from motor_geo.data.transforms.item_knn import warn_of_time
 from motor_geo.data.transforms.knn import knn_graph_cosine
 from motor_geo.data.transforms.knn_ivf import knn_graph_ivf
 
@@ -91,6 +90,10 @@ def test_transform(tmp_path, monkeypatch):
         ItemKNN(num_probes=0)
 
 
-def test_exact_graphs_of_many_items_say_how_long_they_take():
-    with pytest.warns(UserWarning, match=r"1,000,000 items .* hours; method='ivf'"):
-        warn_of_time(10**6, 384)
+def test_exact_graphs_of_many_items_say_how_long_they_take(monkeypatch):
+    data = HeteroData()
+    data['item'].x_text = torch.randn(2000, 3)
+    monkeypatch.setattr('motor_geo.utils.cost.SPEED', 1e3 / torch.get_num_threads())
+    message = r"item graph of 2,000 items of 3 features takes about 1.7 hours .*; method='ivf'"
+    with pytest.warns(UserWarning, match=message):
+        ItemKNN(3, cache=False)(data)

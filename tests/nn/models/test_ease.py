@@ -70,3 +70,9 @@ def test_what_cannot_be_is_refused(monkeypatch):
         EASE(data)
     monkeypatch.setattr(module, 'available_memory', lambda: None)
     EASE(data)
+
+
+def test_many_items_take_long(monkeypatch):
+    monkeypatch.setattr('motor_geo.utils.cost.SPEED', 1e3 / torch.get_num_threads())
+    with pytest.warns(UserWarning, match=r"^'EASE' .* 173 items, which .* 1.4 hours"):
+        EASE(small_graph())

@@ -1,5 +1,6 @@
 import copy
 import pickle
+import warnings
 
 import pytest
 import torch
@@ -201,3 +202,25 @@ def test_rejects_bad_arguments(Model):
         del data['item'][f'x_{modality}']
     with pytest.raises(ValueError, match=f"'{Model.__name__}' needs item features"):
         Model(data)
+
+
+@models
+def test_pairs_of_many_items_take_long(monkeypatch, Model):
+    data, _ = build()
+    monkeypatch.setattr('motor_geo.utils.cost.SPEED', 100 / torch.get_num_threads())
+    # Two passes, two modalities, 53 items, 8 channels.
+    message = rf"^'{Model.__name__}' compares all pairs of 53 items .* 898.9 seconds .*'initial_w"
+    options = {'contrast_weight': 0} if Model is MICRO else {}
+    with pytest.warns(UserWarning, match=message):
+        Model(data, channels=8, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        Model(data, channels=8, initial_weight=1, **options)
+
+
+def test_contrast_of_many_items_takes_long(monkeypatch):
+    data, _ = build()
+    monkeypatch.setattr('motor_geo.utils.cost.SPEED', 10_000 / torch.get_num_threads())
+    message = r"^The contrast of 'MICRO' compares all pairs of 53 items .* 22.5 seconds"
+    with pytest.warns(UserWarning, match=message):
+        MICRO(data, channels=8)
