@@ -251,6 +251,7 @@ class TableDataset(RecommendationDataset):
             event: If given, keeps only these events.
             core: Minimum number of interactions per user and item.
             cold_share: Share of the items to hold out entirely.
+            per_user: Mean number of interactions per user to keep.
             transform: A function that transforms the graph on every access
                 (:obj:`dataset[0]`).
             pre_transform: A function that transforms the graph once.
