@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import os.path as osp
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 
 from benchmarks.text import markdown
 from motor_geo import run as command
@@ -37,7 +39,11 @@ def settings(sizes: Sequence[int]) -> list[tuple[int, str, float]]:
 
 def train(folder: str, options: Sequence[str]) -> dict[str, float]:
     r"""The result of a run, from its folder if it has ended before."""
-    command.main([*options, '--out', folder, '--report', 'false'])
+    quiet = ['--trainer.progress', 'false', '--report', 'false']
+    with open(os.devnull, 'w') as nowhere, redirect_stdout(nowhere):
+        code = command.main([*options, '--out', folder, *quiet])
+    if code != 0:
+        raise SystemExit(code)
     with open(osp.join(folder, 'result.json')) as file:
         result = json.load(file)
     with open(osp.join(folder, 'metrics.jsonl')) as file:
