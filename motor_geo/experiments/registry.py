@@ -97,6 +97,7 @@ _ALL = [
         ('data', 'backbone', 'tokens'),
     ),
     Experiment('figure5', 'Items that share the most tokens', nothing, 'neighbors', paper='motor'),
+    Experiment('labels', 'Labels of items that share the most tokens', nothing, 'labels'),
     Experiment('figure6', 'Frequencies of tokens', nothing, 'tokens', paper='motor'),
     Experiment(
         'lirdrec-table2',

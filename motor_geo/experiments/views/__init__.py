@@ -10,6 +10,7 @@ from motor_geo.experiments.views.comparison import cold, comparison, counts, val
 from motor_geo.experiments.views.curves import epochs, heat, lines, shares
 from motor_geo.experiments.views.datasets import neighbors, statistics, tokens
 from motor_geo.experiments.views.groups import buckets
+from motor_geo.experiments.views.labels import labels
 from motor_geo.experiments.views.tokenizers import quantizers
 from motor_geo.report.document import Block, Figure, Text
 
@@ -24,6 +25,7 @@ VIEWS: dict[str, Callable[[Results], Iterator[Block]]] = {
     'heat': heat,
     'statistics': statistics,
     'neighbors': neighbors,
+    'labels': labels,
     'tokens': tokens,
     'quantizers': quantizers,
 }

@@ -7,6 +7,7 @@ import os.path as osp
 from collections.abc import Iterator
 
 import numpy as np
+import torch
 
 from motor_geo.data import OPQTokenizer, RecommendationDataset
 from motor_geo.experiments.options import BASE
@@ -107,17 +108,24 @@ def read_titles(folder: str, dataset: RecommendationDataset) -> list[str]:
 
 def tokens(results: Results) -> Iterator[Block]:
     r"""Shows the number of items per token, from the most to the least frequent."""
+    rows = []
     for data in results.options.content:
         dataset, tokenizer = _tokens(results, data)
         columns = dataset.data[ITEM].token_id.unbind(dim=1)
         for modality, count in tokenizer.num_tokens_dict.items():
             own, columns = columns[:count], columns[count:]
-            series = []
+            series, perplexity = [], []
             for position, column in enumerate(own):
                 size = column.long().bincount(minlength=tokenizer.codebook_size)
                 y = size.sort(descending=True).values.tolist()
                 x = [float(i + 1) for i in range(len(y))]
                 series.append(Series(f'slot {position + 1}', x, y, None))
+                share = size.double() / size.sum()
+                perplexity.append(float(torch.special.entr(share).sum().exp()))
+            mean = sum(perplexity) / len(perplexity)
+            most = max(float(one.y[0] or 0) for one in series)
+            cells = [float(tokenizer.codebook_size), mean, most]
+            rows.append(Row([data, modality], [Value(cell) for cell in cells]))
             yield Figure(
                 f'figure6-{data}-{modality}',
                 f'{modality} of {data}',
@@ -127,3 +135,7 @@ def tokens(results: Results) -> Iterator[Block]:
                 series,
                 panels=f'figure6-{data}',
             )
+    names = ('tokens per slot', 'perplexity', 'items of the most frequent token')
+    columns = [Column(name, 'number') for name in names]
+    note = 'Perplexity: the mean over slots of the exponential of the entropy of tokens.'
+    yield Table('figure6', 'Use of tokens', ['data', 'modality'], columns, rows, [note])

@@ -71,10 +71,16 @@ def test_neighbors_are_of_a_kind(shop):
 
 
 def test_tokens_are_counted(shop):
-    figures = list(tokens(make('figure6', shop)))
+    *figures, table = tokens(make('figure6', shop))
     assert [figure.name for figure in figures] == ['figure6-shop-image', 'figure6-shop-text']
     for figure in figures:
         assert [series.label for series in figure.series] == ['slot 1', 'slot 2']
         for series in figure.series:
             assert series.x == [1, 2, 3, 4] and sum(series.y) == NUM_ITEMS
             assert series.y == sorted(series.y, reverse=True)
+    assert [row.label for row in table.rows] == [['shop', 'image'], ['shop', 'text']]
+    for row, pair in zip(table.rows, (figures[0], figures[1])):
+        entropy = [-sum(n / 32 * np.log(n / 32) for n in one.y if n) for one in pair.series]
+        most = max(one.y[0] for one in pair.series)
+        expected = [4, np.exp(entropy).mean(), most]
+        assert [cell.mean for cell in row.cells] == pytest.approx(expected)
