@@ -317,13 +317,18 @@ class EvalTargets:
             return self
         generator = torch.Generator().manual_seed(seed)
         keep = torch.randperm(len(self), generator=generator)[:num_users].sort().values
-        keep = keep.to(self.ptr.device)
-        first, count = self.ptr[keep], self.count[keep]
+        return self[keep.to(self.ptr.device)]
+
+    def __getitem__(self, index: Tensor) -> EvalTargets:
+        r"""Returns the targets of some users, given by their positions in
+        :obj:`user`.
+        """
+        first, count = self.ptr[index], self.count[index]
         end = count.cumsum(0)
-        entry = torch.arange(int(end[-1]), device=keep.device)
+        entry = torch.arange(int(count.sum()), device=index.device)
         entry += (first - end + count).repeat_interleave(count)
         ptr = torch.cat([end.new_zeros(1), end])
-        return replace(self, user=self.user[keep], ptr=ptr, item=self.item[entry])
+        return replace(self, user=self.user[index], ptr=ptr, item=self.item[entry])
 
     def to(self, device: torch.device | str) -> EvalTargets:
         candidates = self.candidates

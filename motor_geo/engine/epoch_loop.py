@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 from torch_geometric.typing import EdgeType
 from tqdm import tqdm
@@ -22,7 +22,8 @@ from tqdm import tqdm
 from motor_geo.engine.checkpoint import load_checkpoint, save_checkpoint
 from motor_geo.engine.evaluator import Evaluator
 from motor_geo.engine.loggers import Logger
-from motor_geo.typing import find_edges
+from motor_geo.engine.metrics import LIST_METRICS
+from motor_geo.typing import Embeddings, find_edges
 from motor_geo.utils.cache import fingerprint
 from motor_geo.utils.errors import one_line
 from motor_geo.utils.files import atomic_write
@@ -148,6 +149,15 @@ class EpochLoop:
     def device(self) -> torch.device:
         r"""The device of the graph."""
         return find_edges(self.data, self.edge_type).device
+
+    def validate(self, emb: Embeddings | Callable[[Tensor], Tensor]) -> dict[str, float]:
+        r"""Computes the metrics of an epoch. Coverage and popularity need the lists of
+        all users, so they are only computed if :obj:`metric` is one of them.
+        """
+        assert self.evaluator is not None
+        if self.metric.split('@')[0] in LIST_METRICS:
+            return self.evaluator.evaluate(emb).metrics
+        return self.evaluator.validate(emb)
 
     def seed_epoch(self, epoch: int) -> torch.Generator:
         r"""Seeds the global random state for an epoch, and returns an

@@ -22,6 +22,7 @@ from motor_geo.engine.metrics import (
     name_of,
     ranking_metrics,
 )
+from motor_geo.engine.screen import Screen
 from motor_geo.nn.models.popularity import popularity_embeddings
 from motor_geo.typing import Embeddings, EvalTargets
 from motor_geo.utils.ranking import Ranker, check_items
@@ -339,24 +340,23 @@ class Evaluator:
         if self.exclude is not None:
             user, item = self.exclude.index
             pairs.append(torch.stack([self.exclude.user[user], item]).to(device))
+        self._excluded = torch.cat(pairs, dim=1) if len(pairs) > 1 else pairs[0]
         self._ranker = Ranker(
             self.targets.user,
             self.num_items,
             max(self.ks),
-            torch.cat(pairs, dim=1) if len(pairs) > 1 else pairs[0],
+            self._excluded,
             self.targets.candidates,
             self.batch_size,
             self.seed,
         )
         self._count = self.train_edge_index[1].bincount(minlength=self.num_items)
-        self._row, self._item = self.targets.index
-        self._bound = self.targets.ptr[:: self._ranker.batch_size].tolist()
-        self._bound = [*self._bound[: len(self._ranker)], self._item.numel()]
+        self._screen: Screen | None = None
 
     @property
     def mean_metrics(self) -> tuple[str, ...]:
         r"""The names of all metrics in :obj:`metrics` of :meth:`evaluate`."""
-        warm = self._count[self._item] > 0
+        warm = self._count[self.targets.item] > 0
         both = bool(warm.any()) and not bool(warm.all())
         return (*self.metrics, *LIST_METRICS, *(GROUP_METRICS if both else ()))
 
@@ -377,15 +377,10 @@ class Evaluator:
         """
         if not callable(emb) and emb.user.device != self.targets.user.device:
             self._prepare(emb.user.device)
-        width = max(self.ks)
-        place = torch.arange(width, 0, -1, device=self.targets.user.device, dtype=torch.int32)
-        place = place[: self._ranker.k]
         lists = ListMetrics(self._count, self.ks, self._ranker.num_candidates)
         ranks, preds, kept = [], [], []
-        for i, (start, _, pred) in enumerate(self._ranker(emb)):
-            held_out = slice(self._bound[i], self._bound[i + 1])
-            match = pred[self._row[held_out] - start] == self._item[held_out].view(-1, 1)
-            ranks.append(width - (match * place).amax(1))
+        for i, (rank, pred) in enumerate(self._rank(emb, self._ranker, self.targets)):
+            ranks.append(rank)
             preds.append(pred)
             if len(preds) * self._ranker.batch_size >= CHUNK or i == len(self._ranker) - 1:
                 kept.append(torch.cat(preds))
@@ -393,8 +388,7 @@ class Evaluator:
                 kept, preds = kept if return_pred else [], []
         rank = torch.cat(ranks)
 
-        means = _means(self._row, rank, self.targets.count, self.ks, self._functions)
-        means |= lists.compute()
+        means = self._means(rank) | lists.compute()
         means |= warm_and_unseen(rank, self.targets, self._count, self.ks)
         values = torch.stack(list(means.values())).tolist()
         return EvalResult(
@@ -406,6 +400,60 @@ class Evaluator:
             pred=torch.cat(kept) if return_pred else None,
             functions=self._functions,
         )
+
+    @torch.no_grad()
+    def validate(self, emb: Embeddings | Callable[[Tensor], Tensor]) -> dict[str, float]:
+        r"""Computes the metrics of :meth:`evaluate` except coverage and popularity.
+        Most users need no list for these: a few items show that none of their held-out
+        items can be in it, see :class:`~motor_geo.engine.screen.Screen`.
+
+        Args:
+            emb: As in :meth:`evaluate`.
+
+        Raises:
+            ValueError: As in :meth:`evaluate`.
+        """
+        if type(self).evaluate is not Evaluator.evaluate:  # A subclass with its own metrics.
+            return self.evaluate(emb).metrics
+        if not callable(emb) and emb.user.device != self.targets.user.device:
+            self._prepare(emb.user.device)
+        if self._screen is None:
+            self._screen = Screen(self.targets, self._count, max(self.ks), self._excluded)
+        if callable(emb) or not self._screen.pays:
+            rank = torch.cat([rank for rank, _ in self._rank(emb, self._ranker, self.targets)])
+        else:
+            self._ranker.check(emb)
+            index = self._screen(emb)
+            listed = torch.zeros(len(self.targets), dtype=torch.bool, device=index.device)
+            listed[index] = True
+            rank = self.targets.item.new_full(self.targets.item.shape, max(self.ks))
+            blocks = self._rank(emb, self._ranker.subset(index), self.targets[index])
+            rank[listed[self.targets.index[0]]] = torch.cat([rank[:0], *(one for one, _ in blocks)])
+        means = self._means(rank) | warm_and_unseen(rank, self.targets, self._count, self.ks)
+        return dict(zip(means, torch.stack(list(means.values())).tolist()))
+
+    def _rank(
+        self,
+        emb: Embeddings | Callable[[Tensor], Tensor],
+        ranker: Ranker,
+        targets: EvalTargets,
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        r"""Yields, for each block of users, the ranks of their held-out items and
+        their lists.
+        """
+        width, device = max(self.ks), targets.user.device
+        place = torch.arange(width, 0, -1, device=device, dtype=torch.int32)[: ranker.k]
+        row, item = targets.index
+        bound = targets.ptr[:: ranker.batch_size].tolist()
+        bound = [*bound[: len(ranker)], item.numel()]
+        for i, (start, _, pred) in enumerate(ranker(emb)):
+            held_out = slice(bound[i], bound[i + 1])
+            match = pred[row[held_out] - start] == item[held_out].view(-1, 1)
+            yield width - (match * place).amax(1), pred
+
+    def _means(self, rank: Tensor) -> dict[str, Tensor]:
+        row, count = self.targets.index[0], self.targets.count
+        return _means(row, rank, count, self.ks, self._functions)
 
     def __repr__(self) -> str:
         return (

@@ -90,7 +90,7 @@ class Fitter(EpochLoop):
         metrics: dict[str, float] = {}
         if self.evaluator is not None:
             with torch.no_grad():
-                metrics = self.evaluator.evaluate(self.model(self.data)).metrics
+                metrics = self.validate(self.model(self.data))
         return {
             'epoch': epoch + 1,
             'loss': sum(losses.values()),

@@ -239,7 +239,7 @@ class Trainer(EpochLoop):
                 embeddings = self.model(self.data)
                 if first:
                     check_embeddings(self.model, embeddings, self.data, self.edge_type)
-                metrics = self.evaluator.evaluate(embeddings).metrics
+                metrics = self.validate(embeddings)
         end = time.perf_counter()
         return {
             'epoch': epoch + 1,

@@ -148,6 +148,7 @@ LATER: dict[str, Any] = {
     'tokenizer.method_kwargs': None,
     'tokenizer.max_rows': MAX_ROWS,
     'data.cold_share': 0.0,
+    'data.per_user': None,
     'cold_candidates': 'unseen',
     'users': 'table',
     'evaluator.max_users': None,

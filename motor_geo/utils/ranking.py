@@ -2,6 +2,7 @@ r"""Ranks all items for blocks of users, with some pairs masked."""
 
 from __future__ import annotations
 
+import copy
 import math
 import reprlib
 from collections.abc import Callable, Iterator, Sequence
@@ -90,10 +91,22 @@ class Ranker:
         self._max_user = int(users.max()) if users.numel() > 0 else -1
         self._mask(exclude)
 
+    def subset(self, index: Tensor) -> Ranker:
+        r"""Returns a ranker of the same items for some of the users.
+
+        Args:
+            index: Positions in :obj:`users`, **[n]**.
+        """
+        out = copy.copy(self)
+        out.users = self.users[index]
+        out._mask(self._seen)
+        return out
+
     def _mask(self, exclude: Tensor | SeenItems | None) -> None:
         # Flat positions within the score matrix of each block of users.
         device = self.users.device
         self._flat = torch.empty(0, dtype=torch.long, device=device)
+        self._seen: SeenItems | None = None
         self._bound = [0] * (-(-self.users.numel() // self.batch_size) + 1)
         if self.users.numel() == 0:
             return
@@ -102,6 +115,7 @@ class Ranker:
             exclude = SeenItems(pairs_of(exclude.to(device), self.users))
         if not isinstance(exclude, SeenItems) or len(exclude) == 0:
             return
+        self._seen = exclude
         row, column = exclude.of(self.users)
         if self.candidates is not None:
             place = column.new_full((self.num_items,), -1)
@@ -117,16 +131,25 @@ class Ranker:
     def __len__(self) -> int:
         return len(self._bound) - 1
 
-    def _product(self, emb: Embeddings) -> Callable[[Tensor, Tensor], None]:
-        r"""Returns a function that writes the scores of users, computed as inner
-        products.
+    def check(self, emb: Embeddings) -> None:
+        r"""Checks the number of vectors.
+
+        Raises:
+            ValueError: If there are too few users, or not one vector per item.
         """
-        user, item = emb.user.detach().float(), emb.item.detach().float()
+        user, item = emb.user, emb.item
         if item.size(0) != self.num_items or user.size(0) <= self._max_user:
             raise ValueError(
                 f'The embeddings hold {user.size(0)} users and {item.size(0)} items, expected '
                 f'at least {self._max_user + 1} users and exactly {self.num_items} items.'
             )
+
+    def _product(self, emb: Embeddings) -> Callable[[Tensor, Tensor], None]:
+        r"""Returns a function that writes the scores of users, computed as inner
+        products.
+        """
+        self.check(emb)
+        user, item = emb.user.detach().float(), emb.item.detach().float()
         if self.candidates is not None:
             item = item[self.candidates]
 

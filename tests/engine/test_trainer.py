@@ -49,11 +49,8 @@ def scripted(dataset, values, **kwargs):
     values = iter(values)
 
     class Fixed:
-        def evaluate(self, embeddings):
-            class Result:
-                metrics = {'recall@20': next(values)}
-
-            return Result()
+        def validate(self, embeddings):
+            return {'recall@20': next(values)}
 
     trainer.evaluator = Fixed()
     return trainer

@@ -123,19 +123,23 @@ def test_an_interrupted_command_goes_on(tmp_path, monkeypatch, stop):
     r"""After `stop` evaluations: in the first trial, in the second, and before testing."""
     more = {'trainer.epochs': 7, 'model.unobserved': 1.0}
     expected = tune(options(tmp_path / 'whole', **more), progress=False)
-    evaluate, left = Evaluator.evaluate, [stop]
+    left = [stop]
 
-    def interrupted(self, *args):
-        left[0] -= 1
-        if left[0] < 0:
-            raise KeyboardInterrupt
-        return evaluate(self, *args)
+    def interrupted(method):
+        def call(self, *args):
+            left[0] -= 1
+            if left[0] < 0:
+                raise KeyboardInterrupt
+            return method(self, *args)
+
+        return call
 
     out = tmp_path / 'out'
-    monkeypatch.setattr(Evaluator, 'evaluate', interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        tune(options(out, **more), progress=False)
-    monkeypatch.setattr(Evaluator, 'evaluate', evaluate)
+    with monkeypatch.context() as patch:
+        for name in ('evaluate', 'validate'):
+            patch.setattr(Evaluator, name, interrupted(getattr(Evaluator, name)))
+        with pytest.raises(KeyboardInterrupt):
+            tune(options(out, **more), progress=False)
     assert not (out / 'result.json').exists()
     result = tune(options(out, **more), progress=False)
     assert without_times(result) == without_times(expected)

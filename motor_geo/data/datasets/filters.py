@@ -13,7 +13,7 @@ from motor_geo.data.datasets.base import unique_pairs
 from motor_geo.data.datasets.columns import Columns
 from motor_geo.data.datasets.messages import listed
 from motor_geo.data.datasets.split import SPLITS
-from motor_geo.data.datasets.subsample import core_mask
+from motor_geo.data.datasets.subsample import core_mask, thin_users
 
 
 class Options(NamedTuple):
@@ -29,6 +29,7 @@ class Options(NamedTuple):
     event: list[str] | None
     core: int | None
     cold_share: float = 0.0
+    per_user: float | None = None
 
     def check(self) -> None:
         r"""Raises a :class:`ValueError` if an option is out of range."""
@@ -40,6 +41,8 @@ class Options(NamedTuple):
             raise ValueError(f"'missing_share' must be from 0 to 1, got {self.missing_share}.")
         if not 0 <= self.cold_share < 1:
             raise ValueError(f"'cold_share' must be at least 0 and below 1, got {self.cold_share}.")
+        if self.per_user is not None and self.per_user < 1:
+            raise ValueError(f"'per_user' must be at least 1, got {self.per_user}.")
         if self.cold_share > 0 and self.split == 'cold_item':
             raise ValueError(
                 "The split 'cold_item' already holds out items; leave out 'cold_share'."
@@ -52,6 +55,11 @@ class Options(NamedTuple):
             raise ValueError(f"'seed' must be at least 0, got {self.seed}.")
         if self.core is not None and self.core < 1:
             raise ValueError(f"'core' must be at least 1, got {self.core}.")
+
+    @property
+    def filters(self) -> bool:
+        r"""Whether :func:`leave_out` has something to do."""
+        return bool(self.columns) or self.core is not None or self.per_user is not None
 
     @property
     def columns(self) -> list[str]:
@@ -107,6 +115,9 @@ def leave_out(name: str, data: Interactions, options: Options) -> tuple[Interact
             )
         keep &= np.isin(values.astype(str), wanted)[codes]
     rows = np.flatnonzero(keep)
+    if options.per_user is not None and len(rows):
+        rows = rows[np.sort(unique_pairs(data.user[rows], data.item[rows]))]
+        rows = rows[thin_users(data.user[rows], data.item[rows], options.per_user, options.seed)]
     if options.core is not None and len(rows):
         pairs = rows[unique_pairs(data.user[rows], data.item[rows])]
         pairs = pairs[core_mask(data.user[pairs], data.item[pairs], options.core)]

@@ -36,6 +36,31 @@ def thin_training(
     return keep
 
 
+def thin_users(user: np.ndarray, item: np.ndarray, per_user: float, seed: int = 0) -> np.ndarray:
+    r"""Keeps a random sample of the pairs with :obj:`per_user` of them per user
+    on average, and at least one of every user.
+
+    The draw depends on the set of pairs and the seed, but not on the order of
+    rows. With the same seed, a smaller sample is a subset of a larger one.
+
+    Args:
+        user: User of each pair, each pair once, **[E]**.
+        item: Item of each pair, **[E]**.
+        per_user: Mean number of pairs per user to keep.
+        seed: Seed of the draw.
+
+    Returns:
+        The rows to keep in ascending order.
+    """
+    place = np.empty(len(user))
+    place[np.lexsort((item, user))] = np.random.default_rng(seed).permutation(len(user))
+    order = np.argsort(place)
+    first = np.zeros(len(user), bool)
+    first[np.unique(user[order], return_index=True)[1]] = True  # The first draw of every user.
+    order = np.concatenate([order[first], order[~first]])
+    return np.sort(order[: max(round(per_user * first.sum()), first.sum())])
+
+
 def core_mask(user: np.ndarray, item: np.ndarray, core: int) -> np.ndarray:
     r"""Marks the rows of the largest subset in which each user and each item
     has at least :obj:`core` rows.

@@ -95,6 +95,9 @@ class TableDataset(RecommendationDataset):
         core: If given, repeatedly removes users and items with fewer distinct
             interactions until every remaining one has at least that many, and
             renumbers them.
+        per_user: If given, keeps a random sample of all interactions with this
+            many per user on average and at least one of every user, before
+            :obj:`core` applies. Combine it with a new :obj:`split`.
         cold_share: Share of the items to hold out entirely, drawn at random:
             all interactions of one half are for validation, and those of the
             other half for test. All other interactions stay in their splits.
@@ -132,13 +135,22 @@ class TableDataset(RecommendationDataset):
         event_column: str | None = None,
         core: int | None = None,
         cold_share: float = 0.0,
+        per_user: float | None = None,
         transform: Transform | None = None,
         pre_transform: Transform | None = None,
     ) -> None:
         super().__init__(transform, pre_transform)
         event = [event] if isinstance(event, str) else event
         options = Options(
-            split, seed, train_share, missing_share, min_rating, event, core, cold_share
+            split,
+            seed,
+            train_share,
+            missing_share,
+            min_rating,
+            event,
+            core,
+            cold_share,
+            per_user,
         )
         options.check()
         given = dict(zip(ROLES, (user, item, time, label, rating, event_column)))
@@ -202,6 +214,7 @@ class TableDataset(RecommendationDataset):
         event: list[str] | str | None = None,
         core: int | None = None,
         cold_share: float = 0.0,
+        per_user: float | None = None,
         transform: Transform | None = None,
         pre_transform: Transform | None = None,
     ) -> TableDataset:
@@ -238,6 +251,7 @@ class TableDataset(RecommendationDataset):
             event: If given, keeps only these events.
             core: Minimum number of interactions per user and item.
             cold_share: Share of the items to hold out entirely.
+            per_user: Mean number of interactions per user to keep.
             transform: A function that transforms the graph on every access
                 (:obj:`dataset[0]`).
             pre_transform: A function that transforms the graph once.
@@ -252,7 +266,15 @@ class TableDataset(RecommendationDataset):
         RecommendationDataset.__init__(self, transform, pre_transform)
         event = [event] if isinstance(event, str) else event
         options = Options(
-            split, seed, train_share, missing_share, min_rating, event, core, cold_share
+            split,
+            seed,
+            train_share,
+            missing_share,
+            min_rating,
+            event,
+            core,
+            cold_share,
+            per_user,
         )
         options.check()
         given = dict(zip(ROLES, (user, item, time, label, rating, event_column)))
@@ -313,7 +335,7 @@ class TableDataset(RecommendationDataset):
         locate: Callable[[int], str] = table.locate
         user, item = data.user, data.item
         time = table.numbers.get(names.get('time', ''))
-        if options.columns or options.core is not None:
+        if options.filters:
             data, rows = leave_out(name, data, options)
             user, item, locate = data.user, data.item, _through(locate, rows)
             label, time = (None if x is None else x[rows] for x in (label, time))

@@ -86,3 +86,18 @@ def test_core(folder, core):
     assert pairs(dataset) == naive_core([row[:2] for row in rows], core)
     with pytest.raises(ValueError, match="'core' must be at least 1, got 0"):
         TableDataset(path, core=0)
+
+
+def test_per_user(folder):
+    path, rows = folder
+    dataset = TableDataset(path, per_user=2.5, split='random', seed=1)
+    kept = pairs(dataset)
+    assert kept < {row[:2] for row in rows}
+    users = {user for user, *_ in rows}
+    assert {user for user, _ in kept} == users and len(kept) == round(2.5 * len(users))
+    assert pairs(TableDataset(path, per_user=2.5, split='random', seed=2)) != kept
+    columns = dict(zip(('userID', 'itemID'), np.array([row[:2] for row in rows]).T))
+    frame = TableDataset.from_frame(columns, per_user=2.5, split='random', seed=1)
+    assert pairs(frame) == kept
+    with pytest.raises(ValueError, match="'per_user' must be at least 1, got 0.5"):
+        TableDataset(path, per_user=0.5)

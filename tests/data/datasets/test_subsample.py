@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from motor_geo.data.datasets.subsample import drop_modalities, thin_training
+from motor_geo.data.datasets.subsample import drop_modalities, thin_training, thin_users
 
 PAIRS = st.lists(
     st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(0, 2)),
@@ -22,6 +22,25 @@ def test_thinning_is_nested_and_knows_no_order(rows, a, b, random):
     order = np.array(random.sample(range(len(rows)), len(rows)))
     again = thin_training(user[order], item[order], label[order], min(a, b), seed=3)
     np.testing.assert_array_equal(again, small[order])
+
+
+@given(PAIRS, st.floats(1, 9), st.floats(1, 9), st.randoms())
+def test_every_user_keeps_a_pair(rows, a, b, random):
+    user, item, _ = np.array(rows).T
+    small, large = (thin_users(user, item, mean, seed=3) for mean in sorted((a, b)))
+    users = np.unique(user)
+    assert np.array_equal(np.unique(user[small]), users) and np.isin(small, large).all()
+    assert len(large) == min(len(rows), round(max(a, b) * len(users)))
+    order = np.array(random.sample(range(len(rows)), len(rows)))
+    again = thin_users(user[order], item[order], min(a, b), seed=3)
+    assert sorted(order[again]) == small.tolist()
+
+
+def test_active_users_keep_more_pairs():
+    user = np.repeat([0, 1], [10, 990])
+    rows = thin_users(user, np.arange(1000), 50, seed=1)
+    assert 0 < (user[rows] == 0).sum() < 5 and len(rows) == 100
+    assert 30 < (rows < 505).sum() < 70  # At random.
 
 
 def test_thinning_is_random():
