@@ -24,14 +24,12 @@ from motor_geo.data.transforms.features import (
     modality_names,
 )
 from motor_geo.data.transforms.knn import attach
-from motor_geo.data.transforms.randomized_svd import randomized_svd
 from motor_geo.typing import RATES, feature_modalities, find_edges, node_store, num_nodes
 from motor_geo.utils.cache import cached, fingerprint
 from motor_geo.utils.threads import one_thread
 
 CACHE = 'InteractionSVD.2'  # To be changed if the same interactions give different results.
 COLD = ('neighbors', 'zero')
-LARGE = 10_000_000  # More interactions are decomposed approximately.
 ROUNDING = 1e-6  # Values below this share of the largest one may be rounding errors.
 
 
@@ -52,9 +50,7 @@ class InteractionSVD(BaseTransform):
     :class:`OPQTokenizer` quantizes the result,
     :obj:`data['item'].x_behavior`, like any other modality. For any :math:`p`,
     popular items have longer vectors. The sign of each singular vector is
-    chosen so that its largest entry is positive. Beyond ten million
-    interactions, :func:`~motor_geo.data.transforms.randomized_svd.randomized_svd`
-    approximates the singular vectors.
+    chosen so that its largest entry is positive.
 
     .. note::
         Without smoothing, each connected component of the graph has a
@@ -270,8 +266,7 @@ class InteractionSVD(BaseTransform):
 
         if self.cache:
             settings = (self.channels, self.smoothing, self.seed)
-            more = ('randomized',) if len(user) > LARGE else ()
-            key = fingerprint(CACHE, user, item, settings, *more)
+            key = fingerprint(CACHE, user, item, settings)
             state = cached('svd', key, compute, fits)
         else:
             state = compute()
@@ -293,13 +288,9 @@ class InteractionSVD(BaseTransform):
         degree = [np.bincount(index).astype(np.float64) for index in (user, item)]
         scale = [1 / np.sqrt(d + self.smoothing * d.mean()) for d in degree]
         matrix = csr_array((scale[0][user] * scale[1][item], (user, item)), shape=size)
+        start = np.random.default_rng(self.seed).standard_normal(min(size))
         with one_thread():
-            if len(user) > LARGE:
-                value, vector = randomized_svd(matrix, self.channels, self.seed)
-            else:
-                start = np.random.default_rng(self.seed).standard_normal(min(size))
-                options = {'v0': start, 'return_singular_vectors': 'vh'}
-                _, value, vector = svds(matrix, self.channels, **options)
+            _, value, vector = svds(matrix, self.channels, v0=start, return_singular_vectors='vh')
         order = np.argsort(-value, kind='stable')
         value, vector = value[order], vector[order]
         # If several entries are equal up to rounding, the first one determines the sign.

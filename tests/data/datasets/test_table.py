@@ -141,6 +141,13 @@ def test_more_feature_rows_than_items(folder):
     assert dataset.num_items == 6 and dataset[0]['item'].num_nodes == 6
 
 
+def test_items_without_interactions(folder):
+    write(folder, [(0, 0, 0), (0, 3, 1), (1, 2, 0), (1, 0, 2)])  # No row has item 1.
+    dataset = TableDataset(folder)
+    assert dataset.num_items == 4 and dataset[0][RATES].edge_index.tolist() == [[0, 1], [0, 2]]
+    assert dataset.targets('val').item.tolist() == [3]
+
+
 def test_text_ids(folder):
     rows = [(f'U{u}', f'i-{3 - i}', label) for u, i, label in ROWS]
     write(folder, rows)

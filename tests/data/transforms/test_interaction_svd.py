@@ -91,15 +91,6 @@ def test_cache(monkeypatch):
             transform(cache=True, **other)(data)
 
 
-def test_many_interactions(monkeypatch):
-    data = SyntheticClusters(num_users=400, num_items=200, seed=0).data
-    exact = transform(8, cache=True)(copy.copy(data))[ITEM].x_behavior
-    monkeypatch.setattr('motor_geo.data.transforms.interaction_svd.LARGE', 100)
-    large = transform(8, cache=True)(copy.copy(data))[ITEM].x_behavior
-    assert not torch.equal(large, exact)
-    assert torch.allclose(large, exact, atol=0.02 * float(exact.abs().max()))
-
-
 def test_graph_is_left_alone():
     data, _ = random_data(cold=2, text=torch.randn(20, 4), image=torch.randn(20, 6))
     data[ITEM].mask_image = torch.arange(20) > 2
