@@ -12,8 +12,10 @@ from torch import Tensor
 
 from motor_geo.typing import Batch
 
-#: Number of interactions that are drawn and gathered at a time.
+#: Number of interactions whose negatives are drawn at a time on a CPU.
 BLOCK = 2**17
+#: Number of interactions that are gathered at a time.
+GATHER = 2**14
 
 
 def has_full_user(edge_index: Tensor, num_users: int, num_items: int) -> bool:
@@ -207,7 +209,7 @@ class BPRSampler:
         neg = self._sample(generator) if self.negatives else None
         count, device = self.pos.numel(), self.pos.device
         perm = torch.randperm(count, dtype=_dtype(count), device=device, generator=generator)
-        for rows in perm.split(max(BLOCK // self.batch_size, 1) * self.batch_size):
+        for rows in perm.split(max(GATHER // self.batch_size, 1) * self.batch_size):
             user, pos = (x.index_select(0, rows).long() for x in (self.user, self.pos))
             no = pos[:0] if neg is None else neg.index_select(0, rows).long()
             for start in range(0, rows.numel(), self.batch_size):
