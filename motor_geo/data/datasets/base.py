@@ -15,7 +15,7 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from motor_geo.data.datasets.split import NEEDS
-from motor_geo.typing import ITEM, RATED_BY, RATES, USER, EvalTargets
+from motor_geo.typing import ITEM, RATES, USER, EvalTargets, set_edges
 from motor_geo.utils.arrays import check_finite
 from motor_geo.utils.cache import Single, fingerprint
 
@@ -215,8 +215,7 @@ class RecommendationDataset(torch.utils.data.Dataset):
         pairs = np.empty((2, np.count_nonzero(train)), np.int64)
         for row, index in zip(pairs, (user, item)):
             row[:] = index[train]
-        data[RATES].edge_index = torch.from_numpy(pairs)
-        data[RATED_BY].edge_index = data[RATES].edge_index.flip(0)
+        set_edges(data, torch.from_numpy(pairs))
         self._targets = {
             split: EvalTargets.from_pairs(
                 user[label == index],

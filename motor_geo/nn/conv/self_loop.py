@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch_geometric import EdgeIndex
 
 from motor_geo.nn.conv.propagate import Propagate
 from motor_geo.nn.graph import BipartiteGraph
@@ -46,18 +45,17 @@ class SelfLoopPropagation(nn.Module):
     @staticmethod
     def normalize(graph: BipartiteGraph) -> BipartiteGraph:
         r"""The same edges with the weights :math:`1 / (\deg + 1)` of their targets."""
-        out = graph
-        for name, edge_index in (('to_user', graph.to_user), ('to_item', graph.to_item)):
-            count = in_degree(edge_index)
+        weights = []
+        for edges in (graph.to_user, graph.to_item):
+            count = edges.degree()
             weight = (count + 1).to(graph.to_user_weight.dtype).reciprocal()
-            weight = weight.repeat_interleave(count, output_size=edge_index.size(1))
-            out = out._replace(**{f'{name}_weight': weight})
-        return out
+            weights.append(weight.repeat_interleave(count, output_size=edges.size(1)))
+        return graph._replace(to_user_weight=weights[0], to_item_weight=weights[1])
 
     def forward(self, user: Tensor, item: Tensor, graph: BipartiteGraph) -> Embeddings:
         r"""Vectors of all users and items after propagation."""
-        loop_user = (in_degree(graph.to_user) + 1).to(user.dtype).reciprocal().view(-1, 1)
-        loop_item = (in_degree(graph.to_item) + 1).to(item.dtype).reciprocal().view(-1, 1)
+        loop_user = (graph.to_user.degree() + 1).to(user.dtype).reciprocal().view(-1, 1)
+        loop_item = (graph.to_item.degree() + 1).to(item.dtype).reciprocal().view(-1, 1)
         x_user, x_item = user, item
         for _ in range(self.num_layers):
             x_user, x_item = (
@@ -73,9 +71,3 @@ class SelfLoopPropagation(nn.Module):
 
     def __repr__(self) -> str:
         return f'{self.__class__.__name__}({self.num_layers})'
-
-
-def in_degree(edge_index: EdgeIndex) -> Tensor:
-    r"""Number of incoming edges of every target, for a graph sorted by target."""
-    (colptr, _), _ = edge_index.get_csc()
-    return colptr.diff()

@@ -16,6 +16,7 @@ from torch_geometric.typing import OptTensor
 from motor_geo.nn.functional.autocast import Function, full_precision
 from motor_geo.nn.functional.edges import edge_dot
 from motor_geo.nn.functional.kernel import has_kernel
+from motor_geo.nn.functional.normalized import NormalizedRows, NormalizedSum
 from motor_geo.nn.functional.rows import normalize_grad
 from motor_geo.nn.functional.spmm import (
     Matrix,
@@ -26,10 +27,11 @@ from motor_geo.nn.functional.spmm import (
     propagate,
     transposed,
 )
-from motor_geo.nn.graph import BipartiteGraph
+from motor_geo.nn.graph import BipartiteGraph, NormalizedGraph
 
 EPS = 1e-8  # Minimum length of a vector for normalization.
 
+LightGraph = BipartiteGraph | NormalizedGraph
 Pair = tuple[Tensor, Tensor]  # Users and items.
 
 
@@ -65,7 +67,7 @@ def has_learned_weights(graph: BipartiteGraph) -> bool:
 @has_kernel
 @full_precision
 def light_sum(
-    user: Tensor, item: Tensor, graph: BipartiteGraph, num_layers: int, scale: float = 1.0
+    user: Tensor, item: Tensor, graph: LightGraph, num_layers: int, scale: float = 1.0
 ) -> Pair:
     r"""Sum over the layers of LightGCN,
 
@@ -78,7 +80,9 @@ def light_sum(
     Args:
         user: User features.
         item: Item features.
-        graph: The user-item graph.
+        graph: The user-item graph. For a
+            :class:`~motor_geo.nn.graph.NormalizedGraph`, the kernel scales rows
+            between hops, so that it needs no edge weights.
         num_layers: Number of hops :math:`L`.
         scale: Factor :math:`s`.
 
@@ -87,6 +91,8 @@ def light_sum(
         - **output:** user features :math:`(M, F)`, item features
           :math:`(N, F)`
     """
+    if isinstance(graph, NormalizedGraph):
+        graph = graph.weighted(user.dtype)
     x_user, x_item = user, item
     for _ in range(num_layers):
         x_user, x_item = hop(x_user, x_item, graph)
@@ -95,9 +101,9 @@ def light_sum(
 
 
 @light_sum.kernel
-def _(
-    user: Tensor, item: Tensor, graph: BipartiteGraph, num_layers: int, scale: float = 1.0
-) -> Pair:
+def _(user: Tensor, item: Tensor, graph: LightGraph, num_layers: int, scale: float = 1.0) -> Pair:
+    if isinstance(graph, NormalizedGraph):
+        return NormalizedSum.apply(user, item, graph, num_layers, scale)
     if has_learned_weights(graph):
         return light_sum.reference(user, item, graph, num_layers, scale)
     return _LightSum.apply(user, item, graph, num_layers, scale)
@@ -146,7 +152,7 @@ def _transposed(graph: BipartiteGraph) -> tuple[Matrix, Matrix]:
 def light_rows(
     user: Tensor,
     item: Tensor,
-    graph: BipartiteGraph,
+    graph: LightGraph,
     num_layers: int,
     scale: float,
     user_index: Tensor,
@@ -176,13 +182,15 @@ def light_rows(
 def _(
     user: Tensor,
     item: Tensor,
-    graph: BipartiteGraph,
+    graph: LightGraph,
     num_layers: int,
     scale: float,
     user_index: Tensor,
     item_index: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     args = user, item, graph, num_layers, scale, user_index, item_index
+    if isinstance(graph, NormalizedGraph):
+        return NormalizedRows.apply(*args)
     return light_rows.reference(*args) if has_learned_weights(graph) else _LightRows.apply(*args)
 
 
