@@ -7,14 +7,14 @@ reports:
 from __future__ import annotations
 
 import os.path as osp
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import yaml
 
 from benchmarks.text import markdown, spread
-from motor_geo.report.write import read_runs
+from motor_geo.report.write import read_rows, read_runs
 from motor_geo.utils.files import atomic_write
 
 DOCS = osp.join(osp.dirname(osp.dirname(osp.abspath(__file__))), 'docs')
@@ -54,7 +54,11 @@ def label_of(claim: Mapping[str, Any], cell: Mapping[str, Any]) -> list[str]:
 
 
 def value_of(run: Mapping[str, Any], part: str | None) -> float:
-    r"""Returns the test Recall@20 of all items or of a group of items."""
+    r"""Returns the test Recall@20 of all items or of a group of items, or a number
+    of a table.
+    """
+    if 'cells' in run:
+        return run['cells'][part]
     return run['test']['recall@20'] if part is None else run['slices'][part]['recall@20']
 
 
@@ -123,7 +127,8 @@ def page(claims: list[dict[str, Any]], reports: Mapping[str, Any]) -> str:
         out.append(f'### {claim["claim"].rstrip(".")}\n')
         if 'note' in claim:
             out.append(f'{claim["note"].strip()}\n')
-        out.append(f'{text}\nTest Recall@20, {seeds_of(seeds)} ({links}).\n')
+        measure = claim.get('measure') or f'Test Recall@20, {seeds_of(seeds)}'
+        out.append(f'{text}\n{measure} ({links}).\n')
     return '\n'.join(out)
 
 
@@ -131,8 +136,21 @@ class Reports(dict[str, Any]):
     r"""The runs of every report, read on demand."""
 
     def __missing__(self, name: str) -> Any:
-        self[name] = read_runs(osp.join(DOCS, 'reproduction', f'{name}.jsonl'))
+        path = osp.join(DOCS, 'reproduction', f'{name}.jsonl')
+        self[name] = read_runs(path) or list(read_cells(path))
         return self[name]
+
+
+def read_cells(path: str) -> Iterator[dict[str, Any]]:
+    r"""Yields the numbers in the tables of a report without runs, by column, one
+    mapping per row.
+    """
+    for block in read_rows(path):
+        if 'table' in block:
+            names = [column['name'] for column in block['columns']]
+            for row in block['rows']:
+                values = {n: c['mean'] for n, c in zip(names, row['cells']) if isinstance(c, dict)}
+                yield {'label': row['label'], 'cells': values}
 
 
 def render() -> str:

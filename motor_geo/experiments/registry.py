@@ -66,7 +66,7 @@ _ALL = [
     Experiment(
         'table2',
         'Backbones with IDs and with tokens',
-        backbones(MOTOR, ('id', 'specific', 'agnostic')),
+        backbones(MOTOR, ('id', 'specific', 'agnostic', 'recommended')),
         'comparison',
         AGAINST_IDS,
         'motor',

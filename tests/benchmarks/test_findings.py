@@ -1,6 +1,8 @@
+import json
+
 import pytest
 
-from benchmarks.findings import DOCS, cells, render, seeds_of, table
+from benchmarks.findings import DOCS, cells, read_cells, render, seeds_of, table
 from benchmarks.text import markdown
 
 
@@ -45,6 +47,18 @@ def test_a_row_without_runs():
     claim = {'claim': 'Cats.', 'label': ['b', '$row'], 'rows': ['id'], 'columns': {'x': ''}}
     with pytest.raises(ValueError, match="row 'id' of 'Cats.' has no run"):
         table(claim | {'report': 'first'}, REPORTS)
+
+
+def test_numbers_of_a_table(tmp_path):
+    block = {'table': 't', 'columns': [{'name': 'share'}, {'name': 'note'}]}
+    block['rows'] = [{'label': ['a', 'b'], 'cells': [{'mean': 0.25}, 'x']}]
+    path = tmp_path / 'report.jsonl'
+    path.write_text(json.dumps({'report': 'r'}) + '\n' + json.dumps(block) + '\n')
+    (row,) = read_cells(str(path))
+    assert row == {'label': ['a', 'b'], 'cells': {'share': 0.25}}
+    claim = {'claim': 'c', 'label': ['a', '$row'], 'rows': ['b'], 'report': 'r'}
+    claim['columns'] = {'x': {'slice': 'share'}}
+    assert '| b | 0.2500 |' in table(claim, {'r': [row]})[0]
 
 
 def test_seeds():
