@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from benchmarks import features, gpu, kernels, loading, speed
+from benchmarks import features, gpu, growth, kernels, loading, speed
 from benchmarks.performance_page import GROWTH, line, plot_growth, render
 from motor_geo.nn.models import MODELS
 from motor_geo.pipeline.train import versions
@@ -71,6 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         '--threads', type=int, default=max(1, torch.get_num_threads()), help='number of threads'
     )
+    parser.add_argument(
+        '--counts', type=int, nargs='+', default=growth.COUNTS, help='interactions of growth'
+    )
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     parts: dict[str, Callable[[], Iterable[Row]]] = {
@@ -82,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         'baby': lambda: speed.baby(options.models, options.threads),
         'electronics': lambda: speed.electronics(options.models, options.threads),
         'gpu': lambda: gpu.rows(options.models),
-        'growth': speed.growth,
+        'growth': lambda: growth.growth(options.counts, options.threads),
         'loading': loading.rows,
         'features': lambda: speed.wide_features(threads=options.threads),
         'quantizer': lambda: [
@@ -108,9 +111,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             tqdm.write(line(row))
             rows[identity(row)] = row
             save(options.out, rows)  # Keep the measurements so far.
-    growth = [row for row in rows.values() if row['part'] == 'growth']
     if 'growth' in names:
-        plot_growth(growth, osp.join(osp.dirname(options.out), GROWTH))
+        grown = [row for row in rows.values() if row['part'] == 'growth']
+        plot_growth(grown, osp.join(osp.dirname(options.out), GROWTH))
     page = osp.splitext(options.out)[0] + '.md'
     print(f"{len(rows)} rows in '{options.out}', the page is '{page}'")
     return 0

@@ -105,13 +105,26 @@ def growth(rows: Sequence[Row]) -> str:
     r"""Renders seconds over the number of interactions as a table, with a plot."""
     counts = sorted({row['interactions'] for row in rows})
     lines: list[list[str]] = []
+    sizes: list[list[str]] = []
     for what, mine in group(rows, lambda row: row['what']).items():
-        seconds = {row['interactions']: row['ours'] for row in mine}
-        per_million = [seconds.get(count) and seconds[count] / count * 1e6 for count in counts]
-        cells = [f'{number(seconds.get(c))} ({number(p)})' for c, p in zip(counts, per_million)]
-        lines.append([what.removeprefix('growth: '), *cells])
-    header = ['seconds (per million interactions)', *(f'{count:,}' for count in counts)]
-    return f'![Seconds against interactions]({GROWTH})\n\n' + markdown(header, lines)
+        found = {row['interactions']: row for row in mine}
+        name = what.removeprefix('growth: ')
+        cells = []
+        for count in counts:
+            seconds = found[count]['ours'] if count in found else None
+            per_million = seconds and seconds / count * 1e6
+            cells.append(f'{number(seconds)} ({number(per_million)})' if seconds else '')
+        lines.append([name, *cells])
+        if mine[0].get('bytes') is not None and name.endswith('auto'):
+            pairs = [found.get(count, {}) for count in counts]
+            cells = [f'{row["bytes"]:g} ({row["peak_mb"]:,})' if row else '' for row in pairs]
+            sizes.append([name.rsplit(',', 1)[0], *cells])
+    heads = [f'{count:,}' for count in counts]
+    text = f'![Seconds against interactions]({GROWTH})\n\n'
+    text += markdown(['seconds (per million interactions)', *heads], lines)
+    if sizes:
+        text += '\n' + markdown(['bytes per interaction (peak MB)', *heads], sizes)
+    return text
 
 
 def plot_growth(rows: Sequence[Row], path: str) -> None:
@@ -217,24 +230,20 @@ Propagation is compared with a copy of the bytes that it reads and writes.
 """,
     'growth': """## Growth
 
-The numbers of users (an eighth of the interactions) and items (a twentieth) grow with the
-number of interactions. So does the batch size: every epoch has 50 steps. Gray lines show
-linear growth. With a fixed batch size, an epoch that reads all edges or all table rows in
-every step would grow quadratically.
+A tenth of the number of interactions is the number of users, a hundredth the number of items.
+Batches have 2,048 interactions, or a number that grows with the data
+(`--batch_size auto`, about 50 steps per epoch). `recommended` items are averages of 24 tokens.
+Gray lines show linear growth. An epoch is extrapolated from a few steps, and includes sampling.
 
-At 10 million interactions, the tables (450 MB) no longer fit into the cache, so random row
-access makes growth superlinear. Huge pages (`THP_MEM_ALLOC_ENABLE=1`, which the commands
-set) halve this effect. The last row measures the memory alone: for each
-interaction, it sums twenty random rows of a table with one row per user. The growth depends
-on the machine. From 1 to 10 million interactions, the time per interaction grows by these
-factors:
+With a fixed batch size, an epoch that reads all edges or all table rows in every step grows
+quadratically. With `auto`, it grows linearly until the tables no longer fit into the cache;
+from there on, random access to rows costs more. Huge pages (`THP_MEM_ALLOC_ENABLE=1`, which
+the commands set) halve this effect. The last row measures the memory alone: for each
+interaction, it sums twenty random rows of a table with one row per user.
 
-| machine | random rows | LightGCN | BPR |
-|---|---|---|---|
-| AMD EPYC | 1.64 | 1.60 | 1.37 |
-| Intel Xeon (table below) | more than twice that | about 2 | about 2 |
-
-Ranking grows linearly on both machines.
+Bytes per interaction count all tensors in the middle of an epoch, except parameters, their
+gradients and moments, and tokens. From a million interactions on, both directions of a graph
+share their memory.
 """,
     'loading': """## Loading
 """,

@@ -9,13 +9,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch_geometric.data import HeteroData
 
 from benchmarks.backbones import ITEMS, TRAINED, build, configuration, measure, resident
@@ -24,10 +22,12 @@ from motor_geo.data import BPRSampler, TableDataset
 from motor_geo.data.transforms.fit_quantizer import fit_quantizer
 from motor_geo.data.transforms.knn import knn_graph_cosine, knn_weights
 from motor_geo.engine.evaluator import Evaluator
+from motor_geo.engine.row_adam import RowAdam
 from motor_geo.engine.trainer import half_features
-from motor_geo.nn.models import MODELS, LightGCN, Recommender
+from motor_geo.nn.functional.rows import row_gradients
+from motor_geo.nn.models import MODELS, Recommender
 from motor_geo.pipeline.assemble import assemble
-from motor_geo.typing import ITEM, RATED_BY, RATES, USER, Embeddings, EvalTargets, similar
+from motor_geo.typing import ITEM, RATES, USER, Embeddings, EvalTargets, set_edges, similar
 
 #: Number of users, items and training interactions, and widths of features.
 BABY = 19445, 7050, 118551, {'image': 4096, 'text': 384}
@@ -57,8 +57,7 @@ def generate(
         item = (num_items * torch.rand(num_edges, generator=generator) ** 3).long()
         key = torch.cat([key, user * num_items + item]).unique()
     key = key[torch.randperm(key.numel(), generator=generator)[:num_edges]].sort().values
-    data[RATES].edge_index = torch.stack([key // num_items, key % num_items])
-    data[RATED_BY].edge_index = data[RATES].edge_index.flip(0)
+    set_edges(data, torch.stack([key // num_items, key % num_items]))
     for modality, width in widths.items():
         x = torch.empty(num_items, width, dtype=dtype)
         for rows in x.split(4096):
@@ -114,14 +113,15 @@ def training_steps(
 ) -> Callable[[], None]:
     r"""Returns a function that runs the next :obj:`count` training steps."""
     data = half_features(data) if bf16 else data
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+    optimizer = RowAdam(model.parameters(), lr=1e-3)
     model.begin_epoch(data, 0, torch.Generator().manual_seed(0))
+    sparse = not model.needs_tables and model.user_encoder is None  # As in the trainer.
     position = 0
 
     def advance() -> None:
         nonlocal position
         for _ in range(count):
-            with torch.autocast('cpu', torch.bfloat16, enabled=bf16):
+            with row_gradients(sparse), torch.autocast('cpu', torch.bfloat16, enabled=bf16):
                 losses = model.loss(data, batches[position % len(batches)])
             optimizer.zero_grad()
             torch.stack(list(losses.values())).sum().backward()
@@ -263,42 +263,3 @@ def in_processes(
                     with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool:
                         job = pool.submit(function, path, name, how, *arguments)
                         yield name, how, job.result()
-
-
-def consume(sampler: BPRSampler) -> None:
-    for _ in sampler.epoch(1):
-        pass
-
-
-def growth(counts: Sequence[int] = (100_000, 1_000_000, 10_000_000)) -> Iterator[Row]:
-    r"""Measures the seconds per epoch for growing numbers of interactions. The
-    numbers of users and items and the batch size grow as well, so an epoch
-    always has 50 steps.
-
-    (With a fixed batch size, the number of steps grows and, if a step visits
-    all nodes or edges, so does the cost of each step: the time of an epoch
-    grows quadratically.)
-    """
-    for count in counts:
-        data = generate((count // 8, count // 20, count, {}), None)
-        sizes = int(data[USER].num_nodes), int(data[ITEM].num_nodes)
-        sampler = BPRSampler(data[RATES].edge_index, *sizes, batch_size=count // 50)
-        (seconds,) = interleave([partial(consume, sampler)], repeats=3)
-        yield row('growth: sampling', seconds, None, interactions=count)
-        batches = [batch for batch, _ in zip(sampler.epoch(0), range(4))]
-        for name in ('BPR', 'LightGCN'):
-            torch.manual_seed(0)
-            advance = training_steps(MODELS[name](data), data, batches, 1)
-            (seconds,) = interleave([advance], repeats=5, warmup=2)
-            yield row(f'growth: {name}', 50 * seconds, None, interactions=count)
-        with torch.no_grad():
-            emb = LightGCN(data)(data)
-        evaluator = Evaluator(held_out(1000, sizes[1]), data[RATES].edge_index, sizes[1])
-        (seconds,) = interleave([partial(evaluator.evaluate, emb)], repeats=3)
-        yield row('growth: ranking for 1,000 users', seconds, None, interactions=count)
-        # The memory alone: twenty random users for every item, as in one hop.
-        table, index = torch.randn(sizes[0], 64), torch.randint(sizes[0], (count,))
-        bound = torch.arange(0, count, 20)
-        sums = partial(F.embedding_bag, index, table, bound, mode='sum')
-        (seconds,) = interleave([sums], repeats=15, warmup=2)
-        yield row('growth: sums of random rows alone', seconds, None, interactions=count)

@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch_geometric.typing import EdgeType
 from tqdm import tqdm
 
 from motor_geo.data.sampler import BPRSampler, has_full_user
+from motor_geo.engine.batch_size import auto_batch_size, auto_lr
 from motor_geo.engine.checks import (
     check_embeddings,
     check_losses,
@@ -92,7 +93,9 @@ class Trainer(EpochLoop):
         weight_decay: Coupled weight decay of Adam. (default: the model's own)
         lr_decay: If set to :obj:`True`, follows the learning-rate schedule of
             the model.
-        batch_size: Number of interactions per step.
+        batch_size: Number of interactions per step. :obj:`'auto'` grows with the
+            number of interactions, and so does a learning rate that is not
+            given, see :mod:`motor_geo.engine.batch_size`.
         epochs: Maximum number of epochs.
         patience: Number of epochs in a row without improvement before the next
             one is the last.
@@ -138,7 +141,7 @@ class Trainer(EpochLoop):
         lr: float | None = None,
         weight_decay: float | None = None,
         lr_decay: bool = True,
-        batch_size: int = 2048,
+        batch_size: int | Literal['auto'] = 2048,
         epochs: int = 1000,
         patience: int = 20,
         metric: str = 'recall@20',
@@ -164,6 +167,9 @@ class Trainer(EpochLoop):
         self.lr_decay = model.lr_decay if lr_decay else (1.0, 1.0)
         self.bf16 = bf16
         edge_index = find_edges(data, edge_type)
+        if batch_size == 'auto':
+            batch_size = auto_batch_size(edge_index.size(1))
+            self.lr = auto_lr(model.lr, batch_size) if lr is None else lr
         sizes = num_nodes(data, edge_type[0]), num_nodes(data, edge_type[2])
         self.sampler = BPRSampler(
             edge_index,
