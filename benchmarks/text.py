@@ -20,9 +20,13 @@ def group(rows: Sequence[Row], by: Callable[[Row], Any]) -> dict[Any, list[Row]]
 
 
 def spread(values: Sequence[float]) -> str:
-    r"""Formats the mean and the sample standard deviation."""
-    text = f'{np.mean(values):.4f}'
-    return text if len(values) < 2 else f'{text} ± {np.std(values, ddof=1):.4f}'
+    r"""Formats the mean and the sample standard deviation, with four decimals below
+    one and one decimal otherwise.
+    """
+    mean = np.mean(values)
+    digits = 4 if mean <= 1 else 1
+    text = f'{mean:.{digits}f}'
+    return text if len(values) < 2 else f'{text} ± {np.std(values, ddof=1):.{digits}f}'
 
 
 def markdown(header: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
