@@ -423,3 +423,13 @@ def test_sparse_adam_without_rows(dataset, case):
         trainer = make(dataset, BPR, epochs=1, sparse_adam=True, users=UsedItems())
     with pytest.warns(UserWarning, match="'sparse_adam' changes nothing: the loss of '[LB]"):
         trainer.fit()
+
+
+def test_automatic_batch_size(dataset, monkeypatch):
+    monkeypatch.setattr('motor_geo.engine.batch_size.STEPS', 0.25)  # A batch of four epochs.
+    trainer = make(dataset, BPR, batch_size='auto', lr=None)
+    count = dataset.data[RATES].edge_index.size(1)
+    size = trainer.sampler.batch_size
+    assert size >= 2048 and size & (size - 1) == 0 and 0.7 < size / (4 * count) < 1.5
+    assert trainer.lr == pytest.approx(1e-3 * (size / 2048) ** 0.5)
+    assert make(dataset, BPR, batch_size='auto', lr=0.5).lr == 0.5
