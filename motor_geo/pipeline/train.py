@@ -53,11 +53,11 @@ from motor_geo.utils.errors import ConfigError
 from motor_geo.utils.files import (
     atomic_write,
     check_writable,
-    locked,
     read_json,
     remove_temporary,
     writing,
 )
+from motor_geo.utils.lock import locked
 
 LOG = logging.getLogger(__name__)
 #: Files with the test metrics of every user, on all items and on unseen items.
