@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from motor_geo.engine.metrics import (
@@ -22,6 +23,8 @@ from motor_geo.engine.metrics import (
     ranking_metrics,
 )
 from motor_geo.nn.models.popularity import popularity_embeddings
+from motor_geo.parallel.users import UserShard
+from motor_geo.parallel.world import World
 from motor_geo.typing import Embeddings, EvalTargets
 from motor_geo.utils.ranking import Ranker, check_items
 
@@ -264,6 +267,10 @@ class Evaluator:
         seed: Seed for breaking ties, and of the sample of users.
         max_users: If given, evaluates a fixed random sample of so many users.
             In a run, validation is on the sample and test on all users.
+        shard: The users of this process, if it is one of several. Each ranks its
+            own users, and all return the metrics of all users. Targets and
+            interactions are still those of all users, and user vectors those
+            of this process.
 
     Raises:
         ValueError: If there is nothing to evaluate, an index is out of range,
@@ -282,6 +289,7 @@ class Evaluator:
         metrics: Sequence[str | Metric] = METRICS,
         seed: int = 0,
         max_users: int | None = None,
+        shard: UserShard | None = None,
     ):
         ks = cutoffs(ks)
         if max_users is not None and max_users < 1:
@@ -314,6 +322,7 @@ class Evaluator:
         self.metrics = tuple(map(name_of, functions))
         self._functions = functions
         self.seed = seed
+        self.shard = shard
         self._prepare(targets.user.device)
 
     def _prepare(self, device: torch.device) -> None:
@@ -323,19 +332,27 @@ class Evaluator:
         if self.exclude is not None:
             user, item = self.exclude.index
             pairs.append(torch.stack([self.exclude.user[user], item]).to(device))
+        mine = torch.ones_like(self.targets.user, dtype=torch.bool)
+        if self.shard is not None:
+            mine = self.shard.mine(self.targets.user)
         self._ranker = Ranker(
-            self.targets.user,
+            self.targets.user[mine],
             self.num_items,
             max(self.ks),
             torch.cat(pairs, dim=1),
             self.targets.candidates,
             self.batch_size,
             self.seed,
+            0 if self.shard is None else self.shard.first,
         )
         self._count = self.train_edge_index[1].bincount(minlength=self.num_items)
         self._row, self._item = self.targets.index
-        self._bound = self.targets.ptr[:: self._ranker.batch_size].tolist()
-        self._bound = [*self._bound[: len(self._ranker)], self._item.numel()]
+        # Held-out items of the users of this process, grouped by user.
+        self._own = mine[self._row].nonzero().view(-1)
+        ptr = F.pad(self.targets.count[mine].cumsum(0), (1, 0))
+        self._bound = ptr[:: self._ranker.batch_size].tolist()
+        self._bound = [*self._bound[: len(self._ranker)], self._own.numel()]
+        self._mine = mine.nonzero().view(-1)
 
     @property
     def mean_metrics(self) -> tuple[str, ...]:
@@ -361,21 +378,30 @@ class Evaluator:
         """
         if not callable(emb) and emb.user.device != self.targets.user.device:
             self._prepare(emb.user.device)
+        world = World() if self.shard is None else self.shard.world
         width = max(self.ks)
         place = torch.arange(width, 0, -1, device=self.targets.user.device, dtype=torch.int32)
         place = place[: self._ranker.k]
-        ranks, preds = [], []
+        row, item = self._row[self._own], self._item[self._own]
+        row = torch.searchsorted(self._mine, row)  # Positions among the users of this process.
+        ranks, preds = [place[:0]], [item.new_zeros(0, self._ranker.k)]
         for i, (start, _, pred) in enumerate(self._ranker(emb)):
             held_out = slice(self._bound[i], self._bound[i + 1])
-            match = pred[self._row[held_out] - start] == self._item[held_out].view(-1, 1)
+            match = pred[row[held_out] - start] == item[held_out].view(-1, 1)
             ranks.append(width - (match * place).amax(1))
             preds.append(pred)
         rank, pred = torch.cat(ranks), torch.cat(preds)
+        if world.size > 1:  # The ranks of all users, so that all processes return the same.
+            found = rank.new_zeros(self._item.numel()).index_copy_(0, self._own, rank)
+            rank = world.all_reduce(found, 'metrics')
 
         hits = _hits(self._row, rank, len(self.targets), width)
         per_user = ranking_metrics(hits, self.targets.count, self.ks, self._functions)
         means = {key: value.mean() for key, value in per_user.items()}
-        means |= list_metrics(pred, self._count, self.ks, self._ranker.num_candidates)
+        means |= list_metrics(pred, self._count, self.ks, self._ranker.num_candidates, world)
+        if return_pred and world.size > 1:
+            lists = pred.new_zeros(len(self.targets), pred.size(1))
+            pred = world.all_reduce(lists.index_copy_(0, self._mine, pred), 'metrics')
         means |= warm_and_unseen(rank, self.targets, self._count, self.ks)
         values = torch.stack(list(means.values())).tolist()
         return EvalResult(

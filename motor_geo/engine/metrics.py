@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from motor_geo.parallel.world import World
 from motor_geo.utils.errors import one_line
 from motor_geo.utils.plugin import import_function
 
@@ -157,6 +158,7 @@ def list_metrics(
     popularity: Tensor,
     ks: Sequence[int],
     num_items: int | None = None,
+    world: World | None = None,
 ) -> dict[str, Tensor]:
     r"""Computes metrics of the lists as a whole.
 
@@ -170,6 +172,7 @@ def list_metrics(
             interactions.
         ks: The cut-offs.
         num_items: Number of items that could be recommended. (default: all)
+        world: The processes, each of which has a part of the lists.
 
     Shapes:
         - **input:** pred :math:`(U, K_{\max})`, popularity :math:`(N)`
@@ -179,6 +182,7 @@ def list_metrics(
         ValueError: If a cut-off is below 1.
     """
     check_names(ks, (), ())
+    world = World() if world is None else world
     filled = pred >= 0
     item = pred.clamp(min=0)
     # The best rank of each item in any list:
@@ -186,6 +190,7 @@ def list_metrics(
     rank = rank.masked_fill(~filled, pred.size(1))
     first = rank.new_full((popularity.numel(),), pred.size(1))
     first.scatter_reduce_(0, item.flatten(), rank.flatten(), 'amin')
+    first = world.all_reduce(first, 'metrics', 'min')
     total = popularity.numel() if num_items is None else num_items
 
     value = popularity.double()[item].masked_fill_(~filled, 0.0)
@@ -194,8 +199,10 @@ def list_metrics(
         seen = first < min(k, pred.size(1))
         length = filled[:, :k].sum(1)
         mean = value[:, :k].sum(1)[length > 0] / length[length > 0]
+        sums = torch.stack([mean.sum(), mean.new_tensor(mean.numel())])
+        mean_sum, count = world.all_reduce(sums, 'metrics')
         out[f'coverage@{k}'] = seen.sum().double() / total
-        out[f'popularity@{k}'] = mean.sum() / max(mean.numel(), 1)
+        out[f'popularity@{k}'] = mean_sum / count.clamp(min=1)
     return out
 
 

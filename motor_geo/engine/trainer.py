@@ -156,6 +156,8 @@ class Trainer(EpochLoop):
         self.bf16 = bf16
         edge_index = find_edges(data, edge_type)
         sizes = num_nodes(data, edge_type[0]), num_nodes(data, edge_type[2])
+        if self.shard is not None:  # All processes draw the same batches, from all users.
+            edge_index, sizes = self.shard.edge_index, (self.shard.num_users, sizes[1])
         self.sampler = BPRSampler(
             edge_index,
             *sizes,
@@ -173,6 +175,8 @@ class Trainer(EpochLoop):
             fused=True,
         )
         self.parts['optimizer'] = self.optimizer
+        users = set() if self.shard is None else set(model.user_parameters())
+        self._replicated = [p for name, p in model.named_parameters() if name not in users]
         self._features = data
 
     def begin(self) -> None:
@@ -208,12 +212,16 @@ class Trainer(EpochLoop):
                 checked_forward(self.model, data, self.edge_type) if check else nullcontext(),
                 checked_objective(self.model) if check else nullcontext(),
             ):
+                batch = batch if self.shard is None else self.shard.batch(batch)
                 losses = self.model.loss(data, batch)
             if check:
                 check_losses(self.model, losses)
             total = torch.stack(list(losses.values())).sum()
             self.optimizer.zero_grad(set_to_none=True)
+            if self.world.size > 1:  # All processes have the same loss, see `World`.
+                total = total / self.world.size
             total.backward()
+            self.world.sum_gradients(self._replicated)
             self.optimizer.step()
             for name, value in losses.items():  # Read from the device only once per epoch.
                 value = value.detach()
@@ -226,7 +234,7 @@ class Trainer(EpochLoop):
                 'rate, or scale the features'
             )
         for name, weight in self.model.named_parameters():
-            if not bool(weight.isfinite().all()):
+            if not self.world.agree(bool(weight.isfinite().all())):
                 raise FloatingPointError(
                     f"The weights '{name}' are not finite after epoch {epoch + 1}, because a "
                     'gradient was not; try a lower learning rate, or scale the features'

@@ -12,6 +12,9 @@ from torch_geometric import EdgeIndex
 from torch_geometric.utils import degree
 
 from motor_geo.nn.memo import Memo
+from motor_geo.parallel.users import UserShard
+
+_SHARD = 'shard'  # Attribute of edges to items whose sources are a part of all users.
 
 
 @torch.compiler.disable  # A compiled region cannot fill the caches of EdgeIndex.
@@ -46,7 +49,9 @@ def sorted_edge_index(
 
 class BipartiteGraph(NamedTuple):
     r"""Both directions of a user-item graph with their edge weights. Each direction
-    is sorted by target and has a cached transpose.
+    is sorted by target and has a cached transpose. If the users are a part of all
+    users (:class:`~motor_geo.parallel.UserShard`), sums at items and degrees of
+    items are those over all users.
     """
 
     to_user: EdgeIndex  # items -> users
@@ -56,13 +61,19 @@ class BipartiteGraph(NamedTuple):
 
     @classmethod
     def from_edges(
-        cls, edge_index: Tensor, num_users: int, num_items: int, edge_weight: Tensor
+        cls,
+        edge_index: Tensor,
+        num_users: int,
+        num_items: int,
+        edge_weight: Tensor,
+        shard: UserShard | None = None,
     ) -> BipartiteGraph:
         r"""Builds both directions from user-item edges **[2, E]** and their
         weights **[E]**.
         """
         to_user, user_perm = sorted_edge_index(edge_index.flip(0), num_items, num_users)
         to_item, item_perm = sorted_edge_index(edge_index, num_users, num_items)
+        setattr(to_item, _SHARD, shard)
         return cls(
             to_user,
             edge_weight if user_perm is None else edge_weight[user_perm],
@@ -72,7 +83,11 @@ class BipartiteGraph(NamedTuple):
 
 
 def build_graph(
-    edge_index: Tensor, num_users: int, num_items: int, dtype: torch.dtype
+    edge_index: Tensor,
+    num_users: int,
+    num_items: int,
+    dtype: torch.dtype,
+    shard: UserShard | None = None,
 ) -> BipartiteGraph:
     r"""Builds a user-item graph with symmetric normalization.
 
@@ -81,12 +96,26 @@ def build_graph(
         num_users: Number of users.
         num_items: Number of items.
         dtype: Type of the edge weights.
+        shard: The part of all users that the graph has.
 
     Shapes:
         - **input:** edge indices :math:`(2, |\mathcal{E}|)`
     """
-    weight = sym_norm(edge_index, num_users, num_items, dtype)
-    return BipartiteGraph.from_edges(edge_index, num_users, num_items, weight)
+    weight = sym_norm(edge_index, num_users, num_items, dtype, shard)
+    return BipartiteGraph.from_edges(edge_index, num_users, num_items, weight, shard)
+
+
+def shard_of(edge_index: Tensor) -> UserShard | None:
+    r"""The part of all users that edges of a :class:`BipartiteGraph` come from, or
+    :obj:`None` if they come from all users or from items.
+    """
+    return getattr(edge_index, _SHARD, None)
+
+
+def in_degree(edge_index: EdgeIndex) -> Tensor:
+    r"""Number of incoming edges of every target, for edges sorted by target."""
+    count, shard = edge_index.get_csc()[0][0].diff(), shard_of(edge_index)
+    return count if shard is None else shard.degree(count)
 
 
 def mean_graph(graph: BipartiteGraph) -> BipartiteGraph:
@@ -95,8 +124,8 @@ def mean_graph(graph: BipartiteGraph) -> BipartiteGraph:
     """
     weights = []
     for edge_index, weight in [graph[:2], graph[2:]]:
-        degree = edge_index.get_csc()[0][0].diff()
-        weights.append(degree.to(weight.dtype).reciprocal().repeat_interleave(degree))
+        share = in_degree(edge_index).to(weight.dtype).reciprocal()
+        weights.append(share.index_select(0, edge_index.as_tensor()[1]))
     return graph._replace(to_user_weight=weights[0], to_item_weight=weights[1])
 
 
@@ -115,18 +144,25 @@ def opposite_edges(graph: BipartiteGraph) -> Tensor:
     return order[rank]
 
 
-def bipartite_degree(edge_index: Tensor, num_users: int, num_items: int) -> tuple[Tensor, Tensor]:
+def bipartite_degree(
+    edge_index: Tensor, num_users: int, num_items: int, shard: UserShard | None = None
+) -> tuple[Tensor, Tensor]:
     r"""Degrees of the user and of the item of every edge, **[E]** and **[E]**, in
     float64.
     """
     user, item = edge_index
     user_degree = degree(user, num_users, torch.float64)
     item_degree = degree(item, num_items, torch.float64)
+    item_degree = item_degree if shard is None else shard.degree(item_degree)
     return user_degree[user], item_degree[item]
 
 
 def sym_norm(
-    edge_index: Tensor, num_users: int, num_items: int, dtype: torch.dtype | None = None
+    edge_index: Tensor,
+    num_users: int,
+    num_items: int,
+    dtype: torch.dtype | None = None,
+    shard: UserShard | None = None,
 ) -> Tensor:
     r"""Symmetric normalization of a user-item graph without self loops,
     :math:`1 / \sqrt{\deg(u) \deg(i)}` for every edge.
@@ -135,7 +171,7 @@ def sym_norm(
         - **input:** edge indices :math:`(2, |\mathcal{E}|)`
         - **output:** edge weights :math:`(|\mathcal{E}|)`
     """
-    user_degree, item_degree = bipartite_degree(edge_index, num_users, num_items)
+    user_degree, item_degree = bipartite_degree(edge_index, num_users, num_items, shard)
     weight = (user_degree * item_degree).rsqrt()
     return weight.to(dtype or torch.get_default_dtype())
 
@@ -151,6 +187,7 @@ def degree_sensitive_pruning(
     num_items: int,
     rho: float,
     generator: torch.Generator | None = None,
+    shard: UserShard | None = None,
 ) -> Tensor:
     r"""Draws the edges that survive the degree-sensitive pruning of the `"A Tale
     of Two Graphs: Freezing and Denoising Graph Structures for Multimodal
@@ -165,22 +202,31 @@ def degree_sensitive_pruning(
         rho: Fraction of edges to remove.
         generator: Random generator on the device of the edges; :obj:`None` uses
             the global one.
+        shard: The part of all users that the edges come from. All processes
+            draw for all edges.
 
     Shapes:
         - **input:** edge indices :math:`(2, |\mathcal{E}|)`
         - **output:** ascending positions of kept edges
           :math:`(\lfloor (1 - \rho) |\mathcal{E}| \rfloor)`
     """
-    weight = sym_norm(edge_index, num_users, num_items, torch.float32)
+    weight = sym_norm(edge_index, num_users, num_items, torch.float32, shard)
     # The n largest values of w / Exp(1) are a weighted sample without replacement. This works
     # for any number of edges, while `torch.multinomial` is limited to 2^24.
+    if shard is not None:
+        num_edges = shard.edge_index.size(1)
+        noise = weight.new_empty(num_edges).exponential_(generator=generator)[shard.edges]
+        return shard.kept(weight / noise, num_kept_edges(num_edges, rho))
     noise = torch.empty_like(weight).exponential_(generator=generator)
     keep = (weight / noise).topk(num_kept_edges(weight.numel(), rho), sorted=False).indices
     return keep.sort().values
 
 
 def uniform_pruning(
-    edge_index: Tensor, rho: float, generator: torch.Generator | None = None
+    edge_index: Tensor,
+    rho: float,
+    generator: torch.Generator | None = None,
+    shard: UserShard | None = None,
 ) -> Tensor:
     r"""Draws the edges that survive uniform pruning.
 
@@ -189,15 +235,21 @@ def uniform_pruning(
         rho: Fraction of edges to remove.
         generator: Random generator on the device of the edges; :obj:`None` uses
             the global one.
+        shard: The part of all users that the edges come from. All processes
+            draw for all edges.
 
     Shapes:
         - **input:** edge indices :math:`(2, |\mathcal{E}|)`
         - **output:** ascending positions of kept edges
           :math:`(\lfloor (1 - \rho) |\mathcal{E}| \rfloor)`
     """
-    num_edges = edge_index.size(1)
+    num_edges = (edge_index if shard is None else shard.edge_index).size(1)
     order = torch.randperm(num_edges, generator=generator, device=edge_index.device)
-    return order[: num_kept_edges(num_edges, rho)].sort().values
+    order = order[: num_kept_edges(num_edges, rho)]
+    if shard is None:
+        return order.sort().values
+    kept = torch.zeros(num_edges, dtype=torch.bool, device=order.device).index_fill_(0, order, True)
+    return kept[shard.edges].nonzero().view(-1)
 
 
 class PrunedGraph:
@@ -222,6 +274,7 @@ class PrunedGraph:
         num_users: int,
         num_items: int,
         dtype: torch.dtype,
+        shard: UserShard | None = None,
     ) -> None:
         r"""Prunes a graph.
 
@@ -231,6 +284,7 @@ class PrunedGraph:
             num_users: Number of users.
             num_items: Number of items.
             dtype: Type of the edge weights.
+            shard: The part of all users that the edges come from.
 
         Shapes:
             - **input:** positions :math:`(|\mathcal{E}^{\prime}|)`, edge indices
@@ -248,7 +302,8 @@ class PrunedGraph:
             )
         size = num_users, num_items
         self._memo.clear()
-        self._memo(lambda: build_graph(edge_index[:, keep], *size, dtype), edge_index, *size, dtype)
+        args = *size, dtype
+        self._memo(lambda: build_graph(edge_index[:, keep], *args, shard), edge_index, *args)
 
     def get(
         self, edge_index: Tensor, num_users: int, num_items: int, dtype: torch.dtype

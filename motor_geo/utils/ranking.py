@@ -44,6 +44,7 @@ class Ranker:
         seed: If given, ties between equal scores are broken at random:
             differently for every user, but the same way in every call.
             Otherwise, their order is unspecified.
+        first_user: The user of the first user vector.
 
     Raises:
         ValueError: If :obj:`k` or :obj:`batch_size` is below 1, an index is out
@@ -59,6 +60,7 @@ class Ranker:
         candidates: Tensor | None = None,
         batch_size: int | None = None,
         seed: int | None = None,
+        first_user: int = 0,
     ):
         if k < 1:
             raise ValueError(f"'k' must be at least 1, got {k}.")
@@ -73,6 +75,7 @@ class Ranker:
             if candidates.unique().numel() < candidates.numel():
                 raise ValueError("'candidates' holds an item twice, expected distinct items.")
         self.users = users
+        self.first_user = first_user
         self.num_items = num_items
         self.candidates = candidates
         self.num_candidates = num_items if candidates is None else candidates.numel()
@@ -126,16 +129,18 @@ class Ranker:
         products.
         """
         user, item = emb.user.detach().float(), emb.item.detach().float()
-        if item.size(0) != self.num_items or user.size(0) <= self._max_user:
+        least = max(self._max_user + 1 - self.first_user, 0)
+        if item.size(0) != self.num_items or user.size(0) < least:
             raise ValueError(
                 f'The embeddings hold {user.size(0)} users and {item.size(0)} items, expected '
-                f'at least {self._max_user + 1} users and exactly {self.num_items} items.'
+                f'at least {least} users and exactly {self.num_items} items.'
             )
         if self.candidates is not None:
             item = item[self.candidates]
 
         def write(users: Tensor, out: Tensor) -> None:
-            torch.matmul(user[users], item.t(), out=out)
+            rows = users if self.first_user == 0 else users - self.first_user
+            torch.matmul(user[rows], item.t(), out=out)
 
         return write
 

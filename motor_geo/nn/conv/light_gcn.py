@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from motor_geo.nn.functional.layers import light_rows, light_sum
-from motor_geo.nn.graph import BipartiteGraph
+from motor_geo.nn.graph import BipartiteGraph, in_degree
 from motor_geo.typing import Batch, Embeddings, Rows
 
 
@@ -85,7 +85,7 @@ class LightPropagation(nn.Module):
         r"""Factors that restore the length of nodes without edges."""
         scales = []
         for edge_index, x in zip((graph.to_user, graph.to_item), like):
-            alone = edge_index.get_csc()[0][0].diff() == 0
+            alone = in_degree(edge_index) == 0
             scales.append(torch.where(alone, 1 / self.scale, 1.0).to(x).view(-1, 1))
         return scales[0], scales[1]
 

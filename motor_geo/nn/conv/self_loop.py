@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch_geometric import EdgeIndex
 
 from motor_geo.nn.conv.propagate import Propagate
-from motor_geo.nn.graph import BipartiteGraph
+from motor_geo.nn.graph import BipartiteGraph, in_degree
 from motor_geo.typing import Embeddings
 
 
@@ -48,9 +47,8 @@ class SelfLoopPropagation(nn.Module):
         r"""The same edges with the weights :math:`1 / (\deg + 1)` of their targets."""
         out = graph
         for name, edge_index in (('to_user', graph.to_user), ('to_item', graph.to_item)):
-            count = in_degree(edge_index)
-            weight = (count + 1).to(graph.to_user_weight.dtype).reciprocal()
-            weight = weight.repeat_interleave(count, output_size=edge_index.size(1))
+            weight = (in_degree(edge_index) + 1).to(graph.to_user_weight.dtype).reciprocal()
+            weight = weight.index_select(0, edge_index.as_tensor()[1])
             out = out._replace(**{f'{name}_weight': weight})
         return out
 
@@ -73,9 +71,3 @@ class SelfLoopPropagation(nn.Module):
 
     def __repr__(self) -> str:
         return f'{self.__class__.__name__}({self.num_layers})'
-
-
-def in_degree(edge_index: EdgeIndex) -> Tensor:
-    r"""Number of incoming edges of every target, for a graph sorted by target."""
-    (colptr, _), _ = edge_index.get_csc()
-    return colptr.diff()

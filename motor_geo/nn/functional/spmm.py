@@ -16,7 +16,9 @@ from torch_geometric.typing import OptTensor
 from motor_geo.nn.functional.autocast import Function, full_precision
 from motor_geo.nn.functional.distinct import synchronous
 from motor_geo.nn.functional.kernel import has_kernel
+from motor_geo.nn.graph import shard_of
 from motor_geo.nn.memo import Memo
+from motor_geo.parallel.users import UserIndex
 
 #: A product is computed for the requested rows only if they hold less than one part in this many
 #: of all entries, since gathering these entries has a cost.
@@ -35,7 +37,9 @@ def propagate(x: Tensor, edge_index: EdgeIndex, edge_weight: OptTensor = None) -
 
     for an :class:`~torch_geometric.EdgeIndex` sorted by column. It is
     differentiable in :obj:`x` and :obj:`edge_weight`. The kernel multiplies with
-    a matrix in CSR format, and with its transpose in the backward pass.
+    a matrix in CSR format, and with its transpose in the backward pass. If the
+    sources are the users of one of several processes
+    (:class:`~motor_geo.parallel.UserShard`), it adds the sums of all of them.
 
     Shapes:
         - **input:** source features :math:`(|\mathcal{V}_s|, F)`,
@@ -55,7 +59,9 @@ def propagate(x: Tensor, edge_index: EdgeIndex, edge_weight: OptTensor = None) -
 def _(x: Tensor, edge_index: EdgeIndex, edge_weight: OptTensor = None) -> Tensor:
     (colptr, row), ((rowptr, col), perm) = csc(edge_index), csr(edge_index)
     target = edge_index.as_tensor()[1]
-    return _Propagate.apply(x, edge_weight, colptr, row, target, rowptr, col, perm)
+    out = _Propagate.apply(x, edge_weight, colptr, row, target, rowptr, col, perm)
+    shard = shard_of(edge_index)
+    return out if shard is None else shard.at_items(out)
 
 
 class _Propagate(Function):
@@ -107,8 +113,11 @@ def propagate_rows(x: Tensor, edge_index: EdgeIndex, edge_weight: Tensor, index:
 def _(x: Tensor, edge_index: EdgeIndex, edge_weight: Tensor, index: Tensor) -> Tensor:
     if edge_weight.requires_grad:
         return propagate_rows.reference(x, edge_index, edge_weight, index)
-    transpose = transposed(edge_index, edge_weight)
-    return _PropagateRows.apply(x, csc(edge_index), transpose, edge_weight, index)
+    args = csc(edge_index), transposed(edge_index, edge_weight), edge_weight
+    if isinstance(index, UserIndex):  # Of all processes; each computes the rows of its own.
+        return index.spread(_PropagateRows.apply(x, *args, index.local))
+    out, shard = _PropagateRows.apply(x, *args, index), shard_of(edge_index)
+    return out if shard is None else shard.at_items(out)
 
 
 class _PropagateRows(Function):

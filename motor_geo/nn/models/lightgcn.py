@@ -37,6 +37,7 @@ class LightGCN(Recommender):
 
     takes_user_encoder = True
     recommended_loss = 'whole'
+    needs_all_users = None
 
     def __init__(
         self,

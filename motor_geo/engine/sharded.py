@@ -1,0 +1,224 @@
+r"""Checkpoints of several processes: a folder with one safetensors file per process.
+
+Every process writes the rows of its users, and the first one everything else. The folder is
+complete or absent: it gets its name, the number of the epoch, when all files are on the disk.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import os.path as osp
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from motor_geo.parallel.users import UserShard
+from motor_geo.parallel.world import World
+from motor_geo.utils.errors import one_line
+from motor_geo.utils.extras import needs
+from motor_geo.utils.files import finish_folder, read_json, temporary_prefix, writing
+
+FORMAT, VERSION = 'motor_geo', 2
+META = 'meta.json'
+
+
+def check_safetensors() -> None:
+    r"""Checks that safetensors is installed.
+
+    Raises:
+        ImportError: If it is not.
+    """
+    try:
+        import safetensors  # noqa: F401
+    except ModuleNotFoundError as error:
+        text = needs('A run on several processes', 'safetensors', extra='distributed')
+        raise ImportError(text) from error
+
+
+def flatten(
+    parts: Mapping[str, Any], parameters: Sequence[str]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    r"""Splits the states of a model and its optimizer into tensors by name and plain
+    values.
+
+    Args:
+        parts: The states :obj:`model` and :obj:`optimizer`.
+        parameters: Names of the parameters, in the order of the optimizer.
+    """
+    tensors = {f'model.{name}': value for name, value in parts['model'].items()}
+    optimizer = parts['optimizer']
+    for i, state in optimizer['state'].items():
+        tensors |= {f'optimizer.{parameters[i]}.{key}': value for key, value in state.items()}
+    return tensors, {'param_groups': optimizer['param_groups']}
+
+
+def unflatten(
+    tensors: Mapping[str, Tensor], plain: Mapping[str, Any], parameters: Sequence[str]
+) -> dict[str, Any]:
+    r"""The states of :func:`flatten`."""
+    model: dict[str, Tensor] = {}
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        part, _, name = key.partition('.')
+        if part == 'model':
+            model[name] = value
+        else:
+            owner, _, field = name.rpartition('.')
+            state.setdefault(parameters.index(owner), {})[field] = value
+    return {'model': model, 'optimizer': {'state': state, **plain}}
+
+
+def save_folder(
+    folder: str,
+    epoch: int,
+    tensors: Mapping[str, Tensor],
+    tables: Sequence[str],
+    meta: Mapping[str, Any],
+    shard: UserShard,
+) -> None:
+    r"""Writes the checkpoint of an epoch on all processes, and removes those of
+    earlier epochs.
+
+    Args:
+        folder: The folder of checkpoints.
+        epoch: Number of the epoch, the name of the checkpoint.
+        tensors: The tensors of this process.
+        tables: Names of the tensors with one row per user.
+        meta: Plain values.
+        shard: The users of this process.
+
+    Raises:
+        OSError: If a file cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    world = shard.world
+    temporary = osp.join(folder, f'{temporary_prefix()}{epoch}')
+    temporary = world.share(temporary)
+    if world.is_first:
+        os.makedirs(temporary)
+    world.barrier()
+    own = {
+        name: tensor.detach().contiguous().cpu()
+        for name, tensor in tensors.items()
+        if name in tables or world.is_first
+    }
+    files = [f'{rank}.safetensors' for rank in range(world.size)]
+    with writing(osp.join(temporary, files[world.rank])) as path:
+        save_file(own, path, {'first': str(shard.first), 'last': str(shard.last)})
+    world.barrier()
+    if world.is_first:
+        content = {'format': FORMAT, 'version': VERSION, 'files': files, 'tables': list(tables)}
+        content |= {'num_users': shard.num_users, **meta}
+        with writing(osp.join(temporary, META)) as path, open(path, 'w') as file:
+            json.dump(content, file)
+        finish_folder(temporary)
+        os.rename(temporary, osp.join(folder, str(epoch)))
+        for name in os.listdir(folder):
+            if name != str(epoch):  # Also what killed processes left.
+                shutil.rmtree(osp.join(folder, name), ignore_errors=True)
+    world.barrier()
+
+
+def last_folder(folder: str) -> str | None:
+    r"""The checkpoint of the last epoch in a folder of checkpoints, if there is one."""
+    if not osp.isdir(folder):
+        return None
+    epochs = [name for name in os.listdir(folder) if name.isdecimal()]
+    return osp.join(folder, max(epochs, key=int)) if epochs else None
+
+
+def load_folder(
+    path: str,
+    shard: UserShard | None = None,
+    map_location: str | torch.device = 'cpu',
+    *,
+    model: str,
+    fingerprint: str,
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    r"""Reads a checkpoint, which any number of processes may have written, without
+    executing code from it. Of tables of users, a process reads its own rows only.
+
+    Args:
+        path: The checkpoint.
+        shard: The users of this process. (default: all users)
+        map_location: Device of the tensors.
+        model: Expected class name of the model.
+        fingerprint: Expected hash of the data.
+
+    Returns:
+        The tensors by name, and the plain values.
+
+    Raises:
+        ValueError: If a file is damaged, or the checkpoint belongs to another
+            model, other data or another number of users.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        meta = read_json(osp.join(path, META))
+        files, tables, num_users = meta['files'], set(meta['tables']), meta['num_users']
+        found = {key: meta[key] for key in ('format', 'version', 'model', 'fingerprint')}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"'{path}' is damaged: {one_line(error)}") from error
+    expected = {'format': FORMAT, 'version': VERSION, 'model': model, 'fingerprint': fingerprint}
+    for key, value in expected.items():
+        if found[key] != value:
+            raise ValueError(f"'{path}' has the {key} '{found[key]}', expected '{value}'")
+    first, last = (0, num_users) if shard is None else (shard.first, shard.last)
+    if shard is not None and shard.num_users != num_users:
+        raise ValueError(f"'{path}' has {num_users} users, expected {shard.num_users}")
+    tensors: dict[str, Tensor] = {}
+    rows: dict[str, list[Tensor]] = {}
+    try:
+        for name in files:
+            with safe_open(osp.join(path, name), framework='pt') as file:
+                start, end = (int(file.metadata()[key]) for key in ('first', 'last'))
+                begin, stop = max(first, start) - start, min(last, end) - start
+                for key in file.keys():
+                    if key not in tables:
+                        tensors[key] = file.get_tensor(key)
+                    elif begin < stop or key not in rows:
+                        part = file.get_slice(key)[max(begin, 0) : max(stop, begin, 0)]
+                        rows.setdefault(key, []).append(part)
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"'{osp.join(path, name)}' is damaged: {one_line(error)}") from error
+    tensors |= {key: torch.cat(parts) for key, parts in rows.items()}
+    for key in tables:
+        count = tensors[key].size(0) if key in tensors else 0
+        if count != last - first:
+            raise ValueError(f"'{path}' has {count} of {last - first} rows of '{key}'")
+    return {key: value.to(map_location) for key, value in tensors.items()}, meta
+
+
+def user_rows(state: Any, shard: UserShard, tables: Sequence[str]) -> Any:
+    r"""The states of a checkpoint of one process, with the rows of the users of this
+    process.
+
+    Args:
+        state: Tensors by name.
+        shard: The users of this process.
+        tables: Names of the tensors with one row per user.
+    """
+    return {
+        key: value[shard.first : shard.last] if key in tables else value
+        for key, value in state.items()
+    }
+
+
+def whole_model(
+    state: Mapping[str, Tensor], shard: UserShard, tables: Sequence[str]
+) -> dict[str, Tensor]:
+    r"""The weights of a model with the rows of all users on the first process. The
+    others get theirs alone.
+    """
+    return {key: shard.collect(value) if key in tables else value for key, value in state.items()}
+
+
+def world_of(shard: UserShard | None) -> World:
+    r"""The processes that share the users, or a world of one."""
+    return World() if shard is None else shard.world

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+#: Reductions by name.
+REDUCE = {'sum': dist.ReduceOp.SUM, 'min': dist.ReduceOp.MIN, 'max': dist.ReduceOp.MAX}
+
+
+class World:
+    r"""The processes that work on a run together. In a world of one process, every
+    method is the identity.
+
+    All processes must call the same methods in the same order.
+
+    The objective is the *sum* over processes of what each calls
+    :meth:`~torch.Tensor.backward` on. So a loss that all of them compute alike
+    counts one part in :obj:`size` on each, and what crosses processes is summed
+    in both passes.
+
+    Args:
+        rank: Number of this process, from zero.
+        size: Number of processes. With more than one, the default process group
+            of :mod:`torch.distributed` must exist.
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1):
+        self.rank = rank
+        self.size = size
+        #: Bytes that this process handed to collectives, by purpose.
+        self.sent: Counter[str] = Counter()
+
+    @classmethod
+    @contextmanager
+    def start(
+        cls, environment: Mapping[str, str], backend: str | None = None, timeout: float = 3600.0
+    ) -> Iterator[World]:
+        r"""Joins the processes that :obj:`torchrun` started, and leaves them when the
+        block ends. Without :obj:`torchrun`, yields a world of one.
+
+        Args:
+            environment: The variables of the process, :obj:`os.environ`.
+            backend: Backend of :mod:`torch.distributed`. (default:
+                :obj:`"nccl"` with GPUs and :obj:`"gloo"` without)
+            timeout: Seconds after which a process stops waiting for the others.
+        """
+        if int(environment.get('WORLD_SIZE', 1)) == 1:
+            yield cls()
+            return
+        cuda = torch.cuda.is_available()
+        if cuda:
+            torch.cuda.set_device(int(environment['LOCAL_RANK']))
+        backend = backend or ('nccl' if cuda else 'gloo')
+        dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
+        yield cls(dist.get_rank(), dist.get_world_size())
+        # Only after success: a process that failed would wait for the others forever. Without the
+        # barrier, threads of gloo may abort the process.
+        dist.barrier()
+        dist.destroy_process_group()
+
+    @property
+    def is_first(self) -> bool:
+        r"""Whether this process writes files and prints."""
+        return self.rank == 0
+
+    def all_reduce(self, x: Tensor, purpose: str, op: str = 'sum') -> Tensor:
+        r"""Reduces a tensor over all processes, in place, and returns it.
+
+        Args:
+            x: The tensor, of the same shape on all processes.
+            purpose: What its bytes count as in :obj:`sent`.
+            op: :obj:`"sum"`, :obj:`"min"` or :obj:`"max"`.
+        """
+        if self.size > 1:
+            self.sent[purpose] += x.numel() * x.element_size()
+            dist.all_reduce(x, REDUCE[op])
+        return x
+
+    def sum(self, x: Tensor, purpose: str) -> Tensor:
+        r"""The sum over all processes, whose gradient is summed as well."""
+        return x if self.size == 1 else _Sum.apply(x, self, purpose)
+
+    def sum_gradients(self, parameters: list[nn.Parameter]) -> None:
+        r"""Sums the gradients of parameters that all processes hold."""
+        if self.size == 1:
+            return
+        # All processes compute the same terms, so they have gradients of the same parameters.
+        grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        by_type: dict[torch.dtype, list[Tensor]] = {}
+        for grad in grads:
+            by_type.setdefault(grad.dtype, []).append(grad)
+        for same in by_type.values():
+            flat = self.all_reduce(torch.cat([grad.flatten() for grad in same]), 'gradients')
+            for grad, part in zip(same, flat.split([grad.numel() for grad in same])):
+                grad.copy_(part.view_as(grad))
+
+    def barrier(self) -> None:
+        r"""Waits for all processes."""
+        if self.size > 1:
+            dist.barrier()
+
+    @contextmanager
+    def in_turn(self) -> Iterator[None]:
+        r"""Lets the first process run the block before all others, which then find
+        what it has cached.
+        """
+        if not self.is_first:
+            self.barrier()
+        yield
+        if self.is_first:
+            self.barrier()
+
+    def agree(self, value: bool) -> bool:
+        r"""Whether the value is true on all processes."""
+        if self.size == 1:
+            return value
+        flag = torch.tensor([int(value)], device=self._device())
+        return bool(self.all_reduce(flag, 'scalars', 'min'))
+
+    def share(self, value: Any) -> Any:
+        r"""Returns the value of the first process on all of them.
+
+        Args:
+            value: Anything that JSON can represent.
+        """
+        if self.size == 1:
+            return value
+        text = json.dumps(value).encode() if self.is_first else b''
+        size = torch.tensor([len(text)], device=self._device())
+        dist.broadcast(size, 0)
+        content = torch.zeros(int(size), dtype=torch.uint8, device=size.device)
+        if self.is_first:
+            content.copy_(torch.frombuffer(bytearray(text), dtype=torch.uint8))
+        dist.broadcast(content, 0)
+        return json.loads(bytes(content.tolist()))
+
+    def _device(self) -> str:
+        return 'cuda' if dist.get_backend() == 'nccl' else 'cpu'
+
+    def __repr__(self) -> str:
+        return f'{self.__class__.__name__}({self.rank}, {self.size})'
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, world: World, purpose: str) -> Tensor:
+        ctx.options = world, purpose
+        return world.all_reduce(x.clone(memory_format=torch.contiguous_format), purpose)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        world, purpose = ctx.options
+        grad = grad.clone(memory_format=torch.contiguous_format)
+        return world.all_reduce(grad, purpose), None, None
