@@ -10,7 +10,7 @@ import os
 import os.path as osp
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -24,17 +24,7 @@ from tqdm import tqdm
 from motor_geo.engine.checkpoint import load_checkpoint, save_checkpoint
 from motor_geo.engine.evaluator import Evaluator
 from motor_geo.engine.loggers import Logger
-from motor_geo.engine.sharded import (
-    check_safetensors,
-    flatten,
-    last_folder,
-    load_folder,
-    save_folder,
-    unflatten,
-    user_rows,
-    whole_model,
-    world_of,
-)
+from motor_geo.engine.sharded import SharedState, check_safetensors, last_folder, world_of
 from motor_geo.parallel.users import UserShard, shard_in
 from motor_geo.typing import find_edges
 from motor_geo.utils.cache import fingerprint
@@ -200,7 +190,11 @@ class EpochLoop:
                 os.remove(self._metrics_path())
             return
         expected = {'model': type(self.parts['model']).__name__, 'fingerprint': self.fingerprint}
-        state = self._read_single(path, expected) if single else self._read_folder(path, expected)
+        if single:
+            state = load_checkpoint(path, **expected, map_location=self.device)
+            state = state if self.shard is None else self._shared().part(state)
+        else:
+            state = self._shared().load(path, self.device, **expected)
         known = state.get('inputs')  # Checkpoints of earlier versions have none.
         for name, value in self._inputs.items():
             if isinstance(known, dict) and known.get(name, value) != value:
@@ -221,36 +215,6 @@ class EpochLoop:
         with atomic_write(self._metrics_path()) as temporary, open(temporary, 'w') as file:
             file.writelines(json.dumps(entry) + '\n' for entry in self.history)
 
-    def _read_single(self, path: str, expected: dict[str, str]) -> dict[str, Any]:
-        r"""Reads the checkpoint of one process."""
-        state = load_checkpoint(path, **expected, map_location=self.device)
-        if self.shard is None:
-            return state
-        tensors, plain = flatten(state, self._parameters())
-        tensors = user_rows(tensors, self.shard, self._tables(tensors))
-        return {**state, **unflatten(tensors, plain, self._parameters())}
-
-    def _read_folder(self, path: str, expected: dict[str, str]) -> dict[str, Any]:
-        r"""Reads the checkpoint of several processes."""
-        check_safetensors()
-        tensors, meta = load_folder(path, self.shard, self.device, **expected)
-        plain = {'param_groups': meta['param_groups']}
-        return {**meta, **unflatten(tensors, plain, self._parameters())}
-
-    def _parameters(self) -> list[str]:
-        return [name for name, _ in self.parts['model'].named_parameters()]
-
-    def _tables(self, names: Iterable[str]) -> list[str]:
-        r"""Names of tensors with one row per user, in the names of :func:`flatten`."""
-        users = self.parts['model'].user_parameters()
-        return [
-            name
-            for name in names
-            for user in users
-            if name == f'model.{user}'
-            or (name.startswith(f'optimizer.{user}.') and not name.endswith('.step'))
-        ]
-
     def _save(self, entry: dict[str, Any]) -> None:
         if self.out is None:
             return
@@ -260,9 +224,7 @@ class EpochLoop:
         # The order matters: if the process is killed in between, the epoch runs again.
         if self._failures() == 0:
             weights = parts['model']
-            if self.shard is not None:
-                tables = self.parts['model'].user_parameters()
-                weights = whole_model(weights, self.shard, tables)
+            weights = weights if self.shard is None else self._shared().whole(weights)
             if self.world.is_first:
                 best = {'epoch': entry['epoch'], 'model': weights}
                 save_checkpoint(osp.join(self.out, 'best.pt'), best, **meta)
@@ -272,9 +234,7 @@ class EpochLoop:
             save_checkpoint(single, {**parts, **more}, **meta)
             shutil.rmtree(folder, ignore_errors=True)
         else:
-            tensors, plain = flatten(parts, self._parameters())
-            more |= {**meta, **plain}
-            save_folder(folder, entry['epoch'], tensors, self._tables(tensors), more, self.shard)
+            self._shared().save(folder, entry['epoch'], parts, {**more, **meta})
             with suppress(FileNotFoundError):
                 os.remove(single)
         if not self.world.is_first:
@@ -285,6 +245,9 @@ class EpochLoop:
                 file.write(json.dumps(entry) + '\n')
         except OSError as error:
             raise OSError(f"cannot write '{path}': {error.strerror}") from error
+
+    def _shared(self) -> SharedState:
+        return SharedState(self.parts['model'], self.shard)
 
     def _metrics_path(self) -> str:
         assert self.out is not None

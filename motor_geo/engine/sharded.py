@@ -10,12 +10,13 @@ import json
 import os
 import os.path as osp
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from motor_geo.nn.models import Recommender
 from motor_geo.parallel.users import UserShard
 from motor_geo.parallel.world import World
 from motor_geo.utils.errors import one_line
@@ -37,39 +38,6 @@ def check_safetensors() -> None:
     except ModuleNotFoundError as error:
         text = needs('A run on several processes', 'safetensors', extra='distributed')
         raise ImportError(text) from error
-
-
-def flatten(
-    parts: Mapping[str, Any], parameters: Sequence[str]
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    r"""Splits the states of a model and its optimizer into tensors by name and plain
-    values.
-
-    Args:
-        parts: The states :obj:`model` and :obj:`optimizer`.
-        parameters: Names of the parameters, in the order of the optimizer.
-    """
-    tensors = {f'model.{name}': value for name, value in parts['model'].items()}
-    optimizer = parts['optimizer']
-    for i, state in optimizer['state'].items():
-        tensors |= {f'optimizer.{parameters[i]}.{key}': value for key, value in state.items()}
-    return tensors, {'param_groups': optimizer['param_groups']}
-
-
-def unflatten(
-    tensors: Mapping[str, Tensor], plain: Mapping[str, Any], parameters: Sequence[str]
-) -> dict[str, Any]:
-    r"""The states of :func:`flatten`."""
-    model: dict[str, Tensor] = {}
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        part, _, name = key.partition('.')
-        if part == 'model':
-            model[name] = value
-        else:
-            owner, _, field = name.rpartition('.')
-            state.setdefault(parameters.index(owner), {})[field] = value
-    return {'model': model, 'optimizer': {'state': state, **plain}}
 
 
 def save_folder(
@@ -195,28 +163,86 @@ def load_folder(
     return {key: value.to(map_location) for key, value in tensors.items()}, meta
 
 
-def user_rows(state: Any, shard: UserShard, tables: Sequence[str]) -> Any:
-    r"""The states of a checkpoint of one process, with the rows of the users of this
-    process.
+class SharedState:
+    r"""The state of a model and its optimizer, of which every process has the rows of
+    its users.
 
     Args:
-        state: Tensors by name.
-        shard: The users of this process.
-        tables: Names of the tensors with one row per user.
+        model: The model.
+        shard: The users of this process. (default: all users)
     """
-    return {
-        key: value[shard.first : shard.last] if key in tables else value
-        for key, value in state.items()
-    }
 
+    def __init__(self, model: Recommender, shard: UserShard | None = None):
+        self.shard = shard
+        self.users = model.user_tables()
+        self.parameters = [name for name, _ in model.named_parameters()]
 
-def whole_model(
-    state: Mapping[str, Tensor], shard: UserShard, tables: Sequence[str]
-) -> dict[str, Tensor]:
-    r"""The weights of a model with the rows of all users on the first process. The
-    others get theirs alone.
-    """
-    return {key: shard.collect(value) if key in tables else value for key, value in state.items()}
+    def save(self, folder: str, epoch: int, parts: Mapping[str, Any], meta: Any) -> None:
+        r"""Writes a checkpoint, see :func:`save_folder`.
+
+        Args:
+            folder: The folder of checkpoints.
+            epoch: Number of the epoch.
+            parts: The states :obj:`model` and :obj:`optimizer`.
+            meta: Plain values.
+        """
+        assert self.shard is not None
+        tensors, plain = self._flatten(parts)
+        save_folder(folder, epoch, tensors, self._tables(tensors), {**meta, **plain}, self.shard)
+
+    def load(self, path: str, map_location: torch.device, **expected: str) -> dict[str, Any]:
+        r"""Reads a checkpoint of any number of processes, see :func:`load_folder`."""
+        check_safetensors()
+        tensors, meta = load_folder(path, self.shard, map_location, **expected)
+        return {**meta, **self._unflatten(tensors, meta['param_groups'])}
+
+    def part(self, state: dict[str, Any]) -> dict[str, Any]:
+        r"""The rows of the users of this process, from the checkpoint of one process."""
+        if self.shard is None:
+            return state
+        tensors, plain = self._flatten(state)
+        tensors = self.shard.rows(tensors, self._tables(tensors))
+        return {**state, **self._unflatten(tensors, plain['param_groups'])}
+
+    def whole(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        r"""The weights of the model with the rows of all users on the first process.
+        The others get theirs alone.
+        """
+        shard = self.shard
+        if shard is None:
+            return weights
+        return {k: shard.collect(x) if k in self.users else x for k, x in weights.items()}
+
+    def _tables(self, names: Iterable[str]) -> list[str]:
+        r"""Names of the tensors with one row per user."""
+        out = []
+        for name in names:
+            part, _, rest = name.partition('.')
+            owner, _, field = rest.rpartition('.') if part == 'optimizer' else (rest, '', '')
+            if owner in self.users and field != 'step':
+                out.append(name)
+        return out
+
+    def _flatten(self, parts: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        r"""Tensors by name, and plain values."""
+        tensors = {f'model.{name}': value for name, value in parts['model'].items()}
+        optimizer = parts['optimizer']
+        for i, state in optimizer['state'].items():
+            owner = f'optimizer.{self.parameters[i]}'
+            tensors |= {f'{owner}.{field}': value for field, value in state.items()}
+        return tensors, {'param_groups': optimizer['param_groups']}
+
+    def _unflatten(self, tensors: Mapping[str, Tensor], groups: Any) -> dict[str, Any]:
+        model: dict[str, Tensor] = {}
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            part, _, rest = name.partition('.')
+            owner, _, field = rest.rpartition('.')
+            if part == 'model':
+                model[rest] = value
+            else:
+                state.setdefault(self.parameters.index(owner), {})[field] = value
+        return {'model': model, 'optimizer': {'state': state, 'param_groups': groups}}
 
 
 def world_of(shard: UserShard | None) -> World:

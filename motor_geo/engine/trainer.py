@@ -175,7 +175,7 @@ class Trainer(EpochLoop):
             fused=True,
         )
         self.parts['optimizer'] = self.optimizer
-        users = set() if self.shard is None else set(model.user_parameters())
+        users = set() if self.shard is None else set(model.user_tables())
         self._replicated = [p for name, p in model.named_parameters() if name not in users]
         self._features = data
 

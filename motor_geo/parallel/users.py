@@ -70,13 +70,21 @@ class UserShard:
 
         Args:
             model: The model.
-            names: Names of the tables among its parameters.
+            names: Names of the tables among its parameters and buffers.
         """
         for name in names:
             module, _, own = name.rpartition('.')
-            parent, table = model.get_submodule(module), model.get_parameter(name)
+            parent = model.get_submodule(module)
+            table = getattr(parent, own)
             part = table.detach()[self.first : self.last].clone()
-            setattr(parent, own, nn.Parameter(part, requires_grad=table.requires_grad))
+            if isinstance(table, nn.Parameter):
+                part = nn.Parameter(part, requires_grad=table.requires_grad)
+            setattr(parent, own, part)
+
+    def rows(self, tensors: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
+        r"""Reduces tables of all users among tensors to the users of this process."""
+        part = slice(self.first, self.last)
+        return {key: x[part] if key in names else x for key, x in tensors.items()}
 
     def batch(self, batch: Batch) -> Batch:
         r"""The same batch, whose users find their rows on all processes."""
@@ -89,6 +97,10 @@ class UserShard:
     def at_items(self, x: Tensor) -> Tensor:
         r"""Sums vectors of items over all processes."""
         return self.world.sum(x, 'items')
+
+    def total(self, x: Tensor) -> Tensor:
+        r"""Sums a scalar over all processes."""
+        return self.world.sum(x, 'scalars')
 
     def kept(self, score: Tensor, num_kept: int) -> Tensor:
         r"""Positions of the edges of this process that are among the

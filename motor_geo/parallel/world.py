@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import time
+import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
 #: Reductions by name.
 REDUCE = {'sum': dist.ReduceOp.SUM, 'min': dist.ReduceOp.MIN, 'max': dist.ReduceOp.MAX}
@@ -59,7 +62,10 @@ class World:
         if cuda:
             torch.cuda.set_device(int(environment['LOCAL_RANK']))
         backend = backend or ('nccl' if cuda else 'gloo')
-        dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
+        store, rank, size = next(rendezvous('env://', timeout=timedelta(seconds=timeout)))
+        store = fresh_store(store, rank, size, timeout)
+        options = {'store': store, 'rank': rank, 'world_size': size}
+        dist.init_process_group(backend, timeout=timedelta(seconds=timeout), **options)
         yield cls(dist.get_rank(), dist.get_world_size())
         # Only after success: a process that failed would wait for the others forever. Without the
         # barrier, threads of gloo may abort the process.
@@ -147,6 +153,41 @@ class World:
 
     def __repr__(self) -> str:
         return f'{self.__class__.__name__}({self.rank}, {self.size})'
+
+
+def fresh_store(store: dist.Store, rank: int, size: int, timeout: float) -> dist.Store:
+    r"""A part of a store that no other processes have used. If :obj:`torchrun` starts
+    processes again, it keeps the store, with the addresses of those that ended.
+
+    All processes say a name that nobody else has, the first one offers a list of
+    them, and it is final once every process has found its own name in it.
+
+    Args:
+        store: The store.
+        rank: Number of this process.
+        size: Number of processes.
+        timeout: Seconds after which a process stops waiting for the others.
+
+    Raises:
+        TimeoutError: If a process is missing.
+    """
+    own, end = uuid.uuid4().hex, time.monotonic() + timeout
+    store.set(f'name/{rank}', own)
+    seen = [f'seen/{other}' for other in range(size)]
+    while time.monotonic() < end:
+        if rank == 0:
+            names = [store.get(f'name/{other}').decode() for other in range(size)]
+            store.set('offer', ' '.join(names))
+        offer = store.get('offer').decode()
+        if offer.split()[rank] == own:
+            store.set(seen[rank], offer)
+            if rank == 0 and store.check(seen):
+                if {store.get(key).decode() for key in seen} == {offer}:
+                    store.set('final', offer)
+            if store.check(['final']) and store.get('final').decode() == offer:
+                return dist.PrefixStore(offer, store)
+        time.sleep(0.01)
+    raise TimeoutError(f'a process of {size} is missing')
 
 
 class _Sum(torch.autograd.Function):

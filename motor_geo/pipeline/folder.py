@@ -13,7 +13,7 @@ from torch_geometric.data import HeteroData
 from motor_geo.data import OPQTokenizer, RecommendationDataset
 from motor_geo.data.datasets.bundle import BUNDLE, BundledDataset
 from motor_geo.engine.checkpoint import load_checkpoint
-from motor_geo.engine.sharded import last_folder, user_rows
+from motor_geo.engine.sharded import last_folder
 from motor_geo.nn.models import FittedRecommender, Recommender
 from motor_geo.nn.unseen import readout_of
 from motor_geo.pipeline.assemble import (
@@ -264,7 +264,7 @@ def load_weights(assembly: Assembly, folder: str, epoch: int | None = None) -> N
     if not isinstance(weights, dict) or not all(isinstance(w, Tensor) for w in weights.values()):
         raise ValueError(f"'{path}' is damaged: expected the weights of a model")
     if assembly.shard is not None and isinstance(assembly.model, Recommender):
-        weights = user_rows(weights, assembly.shard, assembly.model.user_parameters())
+        weights = assembly.shard.rows(weights, assembly.model.user_tables())
     found_epoch = state.get('epoch')
     if epoch is not None and found_epoch != epoch:
         raise ConfigError(

@@ -11,8 +11,8 @@ from motor_geo.pipeline.assemble import Assembly, named
 from motor_geo.pipeline.config import RunConfig
 from motor_geo.utils.errors import ConfigError
 
-#: Losses that read nothing but the rows of a batch.
-LOSSES = ('published', 'bpr')
+#: Losses that several processes can compute.
+LOSSES = ('published', 'bpr', 'whole')
 
 
 def check_processes(config: RunConfig, world: World) -> None:
@@ -28,7 +28,7 @@ def check_processes(config: RunConfig, world: World) -> None:
         unseen = UnseenItems(**config.options('unseen')).changes
     found = [
         (f'--model {name}', needs_all_users(target)),
-        ('--loss', None if config.loss['name'] in LOSSES else 'the vectors of all users'),
+        ('--loss', None if config.loss['name'] in LOSSES else 'all interactions'),
         ('--users items', 'all interactions' if config.users == 'items' else None),
         ('unseen', 'all interactions' if unseen else None),
         ('--trainer.drop_items', 'all interactions' if config.trainer['drop_items'] else None),
@@ -66,5 +66,5 @@ def share_users(assembly: Assembly, world: World) -> Assembly:
     model = assembly.model
     assert isinstance(model, Recommender)
     shard = UserShard(world, assembly.data)
-    shard.cut_model(model, model.user_parameters())
+    shard.cut_model(model, model.user_tables())
     return dataclasses.replace(assembly, shard=shard)

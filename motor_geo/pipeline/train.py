@@ -408,9 +408,10 @@ def summarize(
         sizes = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
     per_item = model.item_parameters(assembly.dataset.num_items)
     if assembly.shard is not None and isinstance(model, Recommender):  # Of all users.
-        for name in model.user_parameters():
-            sizes[name] = assembly.dataset.num_users * model.get_parameter(name)[0].numel()
-        per_item = [name for name in per_item if name not in model.user_parameters()]
+        state = model.state_dict()
+        for name in set(sizes).intersection(model.user_tables()):
+            sizes[name] = assembly.dataset.num_users * state[name].shape[1:].numel()
+        per_item = [name for name in per_item if name not in model.user_tables()]
     first = assembly.dataset.first_time
     return {
         'data': assembly.dataset.name,

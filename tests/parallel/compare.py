@@ -14,6 +14,7 @@ import torch
 from motor_geo.engine import Evaluator
 from motor_geo.nn.graph import degree_sensitive_pruning, uniform_pruning
 from motor_geo.nn.models import MODELS
+from motor_geo.nn.objective import LOSSES
 from motor_geo.parallel import UserShard, World
 from motor_geo.parallel.cost import exchange
 from motor_geo.pipeline.processes import on_processes
@@ -26,6 +27,9 @@ OPTIONS = {
     'FREEDOM': {'norm_weight': 0.1, 'similarity_weight': 0.1},
     'MGCN': {'similarity_weight': 0.1},
     'LayerGCN': {'num_layers': 2, 'rho': 0.3},
+    'LIRDRec': {'reg_weight': 0.1},
+    'GRCN': {'reg_weight': 0.1},
+    'BM3': {'reg_weight': 0.1},
 }
 
 
@@ -36,10 +40,12 @@ def double(data):
     return data
 
 
-def build(name, data, items='specific', **options):
+def build(name, data, items, objective):
     torch.manual_seed(1)
     encoder = item_encoder(items, data, CHANNELS)
-    return MODELS[name](data, encoder, CHANNELS, **OPTIONS.get(name, {}), **options).double()
+    model = MODELS[name](data, encoder, CHANNELS, **OPTIONS.get(name, {})).double()
+    model.set_objective(None if objective is None else LOSSES[objective]())
+    return model
 
 
 def step(model, data, batch, world, epoch):
@@ -49,7 +55,7 @@ def step(model, data, batch, world, epoch):
     torch.manual_seed(7)
     loss = torch.stack(list(model.loss(data, batch).values())).sum()
     (loss / world.size).backward()
-    users = set() if world.size == 1 else set(model.user_parameters())
+    users = set() if world.size == 1 else set(model.user_tables())
     world.sum_gradients([p for name, p in model.named_parameters() if name not in users])
     return loss.detach()
 
@@ -61,7 +67,7 @@ def far(a, b, scale=None):
     return float((a - b).abs().max() / (b.abs().max() if scale is None else scale))
 
 
-def backbone(world, name, kind, items='specific', **options):
+def backbone(world, name, kind, items='specific', objective=None):
     r"""Two steps, with the pruning of two epochs, and the final vectors."""
     data = double(prepare(MODELS[name], small_graph()))
     if kind == 'few users':  # The last of three processes has none.
@@ -71,9 +77,9 @@ def backbone(world, name, kind, items='specific', **options):
     batch = random_batch(data, 64)
     if kind == 'one user':  # The other processes have no user of the batch.
         batch = batch._replace(user=torch.full_like(batch.user, int(batch.user[0])))
-    whole, part = (build(name, data, items, **options) for _ in range(2))
+    whole, part = (build(name, data, items, objective) for _ in range(2))
     shard = UserShard(world, data)
-    users = whole.user_parameters()
+    users = whole.user_tables()
     shard.cut_model(part, users)
     cut = shard.cut(data)
     out = {'loss': 0.0, 'gradient': 0.0, 'vectors': 0.0}
@@ -152,7 +158,7 @@ def bytes_per_step(world, name, num_layers):
     encoder = item_encoder('specific', data, CHANNELS)
     model = MODELS[name](data, encoder, CHANNELS, **options)
     shard = UserShard(world, data)
-    shard.cut_model(model, model.user_parameters())
+    shard.cut_model(model, model.user_tables())
     cut, batch = shard.cut(data), shard.batch(random_batch(data, 48))
     step(model, cut, batch, world, 0)
     world.sent.clear()
@@ -172,6 +178,8 @@ def comparisons():
         yield f'{name}, one user', backbone, (name, 'one user')
     yield 'LightGCN, few users', backbone, ('LightGCN', 'few users')
     yield 'LightGCN, item IDs', backbone, ('LightGCN', 'batch', 'id')
+    for name in ('BPR', 'LightGCN', 'FREEDOM'):
+        yield f'{name}, whole', backbone, (name, 'batch', 'specific', 'whole')
     yield 'evaluation', evaluation, ()
     yield 'evaluation of a sample', evaluation, (70,)
     yield 'pruning', pruning, ()

@@ -153,7 +153,7 @@ def test_nothing_in_a_checkpoint_is_executed(two):
         (('--model', 'LATTICE'), '--model LATTICE: needs similarities of all pairs of items'),
         (('--model', 'GUME'), '--model GUME: needs all users on one process'),
         (('--model', 'EASE', '--items', 'none'), '--model EASE: needs all interactions'),
-        (('--loss', 'whole'), '--loss: needs the vectors of all users on one process'),
+        (('--loss', 'softmax'), '--loss: needs all interactions on one process'),
         (('--seeds', '0,1'), '--seeds: expected one process, without torchrun'),
     ],
 )

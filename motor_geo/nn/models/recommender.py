@@ -305,8 +305,8 @@ class Recommender(nn.Module):
         seen = self._seen(lambda: SeenItems(edge_index), edge_index)
         return top_k(embeddings, user, k, exclude=seen)
 
-    def user_parameters(self) -> list[str]:
-        r"""Names of the parameters with one row per user."""
+    def user_tables(self) -> list[str]:
+        r"""Names of the parameters and buffers with one row per user."""
         return ['user_embedding']
 
     def item_parameters(self, num_items: int) -> list[str]:
