@@ -81,7 +81,9 @@ class Trainer(EpochLoop):
 
     Args:
         model: The backbone.
-        data: The graph with training edges, on the device of the model.
+        data: The graph with training edges, on the device of the model. If it is the
+            part of one of several processes (:meth:`UserShard.cut
+            <motor_geo.parallel.UserShard.cut>`), all of them train together.
         evaluator: Ranks the validation targets. Without one, training runs all
             :obj:`epochs` without validation, and the last epoch counts as the
             best.

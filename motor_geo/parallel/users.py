@@ -154,8 +154,9 @@ class UserIndex(Tensor):
         x = table.index_select(0, index)  # [B, d], the same on all processes
 
     whose gradients go back to their process. Besides, it only has a size and
-    distinct values (:func:`torch.unique`). Everything else raises an error,
-    since it would take the users of other processes for those of this one.
+    distinct values (:func:`torch.unique` with counts or positions). Everything
+    else raises an error, since it would take the users of other processes for
+    those of this one.
     """
 
     shard: UserShard
@@ -199,7 +200,7 @@ class UserIndex(Tensor):
                 if isinstance(index, cls) and not isinstance(table, cls):
                     return _select(table, index)
             out = func(*args, **(kwargs or {}))
-        if isinstance(out, tuple) and args and isinstance(args[0], cls) and name in UNIQUE:
+        if name == 'unique' and isinstance(out, tuple) and isinstance(args[0], cls):
             return (cls.of(out[0], args[0].shard), *out[1:])
         if any(isinstance(x, Tensor) for x in (out if isinstance(out, tuple) else (out,))):
             raise ShardError(
@@ -207,10 +208,6 @@ class UserIndex(Tensor):
                 "'table.index_select(0, batch.user)'"
             )
         return out
-
-
-#: Names of :func:`torch.unique` among the functions that PyTorch dispatches.
-UNIQUE = ('unique', '_unique2', '_return_inverse', '_return_output', '_unique_impl', 'fn')
 
 
 def _select(table: Tensor, index: UserIndex) -> Tensor:

@@ -12,10 +12,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.rendezvous import rendezvous
-
-#: Reductions by name.
-REDUCE = {'sum': dist.ReduceOp.SUM, 'min': dist.ReduceOp.MIN, 'max': dist.ReduceOp.MAX}
 
 
 class World:
@@ -51,17 +47,19 @@ class World:
 
         Args:
             environment: The variables of the process, :obj:`os.environ`.
-            backend: Backend of :mod:`torch.distributed`. (default:
-                :obj:`"nccl"` with GPUs and :obj:`"gloo"` without)
+            backend: Backend of :mod:`torch.distributed`. (default: gloo, and NCCL
+                for tensors on GPUs)
             timeout: Seconds after which a process stops waiting for the others.
         """
         if int(environment.get('WORLD_SIZE', 1)) == 1:
             yield cls()
             return
+        from torch.distributed.rendezvous import rendezvous
+
         cuda = torch.cuda.is_available()
         if cuda:
             torch.cuda.set_device(int(environment['LOCAL_RANK']))
-        backend = backend or ('nccl' if cuda else 'gloo')
+        backend = backend or ('cpu:gloo,cuda:nccl' if cuda else 'gloo')
         store, rank, size = next(rendezvous('env://', timeout=timedelta(seconds=timeout)))
         store = fresh_store(store, rank, size, timeout)
         options = {'store': store, 'rank': rank, 'world_size': size}
@@ -87,7 +85,7 @@ class World:
         """
         if self.size > 1:
             self.sent[purpose] += x.numel() * x.element_size()
-            dist.all_reduce(x, REDUCE[op])
+            dist.all_reduce(x, getattr(dist.ReduceOp, op.upper()))
         return x
 
     def sum(self, x: Tensor, purpose: str) -> Tensor:
