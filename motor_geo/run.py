@@ -66,8 +66,6 @@ def load_config(arguments: Sequence[str]) -> RunConfig:
     return RunConfig.of(read_config(parse_flags(arguments)))
 
 
-#: Seconds that the first of several processes has to report an error before the others do.
-GRACE = 3.0
 #: The options of a run without any arguments.
 MAIN_JOB = ('--control', 'id', 'features')
 NEXT = """Next:
@@ -206,10 +204,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def patient() -> int:
         try:
             return command()
-        except Exception:
+        except Exception as error:
             # An error of all processes is printed once: torchrun ends the others.
             if int(os.environ.get('RANK', 0)) > 0:
-                time.sleep(GRACE)
+                time.sleep(60 if isinstance(error, ConfigError) else 3)
             raise
 
     return run_command(

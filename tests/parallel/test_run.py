@@ -30,7 +30,7 @@ def one(folder):
     r"""A run on one process."""
     out = folder / 'one'
     command = [sys.executable, '-m', 'motor_geo.run', *SMALL, '--epochs', '4', '--out', str(out)]
-    subprocess.run(command, cwd=ROOT, check=True, timeout=120, stdout=subprocess.DEVNULL)
+    subprocess.run(command, cwd=ROOT, check=True, timeout=300, stdout=subprocess.DEVNULL)
     return out
 
 
@@ -112,7 +112,7 @@ def test_a_killed_process_is_started_again(folder, two):
     )
     (folder / 'dying.py').write_text(code)
     flags = [*SMALL, '--epochs', '4', '--out', out]
-    options = {'max_restarts': 3, 'timeout': 240, 'cwd': folder}
+    options = {'max_restarts': 3, 'timeout': 500, 'cwd': folder}
     done = torchrun(2, 'dying', *flags, **options)
     assert done.returncode == 0, done.stderr[-3000:]
     assert checkpoint(out) == checkpoint(two)
@@ -148,7 +148,7 @@ def test_nothing_in_a_checkpoint_is_executed(two):
 
 def test_what_cannot_be_shared_is_refused_once(tmp_path):
     flags = ('--model', 'LATTICE', '--out', tmp_path / 'out')
-    done = torchrun(2, 'motor_geo.run', *SMALL, *flags, timeout=100)
+    done = torchrun(2, 'motor_geo.run', *SMALL, *flags, timeout=200)
     message = 'error: --model LATTICE: needs similarities of all pairs of items on one process'
     assert done.returncode != 0 and done.stderr.count(message) == 1, done.stderr
     assert not (tmp_path / 'out').exists()
