@@ -58,8 +58,8 @@ def propagation(data: HeteroData, where: str, channels: int = 64) -> Row:
     edge_index = data[RATES].edge_index
     sizes = int(data[USER].num_nodes), int(data[ITEM].num_nodes)
     graph = build_graph(edge_index, *sizes, torch.float32)
-    (user_ptr, user_col), _ = graph.to_user.get_csc()
-    (item_ptr, item_col), _ = graph.to_item.get_csc()
+    user_ptr, user_col, *_ = graph.to_user
+    item_ptr, item_col, *_ = graph.to_item
     user, item = (torch.randn(size, channels, device=edge_index.device) for size in sizes)
 
     def hops() -> None:

@@ -5,6 +5,7 @@ that several packages share.
 from __future__ import annotations
 
 import copy
+from collections import UserDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -79,7 +80,8 @@ def num_rows(store: NodeStorage) -> int | None:
 
 def edge_types(data: HeteroData) -> list[EdgeType]:
     r"""Edge types that have an :obj:`edge_index`, which may be empty."""
-    return [edge_type for edge_type in data.edge_types if 'edge_index' in data[edge_type]]
+    # A lookup in the store itself would compute the opposite edges, see `set_edges`.
+    return [edge_type for edge_type in data.edge_types if 'edge_index' in data[edge_type].keys()]
 
 
 def find_edges(data: HeteroData, edge_type: EdgeType) -> Tensor:
@@ -100,15 +102,46 @@ def find_edges(data: HeteroData, edge_type: EdgeType) -> Tensor:
     return data[edge_type].edge_index
 
 
+class _Attributes(UserDict):
+    r"""Attributes of edges that computes :obj:`edge_index` from the opposite edges
+    when it is first read. Pickles are plain dictionaries.
+    """
+
+    opposite: Tensor | None = None
+
+    def __getitem__(self, key: str) -> Any:
+        if key == 'edge_index' and self.data[key] is _LATER:
+            assert self.opposite is not None
+            self.data[key], self.opposite = self.opposite.flip(0), None
+        return self.data[key]
+
+    def __reduce__(self) -> tuple[type, tuple[dict[str, Any]]]:
+        return dict, ({key: self[key] for key in self},)
+
+
+_LATER = object()
+
+
+def set_edges(data: HeteroData, edge_index: Tensor, edge_type: EdgeType = RATES) -> None:
+    r"""Sets the interactions of a graph, and the same edges in the opposite
+    direction. These take no memory until they are read.
+    """
+    data[edge_type].edge_index = edge_index
+    store = data[edge_type[2], RATED_BY[1], edge_type[0]]
+    mapping = _Attributes(store.to_dict())
+    mapping.data['edge_index'], mapping.opposite = _LATER, edge_index
+    store._mapping = mapping
+
+
 def with_edges(data: HeteroData, edge_index: Tensor, edge_type: EdgeType = RATES) -> HeteroData:
     r"""A shallow copy of a graph with other interactions. Edges in the opposite
     direction are replaced as well if the graph has them.
     """
     out = copy.copy(data)
-    out[edge_type].edge_index = edge_index
-    back = edge_type[2], RATED_BY[1], edge_type[0]
-    if back in data.edge_types:
-        out[back].edge_index = edge_index.flip(0)
+    if (edge_type[2], RATED_BY[1], edge_type[0]) in data.edge_types:
+        set_edges(out, edge_index, edge_type)
+    else:
+        out[edge_type].edge_index = edge_index
     return out
 
 

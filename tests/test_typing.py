@@ -1,7 +1,10 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
 from torch_geometric.data import HeteroData
+from torch_geometric.data.storage import BaseStorage, EdgeStorage, NodeStorage
 
 from motor_geo.typing import (
     RATED_BY,
@@ -14,7 +17,9 @@ from motor_geo.typing import (
     find_edges,
     modalities,
     num_nodes,
+    set_edges,
     similar,
+    with_edges,
 )
 
 
@@ -44,6 +49,42 @@ def test_what_a_graph_has():
         with pytest.raises(ValueError, match=words):
             ask()
     assert data.edge_types == [('customer', 'buys', 'product')]
+
+
+def test_opposite_edges_are_computed_when_they_are_read(tmp_path):
+    data, edge_index = HeteroData(), torch.tensor([[0, 0, 2], [3, 1, 1]])
+    data['user'].num_nodes, data['item'].num_nodes = 3, 4
+    data[RATED_BY].edge_attr = torch.ones(3)
+    set_edges(data, edge_index)
+
+    def computed(data):  # Without reading it.
+        return isinstance(data[RATED_BY]._mapping.data['edge_index'], torch.Tensor)
+
+    assert find_edges(data, RATES) is edge_index
+    other = with_edges(data, edge_index[:, :2])
+    assert not computed(data) and not computed(other) and not computed(copy.copy(data))
+    assert find_edges(other, RATED_BY).tolist() == [[3, 1], [0, 0]]
+    assert computed(other) and not computed(data)
+    torch.save(data, tmp_path / 'data.pt')
+    with torch.serialization.safe_globals([HeteroData, BaseStorage, NodeStorage, EdgeStorage]):
+        loaded = torch.load(tmp_path / 'data.pt', weights_only=True)
+    for graph in (
+        copy.deepcopy(data),
+        copy.copy(data),
+        loaded,
+        HeteroData.from_dict(data.to_dict()),
+        copy.copy(data).to('cpu'),
+    ):
+        assert set(graph[RATED_BY].keys()) == {'edge_attr', 'edge_index'}
+        assert graph.edge_index_dict[RATED_BY].tolist() == [[3, 1, 1], [0, 0, 2]]
+        assert graph[RATED_BY].num_edges == 3 and graph.validate()
+    assert type(loaded[RATED_BY]._mapping) is dict
+    reverse = data[RATED_BY].edge_index
+    assert data[RATED_BY].edge_index is reverse and reverse.is_contiguous()
+    data[RATED_BY].edge_index = edge_index
+    assert data[RATED_BY]['edge_index'] is edge_index
+    del data[RATED_BY].edge_index
+    assert 'edge_index' not in data[RATED_BY]
 
 
 def test_tuples():

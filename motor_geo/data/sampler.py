@@ -7,12 +7,15 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from motor_geo.typing import Batch
 
 #: Number of interactions whose negatives are drawn at a time on a CPU.
 BLOCK = 2**17
+#: Number of interactions that are gathered at a time.
+GATHER = 2**14
 
 
 def has_full_user(edge_index: Tensor, num_users: int, num_items: int) -> bool:
@@ -46,7 +49,12 @@ class BPRSampler:
     :math:`\mathcal{I}_u` in :math:`\mathcal{I}_{\mathrm{train}}`, the
     :math:`r`-th item of the difference has position
     :math:`r + |\{ j : p_j - j \leq r \}|`. A binary search finds these
-    positions for a whole epoch at once.
+    positions.
+
+    The sampler reads interactions that are sorted by user and item in place,
+    as those of a data set are, and otherwise keeps a sorted copy. During an
+    epoch, it holds a permutation and a negative per interaction, 8 bytes
+    together.
 
     Args:
         edge_index: Training interactions (user, item). Batches are on the same
@@ -108,13 +116,15 @@ class BPRSampler:
         self.negatives = negatives
 
         # Sorting by user makes successive searches access nearby memory.
-        key = edge_index[0].long() * num_items + edge_index[1]
+        self.user, self.pos = edge_index
+        key = self.user.long() * num_items + self.pos
         if bool((key[1:] < key[:-1]).any()):
             key = key.sort().values
-        self.user, self.pos = key // num_items, key % num_items
+            self.user = (key // num_items).to(_dtype(num_users))
+            self.pos = (key % num_items).to(_dtype(num_items))
         if negatives:
-            self._prepare(key.unique_consecutive())
-            self._leave_out(self._free == 0, user_names)
+            self._prepare(key)
+            self._leave_out(self._ptr.diff() == self._items.numel(), user_names)
 
     def _leave_out(
         self, full: Tensor, user_names: Sequence[object] | np.ndarray | None = None
@@ -123,7 +133,7 @@ class BPRSampler:
         if not bool(full.any()):
             return
         count = f'all {self._items.numel()} items of the training interactions'
-        keep = ~full[self.user]
+        keep = ~full.index_select(0, self.user)
         if not bool(keep.any()):
             raise ValueError(
                 f'Every user interacted with {count}, so no negative item exists; expected a '
@@ -140,32 +150,50 @@ class BPRSampler:
         self.user, self.pos = self.user[keep], self.pos[keep]
 
     def _prepare(self, key: Tensor) -> None:
-        user, item = key // self.num_items, key % self.num_items
-        seen = item.bincount(minlength=self.num_items) > 0
-        self._items = seen.nonzero().view(-1)
+        new = torch.ones_like(key, dtype=torch.bool)
+        new[1:] = key[1:] != key[:-1]
+        distinct = bool(new.all())
+        #: Distinct items of every user, and where those of a user begin.
+        self._item = self.pos if distinct else self.pos[new]
+        user = self.user if distinct else self.user[new]
         degree = user.bincount(minlength=self.num_users)
-        self._free = self._items.numel() - degree
-        self._start = degree.cumsum(0) - degree
-        rank = torch.arange(key.numel(), device=key.device) - self._start[user]
-        # Within a user, p_j - j lies in [0, free] and does not decrease.
-        position = seen.cumsum(0) - 1  # Position of each item among those with interactions.
-        self._gap = user * self._items.numel() + position[item] - rank
+        self._ptr = F.pad(degree.cumsum(0), (1, 0)).to(_dtype(key.numel() + 1))
+        seen = self._item.bincount(minlength=self.num_items) > 0
+        self._items = seen.nonzero().view(-1)
+        self._position = seen.cumsum(0) - 1  # Position of each item among those with interactions.
 
     def _sample(self, generator: torch.Generator) -> Tensor:
         # Blocks keep intermediate results in the cache of a CPU.
         size = BLOCK if self.user.device.type == 'cpu' else self.user.numel()
-        neg = torch.empty_like(self.user)
+        neg = torch.empty_like(self.user, dtype=_dtype(self.num_items))
         for user, out in zip(self.user.split(size), neg.split(size)):
-            free = self._free.index_select(0, user)
+            user = user.long()
+            first, gap = self._gaps(int(user[0]), int(user[-1]))
+            start = self._ptr.index_select(0, user)
+            free = self._items.numel() - (self._ptr.index_select(0, user + 1) - start)
             uniform = torch.rand(
                 free.numel(), dtype=torch.float64, device=free.device, generator=generator
             )
             draw = torch.minimum((uniform * free).long(), free - 1)
             query = user * self._items.numel() + draw
-            skip = torch.searchsorted(self._gap, query, right=True)
-            skip -= self._start.index_select(0, user)
+            skip = torch.searchsorted(gap, query, right=True)
+            skip += first - start
             out.copy_(self._items.index_select(0, draw + skip))
         return neg
+
+    def _gaps(self, low: int, high: int) -> tuple[int, Tensor]:
+        r"""The numbers :math:`p_j - j` of consecutive users in one ascending list,
+        and where the first of these users begins.
+        """
+        ptr = self._ptr[low : high + 2].long()
+        first, last = int(ptr[0]), int(ptr[-1])
+        user = torch.arange(low, high + 1, device=ptr.device)
+        # Within a user, p_j - j lies in [0, free] and does not decrease.
+        offset = (user * self._items.numel() + ptr[:-1]).repeat_interleave(
+            ptr.diff(), output_size=last - first
+        )
+        offset -= torch.arange(first, last, device=ptr.device)
+        return first, offset.add_(self._position.index_select(0, self._item[first:last]))
 
     def __len__(self) -> int:
         return -(-self.pos.numel() // self.batch_size)
@@ -180,16 +208,21 @@ class BPRSampler:
         generator = torch.Generator(self.pos.device).manual_seed(int(state[0]))
         neg = self._sample(generator) if self.negatives else None
         count, device = self.pos.numel(), self.pos.device
-        dtype = torch.int32 if count < 2**31 else torch.int64  # Halves the random memory access.
-        perm = torch.randperm(count, dtype=dtype, device=device, generator=generator)
-        user, pos = self.user.index_select(0, perm), self.pos.index_select(0, perm)
-        neg = pos[:0] if neg is None else neg.index_select(0, perm)
-        for start in range(0, count, self.batch_size):
-            batch = slice(start, start + self.batch_size)
-            yield Batch(user[batch], pos[batch], neg[batch])
+        perm = torch.randperm(count, dtype=_dtype(count), device=device, generator=generator)
+        for rows in perm.split(max(GATHER // self.batch_size, 1) * self.batch_size):
+            user, pos = (x.index_select(0, rows).long() for x in (self.user, self.pos))
+            no = pos[:0] if neg is None else neg.index_select(0, rows).long()
+            for start in range(0, rows.numel(), self.batch_size):
+                batch = slice(start, start + self.batch_size)
+                yield Batch(user[batch], pos[batch], no[batch])
 
     def __repr__(self) -> str:
         return (
             f'{self.__class__.__name__}({self.pos.numel()} interactions, '
             f'batch_size={self.batch_size}, seed={self.seed})'
         )
+
+
+def _dtype(size: int) -> torch.dtype:
+    r"""The smaller type that holds indices below :obj:`size`."""
+    return torch.int32 if size <= 2**31 else torch.int64

@@ -4,6 +4,7 @@ early stopping or the last epoch, and resume after an interruption.
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import os
@@ -273,7 +274,8 @@ class EpochLoop:
 
 def _inputs(data: HeteroData) -> dict[str, str]:
     r"""Returns hashes of the tokens and the graphs that a model is trained on."""
-    stores = [data[edge_type] for edge_type in data.edge_types]
+    # Opposite edges that copies of the stores compute are freed with them.
+    stores = [copy.copy(data[edge_type]) for edge_type in data.edge_types]
     graphs = [[store.get(key) for key in ('edge_index', 'edge_weight')] for store in stores]
     tokens = [data[node_type].get('token_id') for node_type in data.node_types]
     return {'tokens': fingerprint(tokens), 'graphs': fingerprint(graphs)}

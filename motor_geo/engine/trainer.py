@@ -6,6 +6,7 @@ import copy
 import math
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -27,6 +28,8 @@ from motor_geo.engine.checks import (
 from motor_geo.engine.epoch_loop import EpochLoop
 from motor_geo.engine.evaluator import Evaluator
 from motor_geo.engine.loggers import Logger
+from motor_geo.engine.row_adam import RowAdam
+from motor_geo.nn.functional.rows import row_gradients
 from motor_geo.nn.models import Recommender
 from motor_geo.typing import ITEM, RATES, find_edges, num_nodes, with_edges
 
@@ -105,6 +108,11 @@ class Trainer(EpochLoop):
             ranking keep their precision. Only measured on CPUs with AMX, where
             it speeds up backbones with many matrix products (LIRDRec, MMGCN,
             GRCN). It stores a second copy of the features in half the memory.
+        sparse_adam: If set to :obj:`True`, Adam updates only the rows of tables that
+            a batch reads, as :class:`torch.optim.SparseAdam` does. A step then
+            costs what the batch costs, whatever the size of the tables. It
+            changes results, and applies to models whose losses read only rows of
+            tables (BPR, VBPR, DeepStyle).
         seed: Seed of sampling and of all randomness in a loss.
         out: Folder of checkpoints and of :obj:`metrics.jsonl`. If set to
             :obj:`None`, nothing is written.
@@ -138,6 +146,7 @@ class Trainer(EpochLoop):
         metric: str = 'recall@20',
         drop_items: float = 0.0,
         bf16: bool = False,
+        sparse_adam: bool = False,
         seed: int = 0,
         out: str | None = None,
         fingerprint: str = '',
@@ -170,11 +179,11 @@ class Trainer(EpochLoop):
             negatives=model.needs_negatives or not has_full_user(edge_index, *sizes),
             user_names=user_names,
         )
-        self.optimizer = torch.optim.Adam(
+        self.optimizer = RowAdam(
             model.parameters(),
             lr=self.lr,
             weight_decay=model.weight_decay if weight_decay is None else weight_decay,
-            fused=True,
+            lazy=sparse_adam,
         )
         self.parts['optimizer'] = self.optimizer
         users = set() if self.shard is None else set(model.user_tables())
@@ -184,6 +193,15 @@ class Trainer(EpochLoop):
     def begin(self) -> None:
         item_type = self.edge_type[2]
         self._features = half_features(self.data, item_type) if self.bf16 else self.data
+
+    def _check_sparse(self) -> None:
+        grads = [parameter.grad for parameter in self.model.parameters()]
+        if not any(grad is not None and grad.is_sparse for grad in grads):
+            warnings.warn(
+                f"'sparse_adam' changes nothing: the loss of '{type(self.model).__name__}' does "
+                'not read only the rows of a batch from any table.',
+                stacklevel=1,
+            )
 
     def run_epoch(self, epoch: int, first: bool) -> dict[str, Any]:
         data = self._features
@@ -197,6 +215,8 @@ class Trainer(EpochLoop):
         if self.drop_items > 0:
             data = without_items(data, self.drop_items, generator, self.edge_type)
         self.model.begin_epoch(data, epoch, generator)
+        # The gradients are exact for tables that a loss reads once.
+        sparse = not self.model.needs_tables and self.model.user_encoder is None
         sums: dict[str, torch.Tensor] = {}
         bar = tqdm(
             self.sampler.epoch(epoch),
@@ -210,6 +230,7 @@ class Trainer(EpochLoop):
         for batch in bar:
             check = first and not sums
             with (
+                row_gradients(sparse),
                 torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16),
                 checked_forward(self.model, data, self.edge_type) if check else nullcontext(),
                 checked_objective(self.model) if check else nullcontext(),
@@ -223,6 +244,8 @@ class Trainer(EpochLoop):
             if self.world.size > 1:  # All processes have the same loss, see `World`.
                 total = total / self.world.size
             total.backward()
+            if check and self.optimizer.lazy:
+                self._check_sparse()
             self.world.sum_gradients(self._replicated)
             self.optimizer.step()
             for name, value in losses.items():  # Read from the device only once per epoch.

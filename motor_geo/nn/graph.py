@@ -7,14 +7,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric import EdgeIndex
-from torch_geometric.utils import degree
+from torch_geometric.typing import OptTensor
 
 from motor_geo.nn.memo import Memo
 from motor_geo.parallel.users import UserShard
-
-_SHARD = 'shard'  # Attribute of edges to items whose sources are a part of all users.
 
 
 @torch.compiler.disable  # A compiled region cannot fill the caches of EdgeIndex.
@@ -47,19 +46,83 @@ def sorted_edge_index(
     return out.fill_cache_(), perm
 
 
-class BipartiteGraph(NamedTuple):
-    r"""Both directions of a user-item graph with their edge weights. Each direction
-    is sorted by target and has a cached transpose. If the users are a part of all
-    users (:class:`~motor_geo.parallel.UserShard`), sums at items and degrees of
-    items are those over all users.
+#: Number of edges from which on both directions of a user-item graph share their memory. Sums in
+#: backward passes then have another order. For fewer edges, it is that of
+#: :class:`~torch_geometric.EdgeIndex`.
+MANY = 1_000_000
+
+
+class SortedEdges(NamedTuple):
+    r"""Edges from sources to targets, and their transpose, both sorted by target in
+    compressed form. It takes a fraction of the memory of an
+    :class:`~torch_geometric.EdgeIndex` with its caches, and stands in for one in
+    the functions and layers of this package. The tensors of
+    :meth:`as_tensor` are new in every call.
     """
 
-    to_user: EdgeIndex  # items -> users
+    ptr: Tensor  # Where the sources of every target begin, [T + 1].
+    source: Tensor  # [E]
+    weight: OptTensor  # Weights that the graph was built with, [E].
+    out_ptr: Tensor  # The same of the transpose: where the targets of every source begin, [S + 1].
+    target: Tensor  # [E], in the order of the transpose.
+    out_weight: OptTensor  # [E], in the order of the transpose.
+    shard: UserShard | None = None  # The part of all users, if the sources are one.
+
+    def size(self, dim: int) -> int:
+        r"""The size of the tensor of :meth:`as_tensor` in a dimension."""
+        return (2, self.source.numel())[dim]
+
+    def get_sparse_size(self, dim: int) -> int:
+        r"""The number of sources (0) or of targets (1)."""
+        return (self.out_ptr, self.ptr)[dim].numel() - 1
+
+    def sparse_size(self) -> tuple[int, int]:
+        r"""The numbers of sources and of targets."""
+        return self.get_sparse_size(0), self.get_sparse_size(1)
+
+    def degree(self) -> Tensor:
+        r"""The number of edges of every target, **[T]**, over the users of all
+        processes.
+        """
+        count = self.ptr.diff()
+        return count if self.shard is None else self.shard.degree(count)
+
+    def spread(self, x: Tensor) -> Tensor:
+        r"""The values of targets **[T]** at their edges, **[E]**."""
+        return x.repeat_interleave(self.ptr.diff(), output_size=self.size(1))
+
+    def as_tensor(self) -> Tensor:
+        r"""The edges as a plain tensor, **[2, E]**."""
+        return torch.stack([self.source.long(), _targets(self.ptr, self.source)])
+
+    def to_edge_index(self) -> EdgeIndex:
+        r"""The edges as an :class:`~torch_geometric.EdgeIndex` with filled caches."""
+        out = sorted_edge_index(self.as_tensor(), *self.sparse_size())[0]
+        setattr(out, 'shard', self.shard)  # noqa: B010
+        return out
+
+    def order(self) -> Tensor:
+        r"""The position of every edge of the transpose among these edges, **[E]**."""
+        return self.source.long().sort(stable=self.source.numel() >= MANY).indices
+
+
+def _targets(ptr: Tensor, source: Tensor) -> Tensor:
+    target = torch.arange(ptr.numel() - 1, device=ptr.device)
+    return target.repeat_interleave(ptr.diff(), output_size=source.numel())
+
+
+class BipartiteGraph(NamedTuple):
+    r"""Both directions of a user-item graph with their edge weights. Edges of
+    either direction are sorted by target.
+    """
+
+    to_user: SortedEdges  # items -> users
     to_user_weight: Tensor
-    to_item: EdgeIndex  # users -> items
+    to_item: SortedEdges  # users -> items
     to_item_weight: Tensor
 
     @classmethod
+    @torch.inference_mode(False)  # Training can reuse the result.
     def from_edges(
         cls,
         edge_index: Tensor,
@@ -69,17 +132,102 @@ class BipartiteGraph(NamedTuple):
         shard: UserShard | None = None,
     ) -> BipartiteGraph:
         r"""Builds both directions from user-item edges **[2, E]** and their
-        weights **[E]**.
+        weights **[E]**. If the edges are sorted by user and item, the graph reads
+        their items in place.
         """
-        to_user, user_perm = sorted_edge_index(edge_index.flip(0), num_items, num_users)
-        to_item, item_perm = sorted_edge_index(edge_index, num_users, num_items)
-        setattr(to_item, _SHARD, shard)
-        return cls(
-            to_user,
-            edge_weight if user_perm is None else edge_weight[user_perm],
-            to_item,
-            edge_weight if item_perm is None else edge_weight[item_perm],
-        )
+        shared = edge_index.size(1) >= MANY
+        edges = _sort(edge_index, num_users, num_items, edge_weight, shared)
+        to_user, to_item = (_with_transpose(*pair) for pair in (edges, edges[::-1]))
+        assert to_user.weight is not None and to_item.weight is not None
+        return cls(to_user, to_user.weight, to_item._replace(shard=shard), to_item.weight)
+
+
+class NormalizedGraph(NamedTuple):
+    r"""Both directions of a user-item graph with symmetric normalization,
+    :math:`1 / \sqrt{\deg(u) \deg(i)}`. They share their memory, and edge
+    weights are not stored, since they follow from the degrees.
+    """
+
+    to_user: SortedEdges  # items -> users
+    to_item: SortedEdges  # users -> items
+
+    @classmethod
+    @torch.inference_mode(False)  # Training can reuse the result.
+    def from_edges(cls, edge_index: Tensor, num_users: int, num_items: int) -> NormalizedGraph:
+        r"""Builds both directions from user-item edges **[2, E]**, see
+        :meth:`BipartiteGraph.from_edges`.
+        """
+        user, item = _sort(edge_index, num_users, num_items)
+        return cls(SortedEdges(*user, *item), SortedEdges(*item, *user))
+
+    def weighted(self, dtype: torch.dtype) -> BipartiteGraph:
+        r"""The same graph with edge weights."""
+        user, item = (_sym_weight(edges).to(dtype) for edges in self)
+        halves = (*self.to_user[:2], user), (*self.to_item[:2], item)
+        to_user, to_item = SortedEdges(*halves[0], *halves[1]), SortedEdges(*halves[1], *halves[0])
+        return BipartiteGraph(to_user, user, to_item, item)
+
+
+def _sym_weight(edges: SortedEdges) -> Tensor:
+    degree = edges.degree()
+    of_target = degree.double().repeat_interleave(degree, output_size=edges.size(1))
+    of_source = edges.out_ptr.diff().double().index_select(0, edges.source)
+    return (of_target * of_source).rsqrt()
+
+
+Half = tuple[Tensor, Tensor, OptTensor]  # Pointers, sources and weights of a direction.
+
+
+def _sort(
+    edge_index: Tensor,
+    num_users: int,
+    num_items: int,
+    edge_weight: OptTensor = None,
+    shared: bool = True,
+) -> tuple[Half, Half]:
+    r"""Edges to users and edges to items. If they are :obj:`shared`, either are the
+    transpose of the others: sources are in ascending order. Otherwise, they keep
+    the order of the input.
+    """
+    if edge_index.is_inference():
+        edge_index = edge_index.clone()
+        edge_weight = None if edge_weight is None else edge_weight.clone()
+    key = edge_index[0].long() * num_items + edge_index[1] if shared else edge_index[0]
+    given = edge_index, edge_weight
+    if bool((key[1:] < key[:-1]).any()):
+        order = key.argsort(stable=True)
+        edge_index = _narrow(edge_index[:, order])
+        edge_weight = None if edge_weight is None else edge_weight[order]
+    del key
+    to_user = _pointers(edge_index[0], num_users, edge_index.dtype), edge_index[1], edge_weight
+    (user, item), edge_weight = (edge_index, edge_weight) if shared else given
+    order = item.argsort(stable=True)
+    source = _narrow(user.index_select(0, order))
+    weight = None if edge_weight is None else edge_weight.index_select(0, order)
+    return to_user, (_pointers(item, num_items, source.dtype), source, weight)
+
+
+def _with_transpose(own: Half, other: Half) -> SortedEdges:
+    edges = SortedEdges(*own, *other)
+    if edges.size(1) >= MANY:
+        return edges
+    order = edges.order()
+    assert edges.weight is not None
+    return SortedEdges(
+        *own,
+        edges.out_ptr,
+        _narrow(_targets(edges.ptr, edges.source).index_select(0, order)).to(edges.target.dtype),
+        edges.weight.index_select(0, order),
+    )
+
+
+def _narrow(index: Tensor) -> Tensor:
+    # Kernels take indices of nodes and of edges in the same type.
+    return index.int() if index.size(-1) < 2**31 else index
+
+
+def _pointers(index: Tensor, size: int, dtype: torch.dtype) -> Tensor:
+    return F.pad(index.bincount(minlength=size).cumsum(0), (1, 0)).to(dtype)
 
 
 def build_graph(
@@ -105,17 +253,11 @@ def build_graph(
     return BipartiteGraph.from_edges(edge_index, num_users, num_items, weight, shard)
 
 
-def shard_of(edge_index: Tensor) -> UserShard | None:
-    r"""The part of all users that edges of a :class:`BipartiteGraph` come from, or
-    :obj:`None` if they come from all users or from items.
+def shard_of(edges: object) -> UserShard | None:
+    r"""The part of all users that edges to items come from, or :obj:`None` if they
+    come from all users or from items.
     """
-    return getattr(edge_index, _SHARD, None)
-
-
-def in_degree(edge_index: EdgeIndex) -> Tensor:
-    r"""Number of incoming edges of every target, for edges sorted by target."""
-    count, shard = edge_index.get_csc()[0][0].diff(), shard_of(edge_index)
-    return count if shard is None else shard.degree(count)
+    return getattr(edges, 'shard', None)
 
 
 def mean_graph(graph: BipartiteGraph) -> BipartiteGraph:
@@ -123,9 +265,8 @@ def mean_graph(graph: BipartiteGraph) -> BipartiteGraph:
     so that propagation averages neighbors.
     """
     weights = []
-    for edge_index, weight in [graph[:2], graph[2:]]:
-        share = in_degree(edge_index).to(weight.dtype).reciprocal()
-        weights.append(share.index_select(0, edge_index.as_tensor()[1]))
+    for edges, weight in [graph[:2], graph[2:]]:
+        weights.append(edges.spread(edges.degree().to(weight.dtype).reciprocal()))
     return graph._replace(to_user_weight=weights[0], to_item_weight=weights[1])
 
 
@@ -136,7 +277,7 @@ def opposite_edges(graph: BipartiteGraph) -> Tensor:
         - **output:** positions :math:`(|\mathcal{E}|)`
     """
     item, user = graph.to_user.as_tensor()
-    num_items = graph.to_user.sparse_size(0)
+    num_items = graph.to_user.get_sparse_size(0)
     order = (user * num_items + item).argsort()
     user, item = graph.to_item.as_tensor()
     rank = torch.empty_like(order)
@@ -151,10 +292,10 @@ def bipartite_degree(
     float64.
     """
     user, item = edge_index
-    user_degree = degree(user, num_users, torch.float64)
-    item_degree = degree(item, num_items, torch.float64)
+    user_degree = user.bincount(minlength=num_users).double()
+    item_degree = item.bincount(minlength=num_items).double()
     item_degree = item_degree if shard is None else shard.degree(item_degree)
-    return user_degree[user], item_degree[item]
+    return user_degree.index_select(0, user), item_degree.index_select(0, item)
 
 
 def sym_norm(
@@ -302,8 +443,11 @@ class PrunedGraph:
             )
         size = num_users, num_items
         self._memo.clear()
-        args = *size, dtype
-        self._memo(lambda: build_graph(edge_index[:, keep], *args, shard), edge_index, *args)
+
+        def build() -> BipartiteGraph:
+            return build_graph(_narrow(edge_index[:, keep]), *size, dtype, shard)
+
+        self._memo(build, edge_index, *size, dtype)
 
     def get(
         self, edge_index: Tensor, num_users: int, num_items: int, dtype: torch.dtype

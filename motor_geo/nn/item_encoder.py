@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data.storage import NodeStorage
 
+from motor_geo.nn.functional.rows import table_rows
 from motor_geo.nn.name_dict import NameDict
 from motor_geo.typing import feature_key, num_rows
 
@@ -106,7 +107,7 @@ class IDEmbedding(ItemEncoder):
         if index is None:
             return self.weight
         # Its backward pass is two to three times faster than that of an embedding.
-        rows = self.weight.index_select(0, index.reshape(-1))
+        rows = table_rows(self.weight, index.reshape(-1))
         return rows.view(*index.shape, self.out_channels)
 
     def encode(self, store: NodeStorage, index: Tensor | None = None) -> Tensor:

@@ -98,6 +98,8 @@ class World:
             return
         # All processes compute the same terms, so they have gradients of the same parameters.
         grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        # Sparse gradients have the rows of the batch, in the same order on all processes.
+        grads = [grad._values() if grad.is_sparse else grad for grad in grads]
         by_type: dict[torch.dtype, list[Tensor]] = {}
         for grad in grads:
             by_type.setdefault(grad.dtype, []).append(grad)

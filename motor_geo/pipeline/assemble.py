@@ -34,7 +34,7 @@ from motor_geo.pipeline.config import (
     takes_items,
 )
 from motor_geo.pipeline.flags import PRESETS, UNHASHED
-from motor_geo.typing import ITEM, RATED_BY, RATES, TOKENS, USER, find_edges, modalities
+from motor_geo.typing import ITEM, RATES, TOKENS, USER, find_edges, modalities, set_edges
 from motor_geo.utils.cache import fingerprint
 from motor_geo.utils.errors import ConfigError
 from motor_geo.utils.lazy import check_graph, declared_transforms
@@ -127,8 +127,12 @@ def assemble(
         torch.default_generator.manual_seed(config.seed)
         model = build_model(config, data, tokenizer).to(target)
     warn_of_item_tables(config, model, dataset.num_items)
-    hashes['graphs'] = fingerprint([data[edge_type].edge_index for edge_type in data.edge_types])
-    return Assembly(config, target, dataset, data.to(target), tokenizer, model, hashes)
+    # Opposite edges that copies of the stores compute are freed with them.
+    stores = [copy.copy(data[edge_type]) for edge_type in data.edge_types]
+    hashes['graphs'] = fingerprint([store.edge_index for store in stores])
+    if target.type != 'cpu':
+        data = data.to(target)
+    return Assembly(config, target, dataset, data, tokenizer, model, hashes)
 
 
 @contextmanager
@@ -161,6 +165,7 @@ LATER: dict[str, Any] = {
     'graph.method': 'exact',
     'graph.num_probes': 16,
     'trainer.drop_items': 0.0,
+    'trainer.sparse_adam': False,
     'unseen.layers': False,
     'unseen.length': False,
     'unseen.neighbors': 0.0,
@@ -339,8 +344,7 @@ def fitted_graph(dataset: RecommendationDataset, data: HeteroData) -> HeteroData
     out[USER].num_nodes, out[ITEM].num_nodes = num_users, num_items
     for name in modalities(data):
         out[ITEM][f'x_{name}'] = data[ITEM][f'x_{name}'][:num_items]
-    out[RATES].edge_index = edge_index.to(data[RATES].edge_index.device)
-    out[RATED_BY].edge_index = out[RATES].edge_index.flip(0)
+    set_edges(out, edge_index.to(data[RATES].edge_index.device))
     return out
 
 

@@ -65,6 +65,7 @@ def test_sampler_draws_the_same_in_blocks(monkeypatch):
     edge_index = torch.from_numpy(np.stack((rng.random((40, 30)) < 0.4).nonzero()))
     whole = gather(BPRSampler(edge_index, 40, 30, 64, seed=2))
     monkeypatch.setattr('motor_geo.data.sampler.BLOCK', 7)
+    monkeypatch.setattr('motor_geo.data.sampler.GATHER', 150)
     blocks = gather(BPRSampler(edge_index, 40, 30, 64, seed=2))
     assert all(torch.equal(a, b) for a, b in zip(whole, blocks))
 

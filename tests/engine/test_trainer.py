@@ -4,6 +4,7 @@ import logging
 import math
 import os.path as osp
 import warnings
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -12,8 +13,20 @@ from torch_geometric.data import HeteroData
 from motor_geo.data import ItemKNN, OPQTokenizer, SyntheticClusters
 from motor_geo.engine.evaluator import Evaluator
 from motor_geo.engine.trainer import Trainer, without_items
-from motor_geo.nn import TokenCrossEncoder
-from motor_geo.nn.models import BM3, BPR, FREEDOM, LATTICE, LayerGCN, LightGCN, LIRDRec, SLMRec
+from motor_geo.nn import TokenCrossEncoder, UsedItems
+from motor_geo.nn.models import (
+    BM3,
+    BPR,
+    FREEDOM,
+    LATTICE,
+    VBPR,
+    DeepStyle,
+    LayerGCN,
+    LightGCN,
+    LIRDRec,
+    SLMRec,
+)
+from motor_geo.nn.objective import WholeDataLoss
 from motor_geo.typing import RATED_BY, RATES
 
 
@@ -22,12 +35,14 @@ def dataset():
     return SyntheticClusters(num_users=150, num_items=90, num_interactions=900, seed=0)
 
 
-def make(dataset, cls=LightGCN, out=None, weighting='binary', **kwargs):
+def make(dataset, cls=LightGCN, out=None, weighting='binary', items='tokens', users=None, **kwargs):
     data = OPQTokenizer(2, codebook_size=16, cache=False, verbose=False)(dataset.data)
     data = ItemKNN(k=4, weighting=weighting, cache=False)(data)
     torch.manual_seed(0)
     encoder = TokenCrossEncoder({'image': 2, 'text': 2}, 16, 16)
-    model = cls(data, item_encoder=encoder, channels=16)
+    model = cls(data, item_encoder=None if items == 'id' else encoder, channels=16)
+    if users is not None:
+        model.set_user_encoder(users)
     evaluator = Evaluator(dataset.targets('val'), data[RATES].edge_index, 90, ks=(5, 20))
     out = None if out is None else str(out)
     kwargs = {'batch_size': 128, 'epochs': 4, 'progress': False, 'lr': 0.01, **kwargs}
@@ -358,3 +373,56 @@ def test_training_without_the_edges_of_some_items(dataset, cls, tmp_path):
     assert losses[0] != [entry['loss'] for entry in other.history]
     with pytest.raises(ValueError, match="'drop_items' must be at least 0 and below 1"):
         make(dataset, cls, drop_items=1.0)
+
+
+def test_training_does_not_compute_opposite_edges(dataset):
+    trainer = make(dataset, BPR, epochs=1, drop_items=0.3)
+    trainer.fit()
+    for data in (trainer.data, dataset.data):
+        assert not isinstance(data[RATED_BY]._mapping.data['edge_index'], torch.Tensor)
+
+
+@pytest.mark.parametrize('items', ['id', 'tokens'])
+@pytest.mark.parametrize('cls', [BPR, VBPR, DeepStyle])
+def test_gradients_of_rows_do_not_change_a_bit(dataset, cls, items, monkeypatch):
+    def run():
+        trainer = make(dataset, cls, items=items)
+        assert len(trainer.sampler) * trainer.epochs >= 20
+        losses = [entry['losses'] for entry in trainer.fit().history]
+        return losses, trainer
+
+    losses, trainer = run()
+    table = trainer.model.user_embedding
+    assert table.grad is trainer.optimizer._grads[table][0]
+    monkeypatch.setattr('motor_geo.engine.trainer.row_gradients', lambda enabled: nullcontext())
+    expected, reference = run()
+    assert losses == expected and not reference.optimizer._grads
+    for (name, a), b in zip(trainer.model.named_parameters(), reference.model.parameters()):
+        assert torch.equal(a, b), name
+        for key, value in reference.optimizer.state[b].items():
+            assert torch.equal(trainer.optimizer.state[a][key], value)
+
+
+def test_sparse_adam_resumes_with_the_same_bits(dataset, tmp_path):
+    whole = make(dataset, BPR, tmp_path / 'whole', sparse_adam=True, items='id')
+    make(dataset, BPR, tmp_path / 'broken', sparse_adam=True, items='id', epochs=2).fit()
+    rest = make(dataset, BPR, tmp_path / 'broken', sparse_adam=True, items='id')
+    losses = [[entry['loss'] for entry in part.fit().history] for part in (whole, rest)]
+    assert losses[0] == losses[1]
+    for a, b in zip(whole.model.parameters(), rest.model.parameters()):
+        assert torch.equal(a, b)
+        for key, value in whole.optimizer.state[a].items():
+            assert torch.equal(rest.optimizer.state[b][key], value)
+    other = make(dataset, BPR, items='id').fit()
+    assert losses[0] != [entry['loss'] for entry in other.history]
+
+
+@pytest.mark.parametrize('case', ['propagation', 'tables', 'users'])
+def test_sparse_adam_without_rows(dataset, case):
+    trainer = make(dataset, LightGCN if case == 'propagation' else BPR, epochs=1, sparse_adam=True)
+    if case == 'tables':
+        trainer.model.set_objective(WholeDataLoss())
+    if case == 'users':
+        trainer = make(dataset, BPR, epochs=1, sparse_adam=True, users=UsedItems())
+    with pytest.warns(UserWarning, match="'sparse_adam' changes nothing: the loss of '[LB]"):
+        trainer.fit()

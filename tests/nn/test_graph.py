@@ -4,9 +4,12 @@ import pytest
 import torch
 
 from motor_geo.nn.conv import Propagate
+from motor_geo.nn.functional.spmm import transposed
 from motor_geo.nn.graph import (
     BipartiteGraph,
+    NormalizedGraph,
     PrunedGraph,
+    SortedEdges,
     degree_sensitive_pruning,
     mean_graph,
     num_kept_edges,
@@ -55,7 +58,7 @@ def test_bipartite_graph_weights_follow_edges():
         (graph.to_user, graph.to_user_weight, True),
     ):
         dense = torch.zeros(3, 3)
-        dense[edges[0], edges[1]] = values
+        dense[edges.as_tensor().unbind()] = values
         assert torch.equal(dense.t() if transpose else dense, expected)
 
 
@@ -85,6 +88,50 @@ def test_degree_sensitive_pruning():
         expected += float((torch.multinomial(weight, 10, generator=generator) < 20).sum()) / rounds
     assert star + pairs == pytest.approx(10.0)
     assert float(star) == pytest.approx(expected, abs=0.35)  # About four standard errors.
+
+
+@pytest.mark.parametrize('many', [1, 10**6])
+@pytest.mark.parametrize('dtype', [torch.int32, torch.int64])
+def test_sorted_edges(dtype, many, monkeypatch):
+    monkeypatch.setattr('motor_geo.nn.graph.MANY', many)
+    edge_index = torch.tensor([[0, 0, 2, 3], [1, 4, 4, 1]], dtype=dtype)
+    weight = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    graph = BipartiteGraph.from_edges(edge_index, 4, 5, weight)
+    edges = graph.to_user
+    assert edges.sparse_size() == (5, 4) and graph.to_item.sparse_size() == (4, 5)
+    assert (edges.size(0), edges.size(1)) == (2, 4)
+    assert edges.degree().tolist() == [2, 0, 1, 1]
+    assert edges.as_tensor().tolist() == [[1, 4, 4, 1], [0, 0, 2, 3]]
+    assert graph.to_item.as_tensor().tolist() == [[0, 3, 0, 2], [1, 1, 4, 4]]
+    assert graph.to_item_weight.tolist() == [1.0, 4.0, 2.0, 3.0]
+    for a, b in zip((*graph.to_item[3:], *graph.to_item[:3]), edges):
+        assert torch.equal(a, b) and (a is b or many > 1)
+    # Sorted edges and their weights are not copied.
+    assert edges.source.data_ptr() == edge_index[1].data_ptr()
+    assert graph.to_user_weight is weight
+    # The transpose of weights of this graph is at hand, and that of others is computed.
+    for value in (graph.to_user_weight, graph.to_user_weight * 2, None):
+        ptr, target, out = transposed(edges, value)
+        assert ptr is edges.out_ptr and torch.equal(target, edges.as_tensor()[1][edges.order()])
+        if value is not None:
+            assert torch.equal(out, value[edges.order()])
+            assert (out is edges.out_weight) == (value is weight)
+    expected, perm = sorted_edge_index(edge_index.flip(0).long(), 5, 4)
+    assert perm is None and torch.equal(edges.to_edge_index().as_tensor(), expected.as_tensor())
+
+
+@pytest.mark.parametrize('shuffled', [False, True])
+def test_normalized_graph(shuffled):
+    edge_index = torch.tensor([[0, 0, 2, 3], [1, 4, 4, 1]])
+    weight = sym_norm(edge_index, 4, 5, torch.float64)
+    expected = BipartiteGraph.from_edges(edge_index, 4, 5, weight)
+    order = torch.tensor([2, 0, 3, 1]) if shuffled else torch.arange(4)
+    graph = NormalizedGraph.from_edges(edge_index[:, order], 4, 5)
+    assert graph.to_user.weight is None and graph.to_item.weight is None
+    for a, b in zip(graph.weighted(torch.float64), expected):
+        if isinstance(b, SortedEdges):
+            a, b = a.as_tensor(), b.as_tensor()
+        assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize('duplicates', [False, True])
@@ -127,13 +174,13 @@ def test_pruned_graph():
     assert pruned.get(*args) is None
     pruned.set(torch.tensor([0, 3]), *args)
     graph = pruned.get(*args)
-    assert graph.to_user.tolist() == [[1, 1], [0, 2]]
+    assert graph.to_user.as_tensor().tolist() == [[1, 1], [0, 2]]
     torch.testing.assert_close(graph.to_user_weight, torch.tensor([0.5**0.5] * 2).double())
     assert pruned.get(edge_index.clone(), *args[1:]) is None  # Another graph,
     assert pruned.get(edge_index, 3, 3, torch.float64) is None  # or another form of it.
     assert pruned.get(*args) is graph and copy.deepcopy(pruned).get(*args) is None
     pruned.set(torch.tensor([0]), *args)
-    assert pruned.get(*args).to_user.tolist() == [[1], [0]]
+    assert pruned.get(*args).to_user.as_tensor().tolist() == [[1], [0]]
     edge_index[1, 0] = 0
     assert pruned.get(*args) is None
     with torch.inference_mode():

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from motor_geo.data.datasets.split import NEEDS
-from motor_geo.typing import ITEM, RATED_BY, RATES, USER, EvalTargets
+from motor_geo.typing import ITEM, RATES, USER, EvalTargets, set_edges
 from motor_geo.utils.arrays import check_finite
 from motor_geo.utils.cache import fingerprint
 
@@ -209,8 +209,7 @@ class RecommendationDataset(torch.utils.data.Dataset):
             data[ITEM][f'x_{modality}'] = x
         train = np.flatnonzero(label == 0)
         pairs = np.stack([user[train], item[train]]).astype(np.int64, copy=False)
-        data[RATES].edge_index = torch.from_numpy(pairs)
-        data[RATED_BY].edge_index = data[RATES].edge_index.flip(0)
+        set_edges(data, torch.from_numpy(pairs))
         self._targets = {
             split: EvalTargets.from_pairs(
                 user[label == index],

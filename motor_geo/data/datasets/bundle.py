@@ -11,7 +11,7 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from motor_geo.data.datasets.base import RecommendationDataset, Transform
-from motor_geo.typing import ITEM, RATED_BY, RATES, USER, EvalTargets
+from motor_geo.typing import ITEM, RATES, USER, EvalTargets, set_edges
 from motor_geo.utils.files import writing
 from motor_geo.utils.saved import load, save
 
@@ -90,8 +90,7 @@ class BundledDataset(RecommendationDataset):
         data[USER].num_nodes, data[ITEM].num_nodes = len(user_ids), len(item_ids)
         for modality in sorted(features):
             data[ITEM][f'x_{modality}'] = features[modality]
-        data[RATES].edge_index = edge_index
-        data[RATED_BY].edge_index = edge_index.flip(0)
+        set_edges(data, edge_index)
         self._targets = {}
         for split in SPLITS:
             user, item = held_out[split].numpy()

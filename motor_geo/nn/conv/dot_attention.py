@@ -7,6 +7,7 @@ from torch_geometric.utils import softmax
 
 from motor_geo.nn.conv.propagate import Propagate
 from motor_geo.nn.functional.edges import edge_dot, edge_softmax
+from motor_geo.nn.graph import SortedEdges
 
 
 class DotAttention(nn.Module):
@@ -21,10 +22,11 @@ class DotAttention(nn.Module):
         {\sum_{k \in \mathcal{N}(i)} \exp(\mathbf{x}_i^{\top} \mathbf{x}_k)} ,
 
     without parameters, scaling or temperature. The output of a node without
-    in-neighbors is zero. Plain edge indices and an
+    in-neighbors is zero. Plain edge indices, an
     :class:`~torch_geometric.EdgeIndex` sorted by column with filled caches (see
-    :func:`motor_geo.nn.graph.sorted_edge_index`) give the same numbers, but only
-    the latter avoids tensors of size :math:`|\mathcal{E}| \times F`.
+    :func:`motor_geo.nn.graph.sorted_edge_index`) and
+    :class:`~motor_geo.nn.graph.SortedEdges` give the same numbers, but plain ones
+    create tensors of size :math:`|\mathcal{E}| \times F`.
 
     Shapes:
         - **input:** source and target features
@@ -41,14 +43,14 @@ class DotAttention(nn.Module):
         self.conv = Propagate()
 
     def forward(
-        self, x: tuple[Tensor, Tensor], edge_index: Tensor, logit: OptTensor = None
+        self, x: tuple[Tensor, Tensor], edge_index: Tensor | SortedEdges, logit: OptTensor = None
     ) -> tuple[Tensor, Tensor]:
         r"""Weighted sums over the neighbors of every target, and the attention of
         every edge.
         """
         x_src, x_dst = x
         size = (x_src.size(0), x_dst.size(0))
-        if isinstance(edge_index, EdgeIndex):
+        if isinstance(edge_index, EdgeIndex | SortedEdges):
             if logit is None:
                 logit = edge_dot(x_src, x_dst, edge_index)
             alpha = edge_softmax(logit, edge_index)

@@ -5,8 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from motor_geo.nn.functional.layers import light_rows, light_sum
-from motor_geo.nn.graph import BipartiteGraph, in_degree
+from motor_geo.nn.functional.layers import LightGraph, light_rows, light_sum
 from motor_geo.typing import Batch, Embeddings, Rows
 
 
@@ -74,18 +73,18 @@ class LightPropagation(nn.Module):
         #: Whether the mean is only over layers that exist. A node without edges has one layer.
         self.existing = False
 
-    def forward(self, user: Tensor, item: Tensor, graph: BipartiteGraph) -> Embeddings:
+    def forward(self, user: Tensor, item: Tensor, graph: LightGraph) -> Embeddings:
         r"""Vectors of all users and items after propagation."""
         out = Embeddings(*light_sum(user, item, graph, self.num_layers, self.scale))
         if not self.existing:
             return out
         return Embeddings(*(x * scale for x, scale in zip(out, self._shares(graph, out))))
 
-    def _shares(self, graph: BipartiteGraph, like: Embeddings) -> tuple[Tensor, Tensor]:
+    def _shares(self, graph: LightGraph, like: Embeddings) -> tuple[Tensor, Tensor]:
         r"""Factors that restore the length of nodes without edges."""
         scales = []
-        for edge_index, x in zip((graph.to_user, graph.to_item), like):
-            alone = in_degree(edge_index) == 0
+        for edges, x in zip((graph.to_user, graph.to_item), like):
+            alone = edges.degree() == 0
             scales.append(torch.where(alone, 1 / self.scale, 1.0).to(x).view(-1, 1))
         return scales[0], scales[1]
 
@@ -93,7 +92,7 @@ class LightPropagation(nn.Module):
         self,
         user: Tensor,
         item: Tensor,
-        graph: BipartiteGraph,
+        graph: LightGraph,
         user_index: Tensor,
         item_index: Tensor,
     ) -> LightRows:
@@ -124,7 +123,7 @@ class LightPropagation(nn.Module):
         return LightRows(Embeddings(out_user, out_item), Embeddings(x_user, x_item))
 
     def batch(
-        self, user: Tensor, item: Tensor, graph: BipartiteGraph, batch: Batch, tables: bool = False
+        self, user: Tensor, item: Tensor, graph: LightGraph, batch: Batch, tables: bool = False
     ) -> LightBatch:
         r"""Vectors of a batch, see :meth:`rows`.
 

@@ -5,12 +5,11 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch_geometric import EdgeIndex
 from torch_geometric.typing import OptTensor
 
 from motor_geo.nn.conv.propagate import Propagate
 from motor_geo.nn.functional.rows import checkpoint_rows, inverse_norm, normalize_rows, project
-from motor_geo.nn.graph import BipartiteGraph
+from motor_geo.nn.graph import BipartiteGraph, SortedEdges
 from motor_geo.nn.memo import Memo
 from motor_geo.typing import Embeddings
 
@@ -92,14 +91,14 @@ class MMGCNConv(nn.Module):
     def _neighbors(
         self,
         x: Tensor,
-        edge_index: EdgeIndex,
+        edge_index: SortedEdges,
         weight: Tensor,
         mean: OptTensor = None,
         index: OptTensor = None,
     ) -> Tensor:
         r"""Contribution of the neighbors before the last activation."""
         # Projection and aggregation commute, so the smaller table is projected.
-        if mean is None and index is None and x.size(0) < edge_index.sparse_size(1):
+        if mean is None and index is None and x.size(0) < edge_index.get_sparse_size(1):
             return self._gate(self.conv(project(x, self.lin_neighbor.weight), edge_index, weight))
         mean = self.conv(x, edge_index, weight) if mean is None else mean
         mean = mean if index is None else mean.index_select(0, index)
@@ -214,7 +213,7 @@ class MMGCNBranch(nn.Module):
         return out
 
     def _constant(
-        self, memo: Memo, table: Tensor, edge_index: EdgeIndex, weight: Tensor
+        self, memo: Memo, table: Tensor, edge_index: SortedEdges, weight: Tensor
     ) -> tuple[Tensor, Tensor]:
         r"""Factors that scale the rows of an untrained table to unit length, and the
         aggregated neighbors after scaling.

@@ -10,7 +10,8 @@ from torch_geometric.typing import Adj, OptTensor, SparseTensor
 from torch_geometric.utils import spmm
 
 from motor_geo.nn.functional.autocast import full_precision
-from motor_geo.nn.functional.spmm import propagate, propagate_rows
+from motor_geo.nn.functional.spmm import Edges, propagate, propagate_rows
+from motor_geo.nn.graph import SortedEdges
 from motor_geo.nn.memo import Memo
 
 
@@ -22,8 +23,9 @@ class Propagate(MessagePassing):
 
     on square and bipartite graphs. All input formats give the same values and
     gradients. An :class:`~torch_geometric.EdgeIndex` sorted by column with
-    filled caches (see :func:`motor_geo.nn.graph.sorted_edge_index`) is by far the
-    fastest, since its backward pass multiplies with a cached transpose.
+    filled caches (see :func:`motor_geo.nn.graph.sorted_edge_index`) and
+    :class:`~motor_geo.nn.graph.SortedEdges` are by far the fastest, since their
+    backward pass multiplies with a stored transpose.
 
     Args:
         **kwargs: Additional arguments of
@@ -56,13 +58,18 @@ class Propagate(MessagePassing):
     def forward(
         self,
         x: Tensor,
-        edge_index: Adj,
+        edge_index: Adj | SortedEdges,
         edge_weight: OptTensor = None,
         size: tuple[int, int] | None = None,
     ) -> Tensor:
         r"""Weighted sums over the neighbors of every target. Without
         :obj:`edge_weight`, all weights are one.
         """
+        if isinstance(edge_index, SortedEdges):
+            edge_weight = _flat_weight(edge_index, edge_weight)
+            if self.fuse and not self._has_hooks():
+                return propagate(x, edge_index, edge_weight)
+            edge_index = self._resized(edge_index.to_edge_index, edge_index)
         if isinstance(edge_index, EdgeIndex):
             edge_weight = _flat_weight(edge_index, edge_weight)
             rows, cols = size if size is not None else edge_index.sparse_size()
@@ -85,7 +92,7 @@ class Propagate(MessagePassing):
         # propagate_type: (x: OptPairTensor, edge_weight: OptTensor)
         return self.propagate(edge_index, x=(x, None), edge_weight=edge_weight, size=size)
 
-    def rows(self, x: Tensor, edge_index: EdgeIndex, edge_weight: Tensor, index: Tensor) -> Tensor:
+    def rows(self, x: Tensor, edge_index: Edges, edge_weight: Tensor, index: Tensor) -> Tensor:
         r"""Output of :meth:`forward` at the targets in :obj:`index`, which may
         repeat. All other targets are skipped if this takes less work.
 
@@ -99,6 +106,17 @@ class Propagate(MessagePassing):
         if not self.fuse:
             return self(x, edge_index, edge_weight).index_select(0, index)
         return propagate_rows(x, edge_index, edge_weight, index)
+
+    def _has_hooks(self) -> bool:
+        return any(
+            getattr(self, f'_{name}_hooks')
+            for name in (
+                'propagate_forward_pre',
+                'propagate_forward',
+                'message_and_aggregate_forward_pre',
+                'message_and_aggregate_forward',
+            )
+        )
 
     def _resize(self, edge_index: EdgeIndex, size: tuple[int, int]) -> EdgeIndex:
         # Does not modify the edge index of the caller.
@@ -131,7 +149,7 @@ class Propagate(MessagePassing):
         return spmm(edge_index, x[0], reduce='sum')
 
 
-def _flat_weight(edge_index: Tensor, edge_weight: OptTensor) -> OptTensor:
+def _flat_weight(edge_index: Tensor | SortedEdges, edge_weight: OptTensor) -> OptTensor:
     if edge_weight is None:
         return edge_weight
     num_edges = edge_index.size(1)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from motor_geo.nn.conv.propagate import Propagate
-from motor_geo.nn.graph import BipartiteGraph, in_degree
+from motor_geo.nn.graph import BipartiteGraph
 from motor_geo.typing import Embeddings
 
 
@@ -45,17 +45,16 @@ class SelfLoopPropagation(nn.Module):
     @staticmethod
     def normalize(graph: BipartiteGraph) -> BipartiteGraph:
         r"""The same edges with the weights :math:`1 / (\deg + 1)` of their targets."""
-        out = graph
-        for name, edge_index in (('to_user', graph.to_user), ('to_item', graph.to_item)):
-            weight = (in_degree(edge_index) + 1).to(graph.to_user_weight.dtype).reciprocal()
-            weight = weight.index_select(0, edge_index.as_tensor()[1])
-            out = out._replace(**{f'{name}_weight': weight})
-        return out
+        weights = []
+        for edges in (graph.to_user, graph.to_item):
+            weight = (edges.degree() + 1).to(graph.to_user_weight.dtype).reciprocal()
+            weights.append(edges.spread(weight))
+        return graph._replace(to_user_weight=weights[0], to_item_weight=weights[1])
 
     def forward(self, user: Tensor, item: Tensor, graph: BipartiteGraph) -> Embeddings:
         r"""Vectors of all users and items after propagation."""
-        loop_user = (in_degree(graph.to_user) + 1).to(user.dtype).reciprocal().view(-1, 1)
-        loop_item = (in_degree(graph.to_item) + 1).to(item.dtype).reciprocal().view(-1, 1)
+        loop_user = (graph.to_user.degree() + 1).to(user.dtype).reciprocal().view(-1, 1)
+        loop_item = (graph.to_item.degree() + 1).to(item.dtype).reciprocal().view(-1, 1)
         x_user, x_item = user, item
         for _ in range(self.num_layers):
             x_user, x_item = (

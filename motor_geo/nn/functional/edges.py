@@ -7,13 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch_geometric import EdgeIndex
 from torch_geometric.typing import OptTensor
 from torch_geometric.utils import softmax
 
 from motor_geo.nn.functional.autocast import Function, full_precision
 from motor_geo.nn.functional.kernel import has_kernel
-from motor_geo.nn.functional.spmm import csc, csr, csr_matmul, sampled_dot
+from motor_geo.nn.functional.spmm import Edges, csc, csr, csr_matmul, sampled_dot, targets
 from motor_geo.nn.graph import shard_of
 from motor_geo.parallel.users import UserShard
 from motor_geo.parallel.world import World
@@ -21,7 +20,7 @@ from motor_geo.parallel.world import World
 
 @has_kernel
 @full_precision
-def edge_dot(x_src: Tensor, x_dst: Tensor, edge_index: EdgeIndex) -> Tensor:
+def edge_dot(x_src: Tensor, x_dst: Tensor, edge_index: Edges) -> Tensor:
     r"""Inner product of the two endpoints of every edge,
     :math:`\mathbf{x}_j^{\top} \mathbf{x}_i`. The kernel uses a sampled
     dense-dense product, and two sparse products in the backward pass.
@@ -37,43 +36,33 @@ def edge_dot(x_src: Tensor, x_dst: Tensor, edge_index: EdgeIndex) -> Tensor:
 
 
 @edge_dot.kernel
-def _(x_src: Tensor, x_dst: Tensor, edge_index: EdgeIndex) -> Tensor:
-    (colptr, source), ((rowptr, col), perm) = csc(edge_index), csr(edge_index)
-    target = edge_index.as_tensor()[1]
-    return _EdgeDot.apply(x_src, x_dst, source, target, colptr, rowptr, col, perm)
+def _(x_src: Tensor, x_dst: Tensor, edge_index: Edges) -> Tensor:
+    return _EdgeDot.apply(x_src, x_dst, edge_index)
 
 
 class _EdgeDot(Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        x_src: Tensor,
-        x_dst: Tensor,
-        source: Tensor,
-        target: Tensor,
-        colptr: Tensor,
-        rowptr: Tensor,
-        col: Tensor,
-        perm: OptTensor,
-    ) -> Tensor:
-        ctx.save_for_backward(x_src, x_dst, source, colptr, rowptr, col, perm)
-        return sampled_dot(colptr, source, target, x_src, x_dst)
+    def forward(ctx: Any, x_src: Tensor, x_dst: Tensor, edge_index: Edges) -> Tensor:
+        ctx.save_for_backward(x_src, x_dst)
+        ctx.edge_index = edge_index
+        return sampled_dot(edge_index, x_src, x_dst)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[OptTensor, ...]:
-        x_src, x_dst, source, colptr, rowptr, col, perm = ctx.saved_tensors
+        x_src, x_dst = ctx.saved_tensors
         grad_src = grad_dst = None
         if ctx.needs_input_grad[0]:
-            transposed = grad.contiguous() if perm is None else grad.index_select(0, perm)
-            grad_src = csr_matmul(rowptr, col, transposed, x_dst)
+            (rowptr, col), perm = csr(ctx.edge_index)
+            reordered = grad.contiguous() if perm is None else grad.index_select(0, perm)
+            grad_src = csr_matmul(rowptr, col, reordered, x_dst)
         if ctx.needs_input_grad[1]:
-            grad_dst = csr_matmul(colptr, source, grad.contiguous(), x_src)
-        return grad_src, grad_dst, None, None, None, None, None, None
+            grad_dst = csr_matmul(*csc(ctx.edge_index), grad.contiguous(), x_src)
+        return grad_src, grad_dst, None
 
 
 @has_kernel
 @full_precision
-def edge_softmax(logit: Tensor, edge_index: EdgeIndex) -> Tensor:
+def edge_softmax(logit: Tensor, edge_index: Edges) -> Tensor:
     r"""Softmax over the incoming edges of every target,
 
     .. math::
@@ -89,8 +78,8 @@ def edge_softmax(logit: Tensor, edge_index: EdgeIndex) -> Tensor:
 
 
 @edge_softmax.kernel
-def _(logit: Tensor, edge_index: EdgeIndex) -> Tensor:
-    target, ptr = edge_index.as_tensor()[1], csc(edge_index)[0]
+def _(logit: Tensor, edge_index: Edges) -> Tensor:
+    target, ptr = targets(edge_index), csc(edge_index)[0]
     return _EdgeSoftmax.apply(logit, target, ptr, shard_of(edge_index))
 
 

@@ -16,6 +16,7 @@ from torch_geometric.typing import OptTensor
 from motor_geo.nn.functional.autocast import Function, full_precision
 from motor_geo.nn.functional.edges import edge_dot
 from motor_geo.nn.functional.kernel import has_kernel
+from motor_geo.nn.functional.normalized import NormalizedRows, NormalizedSum
 from motor_geo.nn.functional.rows import normalize_grad
 from motor_geo.nn.functional.spmm import (
     Matrix,
@@ -27,11 +28,12 @@ from motor_geo.nn.functional.spmm import (
     propagate_rows,
     transposed,
 )
-from motor_geo.nn.graph import BipartiteGraph, shard_of
+from motor_geo.nn.graph import BipartiteGraph, NormalizedGraph, shard_of
 from motor_geo.parallel.users import UserIndex
 
 EPS = 1e-8  # Minimum length of a vector for normalization.
 
+LightGraph = BipartiteGraph | NormalizedGraph
 Pair = tuple[Tensor, Tensor]  # Users and items.
 
 
@@ -70,7 +72,7 @@ def needs_reference(graph: BipartiteGraph) -> bool:
 @has_kernel
 @full_precision
 def light_sum(
-    user: Tensor, item: Tensor, graph: BipartiteGraph, num_layers: int, scale: float = 1.0
+    user: Tensor, item: Tensor, graph: LightGraph, num_layers: int, scale: float = 1.0
 ) -> Pair:
     r"""Sum over the layers of LightGCN,
 
@@ -83,7 +85,9 @@ def light_sum(
     Args:
         user: User features.
         item: Item features.
-        graph: The user-item graph.
+        graph: The user-item graph. For a
+            :class:`~motor_geo.nn.graph.NormalizedGraph`, the kernel scales rows
+            between hops, so that it needs no edge weights.
         num_layers: Number of hops :math:`L`.
         scale: Factor :math:`s`.
 
@@ -92,6 +96,8 @@ def light_sum(
         - **output:** user features :math:`(M, F)`, item features
           :math:`(N, F)`
     """
+    if isinstance(graph, NormalizedGraph):
+        graph = graph.weighted(user.dtype)
     x_user, x_item = user, item
     for _ in range(num_layers):
         x_user, x_item = hop(x_user, x_item, graph)
@@ -100,9 +106,9 @@ def light_sum(
 
 
 @light_sum.kernel
-def _(
-    user: Tensor, item: Tensor, graph: BipartiteGraph, num_layers: int, scale: float = 1.0
-) -> Pair:
+def _(user: Tensor, item: Tensor, graph: LightGraph, num_layers: int, scale: float = 1.0) -> Pair:
+    if isinstance(graph, NormalizedGraph):
+        return NormalizedSum.apply(user, item, graph, num_layers, scale)
     if needs_reference(graph):
         return light_sum.reference(user, item, graph, num_layers, scale)
     return _LightSum.apply(user, item, graph, num_layers, scale)
@@ -151,7 +157,7 @@ def _transposed(graph: BipartiteGraph) -> tuple[Matrix, Matrix]:
 def light_rows(
     user: Tensor,
     item: Tensor,
-    graph: BipartiteGraph,
+    graph: LightGraph,
     num_layers: int,
     scale: float,
     user_index: Tensor,
@@ -181,7 +187,7 @@ def light_rows(
 def _(
     user: Tensor,
     item: Tensor,
-    graph: BipartiteGraph,
+    graph: LightGraph,
     num_layers: int,
     scale: float,
     user_index: Tensor,
@@ -189,7 +195,10 @@ def _(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     args = user, item, graph, num_layers, scale, user_index, item_index
     if isinstance(user_index, UserIndex):
+        assert isinstance(graph, BipartiteGraph)
         return _shared_rows(user, item, graph, num_layers, scale, user_index, item_index)
+    if isinstance(graph, NormalizedGraph):
+        return NormalizedRows.apply(*args)
     return light_rows.reference(*args) if needs_reference(graph) else _LightRows.apply(*args)
 
 

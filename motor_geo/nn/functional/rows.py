@@ -4,7 +4,9 @@ memory, than autograd.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -16,6 +18,37 @@ from torch.utils.checkpoint import checkpoint
 from motor_geo.nn.functional import matmul
 from motor_geo.nn.functional.autocast import Function, autocasts, full_precision
 from motor_geo.nn.functional.kernel import has_kernel
+from motor_geo.parallel.users import UserIndex
+
+_SPARSE = ContextVar('sparse', default=False)
+
+
+@contextmanager
+def row_gradients(enabled: bool = True) -> Iterator[None]:
+    r"""Context in which the gradients of tables that :func:`table_rows` reads are
+    sparse. The result is exact only if a loss reads a table once.
+    """
+    token = _SPARSE.set(enabled)
+    try:
+        yield
+    finally:
+        _SPARSE.reset(token)
+
+
+def table_rows(table: Tensor, index: Tensor) -> Tensor:
+    r"""Rows of a table, like :func:`torch.index_select`. Within
+    :func:`row_gradients`, the backward pass does not fill a gradient as large as
+    the table if that is a parameter.
+
+    Shapes:
+        - **input:** table :math:`(N, F)`, rows :math:`(B)`
+        - **output:** features :math:`(B, F)`
+    """
+    if isinstance(index, UserIndex):  # Of all processes; each reads the rows of its own.
+        return index.spread(table_rows(table, index.local))
+    if not torch.compiler.is_compiling() and _SPARSE.get() and table.is_leaf:
+        return F.embedding(index, table, sparse=True)
+    return table.index_select(0, index)
 
 
 @has_kernel

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from torch_geometric.typing import OptTensor
 from motor_geo.nn.functional.autocast import Function, full_precision
 from motor_geo.nn.functional.distinct import synchronous
 from motor_geo.nn.functional.kernel import has_kernel
-from motor_geo.nn.graph import shard_of
+from motor_geo.nn.graph import SortedEdges, shard_of
 from motor_geo.nn.memo import Memo
 from motor_geo.parallel.users import UserIndex
 
@@ -24,22 +24,24 @@ from motor_geo.parallel.users import UserIndex
 #: of all entries, since gathering these entries has a cost.
 SHARE = 3
 
+Edges: TypeAlias = EdgeIndex | SortedEdges  # Sorted by target.
 Matrix = tuple[Tensor, Tensor, OptTensor]  # Compressed rows: pointers, columns, values.
 
 
 @has_kernel
 @full_precision
-def propagate(x: Tensor, edge_index: EdgeIndex, edge_weight: OptTensor = None) -> Tensor:
+def propagate(x: Tensor, edge_index: Edges, edge_weight: OptTensor = None) -> Tensor:
     r"""Weighted sum of neighbors,
 
     .. math::
         \mathbf{x}^{\prime}_i = \sum_{j \in \mathcal{N}(i)} e_{j,i} \mathbf{x}_j ,
 
-    for an :class:`~torch_geometric.EdgeIndex` sorted by column. It is
-    differentiable in :obj:`x` and :obj:`edge_weight`. The kernel multiplies with
-    a matrix in CSR format, and with its transpose in the backward pass. If the
-    sources are the users of one of several processes
-    (:class:`~motor_geo.parallel.UserShard`), it adds the sums of all of them.
+    for an :class:`~torch_geometric.EdgeIndex` sorted by column, or
+    :class:`~motor_geo.nn.graph.SortedEdges`. It is differentiable in :obj:`x`
+    and :obj:`edge_weight`. The kernel multiplies with a matrix in CSR format,
+    and with its transpose in the backward pass. If the sources are the users of
+    one of several processes (:class:`~motor_geo.parallel.UserShard`), it adds the
+    sums of all of them.
 
     Shapes:
         - **input:** source features :math:`(|\mathcal{V}_s|, F)`,
@@ -56,46 +58,32 @@ def propagate(x: Tensor, edge_index: EdgeIndex, edge_weight: OptTensor = None) -
 
 
 @propagate.kernel
-def _(x: Tensor, edge_index: EdgeIndex, edge_weight: OptTensor = None) -> Tensor:
-    (colptr, row), ((rowptr, col), perm) = csc(edge_index), csr(edge_index)
-    target = edge_index.as_tensor()[1]
-    out = _Propagate.apply(x, edge_weight, colptr, row, target, rowptr, col, perm)
-    shard = shard_of(edge_index)
+def _(x: Tensor, edge_index: Edges, edge_weight: OptTensor = None) -> Tensor:
+    out, shard = _Propagate.apply(x, edge_weight, edge_index), shard_of(edge_index)
     return out if shard is None else shard.at_items(out)
 
 
 class _Propagate(Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: OptTensor,
-        colptr: Tensor,
-        row: Tensor,
-        target: Tensor,
-        rowptr: Tensor,
-        col: Tensor,
-        perm: OptTensor,
-    ) -> Tensor:
-        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight, rowptr, col, perm)
-        ctx.edges = (colptr, row, target)
-        return csr_matmul(colptr, row, weight, x)
+    def forward(ctx: Any, x: Tensor, weight: OptTensor, edge_index: Edges) -> Tensor:
+        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight)
+        ctx.edge_index = edge_index
+        return csr_matmul(*csc(edge_index), weight, x)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[OptTensor, ...]:
-        x, weight, rowptr, col, perm = ctx.saved_tensors
+        x, weight = ctx.saved_tensors
         grad, grad_x, grad_weight = grad.contiguous(), None, None
         if ctx.needs_input_grad[0]:
-            grad_x = csr_matmul(rowptr, col, _reorder(weight, perm), grad)
+            grad_x = csr_matmul(*transposed(ctx.edge_index, weight), grad)
         if ctx.needs_input_grad[1]:
-            colptr, row, target = ctx.edges
-            grad_weight = sampled_dot(colptr, row, target, x, grad)
-        return grad_x, grad_weight, None, None, None, None, None, None
+            grad_weight = sampled_dot(ctx.edge_index, x, grad)
+        return grad_x, grad_weight, None
 
 
 @has_kernel
 @full_precision
-def propagate_rows(x: Tensor, edge_index: EdgeIndex, edge_weight: Tensor, index: Tensor) -> Tensor:
+def propagate_rows(x: Tensor, edge_index: Edges, edge_weight: Tensor, index: Tensor) -> Tensor:
     r"""Result of :func:`propagate` at the targets in :obj:`index`, which may
     repeat. The kernel skips all other targets if this takes less work. If
     :obj:`edge_weight` requires a gradient, the plain function is used.
@@ -110,7 +98,7 @@ def propagate_rows(x: Tensor, edge_index: EdgeIndex, edge_weight: Tensor, index:
 
 
 @propagate_rows.kernel
-def _(x: Tensor, edge_index: EdgeIndex, edge_weight: Tensor, index: Tensor) -> Tensor:
+def _(x: Tensor, edge_index: Edges, edge_weight: Tensor, index: Tensor) -> Tensor:
     if edge_weight.requires_grad:
         return propagate_rows.reference(x, edge_index, edge_weight, index)
     args = csc(edge_index), transposed(edge_index, edge_weight), edge_weight
@@ -144,43 +132,59 @@ class _PropagateRows(Function):
         return csr_matmul(indptr, target, weight, full), None, None, None, None
 
 
-def csc(edge_index: EdgeIndex) -> tuple[Tensor, Tensor]:
-    r"""Column pointers and sources of edges sorted by target. The edge index caches
+def csc(edge_index: Edges) -> tuple[Tensor, Tensor]:
+    r"""Column pointers and sources of edges sorted by target. An edge index caches
     them, created outside :obj:`torch.inference_mode`, so that training can reuse
     them.
     """
+    if isinstance(edge_index, SortedEdges):
+        return edge_index.ptr, edge_index.source
     if not torch.is_inference_mode_enabled():
         return edge_index.get_csc()[0]
     with torch.inference_mode(False):
         return edge_index.get_csc()[0]
 
 
-def csr(edge_index: EdgeIndex) -> tuple[tuple[Tensor, Tensor], OptTensor]:
+def csr(edge_index: Edges) -> tuple[tuple[Tensor, Tensor], OptTensor]:
     r"""Row pointers and targets of edges sorted by source, and the permutation to
     this order. They are cached as in :func:`csc`.
     """
+    if isinstance(edge_index, SortedEdges):
+        order = _ORDERS(lambda: edge_index.order().to(edge_index.ptr.dtype), edge_index[:2])
+        return (edge_index.out_ptr, edge_index.target), order
     if not torch.is_inference_mode_enabled():
         return edge_index.get_csr()
     with torch.inference_mode(False):
         return edge_index.get_csr()
 
 
-def matrix(edge_index: EdgeIndex, edge_weight: OptTensor) -> Matrix:
+def targets(edge_index: Edges) -> Tensor:
+    r"""The target of every edge. The result is cached."""
+    if isinstance(edge_index, SortedEdges):
+        return _TARGETS(lambda: edge_index.as_tensor()[1].clone(), edge_index[:2])
+    return edge_index.as_tensor()[1]
+
+
+def matrix(edge_index: Edges, edge_weight: OptTensor) -> Matrix:
     r"""The adjacency matrix in CSR format with one row per target, as input of
     :func:`csr_matmul`.
     """
     return *csc(edge_index), edge_weight
 
 
-def transposed(edge_index: EdgeIndex, edge_weight: OptTensor) -> Matrix:
+def transposed(edge_index: Edges, edge_weight: OptTensor) -> Matrix:
     r"""The transpose of :func:`matrix` in CSR format."""
+    if isinstance(edge_index, SortedEdges):
+        if edge_weight is None or edge_weight is edge_index.weight:
+            weight = None if edge_weight is None else edge_index.out_weight
+            return edge_index.out_ptr, edge_index.target, weight
     (rowptr, col), perm = csr(edge_index)
     return rowptr, col, _reorder(edge_weight, perm)
 
 
-# Cache of fixed weights in the order of the transpose: reordering them in every backward pass
-# would take longer than the product.
-_REORDERED = Memo(size=64)
+# Caches of the order of the transpose, of targets, and of fixed weights in the order of the
+# transpose: reordering them in every backward pass would take longer than the product.
+_ORDERS, _TARGETS, _REORDERED = Memo(size=64), Memo(size=64), Memo(size=64)
 
 
 def _reorder(weight: OptTensor, perm: OptTensor) -> OptTensor:
@@ -227,21 +231,21 @@ def csr_matmul_rows(
             entry = torch.repeat_interleave(start - end + count, count, output_size=total)
             entry += torch.arange(total)
             value = None if value is None else value.index_select(0, entry)
-            return csr_matmul(F.pad(end, (1, 0)), index.index_select(0, entry), value, x)
+            ends = F.pad(end, (1, 0)).to(index.dtype)
+            return csr_matmul(ends, index.index_select(0, entry), value, x)
     return csr_matmul(indptr, index, value, x).index_select(0, row)
 
 
-def sampled_dot(
-    colptr: Tensor, source: Tensor, target: Tensor, x_src: Tensor, x_dst: Tensor
-) -> Tensor:
-    r"""Inner products :math:`\mathbf{x}_j^{\top} \mathbf{y}_i` at the entries
-    :math:`(i, j)` of a sparse matrix in CSR format.
+def sampled_dot(edge_index: Edges, x_src: Tensor, x_dst: Tensor) -> Tensor:
+    r"""Inner products :math:`\mathbf{x}_j^{\top} \mathbf{y}_i` of the source
+    :math:`j` and the target :math:`i` of every edge.
     """
+    colptr, source = csc(edge_index)
     if x_src.is_cuda or torch.backends.mkl.is_available():  # Requirements of the kernel.
         size, zero = (x_dst.size(0), x_src.size(0)), x_src.new_zeros(source.numel())
         out = csr_tensor(colptr, source, zero, size)
         return torch.sparse.sampled_addmm(out, x_dst, x_src.t(), beta=0.0).values()
-    return (x_src.index_select(0, source) * x_dst.index_select(0, target)).sum(dim=-1)
+    return (x_src.index_select(0, source) * x_dst.index_select(0, targets(edge_index))).sum(dim=-1)
 
 
 def csr_tensor(indptr: Tensor, index: Tensor, value: Tensor, size: tuple[int, int]) -> Tensor:

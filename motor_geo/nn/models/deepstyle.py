@@ -6,7 +6,7 @@ from torch_geometric.data import HeteroData
 from torch_geometric.typing import EdgeType
 
 from motor_geo.nn.functional.distinct import distinct
-from motor_geo.nn.functional.rows import project
+from motor_geo.nn.functional.rows import project, table_rows
 from motor_geo.nn.item_encoder import IDEmbedding
 from motor_geo.nn.loss import l2_reg
 from motor_geo.nn.models.item_features import ItemFeatures
@@ -130,7 +130,7 @@ class DeepStyle(Recommender):
         return Embeddings(self.user_embedding, self.item_vectors(data)[0])
 
     def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
-        user = self.user_embedding.index_select(0, batch.user)
+        user = table_rows(self.user_embedding, batch.user)
         items = distinct(torch.cat([batch.pos, batch.neg]))
         item, *parts = self.item_vectors(data, items.node)
         rows = Rows(user, *item.index_select(0, items.inverse).chunk(2))

@@ -5,7 +5,6 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch_geometric import EdgeIndex
 from torch_geometric.data import HeteroData
 from torch_geometric.typing import EdgeType
 
@@ -13,7 +12,7 @@ from motor_geo.nn.conv.dot_attention import DotAttention
 from motor_geo.nn.functional.edges import edge_dot
 from motor_geo.nn.functional.layers import weighted_sum
 from motor_geo.nn.functional.rows import mean_square, normalize_rows
-from motor_geo.nn.graph import BipartiteGraph, opposite_edges
+from motor_geo.nn.graph import BipartiteGraph, SortedEdges, opposite_edges
 from motor_geo.nn.item_encoder import IDEmbedding
 from motor_geo.nn.loss import square_reg
 from motor_geo.nn.memo import Memo
@@ -222,9 +221,9 @@ class GRCN(Recommender):
         return losses
 
 
-def _strongest(alphas: list[Tensor], confidence: Tensor, edge_index: EdgeIndex) -> Tensor:
+def _strongest(alphas: list[Tensor], confidence: Tensor, edges: SortedEdges) -> Tensor:
     r"""The largest edge weight over modalities,
     :math:`(\max_m \alpha^m_{s,t} C_{s,m})_{+}`.
     """
-    confidence = confidence.index_select(0, edge_index.as_tensor()[0])
+    confidence = confidence.index_select(0, edges.source)
     return (torch.stack(alphas, dim=-1) * confidence).amax(dim=-1).relu()

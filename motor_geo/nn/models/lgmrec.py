@@ -147,8 +147,7 @@ class LGMRec(Recommender):
         r"""Vectors :math:`\mathbf{Y}^m` of all modalities side by side, from projected
         features **[N, nd]**.
         """
-        (colptr, _), _ = graph.to_user.get_csc()
-        mean = colptr.diff().clamp(min=1).to(x.dtype).reciprocal().view(-1, 1)
+        mean = graph.to_user.degree().clamp(min=1).to(x.dtype).reciprocal().view(-1, 1)
         user, item = self.conv(x, graph.to_user).mul_(mean), x
         for _ in range(self.num_modal_layers):
             user, item = (

@@ -5,6 +5,7 @@ from torch_geometric.data import HeteroData
 from torch_geometric.typing import EdgeType
 
 from motor_geo.nn.conv import LightPropagation
+from motor_geo.nn.graph import MANY, BipartiteGraph, NormalizedGraph
 from motor_geo.nn.loss import frobenius_reg
 from motor_geo.nn.models.recommender import Recommender
 from motor_geo.typing import RATES, Batch, Embeddings
@@ -51,6 +52,17 @@ class LightGCN(Recommender):
         super().__init__(data, item_encoder, channels, edge_type)
         self.reg_weight = reg_weight
         self.propagation = LightPropagation(num_layers)
+
+    def graph(self, data: HeteroData) -> BipartiteGraph | NormalizedGraph:  # type: ignore[override]
+        r"""The symmetrically normalized training graph, cached as long as its edges
+        stay the same. With at least a million edges, it stores no edge weights, and
+        results differ by rounding.
+        """
+        edge_index, num_users, num_items, _ = self.graph_args(data)
+        if edge_index.size(1) < MANY or self.shard(data) is not None:
+            return super().graph(data)
+        args = edge_index, num_users, num_items
+        return self._graphs(lambda: NormalizedGraph.from_edges(*args), *args)
 
     def forward(self, data: HeteroData) -> Embeddings:
         return self.propagation(*self.encode(data), self.graph(data))

@@ -9,6 +9,7 @@ from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 from torch_geometric.typing import EdgeType
 
+from motor_geo.nn.functional.rows import table_rows
 from motor_geo.nn.graph import BipartiteGraph, build_graph
 from motor_geo.nn.item_encoder import IDEmbedding, encode_items, xavier_
 from motor_geo.nn.loss import bpr_loss
@@ -243,7 +244,7 @@ class Recommender(nn.Module):
         """
         if self.user_encoder is None:
             user = self.user_embedding
-            return user if index is None else user.index_select(0, index)
+            return user if index is None else table_rows(user, index)
         if item is None:
             item = self.encode_items(data)
         edge_index = find_edges(data, self.edge_type)

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch_geometric import EdgeIndex
 from torch_geometric.data import HeteroData
 from torch_geometric.typing import EdgeType
 
 from motor_geo.nn.conv import Propagate
 from motor_geo.nn.functional.distinct import distinct
 from motor_geo.nn.functional.rows import inverse_norm, project
+from motor_geo.nn.graph import SortedEdges
 from motor_geo.nn.loss import info_nce
 from motor_geo.nn.memo import Memo
 from motor_geo.nn.models.feature_alignment import FeatureAlignment
@@ -168,7 +168,7 @@ class SLMRec(Recommender):
         )
 
     def _walk(
-        self, x: Tensor, there: tuple[EdgeIndex, Tensor], back: tuple[EdgeIndex, Tensor]
+        self, x: Tensor, there: tuple[SortedEdges, Tensor], back: tuple[SortedEdges, Tensor]
     ) -> tuple[Tensor, Tensor]:
         r"""Sums over hops that start with :obj:`x` on one side: on this side over even
         numbers of hops, and on the other side over odd numbers. Horner's rule

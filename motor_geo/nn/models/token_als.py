@@ -6,14 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
-from torch_geometric import EdgeIndex
 from torch_geometric.data import HeteroData
 from torch_geometric.typing import EdgeType
 
 from motor_geo.nn.functional.conjugate_gradient import conjugate_gradient
 from motor_geo.nn.functional.edges import edge_dot
 from motor_geo.nn.functional.spmm import propagate
-from motor_geo.nn.graph import BipartiteGraph
+from motor_geo.nn.graph import BipartiteGraph, SortedEdges
 from motor_geo.nn.item_encoder import FeatureProjection, IDEmbedding, encode_items
 from motor_geo.nn.memo import Memo
 from motor_geo.nn.models.fitted import FittedRecommender
@@ -132,7 +131,7 @@ class TokenALS(FittedRecommender):
             *(edge_index, *size, ones.dtype),
         )
         # An item without interactions is not a negative: it may be new.
-        degrees = [degree(edges).to(ones).view(-1, 1) for edges in (graph.to_user, graph.to_item)]
+        degrees = [edges.degree().to(ones).view(-1, 1) for edges in (graph.to_user, graph.to_item)]
         there = [(count > 0).to(ones.dtype) for count in degrees]
         num_users, num_items = (float(x.sum()) for x in there)
         alpha = self.unobserved * edge_index.size(1) / max(num_users * num_items, 1)
@@ -230,7 +229,7 @@ class Side:
     """
 
     def __init__(
-        self, edge_index: EdgeIndex, other: Tensor, alpha: float, weight: Tensor, there: Tensor
+        self, edge_index: SortedEdges, other: Tensor, alpha: float, weight: Tensor, there: Tensor
     ):
         self.edge_index = edge_index
         self.other = other.detach()
@@ -254,8 +253,3 @@ def assign(vector: Tensor, parameters: list[nn.Parameter]) -> None:
     sizes = [parameter.numel() for parameter in parameters]
     for parameter, part in zip(parameters, vector.split(sizes)):
         parameter.copy_(part.view_as(parameter))
-
-
-def degree(edge_index: EdgeIndex) -> Tensor:
-    r"""Number of incoming edges of every target."""
-    return edge_index.get_csc()[0][0].diff()

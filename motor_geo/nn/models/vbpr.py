@@ -7,6 +7,7 @@ from torch_geometric.typing import EdgeType
 
 from motor_geo.nn.functional.distinct import distinct
 from motor_geo.nn.functional.feature_blocks import concat_linear
+from motor_geo.nn.functional.rows import table_rows
 from motor_geo.nn.loss import frobenius_reg
 from motor_geo.nn.models.item_features import ItemFeatures
 from motor_geo.nn.models.recommender import Recommender
@@ -93,7 +94,7 @@ class VBPR(Recommender):
         return Embeddings(self.user_embedding, self.item_vectors(data))
 
     def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
-        user = self.user_embedding.index_select(0, batch.user)
+        user = table_rows(self.user_embedding, batch.user)
         # Projects the features of a repeated item only once.
         items = distinct(torch.cat([batch.pos, batch.neg]))
         item = self.item_vectors(data, items.node).index_select(0, items.inverse)

@@ -45,7 +45,7 @@ def test_self_loop_propagation_equals_the_dense_form(num_layers):
 def test_self_loop_weights_by_hand():
     edge_index = torch.tensor([[0, 0, 1], [0, 1, 1]])
     graph = build(edge_index, 2, 3)
-    assert graph.to_user.tolist() == [[0, 1, 1], [0, 0, 1]]
+    assert graph.to_user.as_tensor().tolist() == [[0, 1, 1], [0, 0, 1]]
     torch.testing.assert_close(graph.to_user_weight, torch.tensor([1 / 3, 1 / 3, 1 / 2]).double())
     torch.testing.assert_close(graph.to_item_weight, torch.tensor([1 / 2, 1 / 3, 1 / 3]).double())
 

@@ -26,7 +26,7 @@ from motor_geo.nn.functional.rows import normalize_rows, project, row_norm
 from motor_geo.nn.functional.similarity import row_dot
 from motor_geo.nn.functional.spmm import propagate, propagate_rows
 from motor_geo.nn.functional.tokens import TokenGraph, token_cross, token_sum
-from motor_geo.nn.graph import BipartiteGraph, sorted_edge_index, sym_norm
+from motor_geo.nn.graph import BipartiteGraph, NormalizedGraph, sorted_edge_index, sym_norm
 
 
 def random(*size, seed=0):
@@ -38,6 +38,7 @@ def random(*size, seed=0):
 PAIRS = torch.tensor([[3, 0, 2, 1, 0, 2, 3], [0, 1, 0, 3, 4, 4, 1]])
 EDGES, _ = sorted_edge_index(PAIRS, 5, 5)
 GRAPH = BipartiteGraph.from_edges(PAIRS, 5, 5, sym_norm(PAIRS, 5, 5, torch.float64))
+NORMALIZED = NormalizedGraph.from_edges(PAIRS, 5, 5)
 USER, ITEM, WEIGHT = random(5, 3), random(5, 3, seed=1), random(7, seed=2).exp()
 INDEX = torch.tensor([4, 0, 2, 0]), torch.tensor([2, 1])
 TOKENS = TokenGraph.from_tokens(
@@ -85,6 +86,22 @@ CASES = [
         lambda f, u, i: torch.cat(f(u, i, GRAPH, 3, 0.25, *INDEX)),
         USER,
         ITEM,
+    ),
+    *(
+        (
+            f'{name}-normalized-{layers}',
+            function,
+            lambda f, u, i, layers=layers, index=index: torch.cat(
+                f(u, i, NORMALIZED, layers, 0.25, *index)
+            ),
+            USER,
+            ITEM,
+        )
+        for name, function, index in (
+            ('light_sum', light_sum, ()),
+            ('light_rows', light_rows, INDEX),
+        )
+        for layers in (0, 1, 3)
     ),
     (
         'weighted_sum',

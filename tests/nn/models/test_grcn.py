@@ -265,7 +265,7 @@ def test_grcn_weighted_sum(num_hops):
     user, item, to_user, to_item = leaves
 
     adj = torch.zeros(2, case.hyper['M'], case.hyper['N'], dtype=torch.float64)
-    adj[0][graph.to_user.flip(0).as_tensor().unbind()] = to_user
+    adj[0][graph.to_user.as_tensor().flip(0).unbind()] = to_user
     adj[1][graph.to_item.as_tensor().unbind()] = to_item
     x_user, x_item = user, item
     for _ in range(num_hops):
