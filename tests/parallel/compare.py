@@ -11,7 +11,7 @@ import sys
 
 import torch
 
-from motor_geo.engine import Evaluator
+from motor_geo.engine import Evaluator, Trainer
 from motor_geo.nn.graph import degree_sensitive_pruning, uniform_pruning
 from motor_geo.nn.models import MODELS
 from motor_geo.nn.objective import LOSSES
@@ -102,6 +102,18 @@ def backbone(world, name, kind, items='specific', objective=None):
     return out
 
 
+def training(world, name, items):
+    r"""Weights after two epochs of Adam, with the trainer."""
+    data = double(prepare(MODELS[name], small_graph()))
+    whole, part = (build(name, data, items, None) for _ in range(2))
+    shard = UserShard(world, data)
+    shard.cut_model(part, part.user_tables())
+    for model, graph in ((whole, data), (part, shard.cut(data))):
+        Trainer(model, graph, epochs=2, batch_size=200, weight_decay=1e-3, progress=False).fit()
+    expected = shard.rows(whole.state_dict(), whole.user_tables())
+    return {'weights': max(far(x, expected[key]) for key, x in part.state_dict().items())}
+
+
 def evaluation(world, max_users=None):
     r"""All metrics, also of items without training interactions."""
     generator = torch.Generator().manual_seed(0)
@@ -180,6 +192,8 @@ def comparisons():
     yield 'LightGCN, item IDs', backbone, ('LightGCN', 'batch', 'id')
     for name in ('BPR', 'LightGCN', 'FREEDOM'):
         yield f'{name}, whole', backbone, (name, 'batch', 'specific', 'whole')
+    for items in ('specific', 'id'):
+        yield f'training of BPR, {items} items', training, ('BPR', items)
     yield 'evaluation', evaluation, ()
     yield 'evaluation of a sample', evaluation, (70,)
     yield 'pruning', pruning, ()
