@@ -89,8 +89,9 @@ class EpochLoop:
         self.shard: UserShard | None = shard_in(data, edge_type)
         self.world = world_of(self.shard)
         if self.world.size > 1:
-            check_safetensors()
             self.progress = progress and self.world.is_first
+            if out is not None:
+                check_safetensors()
         self.history: list[dict[str, Any]] = []
         #: The objects to save and restore, by their name in the checkpoint.
         self.parts: dict[str, Any] = {'model': model}
