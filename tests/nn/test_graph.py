@@ -120,6 +120,22 @@ def test_sorted_edges(dtype, many, monkeypatch):
     assert perm is None and torch.equal(edges.to_edge_index().as_tensor(), expected.as_tensor())
 
 
+@pytest.mark.parametrize('many', [1, 10**6])
+@pytest.mark.parametrize('shuffled', [False, True])
+def test_order_is_that_of_the_transpose(shuffled, many, monkeypatch):
+    monkeypatch.setattr('motor_geo.nn.graph.MANY', many)
+    generator = torch.Generator().manual_seed(0)
+    key = torch.randperm(200 * 50, generator=generator)[:3000]
+    key = key if shuffled else key.sort().values
+    edge_index = torch.stack([key // 50, key % 50])
+    graph = BipartiteGraph.from_edges(edge_index, 200, 50, torch.arange(3000.0))
+    for edges in (graph.to_user, graph.to_item):
+        source, target = edges.as_tensor()[:, edges.order()]
+        assert torch.equal(source, source.sort().values) and torch.equal(target, edges.target)
+        assert torch.equal(edges.weight[edges.order()], edges.out_weight)
+    assert (graph.to_user.target is graph.to_item.source) == (many == 1)
+
+
 @pytest.mark.parametrize('shuffled', [False, True])
 def test_normalized_graph(shuffled):
     edge_index = torch.tensor([[0, 0, 2, 3], [1, 4, 4, 1]])
