@@ -68,6 +68,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help='items to exclude from the list of a user: all known items, or only those of '
         'training (default: all)',
     )
+    parser.add_argument(
+        '--part',
+        metavar='I/N',
+        help='write the lists of the I-th of N parts of the users only, from 1/N to N/N, for '
+        'several processes or machines',
+    )
     parser.add_argument('--device', default='auto', help='auto, cpu or cuda (default: auto)')
     options = parser.parse_args(arguments)
     return run_command(lambda: command(options))
@@ -81,6 +87,7 @@ def command(options: argparse.Namespace) -> int:
     """
     if options.k < 1:
         raise ValueError(f'--k must be at least 1 (got {options.k})')
+    part = None if options.part is None else read_part(options.part)
     if not osp.isfile(osp.join(options.run, 'config.yaml')):
         raise ValueError(f"'{options.run}' is not a run folder: it has no config.yaml")
     users = None if options.users is None else read_users(options.users)
@@ -121,6 +128,7 @@ def command(options: argparse.Namespace) -> int:
         index,
         options.why,
     )
+    request = request if part is None else request.part(*part)
     rows = write(request, out)
     for result in request.first(3).lists():
         for user, items, scores in zip(result.user, result.item, result.score):
@@ -130,6 +138,18 @@ def command(options: argparse.Namespace) -> int:
     users_total = sum(len(group.ids) for group in request.groups)
     print(f"{rows} rows for {users_total} users written to '{out}'")
     return 0
+
+
+def read_part(text: str) -> tuple[int, int]:
+    r"""Reads a part of the users, such as :obj:`3/8`.
+
+    Raises:
+        ValueError: If it is not a part.
+    """
+    number, _, count = text.partition('/')
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise ValueError(f"--part: expected a part such as 3/8, from 1/8 to 8/8 (got '{text}')")
+    return int(number), int(count)
 
 
 def read_users(path: str) -> dict[str, int]:

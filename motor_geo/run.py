@@ -2,8 +2,11 @@ r"""Trains a recommender and evaluates it: :obj:`python -m motor_geo.run`."""
 
 from __future__ import annotations
 
+import os
 import sys
 import textwrap
+import time
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -136,6 +139,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         if tuned not in (None, 'true'):
             raise ConfigError(f"--tune: expected no value, got '{tuned}'")
+        several = {'--control': controls, '--seeds': seeds, '--tune': tuned}
+        for option, value in several.items():
+            if value is not None and os.environ.get('WORLD_SIZE', '1') != '1':
+                raise ConfigError(f'{option}: expected one process, without torchrun')
         if None not in (tuned, seeds):
             raise ConfigError('expected --tune or --seeds, got both')
         options = read_config(flags)
@@ -166,7 +173,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(sentence(result['tuned']))
             print(f"written to '{out}'")
         elif controls is None:
-            print(f'\n{table(run(config))}')
+            from motor_geo.parallel import World
+
+            with World.start(os.environ) as world:
+                if not world.is_first:
+                    warnings.simplefilter('ignore')
+                result = run(config, world=world)
+            if not world.is_first:
+                return 0
+            print(f'\n{table(result)}')
             print(f"written to '{out}'")
         else:
             from motor_geo.pipeline.controls import control_configs, read_controls, run_controls
@@ -186,8 +201,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f'\n{NEXT.format(out=out)}')
         return 0
 
+    def patient() -> int:
+        try:
+            return command()
+        except Exception as error:
+            # An error of all processes is printed once: torchrun ends the others.
+            if int(os.environ.get('RANK', 0)) > 0:
+                time.sleep(60 if isinstance(error, ConfigError) else 3)
+            raise
+
     return run_command(
-        command, 'interrupted; run the same command to resume from the last finished epoch'
+        patient, 'interrupted; run the same command to resume from the last finished epoch'
     )
 
 

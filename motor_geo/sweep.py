@@ -16,7 +16,8 @@ USAGE = """usage: python -m motor_geo.sweep [--config FILE.yaml|NAME] [--option 
 Searches hyper-parameters on validation. A file holds options of motor_geo.run and a mapping
 'search' from options to lists of choices or to ranges {low: 0.1, high: 0.9, log: false}. If all
 entries are lists, the search is a grid search. With ranges, Optuna's TPE proposes the trials.
-Run the same command again to resume a sweep. Several processes may share a sweep.
+Run the same command again to resume a sweep. Several processes may share a sweep,
+also on several machines that share the folder.
 
   --config FILE   A file, or the name of one that comes with the package
   --space FILE    A second file. Its options and choices override those of the first

@@ -359,3 +359,21 @@ def test_tokenizer_is_loaded_not_fitted(runs, monkeypatch):
     monkeypatch.setattr(OPQTokenizer, 'fit', None)
     run = load_run(str(runs / 'BPR'))
     assert run.tokenizer.is_fitted and not run.model.training
+
+
+def test_parts_are_the_whole(runs, tmp_path, capsys):
+    def rows(name, *flags):
+        out = tmp_path / f'{name}.csv'
+        assert command.main([str(runs / 'BPR'), '--out', str(out), *flags]) == 0
+        with open(out, encoding='utf-8', newline='') as file:
+            return [(row['userID'], row['rank'], row['itemID']) for row in csv.DictReader(file)]
+
+    whole = rows('whole')
+    parts = [rows(str(i), '--part', f'{i}/4') for i in (1, 2, 3, 4)]
+    assert sum(parts, []) == whole and min(map(len, parts)) > 0
+    assert len({user for part in parts for user in {row[0] for row in part}}) == sum(
+        len({row[0] for row in part}) for part in parts
+    )
+    for text in ('0/4', '5/4', '4', 'a/b', '1/', '1/4/2'):
+        assert command.main([str(runs / 'BPR'), '--part', text]) == 2
+        assert 'expected a part such as 3/8' in capsys.readouterr().err

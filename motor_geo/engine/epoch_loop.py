@@ -9,8 +9,10 @@ import json
 import logging
 import os
 import os.path as osp
+import shutil
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +26,8 @@ from motor_geo.engine.checkpoint import load_checkpoint, save_checkpoint
 from motor_geo.engine.evaluator import Evaluator
 from motor_geo.engine.loggers import Logger
 from motor_geo.engine.metrics import LIST_METRICS
+from motor_geo.engine.sharded import SharedState, check_safetensors, last_folder, world_of
+from motor_geo.parallel.users import UserShard, shard_in
 from motor_geo.typing import Embeddings, find_edges
 from motor_geo.utils.cache import fingerprint
 from motor_geo.utils.errors import one_line
@@ -82,6 +86,13 @@ class EpochLoop:
         self.progress = progress
         self.callbacks = callbacks
         self.edge_type = edge_type
+        #: The users of this process, if it is one of several.
+        self.shard: UserShard | None = shard_in(data, edge_type)
+        self.world = world_of(self.shard)
+        if self.world.size > 1:
+            self.progress = progress and self.world.is_first
+            if out is not None:
+                check_safetensors()
         self.history: list[dict[str, Any]] = []
         #: The objects to save and restore, by their name in the checkpoint.
         self.parts: dict[str, Any] = {'model': model}
@@ -114,7 +125,7 @@ class EpochLoop:
             ValueError: If a checkpoint in :obj:`out` belongs to another model,
                 other data, other tokens or other graphs.
         """
-        self._inputs = _inputs(self.data)
+        self._inputs = _inputs(self.data if self.shard is None else self.shard.whole(self.data))
         self._resume()
         self.begin()
         start = len(self.history)
@@ -181,19 +192,21 @@ class EpochLoop:
         return len(self.history) - 1 - self._best() if self.history else 0
 
     def _resume(self) -> None:
-        path = None if self.out is None else osp.join(self.out, 'last.pt')
-        if path is None:
+        if self.out is None:
             return
-        if not osp.exists(path):
-            if osp.lexists(self._metrics_path()):  # Its checkpoint was lost.
+        path = self.world.share(last_folder(osp.join(self.out, 'last')))
+        single = path is None
+        path = osp.join(self.out, 'last.pt') if path is None else path
+        if not self.world.share(osp.exists(path)):
+            if self.world.is_first and osp.lexists(self._metrics_path()):  # It was lost.
                 os.remove(self._metrics_path())
             return
-        state = load_checkpoint(
-            path,
-            model=type(self.parts['model']).__name__,
-            fingerprint=self.fingerprint,
-            map_location=self.device,
-        )
+        expected = {'model': type(self.parts['model']).__name__, 'fingerprint': self.fingerprint}
+        if single:
+            state = load_checkpoint(path, **expected, map_location=self.device)
+            state = state if self.shard is None else self._shared().part(state)
+        else:
+            state = self._shared().load(path, self.device, **expected)
         known = state.get('inputs')  # Checkpoints of earlier versions have none.
         for name, value in self._inputs.items():
             if isinstance(known, dict) and known.get(name, value) != value:
@@ -208,6 +221,8 @@ class EpochLoop:
             self._best(), [entry['epoch'] + entry['seconds'] for entry in self.history]
         except Exception as error:
             raise ValueError(f"'{path}' does not fit the model: {one_line(error)[:200]}") from error
+        if not self.world.is_first:
+            return
         # Removes the lines of epochs without a checkpoint.
         with atomic_write(self._metrics_path()) as temporary, open(temporary, 'w') as file:
             file.writelines(json.dumps(entry) + '\n' for entry in self.history)
@@ -220,16 +235,31 @@ class EpochLoop:
         parts = {name: part.state_dict() for name, part in self.parts.items()}
         # The order matters: if the process is killed in between, the epoch runs again.
         if self._failures() == 0:
-            best = {'epoch': entry['epoch'], 'model': parts['model']}
-            save_checkpoint(osp.join(self.out, 'best.pt'), best, **meta)
-        state = {**parts, 'history': json.dumps(self.history), 'inputs': self._inputs}
-        save_checkpoint(osp.join(self.out, 'last.pt'), state, **meta)
+            weights = parts['model']
+            weights = weights if self.shard is None else self._shared().whole(weights)
+            if self.world.is_first:
+                best = {'epoch': entry['epoch'], 'model': weights}
+                save_checkpoint(osp.join(self.out, 'best.pt'), best, **meta)
+        more = {'history': json.dumps(self.history), 'inputs': self._inputs}
+        folder, single = (osp.join(self.out, name) for name in ('last', 'last.pt'))
+        if self.shard is None:
+            save_checkpoint(single, {**parts, **more}, **meta)
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            self._shared().save(folder, entry['epoch'], parts, {**more, **meta})
+            with suppress(FileNotFoundError):
+                os.remove(single)
+        if not self.world.is_first:
+            return
         path = self._metrics_path()
         try:
             with open(path, 'a') as file:
                 file.write(json.dumps(entry) + '\n')
         except OSError as error:
             raise OSError(f"cannot write '{path}': {error.strerror}") from error
+
+    def _shared(self) -> SharedState:
+        return SharedState(self.parts['model'], self.shard)
 
     def _metrics_path(self) -> str:
         assert self.out is not None

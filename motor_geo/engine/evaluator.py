@@ -24,6 +24,8 @@ from motor_geo.engine.metrics import (
 )
 from motor_geo.engine.screen import Screen
 from motor_geo.nn.models.popularity import popularity_embeddings
+from motor_geo.parallel.users import UserShard
+from motor_geo.parallel.world import World
 from motor_geo.typing import Embeddings, EvalTargets
 from motor_geo.utils.ranking import Ranker, check_items
 from motor_geo.utils.seen import pairs_of
@@ -281,6 +283,10 @@ class Evaluator:
         seed: Seed for breaking ties, and of the sample of users.
         max_users: If given, evaluates a fixed random sample of so many users.
             In a run, validation is on the sample and test on all users.
+        shard: The users of this process, if it is one of several. Each ranks its
+            own users, and all return the metrics of all users. Targets and
+            interactions are still those of all users, and user vectors those
+            of this process.
 
     Raises:
         ValueError: If there is nothing to evaluate, an index is out of range,
@@ -299,6 +305,7 @@ class Evaluator:
         metrics: Sequence[str | Metric] = METRICS,
         seed: int = 0,
         max_users: int | None = None,
+        shard: UserShard | None = None,
     ):
         ks = cutoffs(ks)
         if max_users is not None and max_users < 1:
@@ -331,6 +338,7 @@ class Evaluator:
         self.metrics = tuple(map(name_of, functions))
         self._functions = functions
         self.seed = seed
+        self.shard = shard
         self._prepare(targets.user.device)
 
     def _prepare(self, device: torch.device) -> None:
@@ -341,14 +349,20 @@ class Evaluator:
             user, item = self.exclude.index
             pairs.append(torch.stack([self.exclude.user[user], item]).to(device))
         self._excluded = torch.cat(pairs, dim=1) if len(pairs) > 1 else pairs[0]
+        #: Positions of the users of this process, and their held-out items.
+        self._mine = torch.arange(len(self.targets), device=device)
+        if self.shard is not None:
+            self._mine = self.shard.mine(self.targets.user).nonzero().view(-1)
+        self._own = self.targets if self.shard is None else self.targets[self._mine]
         self._ranker = Ranker(
-            self.targets.user,
+            self._own.user,
             self.num_items,
             max(self.ks),
             self._excluded,
             self.targets.candidates,
             self.batch_size,
             self.seed,
+            0 if self.shard is None else self.shard.first,
         )
         self._count = self.train_edge_index[1].bincount(minlength=self.num_items)
         self._screen: Screen | None = None
@@ -377,18 +391,19 @@ class Evaluator:
         """
         if not callable(emb) and emb.user.device != self.targets.user.device:
             self._prepare(emb.user.device)
+        world = self._world
         lists = ListMetrics(self._count, self.ks, self._ranker.num_candidates)
         ranks, preds, kept = [], [], []
-        for i, (rank, pred) in enumerate(self._rank(emb, self._ranker, self.targets)):
+        for i, (rank, pred) in enumerate(self._rank(emb, self._ranker, self._own)):
             ranks.append(rank)
             preds.append(pred)
             if len(preds) * self._ranker.batch_size >= CHUNK or i == len(self._ranker) - 1:
                 kept.append(torch.cat(preds))
                 lists.add(kept[-1])
                 kept, preds = kept if return_pred else [], []
-        rank = torch.cat(ranks)
+        rank = self._of_all(torch.cat([self._own.item[:0], *ranks]))
 
-        means = self._means(rank) | lists.compute()
+        means = self._means(rank) | lists.compute(world)
         means |= warm_and_unseen(rank, self.targets, self._count, self.ks)
         values = torch.stack(list(means.values())).tolist()
         return EvalResult(
@@ -397,7 +412,7 @@ class Evaluator:
             targets=self.targets,
             count=self._count,
             ks=self.ks,
-            pred=torch.cat(kept) if return_pred else None,
+            pred=self._lists(kept) if return_pred else None,
             functions=self._functions,
         )
 
@@ -417,18 +432,23 @@ class Evaluator:
             return self.evaluate(emb).metrics
         if not callable(emb) and emb.user.device != self.targets.user.device:
             self._prepare(emb.user.device)
+        first = 0 if self.shard is None else self.shard.first
         if self._screen is None:
-            self._screen = Screen(self.targets, self._count, max(self.ks), self._excluded)
+            options = self._count, max(self.ks), self._excluded, first
+            self._screen = Screen(self._own, *options)
         if callable(emb) or not self._screen.pays:
-            rank = torch.cat([rank for rank, _ in self._rank(emb, self._ranker, self.targets)])
+            blocks = self._rank(emb, self._ranker, self._own)
+            rank = torch.cat([self._own.item[:0], *(found for found, _ in blocks)])
         else:
             self._ranker.check(emb)
             index = self._screen(emb)
-            listed = torch.zeros(len(self.targets), dtype=torch.bool, device=index.device)
+            listed = torch.zeros(len(self._own), dtype=torch.bool, device=index.device)
             listed[index] = True
-            rank = self.targets.item.new_full(self.targets.item.shape, max(self.ks))
-            blocks = self._rank(emb, self._ranker.subset(index), self.targets[index])
-            rank[listed[self.targets.index[0]]] = torch.cat([rank[:0], *(one for one, _ in blocks)])
+            rank = self._own.item.new_full(self._own.item.shape, max(self.ks))
+            blocks = self._rank(emb, self._ranker.subset(index), self._own[index])
+            found = torch.cat([rank[:0], *(found for found, _ in blocks)])
+            rank[listed[self._own.index[0]]] = found
+        rank = self._of_all(rank)
         means = self._means(rank) | warm_and_unseen(rank, self.targets, self._count, self.ks)
         return dict(zip(means, torch.stack(list(means.values())).tolist()))
 
@@ -450,6 +470,30 @@ class Evaluator:
             held_out = slice(bound[i], bound[i + 1])
             match = pred[row[held_out] - start] == item[held_out].view(-1, 1)
             yield width - (match * place).amax(1), pred
+
+    @property
+    def _world(self) -> World:
+        return World() if self.shard is None else self.shard.world
+
+    def _of_all(self, rank: Tensor) -> Tensor:
+        r"""The ranks of the held-out items of all users, from those of the users of this
+        process. All processes return the same.
+        """
+        if self._world.size == 1:
+            return rank
+        mine = torch.zeros(len(self.targets), dtype=torch.bool, device=rank.device)
+        mine[self._mine] = True
+        out = rank.new_zeros(self.targets.item.numel())
+        out[mine[self.targets.index[0]]] = rank
+        return self._world.all_reduce(out, 'metrics')
+
+    def _lists(self, blocks: list[Tensor]) -> Tensor:
+        r"""The lists of all users, from those of the users of this process."""
+        pred = torch.cat([self._own.item.new_empty(0, self._ranker.k), *blocks])
+        if self._world.size == 1:
+            return pred
+        out = pred.new_zeros(len(self.targets), pred.size(1))
+        return self._world.all_reduce(out.index_copy_(0, self._mine, pred), 'metrics')
 
     def _means(self, rank: Tensor) -> dict[str, Tensor]:
         row, count = self.targets.index[0], self.targets.count

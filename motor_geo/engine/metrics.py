@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from motor_geo.parallel.world import World
 from motor_geo.utils.errors import one_line
 from motor_geo.utils.plugin import import_function
 
@@ -157,6 +158,7 @@ def list_metrics(
     popularity: Tensor,
     ks: Sequence[int],
     num_items: int | None = None,
+    world: World | None = None,
 ) -> dict[str, Tensor]:
     r"""Computes metrics of the lists as a whole.
 
@@ -170,6 +172,7 @@ def list_metrics(
             interactions.
         ks: The cut-offs.
         num_items: Number of items that could be recommended. (default: all)
+        world: The processes, each of which has a part of the lists.
 
     Shapes:
         - **input:** pred :math:`(U, K_{\max})`, popularity :math:`(N)`
@@ -180,7 +183,7 @@ def list_metrics(
     """
     metrics = ListMetrics(popularity, ks, num_items)
     metrics.add(pred)
-    return metrics.compute()
+    return metrics.compute(world)
 
 
 class ListMetrics:
@@ -223,12 +226,20 @@ class ListMetrics:
             self.total[k] = self.total[k] + mean.sum()
             self.num_lists[k] += mean.numel()
 
-    def compute(self) -> dict[str, Tensor]:
-        r"""Returns one scalar per metric and cut-off."""
+    def compute(self, world: World | None = None) -> dict[str, Tensor]:
+        r"""Returns one scalar per metric and cut-off.
+
+        Args:
+            world: The processes that hold lists of other users. (default: none)
+        """
+        world = World() if world is None else world
+        first = world.all_reduce(self.first, 'metrics', 'min')
         out = {}
         for k in self.ks:
-            out[f'coverage@{k}'] = (self.first < k).sum().double() / self.num_items
-            out[f'popularity@{k}'] = self.total[k] / max(self.num_lists[k], 1)
+            sums = torch.stack([self.total[k], self.total[k].new_tensor(self.num_lists[k])])
+            total, count = world.all_reduce(sums, 'metrics')
+            out[f'coverage@{k}'] = (first < k).sum().double() / self.num_items
+            out[f'popularity@{k}'] = total / count.clamp(min=1)
         return out
 
 

@@ -29,9 +29,12 @@ class Screen:
         count: Number of training interactions of every item, **[N]**.
         k: Length of the lists.
         exclude: Pairs (user, item) that are never recommended, **[2, E]**.
+        first_user: The user of the first vector.
     """
 
-    def __init__(self, targets: EvalTargets, count: Tensor, k: int, exclude: Tensor):
+    def __init__(
+        self, targets: EvalTargets, count: Tensor, k: int, exclude: Tensor, first_user: int = 0
+    ):
         candidates = targets.candidates
         if candidates is None:
             candidates = torch.arange(count.numel(), device=count.device)
@@ -40,7 +43,7 @@ class Screen:
         self.probes = candidates[order[:size]]
         #: Whether the probes are few enough to save time.
         self.pays = 2 * size <= candidates.numel()
-        self._user = targets.user
+        self._user = targets.user - first_user
         self._row, self._item = targets.index
         probe = torch.zeros(count.numel(), dtype=torch.bool, device=count.device)
         probe[self.probes] = True

@@ -85,7 +85,9 @@ class Trainer(EpochLoop):
 
     Args:
         model: The backbone.
-        data: The graph with training edges, on the device of the model.
+        data: The graph with training edges, on the device of the model. If it is the
+            part of one of several processes (:meth:`UserShard.cut
+            <motor_geo.parallel.UserShard.cut>`), all of them train together.
         evaluator: Ranks the validation targets. Without one, training runs all
             :obj:`epochs` without validation, and the last epoch counts as the
             best.
@@ -171,6 +173,8 @@ class Trainer(EpochLoop):
             batch_size = auto_batch_size(edge_index.size(1))
             self.lr = auto_lr(model.lr, batch_size) if lr is None else lr
         sizes = num_nodes(data, edge_type[0]), num_nodes(data, edge_type[2])
+        if self.shard is not None:  # All processes draw the same batches, from all users.
+            edge_index, sizes = self.shard.edge_index, (self.shard.num_users, sizes[1])
         self.sampler = BPRSampler(
             edge_index,
             *sizes,
@@ -188,6 +192,8 @@ class Trainer(EpochLoop):
             lazy=sparse_adam,
         )
         self.parts['optimizer'] = self.optimizer
+        users = set() if self.shard is None else set(model.user_tables())
+        self._replicated = [p for name, p in model.named_parameters() if name not in users]
         self._features = data
 
     def begin(self) -> None:
@@ -235,14 +241,18 @@ class Trainer(EpochLoop):
                 checked_forward(self.model, data, self.edge_type) if check else nullcontext(),
                 checked_objective(self.model) if check else nullcontext(),
             ):
+                batch = batch if self.shard is None else self.shard.batch(batch)
                 losses = self.model.loss(data, batch)
             if check:
                 check_losses(self.model, losses)
             total = torch.stack(list(losses.values())).sum()
             self.optimizer.zero_grad(set_to_none=True)
+            if self.world.size > 1:  # All processes have the same loss, see `World`.
+                total = total / self.world.size
             total.backward()
             if check and self.optimizer.lazy:
                 self._check_sparse()
+            self.world.sum_gradients(self._replicated)
             self.optimizer.step()
             for name, value in losses.items():  # Read from the device only once per epoch.
                 value = value.detach()
@@ -255,7 +265,7 @@ class Trainer(EpochLoop):
                 'rate, or scale the features'
             )
         for name, weight in self.model.named_parameters():
-            if not bool(weight.isfinite().all()):
+            if not self.world.agree(bool(weight.isfinite().all())):
                 raise FloatingPointError(
                     f"The weights '{name}' are not finite after epoch {epoch + 1}, because a "
                     'gradient was not; try a lower learning rate, or scale the features'

@@ -22,7 +22,8 @@ from motor_geo.pipeline.config import Config
 from motor_geo.pipeline.finished import read_result
 from motor_geo.pipeline.train import run
 from motor_geo.utils.errors import one_line
-from motor_geo.utils.files import atomic_write, check_writable, locked, writing
+from motor_geo.utils.files import atomic_write, check_writable, writing
+from motor_geo.utils.lock import locked
 
 RESULT, ERROR = 'result.json', 'error.txt'
 

@@ -26,7 +26,8 @@ from motor_geo.pipeline.config import Config, write_yaml
 from motor_geo.utils.cache import fingerprint
 from motor_geo.utils.errors import ConfigError
 from motor_geo.utils.extras import needs
-from motor_geo.utils.files import atomic_write, locked, read_json, writing
+from motor_geo.utils.files import atomic_write, read_json, writing
+from motor_geo.utils.lock import locked
 
 
 class Trial(NamedTuple):

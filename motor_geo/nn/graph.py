@@ -13,6 +13,7 @@ from torch_geometric import EdgeIndex
 from torch_geometric.typing import OptTensor
 
 from motor_geo.nn.memo import Memo
+from motor_geo.parallel.users import UserShard
 
 
 @torch.compiler.disable  # A compiled region cannot fill the caches of EdgeIndex.
@@ -65,6 +66,7 @@ class SortedEdges(NamedTuple):
     out_ptr: Tensor  # The same of the transpose: where the targets of every source begin, [S + 1].
     target: Tensor  # [E], in the order of the transpose.
     out_weight: OptTensor  # [E], in the order of the transpose.
+    shard: UserShard | None = None  # The part of all users, if the sources are one.
 
     def size(self, dim: int) -> int:
         r"""The size of the tensor of :meth:`as_tensor` in a dimension."""
@@ -79,8 +81,15 @@ class SortedEdges(NamedTuple):
         return self.get_sparse_size(0), self.get_sparse_size(1)
 
     def degree(self) -> Tensor:
-        r"""The number of edges of every target, **[T]**."""
-        return self.ptr.diff()
+        r"""The number of edges of every target, **[T]**, over the users of all
+        processes.
+        """
+        count = self.ptr.diff()
+        return count if self.shard is None else self.shard.degree(count)
+
+    def spread(self, x: Tensor) -> Tensor:
+        r"""The values of targets **[T]** at their edges, **[E]**."""
+        return x.repeat_interleave(self.ptr.diff(), output_size=self.size(1))
 
     def as_tensor(self) -> Tensor:
         r"""The edges as a plain tensor, **[2, E]**."""
@@ -88,7 +97,9 @@ class SortedEdges(NamedTuple):
 
     def to_edge_index(self) -> EdgeIndex:
         r"""The edges as an :class:`~torch_geometric.EdgeIndex` with filled caches."""
-        return sorted_edge_index(self.as_tensor(), *self.sparse_size())[0]
+        out = sorted_edge_index(self.as_tensor(), *self.sparse_size())[0]
+        setattr(out, 'shard', self.shard)  # noqa: B010
+        return out
 
     def order(self) -> Tensor:
         r"""The position of every edge of the transpose among these edges, **[E]**."""
@@ -113,7 +124,12 @@ class BipartiteGraph(NamedTuple):
     @classmethod
     @torch.inference_mode(False)  # Training can reuse the result.
     def from_edges(
-        cls, edge_index: Tensor, num_users: int, num_items: int, edge_weight: Tensor
+        cls,
+        edge_index: Tensor,
+        num_users: int,
+        num_items: int,
+        edge_weight: Tensor,
+        shard: UserShard | None = None,
     ) -> BipartiteGraph:
         r"""Builds both directions from user-item edges **[2, E]** and their
         weights **[E]**. If the edges are sorted by user and item, the graph reads
@@ -123,7 +139,7 @@ class BipartiteGraph(NamedTuple):
         edges = _sort(edge_index, num_users, num_items, edge_weight, shared)
         to_user, to_item = (_with_transpose(*pair) for pair in (edges, edges[::-1]))
         assert to_user.weight is not None and to_item.weight is not None
-        return cls(to_user, to_user.weight, to_item, to_item.weight)
+        return cls(to_user, to_user.weight, to_item._replace(shard=shard), to_item.weight)
 
 
 class NormalizedGraph(NamedTuple):
@@ -215,7 +231,11 @@ def _pointers(index: Tensor, size: int, dtype: torch.dtype) -> Tensor:
 
 
 def build_graph(
-    edge_index: Tensor, num_users: int, num_items: int, dtype: torch.dtype
+    edge_index: Tensor,
+    num_users: int,
+    num_items: int,
+    dtype: torch.dtype,
+    shard: UserShard | None = None,
 ) -> BipartiteGraph:
     r"""Builds a user-item graph with symmetric normalization.
 
@@ -224,12 +244,20 @@ def build_graph(
         num_users: Number of users.
         num_items: Number of items.
         dtype: Type of the edge weights.
+        shard: The part of all users that the graph has.
 
     Shapes:
         - **input:** edge indices :math:`(2, |\mathcal{E}|)`
     """
-    weight = sym_norm(edge_index, num_users, num_items, dtype)
-    return BipartiteGraph.from_edges(edge_index, num_users, num_items, weight)
+    weight = sym_norm(edge_index, num_users, num_items, dtype, shard)
+    return BipartiteGraph.from_edges(edge_index, num_users, num_items, weight, shard)
+
+
+def shard_of(edges: object) -> UserShard | None:
+    r"""The part of all users that edges to items come from, or :obj:`None` if they
+    come from all users or from items.
+    """
+    return getattr(edges, 'shard', None)
 
 
 def mean_graph(graph: BipartiteGraph) -> BipartiteGraph:
@@ -238,8 +266,7 @@ def mean_graph(graph: BipartiteGraph) -> BipartiteGraph:
     """
     weights = []
     for edges, weight in [graph[:2], graph[2:]]:
-        degree = edges.degree()
-        weights.append(degree.to(weight.dtype).reciprocal().repeat_interleave(degree))
+        weights.append(edges.spread(edges.degree().to(weight.dtype).reciprocal()))
     return graph._replace(to_user_weight=weights[0], to_item_weight=weights[1])
 
 
@@ -258,18 +285,25 @@ def opposite_edges(graph: BipartiteGraph) -> Tensor:
     return order[rank]
 
 
-def bipartite_degree(edge_index: Tensor, num_users: int, num_items: int) -> tuple[Tensor, Tensor]:
+def bipartite_degree(
+    edge_index: Tensor, num_users: int, num_items: int, shard: UserShard | None = None
+) -> tuple[Tensor, Tensor]:
     r"""Degrees of the user and of the item of every edge, **[E]** and **[E]**, in
     float64.
     """
     user, item = edge_index
     user_degree = user.bincount(minlength=num_users).double()
     item_degree = item.bincount(minlength=num_items).double()
+    item_degree = item_degree if shard is None else shard.degree(item_degree)
     return user_degree.index_select(0, user), item_degree.index_select(0, item)
 
 
 def sym_norm(
-    edge_index: Tensor, num_users: int, num_items: int, dtype: torch.dtype | None = None
+    edge_index: Tensor,
+    num_users: int,
+    num_items: int,
+    dtype: torch.dtype | None = None,
+    shard: UserShard | None = None,
 ) -> Tensor:
     r"""Symmetric normalization of a user-item graph without self loops,
     :math:`1 / \sqrt{\deg(u) \deg(i)}` for every edge.
@@ -278,7 +312,7 @@ def sym_norm(
         - **input:** edge indices :math:`(2, |\mathcal{E}|)`
         - **output:** edge weights :math:`(|\mathcal{E}|)`
     """
-    user_degree, item_degree = bipartite_degree(edge_index, num_users, num_items)
+    user_degree, item_degree = bipartite_degree(edge_index, num_users, num_items, shard)
     weight = (user_degree * item_degree).rsqrt()
     return weight.to(dtype or torch.get_default_dtype())
 
@@ -294,6 +328,7 @@ def degree_sensitive_pruning(
     num_items: int,
     rho: float,
     generator: torch.Generator | None = None,
+    shard: UserShard | None = None,
 ) -> Tensor:
     r"""Draws the edges that survive the degree-sensitive pruning of the `"A Tale
     of Two Graphs: Freezing and Denoising Graph Structures for Multimodal
@@ -308,22 +343,31 @@ def degree_sensitive_pruning(
         rho: Fraction of edges to remove.
         generator: Random generator on the device of the edges; :obj:`None` uses
             the global one.
+        shard: The part of all users that the edges come from. All processes
+            draw for all edges.
 
     Shapes:
         - **input:** edge indices :math:`(2, |\mathcal{E}|)`
         - **output:** ascending positions of kept edges
           :math:`(\lfloor (1 - \rho) |\mathcal{E}| \rfloor)`
     """
-    weight = sym_norm(edge_index, num_users, num_items, torch.float32)
+    weight = sym_norm(edge_index, num_users, num_items, torch.float32, shard)
     # The n largest values of w / Exp(1) are a weighted sample without replacement. This works
     # for any number of edges, while `torch.multinomial` is limited to 2^24.
+    if shard is not None:
+        num_edges = shard.edge_index.size(1)
+        noise = weight.new_empty(num_edges).exponential_(generator=generator)[shard.edges]
+        return shard.kept(weight / noise, num_kept_edges(num_edges, rho))
     noise = torch.empty_like(weight).exponential_(generator=generator)
     keep = (weight / noise).topk(num_kept_edges(weight.numel(), rho), sorted=False).indices
     return keep.sort().values
 
 
 def uniform_pruning(
-    edge_index: Tensor, rho: float, generator: torch.Generator | None = None
+    edge_index: Tensor,
+    rho: float,
+    generator: torch.Generator | None = None,
+    shard: UserShard | None = None,
 ) -> Tensor:
     r"""Draws the edges that survive uniform pruning.
 
@@ -332,15 +376,21 @@ def uniform_pruning(
         rho: Fraction of edges to remove.
         generator: Random generator on the device of the edges; :obj:`None` uses
             the global one.
+        shard: The part of all users that the edges come from. All processes
+            draw for all edges.
 
     Shapes:
         - **input:** edge indices :math:`(2, |\mathcal{E}|)`
         - **output:** ascending positions of kept edges
           :math:`(\lfloor (1 - \rho) |\mathcal{E}| \rfloor)`
     """
-    num_edges = edge_index.size(1)
+    num_edges = (edge_index if shard is None else shard.edge_index).size(1)
     order = torch.randperm(num_edges, generator=generator, device=edge_index.device)
-    return order[: num_kept_edges(num_edges, rho)].sort().values
+    order = order[: num_kept_edges(num_edges, rho)]
+    if shard is None:
+        return order.sort().values
+    kept = torch.zeros(num_edges, dtype=torch.bool, device=order.device).index_fill_(0, order, True)
+    return kept[shard.edges].nonzero().view(-1)
 
 
 class PrunedGraph:
@@ -365,6 +415,7 @@ class PrunedGraph:
         num_users: int,
         num_items: int,
         dtype: torch.dtype,
+        shard: UserShard | None = None,
     ) -> None:
         r"""Prunes a graph.
 
@@ -374,6 +425,7 @@ class PrunedGraph:
             num_users: Number of users.
             num_items: Number of items.
             dtype: Type of the edge weights.
+            shard: The part of all users that the edges come from.
 
         Shapes:
             - **input:** positions :math:`(|\mathcal{E}^{\prime}|)`, edge indices
@@ -393,7 +445,7 @@ class PrunedGraph:
         self._memo.clear()
 
         def build() -> BipartiteGraph:
-            return build_graph(_narrow(edge_index[:, keep]), *size, dtype)
+            return build_graph(_narrow(edge_index[:, keep]), *size, dtype, shard)
 
         self._memo(build, edge_index, *size, dtype)
 

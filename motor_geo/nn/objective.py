@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from motor_geo.nn.functional.autocast import full_precision
 from motor_geo.nn.loss import bpr_loss
 from motor_geo.nn.memo import Memo
+from motor_geo.parallel.users import UserIndex, UserShard
 from motor_geo.typing import Batch, Embeddings, Rows
 
 
@@ -312,21 +313,26 @@ class WholeDataLoss(RankingLoss):
         if tables is None:
             raise ValueError("'WholeDataLoss' needs the vectors of all users and items")
         # An item without interactions is not a negative: it may be new.
-        there = self._there(lambda: present(edge_index, tables), edge_index, *map(len, tables))
+        shard = batch.user.shard if isinstance(batch.user, UserIndex) else None
+        args = edge_index, *map(len, tables)
+        there = self._there(lambda: present(edge_index, tables, shard), *args)
         user, item = (x * mask for x, mask in zip(tables, there))
-        num_users, num_items = (mask.sum().clamp(min=1) for mask in there)
+        sums = [there[0].sum(), user.t() @ user, user.square().sum()]
+        if shard is not None:  # Over the users of all processes.
+            sums, edge_index = [shard.total(x) for x in sums], shard.edge_index
+        num_users, num_items = sums[0].clamp(min=1), there[1].sum().clamp(min=1)
         observed = (1 - (rows.user * rows.pos).sum(dim=-1)).square()
         observed = observed.mean() if observed.numel() > 0 else observed.sum()
         share = self.unobserved / (num_users * num_items)
         out = {
             'observed': observed,
-            'all': share * ((user.t() @ user) * (item.t() @ item)).sum(),
+            'all': share * (sums[1] * (item.t() @ item)).sum(),
         }
         weight = self.reg_weight
         if weight is None:
             weight = self._usual(lambda: usual_weight(edge_index), edge_index)
         if weight > 0:
-            norm = user.square().sum() / num_users + item.square().sum() / num_items
+            norm = sums[2] / num_users + item.square().sum() / num_items
             norm = mean_square_norm(rows.user, rows.pos) + self.unobserved * norm
             out['norms'] = weight * norm
         return out
@@ -383,16 +389,18 @@ def usual_weight(edge_index: Tensor) -> float:
     return 0.3 * (num_users / max(edge_index.size(1), 1)) ** 0.75
 
 
-def present(edge_index: Tensor, tables: Embeddings) -> tuple[Tensor, Tensor]:
+def present(
+    edge_index: Tensor, tables: Embeddings, shard: UserShard | None = None
+) -> tuple[Tensor, Tensor]:
     r"""Ones for users and items with at least one interaction, and zeros for the
-    others.
+    others. If the users are a part of all users, items may have the interactions
+    of all.
 
     Shapes:
         - **output:** :math:`(M, 1)` and :math:`(N, 1)`
     """
-    user, item = (
-        x.new_zeros(x.size(0), 1).index_fill_(0, index, 1) for x, index in zip(tables, edge_index)
-    )
+    index = edge_index[0], (edge_index if shard is None else shard.edge_index)[1]
+    user, item = (x.new_zeros(x.size(0), 1).index_fill_(0, i, 1) for x, i in zip(tables, index))
     return user, item
 
 

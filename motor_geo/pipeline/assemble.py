@@ -25,6 +25,7 @@ from motor_geo.nn.models import MODELS, FittedRecommender, Recommender
 from motor_geo.nn.objective import PublishedLoss
 from motor_geo.nn.unseen import UnseenItems
 from motor_geo.nn.user_encoder import UsedItems
+from motor_geo.parallel.users import UserShard
 from motor_geo.pipeline.config import (
     MODE_OF,
     NO_ITEMS,
@@ -57,6 +58,8 @@ class Assembly:
         hashes: Hashes of :obj:`data`, :obj:`run` and :obj:`graphs`.
             :meth:`add_tokens` adds those of :obj:`tokens` and
             :obj:`tokenizer`. (default: :obj:`{}`)
+        shard: The users of this process, if it is one of several. The model has
+            their rows only. (default: :obj:`None`)
     """
 
     config: RunConfig
@@ -66,6 +69,12 @@ class Assembly:
     tokenizer: OPQTokenizer | None
     model: Recommender | FittedRecommender
     hashes: dict[str, str] = field(default_factory=dict)
+    shard: UserShard | None = None
+
+    @property
+    def part(self) -> HeteroData:
+        r"""The graph with the users of this process, for the model."""
+        return self.data if self.shard is None else self.shard.cut(self.data)
 
     def add_tokens(self, tokenizer: OPQTokenizer | None = None) -> None:
         r"""Adds the tokens of all items to the graph. Does nothing if the item

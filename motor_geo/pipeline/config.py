@@ -115,7 +115,7 @@ DERIVED = {
         *('model', 'data', 'evaluator', 'seed', 'out', 'fingerprint', 'callbacks'),
         *('user_names', 'edge_type'),
     },
-    'evaluator': {'targets', 'train_edge_index', 'num_items', 'exclude', 'seed'},
+    'evaluator': {'targets', 'train_edge_index', 'num_items', 'exclude', 'seed', 'shard'},
 }
 #: OpenMP crashes with more threads.
 MOST_THREADS = 1024

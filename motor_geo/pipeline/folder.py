@@ -13,6 +13,7 @@ from torch_geometric.data import HeteroData
 from motor_geo.data import OPQTokenizer, RecommendationDataset
 from motor_geo.data.datasets.bundle import BUNDLE, BundledDataset
 from motor_geo.engine.checkpoint import load_checkpoint
+from motor_geo.engine.sharded import last_folder
 from motor_geo.nn.models import FittedRecommender, Recommender
 from motor_geo.nn.unseen import readout_of
 from motor_geo.pipeline.assemble import (
@@ -262,6 +263,8 @@ def load_weights(assembly: Assembly, folder: str, epoch: int | None = None) -> N
     weights, expected = state.get('model'), assembly.model.state_dict()
     if not isinstance(weights, dict) or not all(isinstance(w, Tensor) for w in weights.values()):
         raise ValueError(f"'{path}' is damaged: expected the weights of a model")
+    if assembly.shard is not None and isinstance(assembly.model, Recommender):
+        weights = assembly.shard.rows(weights, assembly.model.user_tables())
     found_epoch = state.get('epoch')
     if epoch is not None and found_epoch != epoch:
         raise ConfigError(
@@ -318,8 +321,9 @@ def begun_tokenizer(folder: str, expected: OPQTokenizer | None) -> OPQTokenizer 
     r"""Returns the tokenizer of an interrupted run, or :obj:`None` if there is
     none.
     """
-    names = ('last.pt', 'tokenizer.pt')
-    if expected is None or not all(osp.lexists(osp.join(folder, name)) for name in names):
+    last, single, own = (osp.join(folder, name) for name in ('last', 'last.pt', 'tokenizer.pt'))
+    begun = last_folder(last) is not None or osp.lexists(single)
+    if expected is None or not begun or not osp.lexists(own):
         return None
     return load_tokenizer(folder, expected)
 

@@ -76,6 +76,20 @@ class Request:
             size -= len(part.ids)
         return replace(self, groups=groups)
 
+    def part(self, number: int, count: int) -> Request:
+        r"""Returns the request for one of several parts of the users of every group.
+
+        Args:
+            number: Number of the part, from one.
+            count: Number of parts.
+        """
+        groups = []
+        for group in self.groups:
+            first, last = (len(group.ids) * i // count for i in (number - 1, number))
+            part = {key: getattr(group, key)[first:last] for key in ('ids', 'place', 'rows')}
+            groups.append(group._replace(**part))
+        return replace(self, groups=groups)
+
     def blocks(self) -> Iterator[tuple[Group, slice, Tensor, Tensor]]:
         r"""Yields a group, a slice of its users, and their items and scores
         **[n, k]**, block by block.

@@ -22,9 +22,11 @@ from motor_geo.engine.evaluator import EvalResult, Evaluator, popularity_embeddi
 from motor_geo.engine.fitter import Fitter
 from motor_geo.engine.loggers import Logger
 from motor_geo.engine.metrics import GROUP_METRICS
+from motor_geo.engine.sharded import world_of
 from motor_geo.engine.trainer import Trainer
-from motor_geo.nn.models import FittedRecommender
+from motor_geo.nn.models import FittedRecommender, Recommender
 from motor_geo.nn.unseen import readout_of
+from motor_geo.parallel.world import World
 from motor_geo.pipeline.assemble import (
     LATER,
     Assembly,
@@ -48,16 +50,17 @@ from motor_geo.pipeline.folder import (
     sources,
 )
 from motor_geo.pipeline.loggers import build_loggers, closing_all
+from motor_geo.pipeline.processes import check_processes, share_users
 from motor_geo.typing import ITEM, RATES, Embeddings, EvalTargets
 from motor_geo.utils.errors import ConfigError
 from motor_geo.utils.files import (
     atomic_write,
     check_writable,
-    locked,
     read_json,
     remove_temporary,
     writing,
 )
+from motor_geo.utils.lock import locked
 
 LOG = logging.getLogger(__name__)
 #: Files with the test metrics of every user, on all items and on unseen items.
@@ -71,7 +74,10 @@ Callback = Logger | Callable[[dict[str, Any]], None]
 
 
 def run(
-    config: RunConfig | Config, progress: bool = True, callbacks: Sequence[Callback] = ()
+    config: RunConfig | Config,
+    progress: bool = True,
+    callbacks: Sequence[Callback] = (),
+    world: World | None = None,
 ) -> dict[str, Any]:
     r"""Trains and evaluates a model according to a configuration. Writes
     :obj:`config.yaml`, :obj:`metrics.jsonl`, :obj:`best.pt`, :obj:`last.pt`
@@ -83,6 +89,8 @@ def run(
         progress: Whether to show progress. (default: :obj:`True`)
         callbacks: Called with the log entry of every epoch, in addition to
             the loggers of the configuration. (default: :obj:`()`)
+        world: The processes that share the run. All of them call this function,
+            and the first one writes. (default: this process alone)
 
     Returns:
         The content of :obj:`result.json`.
@@ -92,14 +100,17 @@ def run(
             or is not writable.
         OSError: If a file cannot be written.
     """
-    config = RunConfig.of(config)
+    config, world = RunConfig.of(config), World() if world is None else world
+    check_processes(config, world)
+    progress = progress and world.is_first
     build_device(config.device)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     out = config.out or default_folder(config)
     config = dataclasses.replace(config, out=out)
     check_folder(config, out)
-    dataset = build_dataset(config)
+    with world.in_turn():
+        dataset = build_dataset(config)
     if progress:
         LOG.info('%s', dataset)
 
@@ -109,23 +120,30 @@ def run(
         result = read_result(out, run_fingerprint(config, dataset.fingerprint), config)
         if result is not None and progress:
             LOG.info("'%s' is already finished; delete it to run again", out)
-        return result
+        return world.share(result)
 
     result = finished()
     if result is not None:
         return result
 
     # Check every setting before fitting tokens or writing files.
-    assembly = assemble(config, dataset)
-    loggers = build_loggers(config, out)
-    trainer = build_trainer(assembly, out, progress, [*loggers, *callbacks])
+    with world.in_turn():
+        assembly = assemble(config, dataset)
+    assembly = share_users(assembly, world)
+    loggers = build_loggers(config, out) if world.is_first else []
+    trainer = build_trainer(
+        assembly, out, progress, [*loggers, *callbacks] if world.is_first else []
+    )
     test = build_evaluator(assembly, 'test')
     with ExitStack() as stack, closing_all(loggers):
-        if osp.isdir(out):
+        if osp.isdir(out) and world.is_first:
             hold_folder(stack, out)
-        assembly.add_tokens(begun_tokenizer(out, assembly.tokenizer))
-        trainer.data = assembly.data
-        hold_folder(stack, out)
+        with world.in_turn():
+            assembly.add_tokens(begun_tokenizer(out, assembly.tokenizer))
+        trainer.data = assembly.part
+        if world.is_first:
+            hold_folder(stack, out)
+        world.barrier()
         check_folder(config, out)  # Another process may have been faster.
         result = finished()
         return train(assembly, trainer, test, out) if result is None else result
@@ -151,23 +169,29 @@ def train(
     r"""Trains the model, evaluates the best weights, and writes the result.
     The entries of :obj:`more` are added to it.
     """
+    world = world_of(assembly.shard)
     factor_evaluator(assembly)
-    claim_folder(assembly, out)
+    if world.is_first:
+        claim_folder(assembly, out)
+    world.barrier()
     fit = trainer.fit()
+    world.barrier()
     load_weights(assembly, out, fit.best_epoch)
     choose_factor(assembly, out)
     measured = popularity = None
     if test is not None:
         with torch.no_grad():
-            measured = test.evaluate(assembly.model(assembly.data))
+            measured = test.evaluate(assembly.model(assembly.part))
             popularity = test.evaluate(popularity_of(assembly))
-        write_per_user(assembly.dataset.targets('test'), measured, osp.join(out, PER_USER))
+        if world.is_first:
+            write_per_user(assembly.dataset.targets('test'), measured, osp.join(out, PER_USER))
     result = {
         **summarize(assembly, fit, measured, popularity),
         'unseen': unseen(assembly, out),
         **(more or {}),
     }
-    write_json(result, osp.join(out, 'result.json'))
+    if world.is_first:
+        write_json(result, osp.join(out, 'result.json'))
     return result
 
 
@@ -208,6 +232,7 @@ def build_evaluator(
             data[RATES].edge_index,
             int(data[ITEM].num_nodes),
             exclude=dataset.targets('val').to(device) if masked else None,
+            shard=assembly.shard,
             **options,
         )
 
@@ -224,10 +249,11 @@ def unseen(assembly: Assembly, out: str) -> dict[str, Any]:
     among = build_evaluator(assembly, 'test', unseen=True, candidates='all')
     if test is None or among is None:
         return {}
-    emb, popular = assembly.model(assembly.data), popularity_of(assembly)
+    emb, popular = assembly.model(assembly.part), popularity_of(assembly)
     measured = test.evaluate(emb)
     targets = assembly.dataset.unseen_targets('test')
-    write_per_user(targets, measured, osp.join(out, UNSEEN))
+    if world_of(assembly.shard).is_first:
+        write_per_user(targets, measured, osp.join(out, UNSEEN))
     assert targets.candidates is not None
     return {
         'items': targets.candidates.numel(),
@@ -321,7 +347,7 @@ def build_trainer(
             options = without_steps(config, options)
             return Fitter(model, assembly.data, validation, **common, **options)
         names = assembly.dataset.user_ids
-        return Trainer(model, assembly.data, validation, **common, user_names=names, **options)
+        return Trainer(model, assembly.part, validation, **common, user_names=names, **options)
 
 
 def without_steps(config: RunConfig, options: Config) -> Config:
@@ -350,7 +376,8 @@ def popularity_of(assembly: Assembly) -> Embeddings:
     r"""Returns vectors that rank items by their number of training interactions."""
     dataset = assembly.dataset
     edge_index = assembly.data[RATES].edge_index
-    return popularity_embeddings(edge_index, dataset.num_users, dataset.num_items)
+    num_users = dataset.num_users if assembly.shard is None else len(assembly.shard)
+    return popularity_embeddings(edge_index, num_users, dataset.num_items)
 
 
 def write_per_user(targets: EvalTargets, measured: EvalResult, path: str) -> None:
@@ -380,6 +407,11 @@ def summarize(
     else:
         sizes = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
     per_item = model.item_parameters(assembly.dataset.num_items)
+    if assembly.shard is not None and isinstance(model, Recommender):  # Of all users.
+        state = model.state_dict()
+        for name in set(sizes).intersection(model.user_tables()):
+            sizes[name] = assembly.dataset.num_users * state[name].shape[1:].numel()
+        per_item = [name for name in per_item if name not in model.user_tables()]
     first = assembly.dataset.first_time
     return {
         'data': assembly.dataset.name,

@@ -12,7 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from motor_geo.utils.files import locked
+from motor_geo.utils.lock import locked
 
 #: Extension of an incomplete download, and of the file that stores its version on the server.
 PART, VERSION = '.part', '.version'

@@ -1,4 +1,4 @@
-r"""Checks files before reading, writes files atomically, and locks folders."""
+r"""Checks files before reading, and writes files atomically."""
 
 from __future__ import annotations
 
@@ -12,13 +12,10 @@ import shutil
 import stat
 import tempfile
 import time
-import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from motor_geo.utils.errors import ConfigError, one_line
 
@@ -121,7 +118,7 @@ def remove_temporary(folder: str) -> None:
             if found[2] != HOST:
                 if time.time() - os.lstat(path).st_mtime < DAY:
                     continue
-            elif _is_alive(int(found[1])):
+            elif is_alive(int(found[1])):
                 continue
             if osp.isdir(path) and not osp.islink(path):
                 shutil.rmtree(path)
@@ -129,7 +126,7 @@ def remove_temporary(folder: str) -> None:
                 os.remove(path)
 
 
-def _is_alive(process: int) -> bool:
+def is_alive(process: int) -> bool:
     r"""Returns whether a process other than this one is running."""
     if process in (0, os.getpid()) or os.name != 'posix':
         return False
@@ -279,42 +276,6 @@ def check_new(folder: str) -> None:
     if osp.ismount(real):
         raise ConfigError(f"'{folder}' is a mount point; expected a folder inside it")
     check_writable(osp.dirname(real))
-
-
-@contextmanager
-def locked(folder: str, wait: bool = False) -> Iterator[bool]:
-    r"""Acquires the lock of a folder, which is the file :obj:`.lock` inside it,
-    and yields whether this succeeded. The process that holds the lock may
-    acquire it again. The lock is released when the process ends, even if it is
-    killed. If the file system has no locks, warns and yields :obj:`True`.
-
-    Args:
-        folder: The folder, which is created if necessary.
-        wait: If set to :obj:`True`, waits until another process releases the
-            lock.
-
-    Raises:
-        OSError: If the folder cannot be created or locked.
-    """
-    with writing(folder):
-        os.makedirs(folder, exist_ok=True)
-    lock = FileLock(osp.join(osp.abspath(folder), '.lock'), is_singleton=True)
-    with ExitStack() as stack:
-        held = True
-        try:
-            stack.enter_context(lock.acquire(blocking=wait))
-        except Timeout:
-            held = False
-        except (OSError, NotImplementedError) as error:  # Before 3.20, filelock raised the latter.
-            if isinstance(error, OSError) and error.errno not in NO_LOCKS:
-                raise
-            reason = getattr(error, 'strerror', None) or 'flock is missing'
-            warnings.warn(
-                f"The file system of '{folder}' has no locks ({reason}): only run one process at a "
-                'time there',
-                stacklevel=2,
-            )
-        yield held
 
 
 def lock_file(handle: int, shared: bool) -> bool:

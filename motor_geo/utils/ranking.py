@@ -45,6 +45,7 @@ class Ranker:
         seed: If given, ties between equal scores are broken at random:
             differently for every user, but the same way in every call.
             Otherwise, their order is unspecified.
+        first_user: The user of the first user vector.
 
     Raises:
         ValueError: If :obj:`k` or :obj:`batch_size` is below 1, an index is out
@@ -60,6 +61,7 @@ class Ranker:
         candidates: Tensor | None = None,
         batch_size: int | None = None,
         seed: int | None = None,
+        first_user: int = 0,
     ):
         if k < 1:
             raise ValueError(f"'k' must be at least 1, got {k}.")
@@ -74,6 +76,7 @@ class Ranker:
             if candidates.unique().numel() < candidates.numel():
                 raise ValueError("'candidates' holds an item twice, expected distinct items.")
         self.users = users
+        self.first_user = first_user
         self.num_items = num_items
         self.candidates = candidates
         self.num_candidates = num_items if candidates is None else candidates.numel()
@@ -138,10 +141,11 @@ class Ranker:
             ValueError: If there are too few users, or not one vector per item.
         """
         user, item = emb.user, emb.item
-        if item.size(0) != self.num_items or user.size(0) <= self._max_user:
+        least = max(self._max_user + 1 - self.first_user, 0)
+        if item.size(0) != self.num_items or user.size(0) < least:
             raise ValueError(
                 f'The embeddings hold {user.size(0)} users and {item.size(0)} items, expected '
-                f'at least {self._max_user + 1} users and exactly {self.num_items} items.'
+                f'at least {least} users and exactly {self.num_items} items.'
             )
 
     def _product(self, emb: Embeddings) -> Callable[[Tensor, Tensor], None]:
@@ -154,7 +158,8 @@ class Ranker:
             item = item[self.candidates]
 
         def write(users: Tensor, out: Tensor) -> None:
-            torch.matmul(user[users], item.t(), out=out)
+            rows = users if self.first_user == 0 else users - self.first_user
+            torch.matmul(user[rows], item.t(), out=out)
 
         return write
 

@@ -11,7 +11,7 @@ import pytest
 from motor_geo.experiments.queue import Job, RunQueue
 from motor_geo.pipeline.finished import read_result
 from motor_geo.utils.errors import ConfigError
-from motor_geo.utils.files import locked
+from motor_geo.utils.lock import locked
 
 ROOT = Path(__file__).parents[2]
 RESULT = {'val': {'recall@20': 0.5}, 'test': {}, 'seconds': 1.0}

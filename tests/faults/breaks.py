@@ -229,7 +229,7 @@ BREAKS = {
     'flush': Break(FILES, '_flush(temporary, os.O_RDWR)', 'pass', 'utils/test_files.py'),
     'files of living processes': Break(
         FILES,
-        'elif _is_alive(int(found[1])):',
+        'elif is_alive(int(found[1])):',
         'elif False:',
         'utils/test_files.py',
     ),

@@ -1,4 +1,3 @@
-import errno
 import os
 import re
 import stat
@@ -7,7 +6,6 @@ import sys
 
 import numpy as np
 import pytest
-from filelock import FileLock
 
 from motor_geo.utils.arrays import check_finite, load_array
 from motor_geo.utils.errors import ConfigError
@@ -15,7 +13,6 @@ from motor_geo.utils.files import (
     HOST,
     atomic_write,
     check_new,
-    locked,
     move_folder,
     read_json,
     remove_temporary,
@@ -149,43 +146,6 @@ def test_check_finite_names_the_first_row():
     for block in (1, 3, 7, 100):
         with pytest.raises(ValueError, match='x: row 7 holds NaN'):
             check_finite(x, 'x', block=block)
-
-
-LOCK = """
-import os, signal, sys
-from motor_geo.utils.files import locked
-
-with locked(sys.argv[1]) as held:
-    print(held, flush=True)
-    if sys.argv[2] == 'die':
-        os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-@pytest.mark.skipif(os.name != 'posix', reason='POSIX signals')
-def test_a_lock_has_one_holder_and_ends_with_it(tmp_path):
-    def other(how):
-        command = [sys.executable, '-c', LOCK, folder, how]
-        out = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-        return out.stdout.strip(), out.returncode
-
-    folder = str(tmp_path / 'new')
-    with locked(folder) as held, locked(folder) as again:  # Its holder may take it again.
-        assert held and again and other('') == ('False', 0)
-    assert other('die') == ('True', -9)  # What it leaves behind locks nothing.
-    with locked(folder, wait=True) as held:
-        assert held and other('') == ('False', 0)
-    assert other('') == ('True', 0)
-
-
-@pytest.mark.parametrize('code', [errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS, None])
-def test_file_systems_without_locks(tmp_path, monkeypatch, code):
-    def acquire(*args, **kwargs):
-        raise NotImplementedError if code is None else OSError(code, os.strerror(code))
-
-    monkeypatch.setattr(FileLock, 'acquire', acquire)
-    with pytest.warns(UserWarning, match='has no locks'), locked(str(tmp_path)) as held:
-        assert held
 
 
 @pytest.mark.skipif(os.name != 'posix', reason='processes of POSIX')

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from motor_geo.nn.conv.light_gcn import LightPropagation
 from motor_geo.nn.conv.propagate import Propagate
 from motor_geo.nn.functional.dropout import perturb_rows
-from motor_geo.nn.graph import BipartiteGraph
+from motor_geo.nn.graph import BipartiteGraph, shard_of
 from motor_geo.typing import Embeddings
 
 
@@ -93,9 +93,12 @@ class NoisyPropagation(nn.Module):
         """
         total: Embeddings | None = None
         found: Embeddings | None = None
+        shard = shard_of(graph.to_item)
         for hop in range(1, self.num_layers + 1):
             user, item = (
-                perturb_rows(self.conv(item, graph.to_user, graph.to_user_weight), self.noise),
+                perturb_rows(
+                    self.conv(item, graph.to_user, graph.to_user_weight), self.noise, shard
+                ),
                 perturb_rows(self.conv(user, graph.to_item, graph.to_item_weight), self.noise),
             )
             own = Embeddings(user.index_select(0, rows.user), item.index_select(0, rows.item))

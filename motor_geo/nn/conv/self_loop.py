@@ -47,9 +47,8 @@ class SelfLoopPropagation(nn.Module):
         r"""The same edges with the weights :math:`1 / (\deg + 1)` of their targets."""
         weights = []
         for edges in (graph.to_user, graph.to_item):
-            count = edges.degree()
-            weight = (count + 1).to(graph.to_user_weight.dtype).reciprocal()
-            weights.append(weight.repeat_interleave(count, output_size=edges.size(1)))
+            weight = (edges.degree() + 1).to(graph.to_user_weight.dtype).reciprocal()
+            weights.append(edges.spread(weight))
         return graph._replace(to_user_weight=weights[0], to_item_weight=weights[1])
 
     def forward(self, user: Tensor, item: Tensor, graph: BipartiteGraph) -> Embeddings:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from motor_geo.nn.functional.rows import normalize_rows
+from motor_geo.parallel.users import UserShard
 
 
 def drop_entries(x: Tensor, p: float) -> Tensor:
@@ -38,7 +39,7 @@ def uniform_like(x: Tensor) -> Tensor:
     return torch.rand_like(x, dtype=torch.promote_types(x.dtype, torch.float))
 
 
-def perturb_rows(x: Tensor, length: float) -> Tensor:
+def perturb_rows(x: Tensor, length: float, shard: UserShard | None = None) -> Tensor:
     r"""Adds noise of a given length to every row, with the signs of that row,
 
     .. math::
@@ -49,9 +50,13 @@ def perturb_rows(x: Tensor, length: float) -> Tensor:
     Args:
         x: Features.
         length: Length :math:`\epsilon` of the noise.
+        shard: The part of all users that the rows belong to. All processes draw
+            for all users.
 
     Shapes:
         - **input:** features :math:`(*, F)`
         - **output:** features :math:`(*, F)`
     """
-    return x + length * x.sign() * normalize_rows(torch.rand_like(x))
+    noise = torch.rand_like(x if shard is None else x.new_empty(shard.num_users, *x.shape[1:]))
+    noise = noise if shard is None else noise[shard.first : shard.last]
+    return x + length * x.sign() * normalize_rows(noise)

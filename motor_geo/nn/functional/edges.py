@@ -13,6 +13,9 @@ from torch_geometric.utils import softmax
 from motor_geo.nn.functional.autocast import Function, full_precision
 from motor_geo.nn.functional.kernel import has_kernel
 from motor_geo.nn.functional.spmm import Edges, csc, csr, csr_matmul, sampled_dot, targets
+from motor_geo.nn.graph import shard_of
+from motor_geo.parallel.users import UserShard
+from motor_geo.parallel.world import World
 
 
 @has_kernel
@@ -76,15 +79,20 @@ def edge_softmax(logit: Tensor, edge_index: Edges) -> Tensor:
 
 @edge_softmax.kernel
 def _(logit: Tensor, edge_index: Edges) -> Tensor:
-    return _EdgeSoftmax.apply(logit, targets(edge_index), csc(edge_index)[0])
+    target, ptr = targets(edge_index), csc(edge_index)[0]
+    return _EdgeSoftmax.apply(logit, target, ptr, shard_of(edge_index))
 
 
 class _EdgeSoftmax(Function):
     @staticmethod
-    def forward(ctx: Any, logit: Tensor, target: Tensor, ptr: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, logit: Tensor, target: Tensor, ptr: Tensor, shard: UserShard | None
+    ) -> Tensor:
+        ctx.world = world = World() if shard is None else shard.world
         largest = torch.segment_reduce(logit, 'max', offsets=ptr)
+        largest = world.all_reduce(largest, 'softmax', 'max')
         out = (logit - largest.index_select(0, target)).exp_()
-        total = torch.segment_reduce(out, 'sum', offsets=ptr)
+        total = world.all_reduce(torch.segment_reduce(out, 'sum', offsets=ptr), 'softmax')
         out /= total.index_select(0, target)
         ctx.save_for_backward(out, target, ptr)
         return out
@@ -94,4 +102,5 @@ class _EdgeSoftmax(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[OptTensor, ...]:
         out, target, ptr = ctx.saved_tensors
         total = torch.segment_reduce(grad * out, 'sum', offsets=ptr)
-        return (grad - total.index_select(0, target)).mul_(out), None, None
+        total = ctx.world.all_reduce(total, 'softmax')
+        return (grad - total.index_select(0, target)).mul_(out), None, None, None

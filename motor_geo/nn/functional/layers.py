@@ -25,9 +25,11 @@ from motor_geo.nn.functional.spmm import (
     csr_matmul_rows,
     matrix,
     propagate,
+    propagate_rows,
     transposed,
 )
-from motor_geo.nn.graph import BipartiteGraph, NormalizedGraph
+from motor_geo.nn.graph import BipartiteGraph, NormalizedGraph, shard_of
+from motor_geo.parallel.users import UserIndex
 
 EPS = 1e-8  # Minimum length of a vector for normalization.
 
@@ -59,9 +61,12 @@ def hop(user: Tensor, item: Tensor, graph: BipartiteGraph) -> Pair:
     )
 
 
-def has_learned_weights(graph: BipartiteGraph) -> bool:
-    r"""Whether edge weights require a gradient."""
-    return graph.to_user_weight.requires_grad or graph.to_item_weight.requires_grad
+def needs_reference(graph: BipartiteGraph) -> bool:
+    r"""Whether the kernels of sums over layers do not apply: if edge weights require
+    a gradient, or the graph has a part of all users.
+    """
+    learned = graph.to_user_weight.requires_grad or graph.to_item_weight.requires_grad
+    return learned or shard_of(graph.to_item) is not None
 
 
 @has_kernel
@@ -104,7 +109,7 @@ def light_sum(
 def _(user: Tensor, item: Tensor, graph: LightGraph, num_layers: int, scale: float = 1.0) -> Pair:
     if isinstance(graph, NormalizedGraph):
         return NormalizedSum.apply(user, item, graph, num_layers, scale)
-    if has_learned_weights(graph):
+    if needs_reference(graph):
         return light_sum.reference(user, item, graph, num_layers, scale)
     return _LightSum.apply(user, item, graph, num_layers, scale)
 
@@ -189,9 +194,42 @@ def _(
     item_index: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     args = user, item, graph, num_layers, scale, user_index, item_index
+    if isinstance(user_index, UserIndex):
+        assert isinstance(graph, BipartiteGraph)
+        return _shared_rows(user, item, graph, num_layers, scale, user_index, item_index)
     if isinstance(graph, NormalizedGraph):
         return NormalizedRows.apply(*args)
-    return light_rows.reference(*args) if has_learned_weights(graph) else _LightRows.apply(*args)
+    return light_rows.reference(*args) if needs_reference(graph) else _LightRows.apply(*args)
+
+
+def _shared_rows(
+    user: Tensor,
+    item: Tensor,
+    graph: BipartiteGraph,
+    num_layers: int,
+    scale: float,
+    user_index: UserIndex,
+    item_index: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    r"""The same on several processes, which exchange rows of the batch, and vectors of
+    all items between hops.
+    """
+    own = user_index.local
+    x_user, x_item = user.index_select(0, own), item.index_select(0, item_index)
+    out_user, out_item = x_user, x_item
+    for layer in range(1, num_layers + 1):
+        if layer < num_layers:
+            user, item = hop(user, item, graph)
+            rows = user.index_select(0, own), item.index_select(0, item_index)
+        else:
+            rows = (
+                propagate_rows(item, graph.to_user, graph.to_user_weight, own),
+                propagate_rows(user, graph.to_item, graph.to_item_weight, item_index),
+            )
+        out_user, out_item = out_user + rows[0], out_item + rows[1]
+    both = user_index.spread(torch.cat([out_user * scale, x_user], dim=1))
+    out_user, x_user = both.chunk(2, dim=1)
+    return out_user, out_item * scale, x_user, x_item
 
 
 class _LightRows(Function):
@@ -280,7 +318,10 @@ def _(
     graph: BipartiteGraph,
     num_layers: int,
 ) -> Pair:
-    return _WeightedSum.apply(user, item, to_user_weight, to_item_weight, graph, num_layers)
+    args = user, item, to_user_weight, to_item_weight, graph, num_layers
+    if shard_of(graph.to_item) is not None:
+        return weighted_sum.reference(*args)
+    return _WeightedSum.apply(*args)
 
 
 class _WeightedSum(Function):
@@ -359,7 +400,7 @@ def refined_sum(user: Tensor, item: Tensor, graph: BipartiteGraph, num_layers: i
 
 @refined_sum.kernel
 def _(user: Tensor, item: Tensor, graph: BipartiteGraph, num_layers: int) -> Pair:
-    if has_learned_weights(graph):
+    if needs_reference(graph):
         return refined_sum.reference(user, item, graph, num_layers)
     return _RefinedSum.apply(user, item, graph, num_layers)
 

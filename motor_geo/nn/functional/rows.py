@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from motor_geo.nn.functional import matmul
 from motor_geo.nn.functional.autocast import Function, autocasts, full_precision
 from motor_geo.nn.functional.kernel import has_kernel
+from motor_geo.parallel.users import UserIndex
 
 _SPARSE = ContextVar('sparse', default=False)
 
@@ -43,6 +44,8 @@ def table_rows(table: Tensor, index: Tensor) -> Tensor:
         - **input:** table :math:`(N, F)`, rows :math:`(B)`
         - **output:** features :math:`(B, F)`
     """
+    if isinstance(index, UserIndex):  # Of all processes; each reads the rows of its own.
+        return index.spread(table_rows(table, index.local))
     if not torch.compiler.is_compiling() and _SPARSE.get() and table.is_leaf:
         return F.embedding(index, table, sparse=True)
     return table.index_select(0, index)

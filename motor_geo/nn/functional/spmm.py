@@ -16,8 +16,9 @@ from torch_geometric.typing import OptTensor
 from motor_geo.nn.functional.autocast import Function, full_precision
 from motor_geo.nn.functional.distinct import synchronous
 from motor_geo.nn.functional.kernel import has_kernel
-from motor_geo.nn.graph import SortedEdges
+from motor_geo.nn.graph import SortedEdges, shard_of
 from motor_geo.nn.memo import Memo
+from motor_geo.parallel.users import UserIndex
 
 #: A product is computed for the requested rows only if they hold less than one part in this many
 #: of all entries, since gathering these entries has a cost.
@@ -38,7 +39,9 @@ def propagate(x: Tensor, edge_index: Edges, edge_weight: OptTensor = None) -> Te
     for an :class:`~torch_geometric.EdgeIndex` sorted by column, or
     :class:`~motor_geo.nn.graph.SortedEdges`. It is differentiable in :obj:`x`
     and :obj:`edge_weight`. The kernel multiplies with a matrix in CSR format,
-    and with its transpose in the backward pass.
+    and with its transpose in the backward pass. If the sources are the users of
+    one of several processes (:class:`~motor_geo.parallel.UserShard`), it adds the
+    sums of all of them.
 
     Shapes:
         - **input:** source features :math:`(|\mathcal{V}_s|, F)`,
@@ -56,7 +59,8 @@ def propagate(x: Tensor, edge_index: Edges, edge_weight: OptTensor = None) -> Te
 
 @propagate.kernel
 def _(x: Tensor, edge_index: Edges, edge_weight: OptTensor = None) -> Tensor:
-    return _Propagate.apply(x, edge_weight, edge_index)
+    out, shard = _Propagate.apply(x, edge_weight, edge_index), shard_of(edge_index)
+    return out if shard is None else shard.at_items(out)
 
 
 class _Propagate(Function):
@@ -97,8 +101,11 @@ def propagate_rows(x: Tensor, edge_index: Edges, edge_weight: Tensor, index: Ten
 def _(x: Tensor, edge_index: Edges, edge_weight: Tensor, index: Tensor) -> Tensor:
     if edge_weight.requires_grad:
         return propagate_rows.reference(x, edge_index, edge_weight, index)
-    transpose = transposed(edge_index, edge_weight)
-    return _PropagateRows.apply(x, csc(edge_index), transpose, edge_weight, index)
+    args = csc(edge_index), transposed(edge_index, edge_weight), edge_weight
+    if isinstance(index, UserIndex):  # Of all processes; each computes the rows of its own.
+        return index.spread(_PropagateRows.apply(x, *args, index.local))
+    out, shard = _PropagateRows.apply(x, *args, index), shard_of(edge_index)
+    return out if shard is None else shard.at_items(out)
 
 
 class _PropagateRows(Function):

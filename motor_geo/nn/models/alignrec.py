@@ -76,6 +76,7 @@ class AlignRec(SideViews):
     """
 
     transforms = (Lazy('motor_geo.data.ItemKNN', weighting='cosine'),)
+    needs_all_users = None
 
     def __init__(
         self,

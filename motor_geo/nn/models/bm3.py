@@ -67,6 +67,7 @@ class BM3(Recommender):
     takes_user_encoder = True
     min_modalities = 1
     needs_negatives = False
+    needs_all_users = None
 
     def __init__(
         self,
@@ -147,8 +148,10 @@ class BM3(Recommender):
             losses[f'inter_{m}'] = self.cl_weight * distance(x, target_item)
             losses[f'intra_{m}'] = self.cl_weight * distance(x, target)
         if self.reg_weight > 0:
-            norm = sum(torch.linalg.vector_norm(row_norm(x)) for x in out)
-            losses['reg'] = self.reg_weight * norm / out.item.size(0)
+            shard = self.shard(data)
+            user, item = (torch.linalg.vector_norm(row_norm(x)) for x in out)
+            user = user if shard is None else shard.total(user.square()).sqrt()
+            losses['reg'] = self.reg_weight * (user + item) / out.item.size(0)
         return losses
 
     def drop(self, x: Tensor, kind: str, index: Tensor) -> Tensor:

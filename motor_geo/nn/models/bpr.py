@@ -35,6 +35,7 @@ class BPR(Recommender):
     init = 'normal'
     takes_user_encoder = True
     recommended_loss = 'whole'
+    needs_all_users = None
 
     def __init__(
         self,

@@ -54,6 +54,7 @@ class DeepStyle(Recommender):
     """
 
     min_modalities = 1
+    needs_all_users = None
 
     def __init__(
         self,

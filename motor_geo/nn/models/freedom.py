@@ -70,6 +70,7 @@ class FREEDOM(PrunedRecommender):
     transforms = (Lazy('motor_geo.data.ItemKNN', weighting='binary'),)
     takes_user_encoder = True
     min_modalities = 1
+    needs_all_users = None
 
     def __init__(
         self,

@@ -86,6 +86,8 @@ class GRCN(Recommender):
     #: Hops of the ID branch.
     num_hops: ClassVar[int] = 2
 
+    needs_all_users = None
+
     def __init__(
         self,
         data: HeteroData,
@@ -141,6 +143,10 @@ class GRCN(Recommender):
             nn.init.xavier_normal_(self.preferences[m])
             lin.reset_parameters()
             nn.init.xavier_normal_(lin.weight)
+
+    def user_tables(self) -> list[str]:
+        preferences = dict(self.preferences.named_parameters(prefix='preferences'))
+        return ['user_embedding', 'user_confidence', *preferences]
 
     def attend(
         self, data: HeteroData, name: str, graph: BipartiteGraph, opposite: Tensor
@@ -207,7 +213,10 @@ class GRCN(Recommender):
                 reg = square_reg(self.preferences[m].index_select(0, batch.user))
                 losses[f'reg_{m}'] = self.reg_weight * reg
             if self.table_reg and 'image' in self.modalities:
-                reg = mean_square(self.preferences['image'])
+                table, shard = self.preferences['image'], self.shard(data)
+                reg = mean_square(table)
+                if shard is not None:
+                    reg = shard.total(table.square().sum()) / (shard.num_users * table.size(1))
                 losses['reg_image_table'] = self.reg_weight * reg
         return losses
 

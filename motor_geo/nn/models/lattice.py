@@ -60,6 +60,8 @@ class LATTICE(LearnedGraphRecommender):
             argument is out of range.
     """
 
+    needs_all_users = 'similarities of all pairs of items'
+
     def __init__(
         self,
         data: HeteroData,

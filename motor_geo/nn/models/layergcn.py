@@ -55,6 +55,7 @@ class LayerGCN(PrunedRecommender):
     """
 
     takes_user_encoder = True
+    needs_all_users = None
 
     def __init__(
         self,

@@ -38,6 +38,7 @@ class LightGCN(Recommender):
 
     takes_user_encoder = True
     recommended_loss = 'whole'
+    needs_all_users = None
 
     def __init__(
         self,
@@ -58,7 +59,7 @@ class LightGCN(Recommender):
         results differ by rounding.
         """
         edge_index, num_users, num_items, _ = self.graph_args(data)
-        if edge_index.size(1) < MANY:
+        if edge_index.size(1) < MANY or self.shard(data) is not None:
             return super().graph(data)
         args = edge_index, num_users, num_items
         return self._graphs(lambda: NormalizedGraph.from_edges(*args), *args)

@@ -93,6 +93,8 @@ class LIRDRec(Recommender):
     fusion: Tensor
     num_copies: Tensor
 
+    needs_all_users = None
+
     def __init__(
         self,
         data: HeteroData,
@@ -158,6 +160,9 @@ class LIRDRec(Recommender):
         self.fusion.zero_()
         self.num_copies.zero_()
 
+    def user_tables(self) -> list[str]:
+        return ['user_embedding', 'theta', 'fusion']
+
     def begin_epoch(self, data: HeteroData, epoch: int, generator: torch.Generator) -> None:
         if self.schedule == 'epoch':
             self.num_copies.fill_(epoch)
@@ -215,9 +220,12 @@ class LIRDRec(Recommender):
         user, pos, neg = batch.rows(Embeddings(blocks.flatten(1), item))
         user = fusion.index_select(0, batch.user).unsqueeze(-1) * user.view(-1, *blocks.shape[1:])
         # Computes mean squares from norms, since weighted users exist in the batch only.
-        norm = fusion * row_norm(blocks)
+        norm, num_entries = (fusion * row_norm(blocks)).square().sum(), blocks.numel()
+        shard = self.shard(data)
+        if shard is not None:
+            norm, num_entries = shard.total(norm), shard.num_users * blocks.shape[1:].numel()
         return {
             **self.ranking(data, batch, Rows(user.flatten(1), pos, neg)),
-            'reg_user': self.reg_weight * norm.square().sum() / blocks.numel(),
+            'reg_user': self.reg_weight * norm / num_entries,
             'reg_item': self.reg_weight * mean_square(item),
         }

@@ -94,6 +94,7 @@ class MGCN(Recommender):
     takes_user_encoder = True
     min_modalities = 1
     lr_decay = (0.96, 50.0)
+    needs_all_users = None
 
     def __init__(
         self,

@@ -63,6 +63,8 @@ class MICRO(LearnedGraphRecommender):
             argument is out of range.
     """
 
+    needs_all_users = 'similarities of all pairs of items'
+
     def __init__(
         self,
         data: HeteroData,

@@ -79,6 +79,7 @@ class PGL(BlockRecommender):
 
     transforms = (Lazy('motor_geo.data.ItemKNN', weighting='binary'),)
     lr_decay = (0.96, 50.0)
+    needs_all_users = None
 
     def __init__(
         self,

@@ -15,6 +15,7 @@ from motor_geo.nn.item_encoder import IDEmbedding, encode_items, xavier_
 from motor_geo.nn.loss import bpr_loss
 from motor_geo.nn.memo import Memo
 from motor_geo.nn.objective import RankingLoss
+from motor_geo.parallel.users import UserShard, shard_in
 from motor_geo.typing import RATES, Batch, Embeddings, Rows, find_edges, node_store, num_nodes
 from motor_geo.utils.ranking import top_k
 from motor_geo.utils.seen import SeenItems
@@ -55,6 +56,9 @@ class Recommender(nn.Module):
     takes_user_encoder: ClassVar[bool] = False
     #: Name of the loss that :obj:`--items recommended` uses by default.
     recommended_loss: ClassVar[str] = 'published'
+    #: What the backbone needs of all users on one process, or :obj:`None` if several can
+    #: share the users, see :class:`~motor_geo.parallel.UserShard`. Not inherited.
+    needs_all_users: ClassVar[str | None] = 'all users'
     #: Published learning rate and weight decay of Adam, and ``(a, b)`` of the
     #: learning-rate factor ``a ** (epoch / b)``.
     lr: ClassVar[float] = 1e-3
@@ -260,8 +264,12 @@ class Recommender(nn.Module):
         r"""The symmetrically normalized training graph, cached as long as its edges
         stay the same.
         """
-        args = self.graph_args(data)
-        return self._graphs(lambda: build_graph(*args), *args)
+        args, shard = self.graph_args(data), self.shard(data)
+        return self._graphs(lambda: build_graph(*args, shard), *args)
+
+    def shard(self, data: HeteroData) -> UserShard | None:
+        r"""The part of all users that a graph has, or :obj:`None` if it has all."""
+        return shard_in(data, self.edge_type)
 
     def graph_args(self, data: HeteroData) -> tuple[Tensor, int, int, torch.dtype]:
         r"""The arguments of the training graph, in the order of
@@ -297,6 +305,10 @@ class Recommender(nn.Module):
         edge_index = find_edges(data, self.edge_type)
         seen = self._seen(lambda: SeenItems(edge_index), edge_index)
         return top_k(embeddings, user, k, exclude=seen)
+
+    def user_tables(self) -> list[str]:
+        r"""Names of the parameters and buffers with one row per user."""
+        return ['user_embedding']
 
     def item_parameters(self, num_items: int) -> list[str]:
         r"""Names of trainable parameters with a dimension equal to the number of

@@ -50,6 +50,7 @@ class SimGCL(Recommender):
     """
 
     takes_user_encoder = True
+    needs_all_users = None
 
     def __init__(
         self,

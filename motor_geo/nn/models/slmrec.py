@@ -65,6 +65,7 @@ class SLMRec(Recommender):
     min_modalities = 1
     needs_negatives = False
     weight_decay = 1e-4
+    needs_all_users = None
 
     def __init__(
         self,

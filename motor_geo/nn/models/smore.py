@@ -83,6 +83,7 @@ class SMORE(SideViews):
     """
 
     transforms = (Lazy('motor_geo.data.ItemKNN', weighting='cosine'),)
+    needs_all_users = None
 
     def __init__(
         self,

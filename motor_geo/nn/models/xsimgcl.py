@@ -46,6 +46,8 @@ class XSimGCL(SimGCL):
         ValueError: If an argument is out of range.
     """
 
+    needs_all_users = None
+
     def __init__(
         self,
         data: HeteroData,

@@ -1,0 +1,98 @@
+r"""What several processes exchange per step, and what each of them holds:
+:obj:`python -m motor_geo.parallel.cost`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+#: Parameters of Adam: the value, the gradient and two moments.
+COPIES = 4
+
+
+def exchange(
+    num_items: int,
+    channels: int,
+    num_layers: int,
+    batch_size: int,
+    num_shared: int,
+    element_size: int = 4,
+) -> dict[str, int]:
+    r"""Bytes that each process hands to collectives in a step of
+    :class:`~motor_geo.nn.models.LightGCN`, by purpose as in
+    :obj:`World.sent <motor_geo.parallel.World>`. Let :math:`s` be the size of a
+    number. Both passes exchange the vectors of all items between hops, and of
+    the :math:`2B` items of the batch after the last hop; and the vectors of the
+    :math:`B` users of the batch before and after propagation,
+
+    .. math::
+        \textrm{items} = 2 s d \left( (L - 1) N + 2 B \right), \qquad
+        \textrm{rows} = 2 s d \cdot 2 B, \qquad
+        \textrm{gradients} = s |\theta| .
+
+    Without a hop (:math:`L = 0`), as in :class:`~motor_geo.nn.models.BPR`, there are
+    no items, and the vectors before and after propagation are the same. Neither
+    the number of users nor that of interactions matters.
+
+    Args:
+        num_items: Number of items :math:`N`.
+        channels: Size :math:`d` of vectors.
+        num_layers: Number of hops :math:`L`.
+        batch_size: Number of interactions :math:`B` per step.
+        num_shared: Number of parameters :math:`|\theta|` that all processes hold.
+        element_size: Bytes :math:`s` of a number.
+    """
+    hops = (num_layers - 1) * num_items + 2 * batch_size if num_layers > 0 else 0
+    return {
+        'items': 2 * element_size * channels * hops,
+        'rows': 2 * element_size * channels * (2 if num_layers > 0 else 1) * batch_size,
+        'gradients': element_size * num_shared,
+    }
+
+
+def seconds(num_bytes: int, processes: int, bandwidth: float) -> float:
+    r"""Seconds of a ring of processes that sums so many bytes.
+
+    Args:
+        num_bytes: Number of bytes that each process hands to collectives.
+        processes: Number of processes.
+        bandwidth: Bytes per second between two of them.
+    """
+    return 2 * (processes - 1) / processes * num_bytes / bandwidth
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog='python -m motor_geo.parallel.cost',
+        description='Prints what a step of LightGCN with token items costs on several processes.',
+    )
+    add = parser.add_argument
+    add('--users', type=int, default=10_000_000, help='number of users')
+    add('--items', type=int, default=1_000_000, help='number of items')
+    add('--channels', type=int, default=64, help='size of vectors')
+    add('--layers', type=int, default=2, help='number of hops')
+    add('--batch', type=int, default=65_536, help='interactions per step, of all processes')
+    add('--shared', type=int, default=300_000, help='parameters of the item encoder')
+    add('--processes', type=int, default=8, help='number of processes')
+    add('--bandwidth', type=float, default=12.5, help='GB per second between two processes')
+    options = parser.parse_args(arguments)
+    if min(vars(options).values()) < 0 or min(options.processes, options.bandwidth) <= 0:
+        parser.error('expected no negative number, and at least one process and some bandwidth')
+    sent = exchange(options.items, options.channels, options.layers, options.batch, options.shared)
+    rows = -(-options.users // options.processes)
+    table = COPIES * 4 * rows * options.channels
+    print(f'user table with gradient and moments: {table / 1e9:8.2f} GB per process')
+    vectors = 4 * options.items * options.channels
+    print(f'one table of item vectors:            {vectors / 1e9:8.2f} GB per process')
+    for name, size in sent.items():
+        time = 1e3 * seconds(size, options.processes, options.bandwidth * 1e9)
+        print(
+            f'exchanged {name:10s}                  {size / 1e6:8.1f} MB per step, {time:8.1f} ms'
+        )
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,70 @@
+r"""A run on several processes, which :obj:`torchrun` starts."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from motor_geo.nn.models import MODELS, Recommender
+from motor_geo.nn.unseen import UnseenItems
+from motor_geo.parallel import UserShard, World
+from motor_geo.pipeline.assemble import Assembly, named
+from motor_geo.pipeline.config import RunConfig
+from motor_geo.utils.errors import ConfigError
+
+#: Losses that several processes can compute.
+LOSSES = ('published', 'bpr', 'whole')
+
+
+def check_processes(config: RunConfig, world: World) -> None:
+    r"""Checks that a run can share its users among several processes.
+
+    Raises:
+        ConfigError: If the run needs all users on one process.
+    """
+    if world.size == 1:
+        return
+    target, name = config.target('model'), config.model['name']
+    with named('unseen'):
+        unseen = UnseenItems(**config.options('unseen')).changes
+    found = [
+        (f'--model {name}', needs_all_users(target)),
+        ('--loss', None if config.loss['name'] in LOSSES else 'all interactions'),
+        ('--users items', 'all interactions' if config.users == 'items' else None),
+        ('unseen', 'all interactions' if unseen else None),
+        ('--trainer.drop_items', 'all interactions' if config.trainer['drop_items'] else None),
+    ]
+    for option, reason in found:
+        if reason is not None:
+            raise ConfigError(
+                f'{option}: needs {reason} on one process, but torchrun started {world.size}; run '
+                f'it without torchrun (several processes train {", ".join(on_processes())} with '
+                f'--loss {" or ".join(LOSSES)})'
+            )
+
+
+def needs_all_users(target: type) -> str | None:
+    r"""What a model needs of all users on one process, or :obj:`None` if it can
+    share them among several. A subclass may add terms, so it has to declare this
+    itself.
+    """
+    if not issubclass(target, Recommender):
+        return 'all interactions'
+    return vars(target).get('needs_all_users', Recommender.needs_all_users)
+
+
+def on_processes() -> list[str]:
+    r"""Names of the backbones that can share their users among processes."""
+    return [name for name, model in MODELS.items() if needs_all_users(model) is None]
+
+
+def share_users(assembly: Assembly, world: World) -> Assembly:
+    r"""Leaves the users of this process to a model and its graph. In a world of one,
+    returns the assembly itself.
+    """
+    if world.size == 1:
+        return assembly
+    model = assembly.model
+    assert isinstance(model, Recommender)
+    shard = UserShard(world, assembly.data)
+    shard.cut_model(model, model.user_tables())
+    return dataclasses.replace(assembly, shard=shard)

@@ -1,0 +1,218 @@
+r"""Compares several processes with one, which every process is by itself.
+
+    python -m torch.distributed.run --standalone --nproc-per-node 2 -m tests.parallel.compare
+
+The first process prints one JSON line per comparison: the largest differences over all processes.
+"""
+
+import json
+import os
+import sys
+
+import torch
+
+from motor_geo.engine import Evaluator, Trainer
+from motor_geo.nn.graph import degree_sensitive_pruning, uniform_pruning
+from motor_geo.nn.models import MODELS
+from motor_geo.nn.objective import LOSSES
+from motor_geo.parallel import UserShard, World
+from motor_geo.parallel.cost import exchange
+from motor_geo.pipeline.processes import on_processes
+from motor_geo.testing.graphs import item_encoder, prepare, random_batch, small_graph
+from motor_geo.typing import ITEM, RATES, USER, Embeddings, EvalTargets
+
+CHANNELS = 16
+#: Options that turn on what is off by default.
+OPTIONS = {
+    'FREEDOM': {'norm_weight': 0.1, 'similarity_weight': 0.1},
+    'MGCN': {'similarity_weight': 0.1},
+    'LayerGCN': {'num_layers': 2, 'rho': 0.3},
+    'LIRDRec': {'reg_weight': 0.1},
+    'GRCN': {'reg_weight': 0.1},
+    'BM3': {'reg_weight': 0.1},
+}
+
+
+def double(data):
+    for key, value in data[ITEM].items():
+        if key.startswith('x_'):
+            data[ITEM][key] = value.double()
+    return data
+
+
+def build(name, data, items, objective):
+    torch.manual_seed(1)
+    encoder = item_encoder(items, data, CHANNELS)
+    model = MODELS[name](data, encoder, CHANNELS, **OPTIONS.get(name, {})).double()
+    model.set_objective(None if objective is None else LOSSES[objective]())
+    return model
+
+
+def step(model, data, batch, world, epoch):
+    r"""The loss and the gradients of a step, with the randomness of an epoch."""
+    model.zero_grad(set_to_none=True)
+    model.begin_epoch(data, epoch, torch.Generator().manual_seed(epoch))
+    torch.manual_seed(7)
+    loss = torch.stack(list(model.loss(data, batch).values())).sum()
+    (loss / world.size).backward()
+    users = set() if world.size == 1 else set(model.user_tables())
+    world.sum_gradients([p for name, p in model.named_parameters() if name not in users])
+    return loss.detach()
+
+
+def far(a, b, scale=None):
+    r"""The largest difference, relative to a scale or to the largest number."""
+    if a.numel() == 0:
+        return 0.0
+    return float((a - b).abs().max() / (b.abs().max() if scale is None else scale))
+
+
+def backbone(world, name, kind, items='specific', objective=None):
+    r"""Two steps, with the pruning of two epochs, and the final vectors."""
+    data = double(prepare(MODELS[name], small_graph()))
+    if kind == 'few users':  # The last of three processes has none.
+        keep = data[RATES].edge_index[0] < 4
+        data[RATES].edge_index = data[RATES].edge_index[:, keep]
+        data[USER].num_nodes = 4
+    batch = random_batch(data, 64)
+    if kind == 'one user':  # The other processes have no user of the batch.
+        batch = batch._replace(user=torch.full_like(batch.user, int(batch.user[0])))
+    whole, part = (build(name, data, items, objective) for _ in range(2))
+    shard = UserShard(world, data)
+    users = whole.user_tables()
+    shard.cut_model(part, users)
+    cut = shard.cut(data)
+    out = {'loss': 0.0, 'gradient': 0.0, 'vectors': 0.0}
+    for epoch in (0, 1):
+        expected = step(whole, data, batch, World(), epoch)
+        found = step(part, cut, shard.batch(batch), world, epoch)
+        out['loss'] = max(out['loss'], far(found, expected))
+        grads = {key: p.grad for key, p in whole.named_parameters() if p.grad is not None}
+        scale = max(grad.abs().max() for grad in grads.values())
+        own = dict(part.named_parameters())
+        assert grads.keys() == {key for key, p in own.items() if p.grad is not None}
+        for key, grad in grads.items():
+            rows = slice(shard.first, shard.last) if key in users else slice(None)
+            out['gradient'] = max(out['gradient'], far(own[key].grad, grad[rows], scale))
+    whole.eval(), part.eval()
+    with torch.no_grad():
+        expected, found = whole(data), part(cut)
+    rows = slice(shard.first, shard.last)
+    out['vectors'] = max(far(found.user, expected.user[rows]), far(found.item, expected.item))
+    return out
+
+
+def training(world, name, items):
+    r"""Weights after two epochs of Adam, with the trainer."""
+    data = double(prepare(MODELS[name], small_graph()))
+    whole, part = (build(name, data, items, None) for _ in range(2))
+    shard = UserShard(world, data)
+    shard.cut_model(part, part.user_tables())
+    for model, graph in ((whole, data), (part, shard.cut(data))):
+        Trainer(model, graph, epochs=2, batch_size=200, weight_decay=1e-3, progress=False).fit()
+    expected = shard.rows(whole.state_dict(), whole.user_tables())
+    return {'weights': max(far(x, expected[key]) for key, x in part.state_dict().items())}
+
+
+def evaluation(world, max_users=None):
+    r"""All metrics, also of items without training interactions."""
+    generator = torch.Generator().manual_seed(0)
+    data = small_graph()
+    num_users, num_items = data[USER].num_nodes, data[ITEM].num_nodes
+    edge_index = data[RATES].edge_index
+    edge_index = edge_index[:, edge_index[1] > 20]
+    user = torch.randperm(num_users, generator=generator)[:150].sort().values
+    count = torch.randint(1, 5, (150,), generator=generator)
+    item = torch.randint(num_items, (int(count.sum()),), generator=generator)
+    targets = EvalTargets(user, torch.nn.functional.pad(count.cumsum(0), (1, 0)), item)
+    # Few different scores, so there are many ties.
+    emb = Embeddings(
+        *(torch.randint(3, (n, 2), generator=generator) for n in (num_users, num_items))
+    )
+    options = {'ks': (5, 20), 'batch_size': 13, 'max_users': max_users}
+    args = targets, edge_index, num_items
+    whole = Evaluator(*args, **options).evaluate(emb, return_pred=True)
+    shard = UserShard(world, data)
+    own = Embeddings(emb.user[shard.first : shard.last], emb.item)
+    part = Evaluator(*args, **options, shard=shard).evaluate(own, return_pred=True)
+    assert whole.metrics.keys() == part.metrics.keys() and 'harmonic@20' in whole.metrics
+    assert whole.rank.equal(part.rank) and whole.pred.equal(part.pred)
+    assert whole.slices() == part.slices()
+    worst = max(abs(part.metrics[key] - value) for key, value in whole.metrics.items())
+    return {'metrics': worst, 'count': float(len(whole.metrics))}
+
+
+def pruning(world):
+    r"""The kept edges of all processes together are those of one."""
+    data = small_graph()
+    shard, edge_index = UserShard(world, data), data[RATES].edge_index
+    sizes = data[USER].num_nodes, data[ITEM].num_nodes
+    cut = shard.cut(data)[RATES].edge_index
+    for rho in (0.0, 0.3, 0.999999):
+        for kind in ('degree', 'uniform'):
+            kept = []
+            for edges, part in ((edge_index, None), (cut, shard)):
+                generator = torch.Generator().manual_seed(3)
+                if kind == 'uniform':
+                    keep = uniform_pruning(edges, rho, generator, part)
+                else:
+                    keep = degree_sensitive_pruning(edges, *sizes, rho, generator, part)
+                kept.append(torch.zeros(edges.size(1), dtype=torch.bool).index_fill(0, keep, True))
+            assert kept[0][shard.edges].equal(kept[1]), (rho, kind)
+    return {'kept': 0.0}
+
+
+def bytes_per_step(world, name, num_layers):
+    r"""What a step exchanges is what the documentation says."""
+    data = small_graph()
+    options = {'num_layers': num_layers} if num_layers is not None else {}
+    torch.manual_seed(1)
+    encoder = item_encoder('specific', data, CHANNELS)
+    model = MODELS[name](data, encoder, CHANNELS, **options)
+    shard = UserShard(world, data)
+    shard.cut_model(model, model.user_tables())
+    cut, batch = shard.cut(data), shard.batch(random_batch(data, 48))
+    step(model, cut, batch, world, 0)
+    world.sent.clear()
+    step(model, cut, batch, world, 1)
+    shared = sum(p.numel() for p in encoder.parameters())
+    expected = exchange(data[ITEM].num_nodes, CHANNELS, num_layers or 0, 48, shared)
+    assert dict(world.sent) == {key: value for key, value in expected.items() if value}, (
+        world.sent,
+        expected,
+    )
+    return {'bytes': 0.0}
+
+
+def comparisons():
+    for name in on_processes():
+        yield f'{name}, a batch', backbone, (name, 'batch')
+        yield f'{name}, one user', backbone, (name, 'one user')
+    yield 'LightGCN, few users', backbone, ('LightGCN', 'few users')
+    yield 'LightGCN, item IDs', backbone, ('LightGCN', 'batch', 'id')
+    for name in ('BPR', 'LightGCN', 'FREEDOM'):
+        yield f'{name}, whole', backbone, (name, 'batch', 'specific', 'whole')
+    for items in ('specific', 'id'):
+        yield f'training of BPR, {items} items', training, ('BPR', items)
+    yield 'evaluation', evaluation, ()
+    yield 'evaluation of a sample', evaluation, (70,)
+    yield 'pruning', pruning, ()
+    yield 'bytes of BPR', bytes_per_step, ('BPR', None)
+    for num_layers in (1, 2, 3):
+        yield f'bytes of LightGCN, {num_layers} layers', bytes_per_step, ('LightGCN', num_layers)
+
+
+def main(words):
+    torch.set_num_threads(1)
+    with World.start(os.environ) as world:
+        for name, compare, args in comparisons():
+            if all(word in name for word in words):
+                found = compare(world, *args)
+                values = torch.tensor(list(found.values()), dtype=torch.float64)
+                values = world.all_reduce(values, '', 'max').tolist()
+                if world.is_first:
+                    print(json.dumps({'name': name, **dict(zip(found, values))}), flush=True)
+
+
+if __name__ == '__main__':
+    main(sys.argv[1:])

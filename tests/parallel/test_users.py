@@ -1,0 +1,99 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from motor_geo.engine import Trainer
+from motor_geo.nn.functional.distinct import distinct
+from motor_geo.nn.models import BPR, LightGCN, Recommender
+from motor_geo.parallel import ShardError, UserIndex, UserShard, World
+from motor_geo.pipeline.processes import needs_all_users, on_processes
+from motor_geo.testing.graphs import small_graph
+from motor_geo.typing import RATED_BY, RATES, USER
+
+
+@pytest.mark.parametrize('size', [1, 2, 3, 7, 300])
+def test_every_user_is_on_one_process(size):
+    data = small_graph()
+    shards = [UserShard(World(rank, size), data) for rank in range(size)]
+    users = [user for shard in shards for user in range(shard.first, shard.last)]
+    assert users == list(range(data[USER].num_nodes))
+    edges = torch.cat([shard.edges for shard in shards]).sort().values
+    assert edges.equal(torch.arange(data[RATES].edge_index.size(1)))
+    for shard in shards:
+        cut = shard.cut(data)
+        user, item = data[RATES].edge_index[:, shard.edges]
+        assert cut[RATES].edge_index.equal(torch.stack([user - shard.first, item]))
+        assert cut[RATED_BY].edge_index.equal(cut[RATES].edge_index.flip(0))
+        assert cut[USER].num_nodes == len(shard) and cut[RATES].shard is shard
+        assert shard.whole(cut)[RATES].edge_index is data[RATES].edge_index
+    assert 'shard' not in data[RATES] and data[USER].num_nodes == len(users)
+
+
+def test_rows_of_a_table():
+    data = small_graph()
+    shard = UserShard(World(1, 2), data)
+    model = BPR(data, channels=4)
+    table = model.user_embedding.detach().clone()
+    names = [name for name, _ in model.named_parameters()]
+    shard.cut_model(model, model.user_tables())
+    assert model.user_embedding.equal(table[shard.first : shard.last])
+    assert [name for name, _ in model.named_parameters()] == names  # In the same order.
+
+
+def test_an_index_only_selects_rows():
+    data = small_graph()
+    shard = UserShard(World(), data)
+    table = torch.randn(len(shard), 3, requires_grad=True)
+    user = torch.tensor([5, 1, 5])
+    index = UserIndex.of(user, shard)
+    x = table.index_select(0, index)
+    assert type(x) is torch.Tensor and x.equal(table[user])
+    x.sum().backward()
+    assert table.grad[5].eq(2).all() and table.grad.sum() == 9
+    assert index.numel() == len(index) == 3 and index.dtype == torch.long
+    nodes = distinct(index)
+    assert isinstance(nodes.node, UserIndex) and nodes.node.local.tolist() == [1, 5]
+    assert type(nodes.inverse) is type(nodes.times) is torch.Tensor
+    for wrong in (
+        lambda: table[index],
+        lambda: F.embedding(index, table),
+        lambda: torch.cat([index, index]),
+        lambda: index < 3,
+        lambda: index + 1,
+        lambda: index.bincount(),
+    ):
+        with pytest.raises(ShardError, match='needs all users on one process'):
+            wrong()
+    for other in (torch.randn(3, 3), torch.arange(len(shard))):
+        with pytest.raises(ShardError, match='expected vectors of the 211 users'):
+            other.index_select(0, index)
+
+
+def test_a_world_of_one_has_the_same_bits():
+    data = small_graph()
+
+    def train(shard):
+        torch.manual_seed(0)
+        model, graph = LightGCN(data, channels=8), data
+        if shard:
+            part = UserShard(World(), data)
+            part.cut_model(model, model.user_tables())
+            graph = part.cut(data)
+        Trainer(model, graph, epochs=2, batch_size=256, progress=False).fit()
+        return model.state_dict()
+
+    with World.start({}) as world:
+        assert world.size == 1 and world.share({'a': 1}) == {'a': 1} and not world.agree(False)
+        with world.in_turn():
+            world.barrier()
+    one, same = train(False), train(True)
+    for key, value in one.items():
+        torch.testing.assert_close(value, same[key], rtol=0, atol=1e-7)
+
+
+def test_a_subclass_declares_for_itself():
+    class Own(LightGCN):
+        pass
+
+    assert needs_all_users(LightGCN) is None and {'LightGCN', 'FREEDOM'} <= set(on_processes())
+    assert needs_all_users(Own) == Recommender.needs_all_users == 'all users'
