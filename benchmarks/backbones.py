@@ -273,8 +273,11 @@ def cost_note(cost: Numbers) -> str:
 Seconds per epoch on tiktok with {values('threads')} CPU thread(s): 9,308 users, 6,710 items,
 59,541 training interactions, image and audio features of width 128, batches of 2048, d = 64.
 
-- Times are medians of {values('epochs')} epoch(s) after a warm-up epoch. Evaluation is a full
-  ranking. Each backbone runs in its own process, one after another.
+- Times are medians of {values('epochs')} epoch(s) after a warm-up epoch. Evaluation is that of
+  an epoch. Each backbone runs in its own process, one after another.
+- Other work ran beside the measurements of MGCN, LIRDRec and all backbones from LGMRec on, which
+  slowed them down by up to a factor of two. Compare the columns of a row, not these rows with
+  the others. MICRO was measured earlier, without `recommended`.
 - Memory is the peak resident size of the process. PyTorch and the data take
   {values('before')} MB of it before the model exists.
 - "Reference" is MMRec, the [reference framework](evaluation.rst), with ID embeddings on two
