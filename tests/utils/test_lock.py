@@ -74,7 +74,15 @@ def test_another_thread_is_another_holder(tmp_path):
     assert found == [False, True, False, True]
 
 
-@pytest.mark.parametrize('holder', ['machine-b 1 a', f'{MACHINE} {os.getpid()} a', '', 'é'])
+HOLDERS = {
+    'another machine': 'machine-b 1 a',
+    'this process': f'{MACHINE} {os.getpid()} a',
+    'nobody': '',
+    'no text': 'é',
+}
+
+
+@pytest.mark.parametrize('holder', HOLDERS.values(), ids=HOLDERS)
 def test_a_silent_lock_is_taken_over(tmp_path, holder):
     path = tmp_path / LOCK
     path.write_bytes(holder.encode())
