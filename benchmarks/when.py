@@ -94,12 +94,12 @@ def gains(reports: Mapping[str, Any]) -> list[tuple[Source, float, dict[str, flo
 
 
 def figure(found: list[tuple[Source, float, dict[str, float]]]) -> Figure:
-    x = [source.per_user for source, *_ in found]
-    series = [Series('IDs', x, [0.0 for _ in x])]
-    series += [Series(name, x, [100 * gain[name] for *_, gain in found]) for name in ITEMS]
+    names = [f'{source.per_user:g} ({source.data})' for source, *_ in found]
+    x = [float(i) for i in range(len(found))]
+    series = [Series(name, x, [100 * gain[name] for *_, gain in found]) for name in ITEMS]
     title = 'Gain over IDs by interactions per user'
-    y = 'gain in Recall@20 over IDs, percent'
-    return Figure('when', title, 'line', 'interactions per user', y, series, logx=True)
+    y = 'gain over IDs, percent'
+    return Figure('when', title, 'bar', 'interactions per user', y, series, names)
 
 
 def page(found: list[tuple[Source, float, dict[str, float]]]) -> str:
