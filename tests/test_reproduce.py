@@ -52,7 +52,7 @@ def test_p_values_are_those_of_the_values_beside_the_report(shop, tmp_path):
         for column, cell in zip(table.columns, row.cells)
         if isinstance(cell, Value) and cell.p is not None
     }
-    assert len(found) == 8
+    assert len(found) == 12
     assert found == {
         key: pytest.approx(test.corrected_wilcoxon, rel=1e-5) for key, test in tests.items()
     }
@@ -113,7 +113,7 @@ def test_reports_side_by_side(shop, tmp_path):
 def test_two_processes_share_a_list(shop, tmp_path):
     flags = ('--models', 'LightGCN', 'BPR', '--seeds', '0', '1', '--effort', '1', '--jobs', '2')
     assert start(shop, tmp_path, 'table2', *flags) == 0
-    assert len(results(tmp_path)) == 12
+    assert len(results(tmp_path)) == 16
     for path in (tmp_path / 'runs').glob('*/metrics.jsonl'):
         assert [json.loads(line)['epoch'] for line in path.open()] == [1, 2]
 

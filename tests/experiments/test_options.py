@@ -36,7 +36,7 @@ def test_backbones_of_other_packages_run(monkeypatch, kind):
     found = {variant.label: variant for variant in EXPERIMENTS['table2'].variants(options)}
     own = found['shop', kind.__name__, 'specific']
     assert own.options['model'] == path and own.settings == [{}]
-    assert len(found) == 6 and len(found['shop', 'BPR', 'id'].settings) == 3
+    assert len(found) == 8 and len(found['shop', 'BPR', 'id'].settings) == 3
 
 
 def test_names():

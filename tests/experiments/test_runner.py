@@ -31,7 +31,7 @@ def test_settings_are_chosen_on_validation_and_trained_with_all_seeds(shop, tmp_
     flags = ('--models', 'LightGCN', '--seeds', '0', '1', '2', '--effort', '2')
     assert start(shop, tmp_path, 'table2', *flags) == 0
     found = results(tmp_path)
-    assert len(found) == 3 * (2 + 2)  # Two settings with a seed, one of them with two more.
+    assert len(found) == 4 * (2 + 2)  # Two settings with a seed, one of them with two more.
     configs = {
         name: yaml.safe_load((tmp_path / 'runs' / name / 'config.yaml').read_text())
         for name in found
@@ -40,7 +40,8 @@ def test_settings_are_chosen_on_validation_and_trained_with_all_seeds(shop, tmp_
     by_label = {}
     for row in rows:
         by_label.setdefault(tuple(row['label']), []).append(row)
-    assert list(by_label) == [('shop', 'LightGCN', i) for i in ('id', 'specific', 'agnostic')]
+    forms = ('id', 'specific', 'agnostic', 'recommended')
+    assert list(by_label) == [('shop', 'LightGCN', form) for form in forms]
     for (_, _, items), own in by_label.items():
         assert [row['seed'] for row in own] == [0, 1, 2]
         first = {
@@ -78,7 +79,7 @@ def test_settings_are_chosen_on_validation_and_trained_with_all_seeds(shop, tmp_
     assert start(shop, tmp_path, 'table2', *flags) == 0  # Nothing is repeated.
     assert all(path.stat().st_mtime_ns == time for path, time in times.items())
     assert start(shop, tmp_path, 'table2', *flags, '--models', 'LightGCN', 'BPR') == 0
-    assert len(results(tmp_path)) == 24
+    assert len(results(tmp_path)) == 32
     assert all(path.stat().st_mtime_ns == time for path, time in times.items())
 
 
@@ -87,8 +88,8 @@ def test_shorter_runs_do_not_stand_for_longer_ones(shop, tmp_path):
     for epochs in (2, 1):
         assert start(shop, tmp_path, 'table2', *flags, '--trainer.epochs', str(epochs)) == 0
         rows = read_runs(str(tmp_path / 'table2.jsonl'))
-        assert [row['epochs'] for row in rows] == [epochs] * 3
-    assert len(results(tmp_path)) == 6
+        assert [row['epochs'] for row in rows] == [epochs] * 4
+    assert len(results(tmp_path)) == 8
 
 
 def test_what_a_killed_process_left_of_a_finished_run_goes(shop, tmp_path):
@@ -178,7 +179,7 @@ def test_one_of_two_processes_is_killed(shop, tmp_path):
     assert [worker.wait(timeout=300) for worker in workers] == [-signal.SIGKILL, 0]
     assert (tmp_path / 'training').exists()
     expected = results(whole)
-    assert len(expected) == 12 and results(out).keys() == expected.keys()
+    assert len(expected) == 16 and results(out).keys() == expected.keys()
     for name, result in results(out).items():
         for key in ('val', 'test', 'best_epoch', 'hashes', 'slices'):
             assert result[key] == expected[name][key], (name, key)
@@ -207,7 +208,7 @@ def test_progress_knows_what_is_left(shop, tmp_path, share):
     if share:
         assert reproduction.work(progress=False)
     ready, left, total = reproduction.open()
-    assert (left, total) == (6 * (1 - share), 6)
+    assert (left, total) == (8 * (1 - share), 8)
     assert (reproduction.remaining(ready, left, 1) == '') and bool(ready) != bool(share)
 
 
@@ -220,7 +221,7 @@ def test_what_a_variant_cannot_do_does_not_end_the_others(shop, tmp_path, monkey
     monkeypatch.setattr(module, 'run', fail)
     flags = ('--models', 'LightGCN', '--seeds', '0', '1', '--effort', '1')
     assert start(shop, tmp_path, 'table2', *flags) == 0
-    assert len(results(tmp_path)) == 4
+    assert len(results(tmp_path)) == 6
     text = (tmp_path / 'table2.md').read_text()
     assert 'failed: The loss is NaN' in text and '| LightGCN | id | – |' in text
 
@@ -228,9 +229,9 @@ def test_what_a_variant_cannot_do_does_not_end_the_others(shop, tmp_path, monkey
     assert reasons == ['The loss is NaN\n']
     monkeypatch.setattr(module, 'run', run_module.run)
     assert start(shop, tmp_path, 'table2', *flags) == 0
-    assert len(results(tmp_path)) == 4  # Failed runs stay so, unless one asks for them.
+    assert len(results(tmp_path)) == 6  # Failed runs stay so, unless one asks for them.
     assert start(shop, tmp_path, 'table2', *flags, '--retry') == 0
-    assert len(results(tmp_path)) == 6
+    assert len(results(tmp_path)) == 8
     assert 'failed' not in (tmp_path / 'table2.md').read_text()
 
 
@@ -247,7 +248,7 @@ def test_metrics_follow_the_options(shop, tmp_path, metric, flags):
     assert start(shop, tmp_path, 'table2', *more) == 0
     rows = read_runs(str(tmp_path / 'table2.jsonl'))
     found = results(tmp_path)
-    assert len(rows) == 3 and len(found) == 6
+    assert len(rows) == 4 and len(found) == 8
     for row in rows:
         tried = [r['val'][metric] for r in found.values() if r['items'] == row['label'][2]]
         assert row['val'] == pytest.approx(max(tried), rel=1e-5)

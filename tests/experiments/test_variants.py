@@ -109,7 +109,8 @@ def test_backbones_without_features_are_left_out(options):
     labels = [c.label for c in EXPERIMENTS['table2'].variants(options)]
     assert [label[1] for label in labels if label[0] == 'bare'] == ['BPR', 'LightGCN', 'LayerGCN']
     labels = [c.label for c in EXPERIMENTS['table2'].variants(options._replace(models=('MICRO',)))]
-    assert labels == [('shop', 'MICRO', form) for form in ('id', 'specific', 'agnostic')]
+    forms = ('id', 'specific', 'agnostic', 'recommended')
+    assert labels == [('shop', 'MICRO', form) for form in forms]
 
 
 def test_variations_differ_in_one_option(options):

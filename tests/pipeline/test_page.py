@@ -414,7 +414,7 @@ def test_numbers_are_named_as_items():
 def test_commands(runs, capsys, monkeypatch):
     from motor_geo.run import main as run_main
 
-    monkeypatch.setattr('motor_geo.pipeline.train.run', lambda config: result_of(runs['id']))
+    monkeypatch.setattr('motor_geo.pipeline.train.run', lambda config, **_: result_of(runs['id']))
     assert run_main(['--out', runs['id']]) == 0
     path = str(Path(runs['id'], module.PAGE))
     assert f"page: '{path}'" in capsys.readouterr().out

@@ -352,10 +352,13 @@ def _read_column(table: Columns, file: Any, name: str, ids: Sequence[str]) -> Co
     kind = schema.field(name).type
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)) or size == 0:
         return arrow_columns(table, file.read(columns=[name]), [name], ids)[name]
-    out, start = np.empty(size, kind.to_pandas_dtype()), 0
+    out, start = np.empty(0), 0
     for batch in file.iter_batches(BATCH, columns=[name]):
         content = pa.Table.from_batches([batch])
-        out[start : start + len(batch)] = arrow_columns(table, content, [name], ids, start)[name]
+        values = arrow_columns(table, content, [name], ids, start)[name]
+        if start == 0:
+            out = np.empty(size, np.asarray(values).dtype)
+        out[start : start + len(batch)] = values
         start += len(batch)
     return out
 
