@@ -242,8 +242,9 @@ the commands set) halve this effect. The last row measures the memory alone: for
 interaction, it sums twenty random rows of a table with one row per user.
 
 Bytes per interaction count all tensors in the middle of an epoch, except parameters, their
-gradients and moments, and tokens. From a million interactions on, both directions of a graph
-share their memory.
+gradients and moments, and tokens. 16 of them are the opposite edges of the data, which a graph
+from a file holds; those of a data set are computed when they are first read. From a million
+interactions on, both directions in a model share their memory.
 """,
     'loading': """## Loading
 """,
