@@ -70,9 +70,10 @@ class Screen:
         unit = 2 * item.size(1) * torch.finfo(torch.float).eps
         best += unit * user.norm(dim=1) * item.norm(dim=1).max()
         probes = item[self.probes].t()
+        size = max(1, BLOCK // probes.size(1))
         above = [
             (torch.matmul(rows, probes) > level.view(-1, 1)).sum(1)
-            for rows, level in zip(*(x.split(BLOCK // probes.size(1)) for x in (user, best)))
+            for rows, level in zip(*(x.split(size) for x in (user, best)))
         ]
         # A NaN is above nothing, so its user is ranked.
         return (torch.cat(above) < self._needed).nonzero().view(-1)
