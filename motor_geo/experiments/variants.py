@@ -21,6 +21,7 @@ LIRDREC = ('BPR', 'LightGCN', 'VBPR', 'GRCN', 'LATTICE', 'SLMRec', 'MICRO', 'BM3
 )
 SHARES = (1.0, 0.5, 0.25, 0.1)
 MISSING = (0.0, 0.25, 0.5, 0.75)
+CODEBOOK_SIZES = (16, 64, 256, 1024)
 EPOCHS = 60
 #: With five tokens per modality, a mean has as many parameters as a token network with four. Each
 #: slot has K d parameters in its table and, with an MLP, d^2 parameters in its part of the MLP.
@@ -114,6 +115,20 @@ def token_counts(on: ExperimentOptions) -> list[Variant]:
             for count in (2, 4, 8, 16):
                 options = {'tokenizer.num_tokens': count}
                 label = (data, model, str(count))
+                out.append(on.variant(label, model, 'specific', options))
+    return out
+
+
+def codebooks(on: ExperimentOptions) -> list[Variant]:
+    r"""Tokens with codebooks of several sizes. IDs are the same for all sizes."""
+    out = []
+    for data in on.content:
+        for model in on.choose(('LightGCN', 'VBPR', 'SLMRec'), data):
+            for size in CODEBOOK_SIZES:
+                out.append(on.variant((data, model, 'id', str(size)), model, 'id'))
+            for count, size in itertools.product((2, 4, 8), CODEBOOK_SIZES):
+                options = {'tokenizer.num_tokens': count, 'tokenizer.codebook_size': size}
+                label = (data, model, f'{count} tokens', str(size))
                 out.append(on.variant(label, model, 'specific', options))
     return out
 

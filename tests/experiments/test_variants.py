@@ -28,8 +28,8 @@ def options(tmp_path):
 @pytest.mark.parametrize(
     'name',
     [
-        *('table2', 'table4', 'figure4', 'controls', 'quantizers', 'interactions', 'sparsity'),
-        'recommended',
+        *('table2', 'table4', 'figure4', 'codebooks', 'controls', 'quantizers', 'interactions'),
+        *('recommended', 'sparsity'),
     ],
 )
 def test_the_same_is_tried_for_everyone(options, name):

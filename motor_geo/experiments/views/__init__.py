@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from motor_geo.experiments.results import Results
 from motor_geo.experiments.views.comparison import cold, comparison, counts, validation
-from motor_geo.experiments.views.curves import epochs, heat, lines, shares
+from motor_geo.experiments.views.curves import epochs, heat, lines, shares, sizes
 from motor_geo.experiments.views.datasets import neighbors, statistics, tokens
 from motor_geo.experiments.views.groups import buckets
 from motor_geo.experiments.views.labels import labels
@@ -20,6 +20,7 @@ VIEWS: dict[str, Callable[[Results], Iterator[Block]]] = {
     'counts': counts,
     'lines': lines,
     'shares': shares,
+    'sizes': sizes,
     'epochs': epochs,
     'cold': cold,
     'heat': heat,

@@ -9,6 +9,7 @@ import numpy as np
 
 from motor_geo.experiments.metrics import spelled, stem
 from motor_geo.experiments.results import Label, Results, of_group, summary
+from motor_geo.experiments.views.comparison import tests
 from motor_geo.report.document import Block, Column, Figure, Row, Series, Table, Text, Value
 
 #: Groups of items by their number of training interactions.
@@ -23,6 +24,7 @@ def lines(results: Results, logx: bool = False) -> Iterator[Block]:
         variants = results.of(data)
         names = list(dict.fromkeys(label[1:-1] for label in variants))
         levels = list(dict.fromkeys(label[-1] for label in variants))
+        models = list(dict.fromkeys(model for model, *_ in names))
         if not variants:
             continue
         for metric in results.metrics.tested:
@@ -37,7 +39,7 @@ def lines(results: Results, logx: bool = False) -> Iterator[Block]:
                 y, std = [cell.mean for cell in cells], [cell.std for cell in cells]
                 runs = tuple(run for cell in cells for run in cell.runs)
                 x = [float(level) for level in levels]
-                series[own[-1]] = Series(own[-1], x, y, std, runs)
+                series[own] = Series(own[-1], x, y, std, runs)
             name = f'{results.experiment.name}-{data}-{stem(metric)}'
             yield Table(
                 name,
@@ -47,17 +49,29 @@ def lines(results: Results, logx: bool = False) -> Iterator[Block]:
                 rows,
                 [],
             )
-            for family, members in families(list(series)).items():
-                yield Figure(
-                    f'{name}{_suffix(family)}-plot',
-                    f'{spelled(metric)}{_of(family)}: {data}',
-                    'line',
-                    results.experiment.head[-1],
-                    spelled(metric),
-                    [series[member] for member in members],
-                    logx=logx,
-                    panels=name,
-                )
+            for model in models:
+                found = {own[-1]: line for own, line in series.items() if own[0] == model}
+                several = model if len(models) > 1 else ''
+                on = f'{several}, {data}' if several else data
+                for family, members in families(list(found)).items():
+                    yield Figure(
+                        f'{name}{_suffix(several)}{_suffix(family)}-plot',
+                        f'{spelled(metric)}{_of(family)}: {on}',
+                        'line',
+                        results.experiment.head[-1],
+                        spelled(metric),
+                        [found[member] for member in members],
+                        logx=logx,
+                        panels=f'{name}{_suffix(several)}',
+                    )
+
+
+def sizes(results: Results) -> Iterator[Block]:
+    r"""Plots metrics over the last label on a log scale, with tests against the
+    reference.
+    """
+    yield from lines(results, logx=True)
+    yield from tests(results)
 
 
 def families(names: Sequence[str]) -> dict[str, list[str]]:

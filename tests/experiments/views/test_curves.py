@@ -1,6 +1,6 @@
 import pytest
 
-from motor_geo.experiments.views.curves import ahead, families, gains, shares
+from motor_geo.experiments.views.curves import ahead, families, gains, lines, shares
 from motor_geo.report.document import Figure, Table
 from tests.experiments.test_results import make
 
@@ -103,3 +103,22 @@ def test_crossings_by_popularity(monkeypatch):
     assert figures['sparsity-shop-tail-plot'].series[1].y == [0.2, 0.2]
     assert figures['sparsity-shop-head-plot'].series[1].y == pytest.approx([0.2, 0.2])
     assert figures['sparsity-shop-middle-plot'].series[1].y == [None, None]
+
+
+def test_every_backbone_has_its_own_figure():
+    labels = {
+        ('shop', model, form, share): [value]
+        for model, value in (('LightGCN', 0.25), ('BPR', 0.5))
+        for form in ('id', 'mean')
+        for share in ('0', '0.5')
+    }
+    blocks = list(lines(make('missing', labels)))
+    figures = {block.name: block for block in blocks if isinstance(block, Figure)}
+    for model, value in (('LightGCN', 0.25), ('BPR', 0.5)):
+        figure = figures[f'missing-shop-recall-{model}-plot']
+        assert {series.label: series.y for series in figure.series} == {
+            'id': [value] * 2,
+            'mean': [value] * 2,
+        }
+    tables = [block for block in blocks if isinstance(block, Table)]
+    assert [row.label for row in tables[0].rows][2:] == [['BPR', 'id'], ['BPR', 'mean']]
