@@ -2,6 +2,7 @@ r"""Paired tests of per-user metrics."""
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Hashable, Mapping
 from typing import NamedTuple, TypeVar
@@ -25,6 +26,9 @@ class Paired(NamedTuple):
         corrected_wilcoxon: :obj:`p_wilcoxon` corrected over all pairs.
         corrected_t: :obj:`p_t` corrected over all pairs.
         n: Number of users.
+        effect_size: Cohen's :math:`d` of the differences, their mean divided by
+            their standard deviation. It is zero without differences, and infinite
+            if all differences are the same.
     """
 
     difference: float
@@ -33,6 +37,7 @@ class Paired(NamedTuple):
     corrected_wilcoxon: float
     corrected_t: float
     n: int
+    effect_size: float
 
 
 def paired_tests(pairs: Mapping[K, tuple[np.ndarray, np.ndarray]]) -> dict[K, Paired]:
@@ -61,7 +66,15 @@ def paired_tests(pairs: Mapping[K, tuple[np.ndarray, np.ndarray]]) -> dict[K, Pa
     raw = np.array([_p_values(difference) for difference in differences.values()])
     corrected = false_discovery_control(raw, axis=0, method='bh')
     return {
-        key: Paired(float(d.mean()), float(p[0]), float(p[1]), float(q[0]), float(q[1]), d.size)
+        key: Paired(
+            difference=float(d.mean()),
+            p_wilcoxon=float(p[0]),
+            p_t=float(p[1]),
+            corrected_wilcoxon=float(q[0]),
+            corrected_t=float(q[1]),
+            n=d.size,
+            effect_size=_effect_size(d),
+        )
         for (key, d), p, q in zip(differences.items(), raw, corrected)
     }
 
@@ -76,6 +89,14 @@ def _difference(key: Hashable, first: np.ndarray, second: np.ndarray) -> np.ndar
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise ValueError(f"The pair '{key}' holds NaN or infinite values.")
     return a - b
+
+
+def _effect_size(difference: np.ndarray) -> float:
+    difference = difference.round(DECIMALS)
+    mean, std = float(difference.mean()), float(difference.std(ddof=min(1, difference.size - 1)))
+    if std > 10**-DECIMALS:
+        return mean / std
+    return math.copysign(math.inf, mean) if mean else 0.0
 
 
 def _p_values(difference: np.ndarray) -> tuple[float, float]:

@@ -1,3 +1,4 @@
+import math
 import warnings
 
 import numpy as np
@@ -69,14 +70,15 @@ def test_properties(pairs):
         assert 0 <= result.p_wilcoxon <= result.corrected_wilcoxon <= 1
         assert 0 <= result.p_t <= result.corrected_t <= 1
         assert swapped[key].difference == pytest.approx(-result.difference)
-        assert swapped[key][1:] == pytest.approx(result[1:])
+        assert swapped[key].effect_size == pytest.approx(-result.effect_size)
+        assert swapped[key][1:-1] == pytest.approx(result[1:-1])
 
 
 def test_no_difference_is_no_evidence():
     a = np.random.default_rng(0).random(50)
     with warnings.catch_warnings():
         warnings.simplefilter('error')
-        assert paired_tests({'a': (a, a)})['a'] == Paired(0, 1, 1, 1, 1, 50)
+        assert paired_tests({'a': (a, a)})['a'] == Paired(0, 1, 1, 1, 1, 50, 0)
 
 
 def test_rounding_errors_are_no_differences():
@@ -92,10 +94,11 @@ def test_equal_differences():
         result = paired_tests({'a': (np.full(20, 0.3), np.full(20, 0.1))})['a']
     assert result.p_t < 1e-12
     assert result.p_wilcoxon < 1e-4
+    assert result.effect_size == math.inf
 
 
 def test_a_single_user_is_no_evidence():
-    assert paired_tests({'a': (np.ones(1), np.zeros(1))})['a'] == Paired(1, 1, 1, 1, 1, 1)
+    assert paired_tests({'a': (np.ones(1), np.zeros(1))})['a'] == Paired(1, 1, 1, 1, 1, 1, math.inf)
 
 
 def test_no_pairs():
@@ -116,3 +119,9 @@ def test_errors_name_the_key(first, second, message):
     pairs = {'good': (np.ones(3), np.zeros(3)), 'bad': (first, second)}
     with pytest.raises(ValueError, match=f"The pair 'bad' .*{message}"):
         paired_tests(pairs)
+
+
+def test_effect_size():
+    # Differences 1, 3 and 5 have the mean 3 and the deviation 2.
+    found = paired_tests({'a': (np.array([1.0, 3.0, 5.0]), np.zeros(3))})['a']
+    assert found.effect_size == pytest.approx(1.5)

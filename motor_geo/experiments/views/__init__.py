@@ -11,6 +11,7 @@ from motor_geo.experiments.views.curves import epochs, heat, lines, shares, size
 from motor_geo.experiments.views.datasets import neighbors, statistics, tokens
 from motor_geo.experiments.views.groups import buckets
 from motor_geo.experiments.views.labels import labels
+from motor_geo.experiments.views.stopping import stopping
 from motor_geo.experiments.views.tokenizers import quantizers
 from motor_geo.report.document import Block, Figure, Text
 
@@ -41,7 +42,10 @@ def blocks(results: Results, prefix: str = '') -> list[Block]:
     """
     out: list[Block] = []
     names: set[str] = set()
-    for block in [*VIEWS[results.experiment.view](results), *validation(results)]:
+    found = [*VIEWS[results.experiment.view](results), *validation(results)]
+    if results.experiment.view == 'comparison':
+        found += stopping(results)
+    for block in found:
         if not isinstance(block, Text):
             name = f'{prefix}{block.name}' if isinstance(block, Figure) else block.name
             block = block._replace(name=_file_name(name, names))

@@ -3,6 +3,7 @@ r"""Tables that compare variants, with tests against a reference."""
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 
 from motor_geo.experiments.metrics import spelled, stem
@@ -98,20 +99,28 @@ def tests(results: Results) -> Iterator[Block]:
         if metric == results.metrics.main:
             cells: list[Value | str] = [
                 Value(test.difference),
+                Value(test.effect_size if math.isfinite(test.effect_size) else None),
                 *(f'{p:.2g}' for p in (test.corrected_wilcoxon, test.corrected_t)),
                 str(test.n),
             ]
             rows.append(Row(list(label), cells))
     if rows:
-        columns = [Column('difference', 'number'), Column('p, Wilcoxon', 'text')]
-        columns += [Column('p, paired t', 'text'), Column('users', 'text')]
+        columns = [Column('difference', 'number'), Column('effect size', 'number')]
+        columns += [
+            Column('p, Wilcoxon', 'text'),
+            Column('p, paired t', 'text'),
+            Column('users', 'text'),
+        ]
         yield Table(
             f'{results.experiment.name}-tests',
             f'Differences in {spelled(results.metrics.main)} per user',
             list(results.experiment.head),
             columns,
             rows,
-            ['The p-values are corrected for all comparisons of this report.'],
+            [
+                'The p-values are corrected for all comparisons of this report. The effect size is '
+                "Cohen's d of the differences."
+            ],
         )
 
 
