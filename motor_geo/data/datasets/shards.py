@@ -82,6 +82,23 @@ class Shards:
         r"""Number of interactions of all splits."""
         return sum(shard.rows for shard in self.shards)
 
+    def part(self, rank: int, size: int) -> list[Shard]:
+        r"""Returns the shards of one of several processes: consecutive ones, and
+        about the same number on each.
+
+        Args:
+            rank: Number of the process, from 0.
+            size: Number of processes, at most that of shards.
+        """
+        count = len(self.shards)
+        return self.shards[count * rank // size : count * (rank + 1) // size]
+
+    def bounds(self, size: int) -> list[int]:
+        r"""Returns the first user of each of several processes, and the number of
+        users.
+        """
+        return [*(self.part(rank, size)[0].first for rank in range(size)), self.num_users]
+
     def raw_ids(self, kind: str) -> np.ndarray:
         r"""Reads the raw ids of all users or items.
 

@@ -188,7 +188,8 @@ def read_index(
         events, _ = found['event'].table(names['event'], source, unit)
         check_events(events, names['event'], options.event)
     if options.split in ('temporal', 'global_time') and not types:
-        split_interactions(*[np.empty(0, np.int64)] * 2, options.split)  # Raises the error.
+        none = np.empty(0, np.int64)
+        split_interactions(none, none, options.split)  # Raises the error.
     users, user_rows = found['user'].table(names['user'], source, unit)
     items, item_rows = found['item'].table(names['item'], source, unit)
     check_left(source.name, int(user_rows.sum()), options)

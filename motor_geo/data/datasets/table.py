@@ -129,6 +129,7 @@ class TableDataset(RecommendationDataset):
     """
 
     folder: str | None = None  # The folder of the files.
+    shards: Shards | None = None  # If the folder holds shards.
 
     def __init__(
         self,
@@ -336,7 +337,8 @@ class TableDataset(RecommendationDataset):
         self, shards: Shards, options: Options, mmap: bool, modalities: list[str] | None
     ) -> None:
         r"""Reads interactions that were filtered, distinct and split before."""
-        self.folder = folder = shards.folder
+        self.shards, self.folder = shards, shards.folder
+        folder = shards.folder
         columns = shards.read()
         features, masks = load_features(folder, mmap, modalities)
         item_ids = shards.raw_ids('item')

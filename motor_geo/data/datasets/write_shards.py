@@ -229,7 +229,7 @@ class Writer:
         by = 'label' if self.index.labeled else TIME
         for number in self.bars.over('distinct', len(self.spill)):
             rows = self.spill.read(number)
-            priority = rows[by] if by in self.spill.dtype.names else None
+            priority = rows[by] if by in (self.spill.dtype.names or ()) else None
             keep = np.sort(unique_pairs(rows['user'], rows['item'], priority))
             removed += len(rows) - len(keep)
             if len(keep) < len(rows):
