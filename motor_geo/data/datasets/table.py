@@ -67,6 +67,10 @@ class TableDataset(RecommendationDataset):
     numbers to raw ids. Features may also be a :obj:`.npz` with one array or a
     :obj:`.pt` with one tensor.
 
+    A folder that :func:`~motor_geo.data.datasets.write_shards.write_shards`
+    (:obj:`motor-geo shard`) has written is read like the folder that it was
+    written from. All arguments that determine the interactions are then fixed.
+
     A column name may end in a type (:obj:`user_id:token`). Other common names
     (:obj:`user_id`, :obj:`movieId`) are accepted with a warning.
 
@@ -348,7 +352,9 @@ class TableDataset(RecommendationDataset):
                     f"'{osp.join(folder, modality)}_feat.npy': expected {len(item_ids)} rows (one "
                     f'per item), got {len(x)}.'
                 )
-        numbers = {role: columns[role] for role in ('label', 'time') if role in columns}
+        numbers: dict[str, np.ndarray] = {
+            role: x for role, x in columns.items() if role in ('label', 'time')
+        }
         data = Interactions(
             Columns(folder, numbers=numbers, unit='row'),
             {role: role for role in numbers},
@@ -360,8 +366,12 @@ class TableDataset(RecommendationDataset):
             masks,
             shards.listed,
         )
-        left = {'train_share': options.train_share, 'missing_share': options.missing_share}
-        self._fill(shards.name, data, Options(seed=shards.options['seed'], **left), shards.rule)
+        options = Options(
+            seed=shards.options['seed'],
+            train_share=options.train_share,
+            missing_share=options.missing_share,
+        )
+        self._fill(shards.name, data, options, shards.rule)
 
     def _fill(
         self, name: str, data: Interactions, options: Options, rule: str | None = None
