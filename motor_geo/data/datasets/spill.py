@@ -18,7 +18,7 @@ from motor_geo.data.datasets.layouts import Block, Source, raw_ids
 from motor_geo.data.datasets.shards import TIME
 from motor_geo.data.datasets.split import split_interactions
 
-MERGE = 2**20  # Ids to collect before they are merged.
+MERGE = 2**18  # Ids to collect before they are merged.
 
 
 class Bars:
@@ -74,7 +74,7 @@ class Distinct:
         first = np.empty(len(values), np.int64)
         first[codes[::-1]] = lines[::-1]  # The last assignment, of the first row, stays.
         count = np.bincount(codes[keep], minlength=len(values))
-        self.parts.append((values, count, first, np.full(len(values), file)))
+        self.parts.append((values, count, first, np.full(len(values), file, np.int16)))
         self.size += len(values)
         if self.size > 2 * max(len(self.parts[0][0]), MERGE):
             self.merge()
