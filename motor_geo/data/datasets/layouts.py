@@ -179,7 +179,8 @@ def stream_source(
         split: The split rule.
         given: Names of columns that the user specified, by role.
         wanted: Roles of further required columns.
-        read: A function with the arguments of :func:`read_table` that yields
+        read: A function with the arguments of
+            :func:`~motor_geo.data.datasets.reader.read_table` that yields
             the blocks of a file. Lists of items by user are one block.
         announce: Whether to warn about columns with other common names.
 

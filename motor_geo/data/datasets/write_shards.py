@@ -31,6 +31,7 @@ from motor_geo.data.datasets.shards import (
     Shard,
     Shards,
     content_hash,
+    find_shards,
     hash_of,
 )
 from motor_geo.data.datasets.spill import Bars, Index, Spill, cut, read_index
@@ -124,6 +125,8 @@ def write_shards(
         raise ValueError(f"'num_shards' must be at least 1, got {num_shards}.")
     _check_pyarrow()
     check_new(out)
+    if find_shards(path) is not None:
+        raise ValueError(f"'{path}' already holds shards; expected the original data set.")
     source = find_source(path)
     names = {
         'user': user,
@@ -153,13 +156,14 @@ def write_shards(
         writer = Writer(source, spill, index, options, folder, bars)
         writer.run()
         copy_features(folder, features, masks, writer.items if options.core else None)
-        if index.items_file is not None:
-            shutil.copyfile(index.items_file, osp.join(folder, osp.basename(index.items_file)))
+        origins = [osp.join(source.folder, f'{modality}_feat.json') for modality in features]
+        for file in (*(() if options.core else origins), index.items_file):
+            if file is not None and osp.isfile(file):
+                shutil.copyfile(file, osp.join(folder, osp.basename(file)))
         shutil.rmtree(spill.folder)
         _write_meta(folder, writer, known)
         move_folder(folder, out)
-    shards = Shards(osp.realpath(out), _meta(writer, known))
-    return shards
+    return Shards(osp.realpath(out), _meta(writer, known))
 
 
 def _check_pyarrow() -> None:

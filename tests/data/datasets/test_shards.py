@@ -116,6 +116,11 @@ def test_a_shard_of_other_data_is_found(shards, tmp_path):
         TableDataset(shards.folder)
 
 
+def test_shards_are_not_cut_again(shards, tmp_path):
+    with pytest.raises(ValueError, match="shards' already holds shards; expected the original"):
+        write_shards(shards.folder, tmp_path / 'again')
+
+
 def test_another_version_is_refused(shards, tmp_path):
     path = tmp_path / 'shards' / META
     path.write_text(json.dumps({**json.loads(path.read_text()), 'version': 9}))

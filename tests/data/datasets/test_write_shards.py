@@ -140,6 +140,7 @@ def test_features_masks_and_titles(tmp_path):
     text[3] = np.nan
     np.save(path / 'text_feat.npy', text)
     np.save(path / 'text_mask.npy', np.arange(30) != 3)
+    (path / 'text_feat.json').write_text('{}')  # The origin of these numbers.
     rows = [f'{item}\ttitle {item}' for item in range(30)]
     (path / 'items.tsv').write_text('\n'.join(['itemID\ttitle', *rows]))
     for number, options in enumerate(({}, {'core': 5})):
@@ -150,6 +151,7 @@ def test_features_masks_and_titles(tmp_path):
         for key in ('x_image', 'x_text', 'mask_text'):
             assert torch.equal(one[0][ITEM][key], other[0][ITEM][key])
         assert other.folder == str(out) and (out / 'items.tsv').exists()
+        assert (out / 'text_feat.json').exists() == ('core' not in options)
         missing = {'missing_share': 0.5, 'modalities': ['image']}
         same(TableDataset(path, **options, **missing), TableDataset(out, **missing))
     assert one.num_items < 30
@@ -252,3 +254,26 @@ def test_nth(lists, data):
     if entries:
         place = data.draw(st.integers(0, len(entries) - 1))
         assert nth([np.sort(np.array(x, int)) for x in lists], place) == entries[place]
+
+
+def test_events_gaps_and_dates(tmp_path):
+    rng = np.random.default_rng(3)
+    columns = {
+        'user_id:token': rng.integers(0, 20, 400) * 7,
+        'item_id:token': [f'item {x}' for x in rng.integers(0, 25, 400)],
+        'when:float': [f'2020-01-{x:02d}T10:00:00Z' for x in rng.integers(1, 29, 400)],
+        'event:token': rng.choice(['view', 'buy', 'cart'], 400),
+    }
+    path, options = write(tmp_path / 'shop', 'csv', columns), {'reindex': True, 'time': 'when'}
+    options |= {'event': ['buy', 'view'], 'split': 'leave_one_out', 'core': 3}
+    write_shards.write_shards(path, tmp_path / 'out', 3, **options)
+    one = TableDataset(path, **options)
+    same(one, TableDataset(tmp_path / 'out'))
+    same(one, TableDataset(tmp_path / 'out', **options))  # The same options are accepted.
+    assert one.user_ids.max() > 100 and one.first_time is not None
+    for change, message in (
+        ({'event': 'click'}, r"the column 'event:token' holds no \['click'\]; found the events"),
+        ({'reindex': False}, 'expected ids from 0 without gaps'),
+    ):
+        with pytest.raises(ValueError, match=message):
+            write_shards.write_shards(path, tmp_path / 'none', **{**options, **change})
