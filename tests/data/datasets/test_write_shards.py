@@ -117,6 +117,8 @@ def test_shards_equal_the_table(columns, kind, count, split, options, seed):
             assert shards == one and not out.exists()
             return
         assert len(shards.shards) == count
+        rows = shards.read()
+        assert (np.diff(rows['user'].astype(int) * 100 + rows['item']) > 0).all()  # Sorted.
         same(one, TableDataset(out))
         if 'x_label' not in columns or split is not None:  # Else, repeated rows count twice.
             one = outcome(lambda: TableDataset(path, **options, train_share=0.5))
