@@ -9,6 +9,7 @@ import pytest
 
 from motor_geo.data import TableDataset
 from motor_geo.parallel import World
+from motor_geo.pipeline.catalog import read_catalog
 from motor_geo.pipeline.processes import user_bounds
 from motor_geo.pipeline.shard import main
 from motor_geo.utils.errors import ConfigError
@@ -100,3 +101,16 @@ def test_a_run_has_the_same_result(shop, tmp_path):
         results.append(json.loads((run / 'result.json').read_text()))
     for key in ('val', 'test', 'hashes', 'popularity', 'slices'):
         assert results[0][key] == results[1][key], key
+
+
+def test_titles_are_found_by_the_same_column(tmp_path):
+    folder = tmp_path / 'shop'
+    folder.mkdir()
+    rows = [f'{user},c{(user + step) % 9}' for user in range(20) for step in range(5)]
+    (folder / 'shop.csv').write_text('\n'.join(['userID,code', *rows]))
+    lines = ['code,title', *(f'c{item},title {item}' for item in range(9))]
+    (folder / 'items.csv').write_text('\n'.join(lines))
+    assert main([str(folder), str(tmp_path / 'out'), '--item', 'code', '--shards', '2']) == 0
+    titles = [read_catalog(TableDataset(tmp_path / 'out')).titles]
+    titles.append(read_catalog(TableDataset(folder, item='code'), 'code').titles)
+    assert titles[0] == titles[1] == [f'title {item}' for item in range(9)]
