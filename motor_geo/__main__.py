@@ -18,6 +18,7 @@ COMMANDS = {
     'bundle': ('motor_geo.pipeline.bundle', 'copy a run with everything needed to serve it'),
     'update': ('motor_geo.pipeline.update', 'continue a run with new interactions and items'),
     'data': ('motor_geo.pipeline.cards', 'show where public data sets come from'),
+    'shard': ('motor_geo.pipeline.shard', 'write a data set as files of consecutive users'),
     'features': ('motor_geo.pipeline.features', 'compute features of titles and pictures'),
     'sweep': ('motor_geo.sweep', 'search hyper-parameters on validation'),
     'reproduce': ('motor_geo.reproduce', 'run the experiments of the papers and report them'),

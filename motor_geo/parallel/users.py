@@ -19,24 +19,44 @@ class ShardError(ValueError):
 
 
 class UserShard:
-    r"""The users of one process: a part of all users, the same number on each process
-    but for the last ones, in the order of the graph. Their rows of tables and
-    their interactions are only on this process. All processes hold all items.
+    r"""The users of one process: a part of all users, in the order of the graph.
+    Their rows of tables and their interactions are only on this process. All
+    processes hold all items.
 
     Args:
         world: The processes.
         data: The graph with all users.
         edge_type: Edge type of the training interactions, from users to items.
+        bounds: First user of each process, and the number of users. (default: the
+            same number of users on each process but for the last ones)
+
+    Raises:
+        ValueError: If the bounds do not cover all users in order.
     """
 
-    def __init__(self, world: World, data: HeteroData, edge_type: EdgeType = RATES):
+    def __init__(
+        self,
+        world: World,
+        data: HeteroData,
+        edge_type: EdgeType = RATES,
+        bounds: Sequence[int] | None = None,
+    ):
         self.world = world
         self.edge_type = edge_type
         self.num_users = num_nodes(data, edge_type[0])
-        size = -(-self.num_users // world.size)  # As DTensor's Shard(0) cuts.
+        if bounds is None:
+            size = -(-self.num_users // world.size)  # As DTensor's Shard(0) cuts.
+            bounds = [min(rank * size, self.num_users) for rank in range(world.size + 1)]
+        ends = bounds[0], bounds[-1], len(bounds)
+        if ends != (0, self.num_users, world.size + 1) or sorted(bounds) != list(bounds):
+            raise ValueError(
+                f"'bounds' must be {world.size + 1} ascending numbers from 0 to {self.num_users}, "
+                f'got {list(bounds)}'
+            )
+        #: First user of each process, and the number of users.
+        self.bounds = list(bounds)
         #: The users are :obj:`first, ..., last - 1`.
-        self.first = min(world.rank * size, self.num_users)
-        self.last = min(self.first + size, self.num_users)
+        self.first, self.last = self.bounds[world.rank : world.rank + 2]
         #: All training interactions, **[2, E]**.
         self.edge_index = find_edges(data, edge_type)
         #: Positions of those of the users of this process.
@@ -129,11 +149,14 @@ class UserShard:
         """
         if self.world.size == 1:
             return x
-        most = -(-self.num_users // self.world.size)
-        part = F.pad(x.detach().contiguous(), (0, 0) * (x.dim() - 1) + (0, most - len(self)))
-        parts = [torch.empty_like(part) for _ in range(self.world.size)]
+        sizes = [last - first for first, last in zip(self.bounds, self.bounds[1:])]
+        rest = max(sizes) - len(self)
+        part = F.pad(x.detach().contiguous(), (0, 0) * (x.dim() - 1) + (0, rest))
+        parts = [torch.empty_like(part) for _ in sizes]
         dist.gather(part, parts if self.world.is_first else None)
-        return torch.cat(parts)[: self.num_users] if self.world.is_first else x
+        if not self.world.is_first:
+            return x
+        return torch.cat([part[:size] for part, size in zip(parts, sizes)])
 
     def __repr__(self) -> str:
         return f'{self.__class__.__name__}({self.first}, {self.last}, {self.world})'

@@ -62,6 +62,9 @@ def read_catalog(dataset: RecommendationDataset, column: str | None = None) -> C
         ValueError: If :obj:`item_images` has a wrong type or shape.
     """
     ids = list(map(str, dataset.item_ids.tolist()))
+    shards = getattr(dataset, 'shards', None)
+    if column is None and shards is not None:
+        column = shards.options['item']
     found = getattr(dataset, 'item_titles', None)
     if found is None:
         listed = dict(_listed_titles(getattr(dataset, 'folder', None), column))

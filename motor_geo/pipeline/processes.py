@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from motor_geo.data import RecommendationDataset
 from motor_geo.nn.models import MODELS, Recommender
 from motor_geo.nn.unseen import UnseenItems
 from motor_geo.parallel import UserShard, World
@@ -57,6 +58,25 @@ def on_processes() -> list[str]:
     return [name for name, model in MODELS.items() if needs_all_users(model) is None]
 
 
+def user_bounds(dataset: RecommendationDataset, world: World) -> list[int] | None:
+    r"""The first user of each process, and the number of users. If the data set is
+    written in shards, every process gets whole shards, and otherwise this returns
+    :obj:`None`.
+
+    Raises:
+        ConfigError: If there are fewer shards than processes.
+    """
+    shards = getattr(dataset, 'shards', None)
+    if shards is None or world.size == 1:
+        return None
+    if len(shards.shards) < world.size:
+        raise ConfigError(
+            f"'{shards.folder}' has {len(shards.shards)} shards, but torchrun started {world.size} "
+            'processes; expected at least one shard per process (motor-geo shard --shards)'
+        )
+    return shards.bounds(world.size)
+
+
 def share_users(assembly: Assembly, world: World) -> Assembly:
     r"""Leaves the users of this process to a model and its graph. In a world of one,
     returns the assembly itself.
@@ -65,6 +85,6 @@ def share_users(assembly: Assembly, world: World) -> Assembly:
         return assembly
     model = assembly.model
     assert isinstance(model, Recommender)
-    shard = UserShard(world, assembly.data)
+    shard = UserShard(world, assembly.data, bounds=user_bounds(assembly.dataset, world))
     shard.cut_model(model, model.user_tables())
     return dataclasses.replace(assembly, shard=shard)

@@ -50,7 +50,7 @@ from motor_geo.pipeline.folder import (
     sources,
 )
 from motor_geo.pipeline.loggers import build_loggers, closing_all
-from motor_geo.pipeline.processes import check_processes, share_users
+from motor_geo.pipeline.processes import check_processes, share_users, user_bounds
 from motor_geo.typing import ITEM, RATES, Embeddings, EvalTargets
 from motor_geo.utils.errors import ConfigError
 from motor_geo.utils.files import (
@@ -111,6 +111,7 @@ def run(
     check_folder(config, out)
     with world.in_turn():
         dataset = build_dataset(config)
+    user_bounds(dataset, world)  # Raises errors before the long work.
     if progress:
         LOG.info('%s', dataset)
 

@@ -53,6 +53,7 @@ SCENARIOS = {
     'export': ['base', '--index', 'shop.index', '--device', 'cpu'],
     'append': ['base', '--index', 'shop.index', '--append', '../new', '--device', 'cpu'],
     'features': ['items', '--text', 'title', '--dim', '8'],
+    'shard': ['../shop', 'out', '--shards', '3'],
 }
 RUN = [
     *('--model', 'LightGCN', '--items', 'specific', '--epochs', '2', '--batch_size', '128', *SMALL),
@@ -77,7 +78,10 @@ BEFORE = {
 }
 COMMANDS = {
     **{name: f'motor_geo.{name}' for name in ('run', 'sweep', 'reproduce')},
-    **{name: f'motor_geo.pipeline.{name}' for name in ('update', 'bundle', 'export', 'features')},
+    **{
+        name: f'motor_geo.pipeline.{name}'
+        for name in ('update', 'bundle', 'export', 'features', 'shard')
+    },
     'refit': 'motor_geo.pipeline.update',
     'append': 'motor_geo.pipeline.export',
 }

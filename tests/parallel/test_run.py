@@ -146,6 +146,46 @@ def test_nothing_in_a_checkpoint_is_executed(two):
     json.loads((path / META).read_text())
 
 
+def test_processes_of_a_data_set_in_shards(tmp_path):
+    pytest.importorskip('pyarrow')
+    shop = tmp_path / 'shop'
+    shop.mkdir()
+    rng = np.random.default_rng(0)
+    chance = np.linspace(0.05, 0.6, 61)[:, None]  # Users of one process have more interactions.
+    user, item = np.nonzero(rng.random((61, 40)) < chance)
+    user = np.unique(user, return_inverse=True)[1]
+    rows = ['userID,itemID', *(f'u{u:02},{i}' for u, i in zip(user, item))]
+    (shop / 'shop.csv').write_text('\n'.join(rows))
+    command = [sys.executable, '-m', 'motor_geo', 'shard', str(shop), str(tmp_path / 'shards')]
+    subprocess.run([*command, '--shards', '3'], cwd=ROOT, check=True, timeout=300)
+    flags = ['--model', 'LightGCN', '--items', 'id', '--epochs', '2', '--model.channels', '8']
+    flags += ['--batch_size', '128', '--threads', '1', '--device', 'cpu', '--report', 'false']
+    runs = []
+    for size, data in ((1, shop), (2, tmp_path / 'shards')):
+        runs.append(tmp_path / f'run{size}')
+        command = ('motor_geo.run', '--data', data, *flags, '--out', runs[-1])
+        done = torchrun(size, *command)
+        assert done.returncode == 0, done.stderr[-3000:]
+    assert result(runs[0])['hashes'] == result(runs[1])['hashes']
+    for key in ('val', 'test', 'popularity', 'slices'):
+        assert_close(result(runs[0])[key], result(runs[1])[key], 1e-6)
+    for key, value in weights(runs[0])[0].items():
+        torch.testing.assert_close(value, weights(runs[1])[0][key], rtol=0, atol=1e-6)
+    (last,) = (runs[1] / 'last').iterdir()
+    tables = [x['model.user_embedding'].shape[0] for x in map(tensors, sorted(last.glob('*.s*')))]
+    shards = json.loads((tmp_path / 'shards' / META).read_text())['shards']
+    assert tables == [shards[0]['last'], shards[-1]['last'] - shards[0]['last']]
+    done = torchrun(4, 'motor_geo.run', '--data', data, *flags, '--out', tmp_path / 'four')
+    message = "shards' has 3 shards, but torchrun started 4 processes; expected at least one shard"
+    assert done.returncode != 0 and done.stderr.count(message) == 1, done.stderr
+
+
+def tensors(path):
+    from safetensors.torch import load_file
+
+    return load_file(path)
+
+
 def test_what_cannot_be_shared_is_refused_once(tmp_path):
     flags = ('--model', 'LATTICE', '--out', tmp_path / 'out')
     done = torchrun(2, 'motor_geo.run', *SMALL, *flags, timeout=200)

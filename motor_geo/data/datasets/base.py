@@ -46,6 +46,46 @@ def unique_pairs(
     return order[new]
 
 
+def check_splits(
+    name: str, counts: np.ndarray, given: np.ndarray, rule: str | None, most: int
+) -> None:
+    r"""Checks that no split is empty. If the source specified the splits,
+    validation may be missing, and then test as well, with a warning.
+
+    Args:
+        name: Name of the dataset.
+        counts: Number of interactions of each split, **[3]**.
+        given: The same with users who have no training interaction, **[3]**.
+        rule: Name of the split rule, or :obj:`None` if the source specified the
+            splits.
+        most: Number of interactions of the most active user.
+
+    Raises:
+        ValueError: If a split is empty.
+    """
+    for split, count in enumerate(counts):
+        label = SPLIT_NAMES[split]
+        if count:
+            continue
+        if rule is not None:
+            raise ValueError(
+                f"'{name}': the split '{rule}' leaves no interaction for {label}: "
+                f'{NEEDS.get(rule, "it needs more interactions")}, and the most active user '
+                f'has {most}.'
+            )
+        if split == 0 or given[split] or (split == 2 and given[1]):
+            raise ValueError(
+                f"'{name}': split '{label}' has no interactions (label {split})"
+                f'{" of users with a training interaction" if split else ""}; '
+                f'expected at least one.'
+            )
+        what = {
+            1: 'validation (label 1), so there is no early stopping and no way to compare options',
+            2: 'test (label 2), so no test metric is computed',
+        }[split]
+        warnings.warn(f"'{name}': no interaction is for {what}.", stacklevel=5)
+
+
 def _as_feature(name: str, x: np.ndarray | Tensor, num_items: int) -> Tensor:
     r"""Returns a float32 matrix with one row per item. Does not copy float32
     input. A memory-mapped float16 file stays as it is.
@@ -199,7 +239,10 @@ class RecommendationDataset(torch.utils.data.Dataset):
                 stacklevel=3,
             )
             user, item, label = user[rows], item[rows], label[rows]
-        self._check_splits(user, label, rule, given)
+        counts = np.bincount(label, minlength=3)
+        if rule is None or not counts.all():
+            most = int(np.bincount(user, minlength=1).max(initial=0))
+            check_splits(name, counts, given, rule, most)
 
         self.data = data = HeteroData()
         data[USER].num_nodes = len(user_ids)
@@ -256,36 +299,6 @@ class RecommendationDataset(torch.utils.data.Dataset):
                 items[rest[found]] = True
         self.known_users = torch.from_numpy(users if known_users is None else users | known_users)
         self.known_items = torch.from_numpy(items if known_items is None else items | known_items)
-
-    def _check_splits(
-        self, user: np.ndarray, label: np.ndarray, rule: str | None, given: np.ndarray
-    ) -> None:
-        r"""Checks that no split is empty. If the source specified the splits,
-        validation may be missing, and then test as well.
-        """
-        for split, count in enumerate(np.bincount(label, minlength=3)):
-            name = SPLIT_NAMES[split]
-            if count:
-                continue
-            if rule is not None:
-                most = int(np.bincount(user, minlength=1).max(initial=0))
-                raise ValueError(
-                    f"'{self.name}': the split '{rule}' leaves no interaction for {name}: "
-                    f'{NEEDS.get(rule, "it needs more interactions")}, and the most active user '
-                    f'has {most}.'
-                )
-            if split == 0 or given[split] or (split == 2 and given[1]):
-                raise ValueError(
-                    f"'{self.name}': split '{name}' has no interactions (label {split})"
-                    f'{" of users with a training interaction" if split else ""}; '
-                    f'expected at least one.'
-                )
-            what = {
-                1: 'validation (label 1), so there is no early stopping and no way to compare '
-                'options',
-                2: 'test (label 2), so no test metric is computed',
-            }[split]
-            warnings.warn(f"'{self.name}': no interaction is for {what}.", stacklevel=5)
 
     @property
     def num_users(self) -> int:

@@ -4,7 +4,7 @@ of interactions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,13 +21,13 @@ class Options(NamedTuple):
     documented in :class:`~motor_geo.data.TableDataset`.
     """
 
-    split: str | None
-    seed: int
-    train_share: float
-    missing_share: float
-    min_rating: float | None
-    event: list[str] | None
-    core: int | None
+    split: str | None = None
+    seed: int = 0
+    train_share: float = 1.0
+    missing_share: float = 0.0
+    min_rating: float | None = None
+    event: list[str] | None = None
+    core: int | None = None
     cold_share: float = 0.0
     per_user: float | None = None
 
@@ -82,6 +82,37 @@ class Interactions(NamedTuple):
     listed: bool  # Whether there is a separate list of items.
 
 
+def kept_rows(table: Columns, names: Mapping[str, str], options: Options) -> np.ndarray:
+    r"""Marks the rows of a table that filters by rating and event keep, **[E]**."""
+    keep = np.ones(len(table), bool)
+    if options.min_rating is not None:
+        keep &= table.numbers[names['rating']] >= options.min_rating
+    if options.event is not None:
+        values, codes = table.ids[names['event']]
+        keep &= np.isin(values.astype(str), [str(event) for event in options.event])[codes]
+    return keep
+
+
+def check_events(table: Columns, column: str, events: Sequence[str]) -> None:
+    r"""Raises a :class:`ValueError` if a column lacks one of the events."""
+    values = table.ids[column].values.astype(str).tolist()
+    unknown = sorted({str(event) for event in events} - set(values))
+    if unknown:
+        raise ValueError(
+            f"'{table.path}': the column '{column}' holds no {listed(unknown)}; found the events "
+            f'{listed(values)}'
+        )
+
+
+def check_left(name: str, rows: int, options: Options) -> None:
+    r"""Raises a :class:`ValueError` if no interaction is left."""
+    if rows == 0:
+        raise ValueError(
+            f"'{name}': no interaction is left with min_rating={options.min_rating}, "
+            f'event={options.event} and core={options.core}; expected at least one.'
+        )
+
+
 def leave_out(name: str, data: Interactions, options: Options) -> tuple[Interactions, np.ndarray]:
     r"""Removes interactions with low ratings, with other events or outside of
     the core. Users without interactions are always removed. Items without
@@ -101,19 +132,9 @@ def leave_out(name: str, data: Interactions, options: Options) -> tuple[Interact
             of a given name.
     """
     table, names = data.table, data.names
-    keep = np.ones(len(data.user), bool)
-    if options.min_rating is not None:
-        keep &= table.numbers[names['rating']] >= options.min_rating
     if options.event is not None:
-        values, codes = table.ids[names['event']]
-        wanted = [str(event) for event in options.event]
-        unknown = sorted(set(wanted) - set(values.astype(str).tolist()))
-        if unknown:
-            raise ValueError(
-                f"'{table.path}': the column '{names['event']}' holds no {listed(unknown)}; found "
-                f'the events {listed(values.astype(str).tolist())}'
-            )
-        keep &= np.isin(values.astype(str), wanted)[codes]
+        check_events(table, names['event'], options.event)
+    keep = kept_rows(table, names, options)
     rows = np.flatnonzero(keep)
     if options.per_user is not None and len(rows):
         rows = rows[np.sort(unique_pairs(data.user[rows], data.item[rows]))]
@@ -124,11 +145,7 @@ def leave_out(name: str, data: Interactions, options: Options) -> tuple[Interact
         kept = np.zeros(len(data.user_ids), bool), np.zeros(len(data.item_ids), bool)
         kept[0][data.user[pairs]], kept[1][data.item[pairs]] = True, True
         rows = rows[kept[0][data.user[rows]] & kept[1][data.item[rows]]]
-    if len(rows) == 0:
-        raise ValueError(
-            f"'{name}': no interaction is left with min_rating={options.min_rating}, "
-            f'event={options.event} and core={options.core}; expected at least one.'
-        )
+    check_left(name, len(rows), options)
     users, user = np.unique(data.user[rows], return_inverse=True)
     data = data._replace(user=user, item=data.item[rows], user_ids=data.user_ids[users])
     if options.core is not None or not (data.features or data.listed):

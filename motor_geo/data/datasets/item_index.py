@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os.path as osp
 import warnings
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -104,6 +105,50 @@ def find_items(folder: str) -> str | None:
     if len(found) > 1:
         raise ValueError(f"'{folder}': expected one file of items, found {found}.")
     return found[0] if found else None
+
+
+def index_items(
+    table: Columns,
+    column: str,
+    folder: str,
+    features: Mapping[str, np.ndarray],
+    reindex: bool,
+    name: str | None,
+) -> tuple[np.ndarray, np.ndarray, str | None]:
+    r"""Indexes item ids by the list of items in a folder, or else by the rows of
+    features, or else by themselves.
+
+    Args:
+        table: The interactions.
+        column: Their column of items.
+        folder: The folder.
+        features: The features by modality, **[N, d]**.
+        reindex: Whether to renumber integer ids with gaps.
+        name: Name of the column of ids in the list, if known.
+
+    Returns:
+        The item ids **[N]**, the item index of each row **[E]**, and the file
+        with the list of items, if there is one.
+
+    Raises:
+        ValueError: If an id is unknown, or features do not match the list.
+    """
+    items_file = find_items(folder)
+    if items_file is not None:
+        item_ids, codes = index_by_list(table, column, items_file, name)
+    elif features:
+        place = f"'{osp.join(folder, next(iter(features)))}_feat.npy'"
+        rows = len(next(iter(features.values())))
+        item_ids, codes = index_by_row(table, column, rows, place)
+    else:
+        item_ids, codes = index_ids(table, column, reindex)
+    for modality, x in features.items():
+        if len(x) != len(item_ids):
+            raise ValueError(
+                f"'{osp.join(folder, modality)}_feat.npy': expected {len(item_ids)} rows (one "
+                f"per row of '{items_file}'), got {len(x)}."
+            )
+    return item_ids, codes, items_file
 
 
 def check_distinct(items: Columns, name: str) -> None:

@@ -10,8 +10,8 @@ import os
 import os.path as osp
 import re
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -147,38 +147,87 @@ def read_source(
     """
     tables: list[Columns] = []
     names: dict[str, str] = {}
-    for position, path in enumerate(source.files):
-        if path.endswith('.json'):
-            table = read_lists(path)
-            names = {role: STANDARD[role] for role in ('user', 'item')}
-        else:
-            table, found = _read_file(path, source, split, given, wanted, position == 0)
-            if names and found != names:
-                raise ValueError(
-                    f"'{path}': expected the columns {listed(list(names.values()))} as in "
-                    f"'{source.files[0]}', found {listed(list(found.values()))}"
-                )
-            names = found
-        if source.labels is not None and split in (None, 'column'):
-            label = np.full(len(table), source.labels[position], np.int64)
-            table.numbers[STANDARD['label']] = label
+    for found in stream_source(source, split, given, wanted, _whole):
+        table, names = found.table, found.names
         if len(table):
             tables.append(table)
     if not tables:
         raise ValueError(f"'{source.path}' holds no interactions; expected at least one")
-    if source.labels is not None and split in (None, 'column'):
-        names = {**names, 'label': STANDARD['label']}
     return tables[0] if len(tables) == 1 else stack(source.path, tables), names
 
 
-def _read_file(
+class Block(NamedTuple):
+    r"""Consecutive rows of the interactions of a data set."""
+
+    file: int  # Position of their file.
+    table: Columns
+    names: dict[str, str]  # Names of the columns by role.
+
+
+def stream_source(
+    source: Source,
+    split: str | None,
+    given: Mapping[str, str | None],
+    wanted: Sequence[str],
+    read: Callable[..., Iterable[Columns]],
+    announce: bool = True,
+) -> Iterator[Block]:
+    r"""Yields the interactions block by block.
+
+    Args:
+        source: The files.
+        split: The split rule.
+        given: Names of columns that the user specified, by role.
+        wanted: Roles of further required columns.
+        read: A function with the arguments of
+            :func:`~motor_geo.data.datasets.reader.read_table` that yields
+            the blocks of a file. Lists of items by user are one block.
+        announce: Whether to warn about columns with other common names.
+
+    Raises:
+        ValueError: As :func:`read_source`.
+    """
+    first: dict[str, str] = {}
+    tables: Iterable[Columns]
+    for position, path in enumerate(source.files):
+        if path.endswith('.json'):
+            names = {role: STANDARD[role] for role in ('user', 'item')}
+            tables = [read_lists(path)]
+        else:
+            names, columns = _find(path, source, split, given, wanted, announce and position == 0)
+            if first and names != first:
+                raise ValueError(
+                    f"'{path}': expected the columns {listed(list(first.values()))} as in "
+                    f"'{source.files[0]}', found {listed(list(names.values()))}"
+                )
+            first = names
+            tables = read(path, **columns)
+        labeled = source.labels is not None and split in (None, 'column')
+        if labeled:
+            names = {**names, 'label': STANDARD['label']}
+        for table in tables:
+            if labeled:
+                assert source.labels is not None
+                label = np.full(len(table), source.labels[position], np.int64)
+                table.numbers[STANDARD['label']] = label
+            yield Block(position, table, names)
+
+
+def _whole(path: str, **columns: Any) -> list[Columns]:
+    return [read_table(path, **columns)]
+
+
+def _find(
     path: str,
     source: Source,
     split: str | None,
     given: Mapping[str, str | None],
     wanted: Sequence[str],
     announce: bool,
-) -> tuple[Columns, dict[str, str]]:
+) -> tuple[dict[str, str], dict[str, list[str]]]:
+    r"""Returns the names of the columns of a file by role, and the arguments of
+    :func:`read_table` that read them.
+    """
     header = read_header(path)
     needed, optional = ['user', 'item', *wanted], list[str]()
     if source.labels is None and split in (None, 'column'):
@@ -187,14 +236,6 @@ def _read_file(
         (needed if TIMED[split] == 'needed' else optional).append('time')
     names = find_columns(path, header, given, needed, optional, announce)
     columns = {role: [names[role]] if role in names else [] for role in STANDARD}
-    table = read_table(
-        path,
-        columns['user'] + columns['item'] + columns['event'],
-        integers=columns['label'],
-        numbers=columns['rating'],
-        optional=[name for role in optional for name in columns[role]],
-        times=columns['time'],
-    )
     if 'label' not in names and split is None and source.labels is None and announce:
         if time := find_columns(path, header, given, [], ['time'], False).get('time'):
             warnings.warn(
@@ -203,7 +244,13 @@ def _read_file(
                 f"latest interactions, and split='global_time' the latest interactions overall.",
                 stacklevel=5,
             )
-    return table, names
+    return names, {
+        'ids': columns['user'] + columns['item'] + columns['event'],
+        'integers': columns['label'],
+        'numbers': columns['rating'],
+        'optional': [name for role in optional for name in columns[role]],
+        'times': columns['time'],
+    }
 
 
 def read_lists(path: str) -> Columns:

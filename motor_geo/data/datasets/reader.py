@@ -38,6 +38,7 @@ NEWLINE, RETURN = 10, 13
 CACHED_SIZE = 2**22  # Smaller text files are read too fast to need the cache.
 BATCH = 2**18  # Number of rows of a Parquet file to read at a time.
 PACKED = ('.gz', '.zst')
+BOM = b'\xef\xbb\xbf'
 
 
 def read_table(
@@ -74,8 +75,7 @@ def read_table(
     """
     check_file(path, 'a table')
     table = Columns(path)
-    kinds = {name: 'integer' for name in integers} | {name: 'number' for name in numbers}
-    kinds |= {name: 'time' for name in times}
+    kinds = kinds_of(integers, numbers, times)
     if path.endswith('.parquet'):
         for name, column in _read_parquet(table, [*ids, *kinds], optional, ids):
             convert(table, {name: column}, ids, kinds)
@@ -101,6 +101,14 @@ def read_table(
     for name in table.ids:
         question_numbers(table, name)
     return table
+
+
+def kinds_of(
+    integers: Sequence[str], numbers: Sequence[str], times: Sequence[str]
+) -> dict[str, str]:
+    r"""Returns the kind of each column by name, see :func:`as_numbers`."""
+    kinds = {name: 'integer' for name in integers} | {name: 'number' for name in numbers}
+    return kinds | {name: 'time' for name in times}
 
 
 def convert(
@@ -135,17 +143,18 @@ def read_header(path: str) -> list[str]:
     """
     check_file(path, 'a table')
     if path.endswith('.parquet'):
-        with _parquet_errors(path), _open_parquet(path) as file:
+        with parquet_errors(path), open_parquet(path) as file:
             return file.schema_arrow.names
     start = read_bytes(path, 2**16)
     if b'\n' not in start and len(start) == 2**16:
         start = read_bytes(path, 2**24)
-    line = start.removeprefix(b'\xef\xbb\xbf').split(b'\n')[0]
+    line = start.removeprefix(BOM).split(b'\n')[0]
     broken = b'\0' in line or b'\r' in line.rstrip(b'\r') or line[:1] in (b'{', b'[')
-    return [] if broken or not line.strip() else _split_header(path, line)[0]
+    return [] if broken or not line.strip() else split_header(path, line)[0]
 
 
-def _split_header(path: str, raw: bytes) -> tuple[list[str], str]:
+def split_header(path: str, raw: bytes) -> tuple[list[str], str]:
+    r"""Returns the names of the columns in a header, and the character between them."""
     line = raw.decode(errors='replace').rstrip('\r')
     delimiter = '\t' if '\t' in line else ','
     quoted = delimiter == ',' and '"' in line
@@ -172,9 +181,21 @@ def read_bytes(path: str, size: int = -1) -> bytes:
             the file.
     """
     check_file(path, 'a table or lists')
+    with open_text(path) as file:
+        return _read_all(file) if size < 0 and path.endswith(PACKED) else file.read(size)
+
+
+@contextmanager
+def open_text(path: str) -> Iterator[Any]:
+    r"""Opens the uncompressed content of a file, and adds the name of the file to
+    errors.
+
+    Args:
+        path: The file.
+    """
     try:
         with _open(path) as file:
-            return _read_all(file) if size < 0 and path.endswith(PACKED) else file.read(size)
+            yield file
     except MemoryError:
         raise MemoryError(f"'{path}' does not fit into memory") from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -211,9 +232,10 @@ def _open(path: str) -> Any:
     return pyarrow.input_stream(path, compression='zstd')
 
 
-def _select(
+def select_columns(
     path: str, header: list[str], names: Sequence[str], optional: Sequence[str]
 ) -> dict[str, int]:
+    r"""Returns the positions of columns by name, without optional ones that are missing."""
     for name in names:
         if header.count(name) > 1:
             raise ValueError(f"'{path}': column '{name}' occurs {header.count(name)} times")
@@ -232,7 +254,28 @@ def _read_text(
     times: Sequence[str] = (),
 ) -> dict[str, Column]:
     path, names = table.path, [*ids, *others]
-    raw = read_bytes(path).removeprefix(b'\xef\xbb\xbf').rstrip(b'\r\n')
+    raw = read_bytes(path).removeprefix(BOM).rstrip(b'\r\n')
+    check_text(path, raw, names)
+    raw += b'\n'
+    end = raw.index(b'\n')
+    header, delimiter = split_header(path, raw[:end])
+    columns = select_columns(path, header, names, optional)
+    if end + 1 == len(raw):
+        raise ValueError(f"'{path}' holds only a header; expected at least one row below it")
+    return split_text(table, raw, delimiter, columns, len(header), set(names) - set(times))
+
+
+def check_text(path: str, raw: bytes, names: Sequence[str]) -> None:
+    r"""Checks that the content of a file, or its beginning, may be a table.
+
+    Args:
+        path: The file, for messages.
+        raw: The content without empty lines at the end.
+        names: Names of the columns to read.
+
+    Raises:
+        ValueError: If it is empty, binary or JSON, or without line feeds.
+    """
     if not raw.strip():
         raise ValueError(f"'{path}' is empty; expected a header with the columns {names}")
     if b'\0' in raw:
@@ -247,19 +290,40 @@ def _read_text(
             f"'{path}' holds JSON; expected a table with the columns {names} (lists of items by "
             f"user are read from 'train.json', 'val.json' and 'test.json')"
         )
-    raw += b'\n'
-    end = raw.index(b'\n')
-    header, delimiter = _split_header(path, raw[:end])
-    columns = _select(path, header, names, optional)
-    if end + 1 == len(raw):
-        raise ValueError(f"'{path}' holds only a header; expected at least one row below it")
+
+
+def split_text(
+    table: Columns,
+    raw: bytes,
+    delimiter: str,
+    columns: dict[str, int],
+    width: int,
+    repeated: set[str],
+    line: int = 1,
+) -> dict[str, Column]:
+    r"""Splits text into the fields of its columns.
+
+    Args:
+        table: The table, for messages. It gets the numbers of the lines if
+            fields may contain line feeds.
+        raw: A header and rows below it, which end with a line feed.
+        delimiter: The character between fields.
+        columns: Position of each column in a row, by name.
+        width: Number of fields in a row.
+        repeated: Names of the columns with repeated values.
+        line: Number of the line above the first row.
+
+    Raises:
+        ValueError: If a row has another number of fields.
+    """
     if delimiter == ',' and b'"' in raw:
-        return _split_quoted(table, raw, columns, len(header))
+        return _split_quoted(table, raw, columns, width, line - 1)
+    start = raw.index(b'\n') + 1
     if len(raw) >= CACHED_SIZE:
-        fields = split_with_arrow(raw, end + 1, delimiter, columns, set(names) - set(times))
+        fields = split_with_arrow(raw, start, delimiter, columns, repeated)
         if fields is not None:
             return fields
-    return _split_plain(table, raw, end + 1, ord(delimiter), columns, len(header))
+    return _split_plain(table, raw, start, ord(delimiter), columns, width)
 
 
 def _split_plain(
@@ -285,7 +349,7 @@ def _split_plain(
 
 
 def _split_quoted(
-    table: Columns, raw: bytes, columns: dict[str, int], width: int
+    table: Columns, raw: bytes, columns: dict[str, int], width: int, before: int
 ) -> dict[str, Column]:
     try:
         text = raw.decode()
@@ -293,10 +357,10 @@ def _split_quoted(
         raise ValueError(f"'{table.path}': expected UTF-8 text, {error}") from error
     reader = csv.reader(io.StringIO(text, newline=''), strict=True)
     values: dict[str, list[str]] = {name: [] for name in columns}
-    lines, last = [], 0
+    lines, last = [], before
     try:
         for row in reader:
-            first, last = last + 1, reader.line_num
+            first, last = last + 1, before + reader.line_num
             if len(row) != width:
                 raise ValueError(
                     f"'{table.path}', line {first}: expected {width} fields as in the header, "
@@ -306,12 +370,13 @@ def _split_quoted(
             for name, c in columns.items():
                 values[name].append(row[c])
     except csv.Error as error:
-        raise ValueError(f"'{table.path}', line {reader.line_num}: {error}") from error
+        raise ValueError(f"'{table.path}', line {before + reader.line_num}: {error}") from error
     table.lines = np.array(lines[1:])
     return {name: Fields.from_list(column[1:]) for name, column in values.items()}
 
 
-def _open_parquet(path: str) -> Any:
+def open_parquet(path: str) -> Any:
+    r"""Opens a Parquet file whose pages are verified by their checksums, if it has any."""
     try:
         import pyarrow.parquet as pq
     except ModuleNotFoundError as error:
@@ -320,7 +385,7 @@ def _open_parquet(path: str) -> Any:
 
 
 @contextmanager
-def _parquet_errors(path: str) -> Iterator[None]:
+def parquet_errors(path: str) -> Iterator[None]:
     r"""Adds the name of the file to errors raised by Arrow."""
     try:
         yield
@@ -340,8 +405,8 @@ def _read_parquet(
 ) -> Iterator[tuple[str, Column]]:
     r"""Yields one column after the other, to save memory."""
     path = table.path
-    with _parquet_errors(path), _open_parquet(path) as file:
-        for name in _select(path, file.schema_arrow.names, names, optional):
+    with parquet_errors(path), open_parquet(path) as file:
+        for name in select_columns(path, file.schema_arrow.names, names, optional):
             yield name, _read_column(table, file, name, ids)
 
 

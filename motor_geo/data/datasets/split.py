@@ -2,7 +2,8 @@ r"""Splits interactions into training (0), validation (1) and test (2)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -72,12 +73,40 @@ def random_split(
         The label of each interaction, **[E]**.
     """
     rng = np.random.default_rng(seed)
-    order = _shuffled(user, item, rng)
-    label = _label_tail(user, order, held_out_sizes)
-    unseen = rng.permutation(order[~np.isin(item[order], item[label == TRAIN])])
-    _, first = np.unique(item[unseen], return_index=True)
-    label[unseen[first]] = TRAIN
+    label, order = random_labels(user, item, rng)
+    unseen = order[~np.isin(item[order], item[label == TRAIN])]
+    label[unseen[moved_to_training(item[unseen], rng)]] = TRAIN
     return label
+
+
+def random_labels(
+    user: np.ndarray, item: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    r"""Returns the labels of :func:`random_split` before interactions move to
+    training, and the random order, grouped by user. It draws one number per
+    interaction, in ascending order of users and items.
+
+    Args:
+        user: User of each distinct interaction, **[E]**.
+        item: Item of each interaction, **[E]**.
+        rng: The random number generator.
+    """
+    order = _shuffled(user, item, rng)
+    return _label_tail(user, order, held_out_sizes), order
+
+
+def moved_to_training(item: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    r"""Draws the interaction that moves to training for every item without any.
+
+    Args:
+        item: Items of their interactions in the random order, **[n]**.
+        rng: The random number generator.
+
+    Returns:
+        Positions in :obj:`item`.
+    """
+    shuffled = rng.permutation(len(item))
+    return shuffled[np.unique(item[shuffled], return_index=True)[1]]
 
 
 def temporal_split(
@@ -126,8 +155,22 @@ def leave_one_out(
         The label of each interaction, **[E]**.
     """
     if timestamp is None:
-        return _label_tail(user, _shuffled(user, item, np.random.default_rng(seed)), _leave_one)
+        return random_leave_one_out(user, item, np.random.default_rng(seed))
     return _label_tail(user, np.lexsort((timestamp, user)), _leave_one)
+
+
+def random_leave_one_out(
+    user: np.ndarray, item: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    r"""Returns the labels of :func:`leave_one_out` without timestamps. It draws one
+    number per interaction, in ascending order of users and items.
+
+    Args:
+        user: User of each distinct interaction, **[E]**.
+        item: Item of each interaction, **[E]**.
+        rng: The random number generator.
+    """
+    return _label_tail(user, _shuffled(user, item, rng), _leave_one)
 
 
 def cold_items(
@@ -218,10 +261,27 @@ def global_time_split(
     if timestamp is None:
         raise ValueError("The split 'global_time' needs a column 'timestamp', which is missing.")
     order = np.sort(timestamp)
-    label = np.zeros(len(user), np.int8)
-    for split, place in ((VAL, len(order) * 8 // 10), (TEST, len(order) * 9 // 10)):
-        if len(order):
-            label[timestamp >= order[place]] = split
+    bounds = [order[place] for place in global_places(len(order))] if len(order) else []
+    return label_from(timestamp, bounds)
+
+
+def global_places(size: int) -> tuple[int, int]:
+    r"""Positions of the first interactions for validation and test among all
+    interactions in the order of time.
+    """
+    return size * 8 // 10, size * 9 // 10
+
+
+def label_from(timestamp: np.ndarray, bounds: Sequence[Any]) -> np.ndarray:
+    r"""Labels interactions from two points in time on for validation and test.
+
+    Args:
+        timestamp: Time of each interaction, **[E]**.
+        bounds: The points in time.
+    """
+    label = np.zeros(len(timestamp), np.int8)
+    for split, bound in zip((VAL, TEST), bounds):
+        label[timestamp >= bound] = split
     return label
 
 

@@ -14,15 +14,30 @@ import torch
 from torch import Tensor
 
 from motor_geo.data.datasets.base import RecommendationDataset, Transform, unique_pairs
+from motor_geo.data.datasets.columns import Columns
 from motor_geo.data.datasets.features_folder import finite, load_features
 from motor_geo.data.datasets.filters import Interactions, Options, leave_out
 from motor_geo.data.datasets.frame import read_frame
-from motor_geo.data.datasets.item_index import find_items, index_by_list, index_by_row, index_ids
+from motor_geo.data.datasets.item_index import (
+    index_by_list,
+    index_by_row,
+    index_ids,
+    index_items,
+)
 from motor_geo.data.datasets.layouts import find_source, raw_ids, read_source
 from motor_geo.data.datasets.names import STANDARD
+from motor_geo.data.datasets.shards import Shards, find_shards
 from motor_geo.data.datasets.split import cold_items, hold_out_items, split_interactions
 from motor_geo.data.datasets.subsample import drop_modalities, thin_training
 
+#: Options that shards have determined, with the values that ask for nothing.
+FIXED: dict[str, Any] = {
+    **dict.fromkeys(('split', 'min_rating', 'event', 'core', 'per_user', 'event_column')),
+    **dict.fromkeys(('user', 'item', 'time', 'label', 'rating')),
+    'seed': 0,
+    'cold_share': 0.0,
+    'reindex': False,
+}
 #: Roles of columns, in the order of the arguments that name them.
 ROLES = ('user', 'item', 'time', 'label', 'rating', 'event')
 
@@ -51,6 +66,10 @@ class TableDataset(RecommendationDataset):
     :obj:`test.json`. :obj:`u_id_mapping.csv` and :obj:`i_id_mapping.csv` map
     numbers to raw ids. Features may also be a :obj:`.npz` with one array or a
     :obj:`.pt` with one tensor.
+
+    A folder that :func:`~motor_geo.data.datasets.write_shards.write_shards`
+    (:obj:`motor-geo shard`) has written is read like the folder that it was
+    written from. All arguments that determine the interactions are then fixed.
 
     A column name may end in a type (:obj:`user_id:token`). Other common names
     (:obj:`user_id`, :obj:`movieId`) are accepted with a warning.
@@ -114,6 +133,7 @@ class TableDataset(RecommendationDataset):
     """
 
     folder: str | None = None  # The folder of the files.
+    shards: Shards | None = None  # If the folder holds shards.
 
     def __init__(
         self,
@@ -154,26 +174,20 @@ class TableDataset(RecommendationDataset):
         )
         options.check()
         given = dict(zip(ROLES, (user, item, time, label, rating, event_column)))
+        shards = find_shards(path)
+        if shards is not None:
+            asked = {**given, **options._asdict(), 'event_column': event_column, 'reindex': reindex}
+            shards.check({name: asked[name] for name in FIXED}, FIXED)
+            self._read_shards(shards, options, mmap, modalities)
+            return
         source = find_source(path)
         folder = self.folder = source.folder
         table, names = read_source(source, split, given, options.columns)
         features, masks = load_features(folder, mmap, modalities)
         user_ids, users = index_ids(table, names['user'], reindex)
-        items_file = find_items(folder)
-        if items_file is not None:
-            item_ids, items = index_by_list(table, names['item'], items_file, item)
-        elif features:
-            place = f"'{osp.join(folder, next(iter(features)))}_feat.npy'"
-            rows = len(next(iter(features.values())))
-            item_ids, items = index_by_row(table, names['item'], rows, place)
-        else:
-            item_ids, items = index_ids(table, names['item'], reindex)
-        for modality, x in features.items():
-            if len(x) != len(item_ids):
-                raise ValueError(
-                    f"'{osp.join(folder, modality)}_feat.npy': expected {len(item_ids)} rows (one "
-                    f"per row of '{items_file}'), got {len(x)}."
-                )
+        item_ids, items, items_file = index_items(
+            table, names['item'], folder, features, reindex, item
+        )
         user_ids = raw_ids(folder, 'user', user_ids)
         if items_file is None:
             item_ids = raw_ids(folder, 'item', item_ids)
@@ -323,7 +337,45 @@ class TableDataset(RecommendationDataset):
         self._fill(name, data, options)
         return self
 
-    def _fill(self, name: str, data: Interactions, options: Options) -> None:
+    def _read_shards(
+        self, shards: Shards, options: Options, mmap: bool, modalities: list[str] | None
+    ) -> None:
+        r"""Reads interactions that were filtered, distinct and split before."""
+        self.shards, self.folder = shards, shards.folder
+        folder = shards.folder
+        columns = shards.read()
+        features, masks = load_features(folder, mmap, modalities)
+        item_ids = shards.raw_ids('item')
+        for modality, x in features.items():
+            if len(x) != len(item_ids):
+                raise ValueError(
+                    f"'{osp.join(folder, modality)}_feat.npy': expected {len(item_ids)} rows (one "
+                    f'per item), got {len(x)}.'
+                )
+        numbers: dict[str, np.ndarray] = {
+            role: x for role, x in columns.items() if role in ('label', 'time')
+        }
+        data = Interactions(
+            Columns(folder, numbers=numbers, unit='row'),
+            {role: role for role in numbers},
+            columns['user'],
+            columns['item'],
+            shards.raw_ids('user'),
+            item_ids,
+            features,
+            masks,
+            shards.listed,
+        )
+        options = Options(
+            seed=shards.options['seed'],
+            train_share=options.train_share,
+            missing_share=options.missing_share,
+        )
+        self._fill(shards.name, data, options, shards.rule)
+
+    def _fill(
+        self, name: str, data: Interactions, options: Options, rule: str | None = None
+    ) -> None:
         table, names = data.table, data.names
         label = table.numbers.get(names.get('label', ''))
         if label is not None and ((label < 0) | (label > 2)).any():
@@ -339,7 +391,7 @@ class TableDataset(RecommendationDataset):
             data, rows = leave_out(name, data, options)
             user, item, locate = data.user, data.item, _through(locate, rows)
             label, time = (None if x is None else x[rows] for x in (label, time))
-        candidates = rule = None
+        candidates = None
         if label is None:
             rule = options.split or 'random'
             keep = np.sort(unique_pairs(user, item, time))
@@ -353,8 +405,8 @@ class TableDataset(RecommendationDataset):
                 locate = _through(locate, keep)
             user, item, time = user[keep], item[keep], None if time is None else time[keep]
             label = split_interactions(user, item, rule, options.seed, time)
-            if rule == 'cold_item':
-                candidates = dict(zip(('val', 'test'), cold_items(item, options.seed)))
+        if rule == 'cold_item':
+            candidates = dict(zip(('val', 'test'), cold_items(item, options.seed)))
         label = np.asarray(label, np.int8)
         if options.cold_share > 0:
             label = hold_out_items(item, label, options.seed, options.cold_share)

@@ -1,0 +1,215 @@
+r"""Reads data sets that :func:`~motor_geo.data.datasets.write_shards.write_shards` has cut by
+users.
+"""
+
+from __future__ import annotations
+
+import os.path as osp
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from motor_geo.data.datasets.reader import open_parquet, parquet_errors
+from motor_geo.utils.cache import fingerprint
+from motor_geo.utils.errors import one_line
+from motor_geo.utils.files import check_file, read_json
+
+FORMAT, VERSION = 'motor_geo.shards', 1
+META = 'meta.json'
+#: Names of the files of a shard, and of the raw ids of users and items.
+FILE, IDS = 'shard-{:05d}.parquet', '{}_ids.parquet'
+#: Columns of a shard.
+COLUMNS = ('user', 'item', 'label')
+TIME = 'time'
+
+
+class Shard(NamedTuple):
+    r"""The interactions of the users :obj:`first, ..., last - 1`, sorted by user and
+    item.
+    """
+
+    file: str
+    first: int
+    last: int
+    rows: int
+    hash: str
+
+
+class Shards:
+    r"""A folder of shards.
+
+    Args:
+        folder: The folder.
+        meta: The content of its :obj:`meta.json`.
+
+    Raises:
+        ValueError: If the content is damaged or of another version.
+    """
+
+    def __init__(self, folder: str, meta: Mapping[str, Any]):
+        self.folder = folder
+        path = osp.join(folder, META)
+        if meta.get('version') != VERSION:
+            raise ValueError(
+                f"'{path}' has the version {meta.get('version')}, expected {VERSION}; write the "
+                f'shards again (motor-geo shard)'
+            )
+        try:
+            self.shards = [Shard(**entry) for entry in meta['shards']]
+            self.num_users, self.num_items = int(meta['num_users']), int(meta['num_items'])
+            #: Whether there is a separate list of items.
+            self.listed = bool(meta['listed'])
+            #: The split rule, or :obj:`None` if the source specified the splits.
+            self.rule: str | None = meta['rule']
+            #: The options of :class:`~motor_geo.data.TableDataset` with which the shards were made.
+            self.options: dict[str, Any] = meta['options']
+            self.has_time = bool(meta['has_time'])
+            self.ids: dict[str, str] = meta['ids']
+            self.fingerprint = str(meta['fingerprint'])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"'{path}' is damaged: {one_line(error)}") from error
+        if self.fingerprint != hash_of(self.shards, self.ids, self.options):
+            raise ValueError(f"'{path}' is damaged: its hash does not match its content")
+
+    @property
+    def name(self) -> str:
+        r"""Name of the data set."""
+        return osp.basename(self.folder)
+
+    @property
+    def rows(self) -> int:
+        r"""Number of interactions of all splits."""
+        return sum(shard.rows for shard in self.shards)
+
+    def part(self, rank: int, size: int) -> list[Shard]:
+        r"""Returns the shards of one of several processes: consecutive ones, and
+        about the same number on each.
+
+        Args:
+            rank: Number of the process, from 0.
+            size: Number of processes, at most that of shards.
+        """
+        count = len(self.shards)
+        return self.shards[count * rank // size : count * (rank + 1) // size]
+
+    def bounds(self, size: int) -> list[int]:
+        r"""Returns the first user of each of several processes, and the number of
+        users.
+        """
+        return [*(self.part(rank, size)[0].first for rank in range(size)), self.num_users]
+
+    def raw_ids(self, kind: str) -> np.ndarray:
+        r"""Reads the raw ids of all users or items.
+
+        Args:
+            kind: :obj:`'user'` or :obj:`'item'`.
+
+        Raises:
+            ValueError: If the file is damaged.
+        """
+        path = osp.join(self.folder, IDS.format(kind))
+        column = _read(path, ['id'])['id']
+        if column.dtype.kind == 'O':
+            column = np.array(column.tolist(), str)
+        if fingerprint(column) != self.ids[kind]:
+            raise ValueError(f"'{path}' does not match '{META}': expected other ids")
+        return column
+
+    def read(self, shards: Sequence[Shard] | None = None) -> dict[str, np.ndarray]:
+        r"""Reads the interactions of some shards, one after the other.
+
+        Args:
+            shards: The shards. (default: all)
+
+        Returns:
+            Users, items, labels and, if the split needed them, times, **[E]** each.
+
+        Raises:
+            ValueError: If a shard is damaged or belongs to other data.
+        """
+        shards = self.shards if shards is None else shards
+        names = [*COLUMNS, TIME] if self.has_time else list(COLUMNS)
+        out: dict[str, np.ndarray] = {}
+        start, rows = 0, sum(shard.rows for shard in shards)
+        for shard in shards:
+            path = osp.join(self.folder, shard.file)
+            columns = _read(path, names)
+            if content_hash(columns) != shard.hash:
+                raise ValueError(f"'{path}' does not match '{META}': expected other interactions")
+            for name, x in columns.items():
+                if name not in out:
+                    out[name] = np.empty(rows, x.dtype)
+                out[name][start : start + shard.rows] = x
+            start += shard.rows
+        return out
+
+    def check(self, options: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+        r"""Checks that options do not ask for other interactions than the shards
+        hold.
+
+        Args:
+            options: Values of options by name.
+            defaults: Values that ask for nothing.
+
+        Raises:
+            ValueError: If an option differs from that of the shards.
+        """
+        for name, value in options.items():
+            known = self.options.get(name)
+            if value not in (defaults[name], known) and (name, value) != ('split', self.rule):
+                raise ValueError(
+                    f"'{self.folder}': '{name}' is {value!r}, but the shards were made with "
+                    f'{known!r}; write them again (motor-geo shard)'
+                )
+
+    def __repr__(self) -> str:
+        return (
+            f'{self.__class__.__name__}({self.name}, {len(self.shards)} shards, '
+            f'{self.num_users} users, {self.rows} interactions)'
+        )
+
+
+def find_shards(path: str) -> Shards | None:
+    r"""Returns the shards in a folder, or :obj:`None` if it is another data set.
+
+    Args:
+        path: The folder.
+
+    Raises:
+        ValueError: If the folder is damaged.
+    """
+    folder = osp.abspath(osp.expanduser(path))
+    meta = osp.join(folder, META)
+    has_shards = osp.lexists(osp.join(folder, FILE.format(0)))
+    if not osp.isfile(meta):
+        if has_shards:
+            raise ValueError(f"'{meta}' is missing; expected it beside '{FILE.format(0)}'")
+        return None
+    try:
+        content = read_json(meta)
+    except ValueError as error:
+        if has_shards:
+            raise ValueError(f"'{meta}' is damaged: {one_line(error)}") from error
+        return None
+    if not isinstance(content, dict) or content.get('format') != FORMAT:
+        return None
+    return Shards(folder, content)
+
+
+def hash_of(shards: Sequence[Shard], ids: Mapping[str, str], options: Mapping[str, Any]) -> str:
+    r"""Returns a hash of the hashes of all shards."""
+    entries = [[shard.first, shard.last, shard.rows, shard.hash] for shard in shards]
+    return fingerprint(entries, dict(ids), dict(options))
+
+
+def content_hash(columns: Mapping[str, np.ndarray]) -> str:
+    r"""Returns a hash of the interactions of a shard."""
+    return fingerprint({name: np.asarray(x) for name, x in columns.items()})
+
+
+def _read(path: str, names: Sequence[str]) -> dict[str, np.ndarray]:
+    check_file(path, 'a Parquet file of a data set in shards')
+    with parquet_errors(path), open_parquet(path) as file:
+        table = file.read(columns=list(names))
+        return {name: table[name].to_numpy() for name in names}
