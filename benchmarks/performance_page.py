@@ -280,6 +280,17 @@ TRIED = """## What we tried and rejected
 - **`torch.compile(model.loss)`** on two cores of an Intel Xeon (tiktok, default backend). A step
   of BPR takes 1.3 times as long with IDs and 3.2 times with tokens, a step of VBPR 1.4 and 2.2
   times, because gathers replace the sparse sums of the token network.
+- **A compiled extension.** A prototype in C (AVX-512, one thread, d = 64) fuses the token network,
+  and the layers of LightGCN with factored weights and 32-bit indices. With `specific` tokens
+  (D = 4), a step of LightGCN takes .73 to .75 of the processor time on tiktok, .85 to .87 on
+  ml1m and .86 to .88 on sports (quartile and median, in turns). A step of FREEDOM takes .83 to .86
+  on tiktok and .88 to .93 on the other two, a step of MGCN .90 to .91 on tiktok and .96 to .99 on
+  ml1m. In PyTorch, tokens are 34 % and hops 43 % of a step of LightGCN on tiktok, but 9 % and 74 %
+  on sports and 12 % and 76 % on ml1m, and the hops of the prototype are not much faster. With
+  `--items recommended`, both together are 24 % of a step on tiktok, where the products of
+  `--loss whole` dominate. Other trainings ran on the same two cores (AMD EPYC), so caches were
+  cold, and an idle machine may gain more. This is too little for a second implementation that
+  needs a compiler and changes results by rounding.
 - **32-bit indices in `embedding_bag`** are no faster. The token-item graph uses them to save
   memory.
 - **Restricting the last hop of a loss to the distinct nodes of a batch.** Finding these nodes

@@ -11,6 +11,7 @@ from torch import Tensor
 from motor_geo.nn.functional.autocast import full_precision
 from motor_geo.nn.functional.contrast import log_sum_exp
 from motor_geo.nn.functional.distinct import Distinct
+from motor_geo.nn.functional.rows import frobenius_norm
 
 
 @full_precision
@@ -70,7 +71,7 @@ def frobenius_reg(*tensors: Tensor) -> Tensor:
         - **input:** matrices :math:`(*, F)`
         - **output:** a scalar
     """
-    norms = torch.stack([torch.linalg.vector_norm(tensor) for tensor in tensors])
+    norms = torch.stack([frobenius_norm(tensor) for tensor in tensors])
     return norms.sum() / max(tensors[-1].size(0), 1)
 
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from motor_geo.nn.functional.autocast import full_precision
+from motor_geo.nn.functional.rows import second_moments
 from motor_geo.nn.loss import bpr_loss
 from motor_geo.nn.memo import Memo
 from motor_geo.parallel.users import UserIndex, UserShard
@@ -317,7 +318,8 @@ class WholeDataLoss(RankingLoss):
         args = edge_index, *map(len, tables)
         there = self._there(lambda: present(edge_index, tables, shard), *args)
         user, item = (x * mask for x, mask in zip(tables, there))
-        sums = [there[0].sum(), user.t() @ user, user.square().sum()]
+        sums = [there[0].sum(), *second_moments(user)]
+        item_gram, item_trace = second_moments(item)
         if shard is not None:  # Over the users of all processes.
             sums, edge_index = [shard.total(x) for x in sums], shard.edge_index
         num_users, num_items = sums[0].clamp(min=1), there[1].sum().clamp(min=1)
@@ -326,13 +328,13 @@ class WholeDataLoss(RankingLoss):
         share = self.unobserved / (num_users * num_items)
         out = {
             'observed': observed,
-            'all': share * (sums[1] * (item.t() @ item)).sum(),
+            'all': share * (sums[1] * item_gram).sum(),
         }
         weight = self.reg_weight
         if weight is None:
             weight = self._usual(lambda: usual_weight(edge_index), edge_index)
         if weight > 0:
-            norm = sums[2] / num_users + item.square().sum() / num_items
+            norm = sums[2] / num_users + item_trace / num_items
             norm = mean_square_norm(rows.user, rows.pos) + self.unobserved * norm
             out['norms'] = weight * norm
         return out

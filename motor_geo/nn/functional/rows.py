@@ -4,6 +4,7 @@ memory, than autograd.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -130,6 +131,74 @@ class _RowNorm(Function):
         x, norm = ctx.saved_tensors
         scale = (grad / norm).masked_fill_(norm == 0, 0)
         return x * scale.unsqueeze(-1)
+
+
+@has_kernel
+@full_precision
+def frobenius_norm(x: Tensor) -> Tensor:
+    r"""The Frobenius norm, :math:`\sqrt{\sum_{n,k} x_{n,k}^2}`. The gradient of
+    zeros is zero. The backward pass of the kernel takes one pass less over
+    :obj:`x` and gives the same bits.
+
+    Shapes:
+        - **input:** features :math:`(*, F)`
+        - **output:** a scalar
+    """
+    return torch.linalg.vector_norm(x)
+
+
+@frobenius_norm.kernel
+def _(x: Tensor) -> Tensor:
+    return _FrobeniusNorm.apply(x)
+
+
+class _FrobeniusNorm(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        norm = torch.linalg.vector_norm(x)
+        ctx.save_for_backward(x, norm)
+        return norm
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        x, norm = ctx.saved_tensors
+        return (x / norm.masked_fill(norm == 0, math.inf)).mul_(grad)
+
+
+@has_kernel
+@full_precision
+def second_moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    r"""The sum of outer products of rows, :math:`\mathbf{X}^{\top} \mathbf{X}`,
+    and its trace :math:`\sum_{n,k} x_{n,k}^2`. The backward pass of the kernel
+    takes one matrix product instead of two. For symmetric gradients, it gives the
+    same bits if a product does not depend on the layout of its arguments.
+
+    Shapes:
+        - **input:** features :math:`(N, F)`
+        - **output:** sums :math:`(F, F)`, a scalar
+    """
+    return x.t() @ x, x.square().sum()
+
+
+@second_moments.kernel
+def _(x: Tensor) -> tuple[Tensor, Tensor]:
+    return _SecondMoments.apply(x)
+
+
+class _SecondMoments(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(x)
+        return x.t() @ x, x.square().sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, grad_trace: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        # For a symmetric gradient, autograd adds this product twice, in this order.
+        half = x @ ((grad + grad.t()) / 2)
+        return (x * (2 * grad_trace)).add_(half).add_(half)
 
 
 def inverse_norm(x: Tensor, eps: float = 1e-12) -> Tensor:

@@ -6,10 +6,12 @@ from torch import Tensor
 from motor_geo.nn.functional import rows
 from motor_geo.nn.functional.rows import (
     checkpoint_rows,
+    frobenius_norm,
     mean_square,
     normalize_rows,
     project,
     row_norm,
+    second_moments,
 )
 
 
@@ -44,6 +46,45 @@ def test_row_norm_equals_vector_norm(x):
     for a, b in zip(actual, expected):
         torch.testing.assert_close(a, b)
     assert not actual[1][1, 2].any()
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_frobenius_norm_has_the_bits_of_vector_norm(x, dtype):
+    x, weight = x.to(dtype), torch.tensor(0.7, dtype=dtype)
+    for a, b in zip(*(gradients(f, x, weight) for f in (frobenius_norm, torch.linalg.vector_norm))):
+        assert torch.equal(a, b)
+
+
+def test_frobenius_norm_of_zeros_has_no_gradient():
+    for shape in [(3, 4), (0, 4)]:
+        value, grad = gradients(frobenius_norm, torch.zeros(shape), torch.tensor(1.0))
+        assert value == 0 and grad.shape == shape and not grad.any()
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+@pytest.mark.parametrize('size', [0, 7, 1000])
+def test_second_moments_equal_products(dtype, size):
+    x, other = torch.randn(2, size, 64, generator=torch.Generator().manual_seed(0), dtype=dtype)
+
+    def loss(x, moments):
+        gram, trace = moments(x)
+        return 0.3 * (gram * (other.t() @ other)).sum() + 0.7 * trace
+
+    weight, forms = torch.ones((), dtype=dtype), (second_moments, second_moments.reference)
+    actual, expected = (gradients(lambda x: loss(x, f), x, weight) for f in forms)  # noqa: B023
+    rtol = 1e-12 if dtype == torch.float64 else 1e-5
+    for a, b in zip(actual, expected):
+        atol = rtol * float(b.abs().max()) if b.numel() > 0 else 0
+        torch.testing.assert_close(a, b, atol=atol, rtol=rtol)
+
+
+def test_second_moments_take_any_gradient(x):
+    x, weight = x.flatten(0, 1), torch.randn(4, 4, dtype=torch.float64)
+    for index in (0, 1):
+        actual = gradients(lambda x: second_moments(x)[index], x, weight)  # noqa: B023
+        expected = gradients(lambda x: second_moments.reference(x)[index], x, weight)  # noqa: B023
+        for a, b in zip(actual, expected):
+            torch.testing.assert_close(a, b)
 
 
 def test_mean_square(x):
