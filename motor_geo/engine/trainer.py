@@ -32,7 +32,7 @@ from motor_geo.engine.loggers import Logger
 from motor_geo.engine.row_adam import RowAdam
 from motor_geo.nn.functional.rows import row_gradients
 from motor_geo.nn.models import Recommender
-from motor_geo.typing import ITEM, RATES, find_edges, num_nodes, with_edges
+from motor_geo.typing import ITEM, RATES, Embeddings, find_edges, num_nodes, with_edges
 
 
 def half_features(data: HeteroData, node_type: str = ITEM) -> HeteroData:
@@ -192,8 +192,6 @@ class Trainer(EpochLoop):
             lazy=sparse_adam,
         )
         self.parts['optimizer'] = self.optimizer
-        users = set() if self.shard is None else set(model.user_tables())
-        self._replicated = [p for name, p in model.named_parameters() if name not in users]
         self._features = data
 
     def begin(self) -> None:
@@ -252,7 +250,9 @@ class Trainer(EpochLoop):
             total.backward()
             if check and self.optimizer.lazy:
                 self._check_sparse()
-            self.world.sum_gradients(self._replicated)
+            if self.shard is not None:
+                tables = self.model.user_tables(), self.model.column_tables()
+                self.shard.sum_gradients(self.model, *tables)
             self.optimizer.step()
             for name, value in losses.items():  # Read from the device only once per epoch.
                 value = value.detach()
@@ -278,6 +278,8 @@ class Trainer(EpochLoop):
                 embeddings = self.model(self.data)
                 if first:
                     check_embeddings(self.model, embeddings, self.data, self.edge_type)
+                if self.shard is not None:
+                    embeddings = Embeddings(*self.shard.to_rank(*embeddings))
                 metrics = self.validate(embeddings)
         end = time.perf_counter()
         return {

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from motor_geo.nn.functional.autocast import full_precision
-from motor_geo.nn.loss import bpr_loss
+from motor_geo.nn.loss import bpr_loss, scores
 from motor_geo.nn.memo import Memo
 from motor_geo.parallel.users import UserIndex, UserShard
 from motor_geo.typing import Batch, Embeddings, Rows
@@ -92,9 +92,12 @@ class BPRLoss(RankingLoss):
     def forward(
         self, rows: Rows, batch: Batch, edge_index: Tensor, tables: Embeddings | None = None
     ) -> dict[str, Tensor]:
-        out = {'bpr': bpr_loss(*rows.scores())}
+        shard = batch.user.shard if isinstance(batch.user, UserIndex) else None
+        out = {'bpr': bpr_loss(*scores(rows, shard))}
         if self.reg_weight > 0:
-            out['norms'] = self.reg_weight * mean_square_norm(*rows)
+            norm = mean_square_norm(*rows)
+            norm = norm if shard is None else shard.over_columns(norm)
+            out['norms'] = self.reg_weight * norm
         return out
 
     def __repr__(self) -> str:

@@ -19,7 +19,7 @@ from motor_geo.utils.safe_yaml import load_yaml
 #: Sections with a choice of classes, and the default choice.
 CHOICES = {'data': 'synthetic', 'model': 'LightGCN', 'items': 'recommended', 'loss': 'published'}
 #: Sections with one class.
-SECTIONS = ('tokenizer', 'svd', 'graph', 'unseen', 'trainer', 'evaluator')
+SECTIONS = ('tokenizer', 'svd', 'graph', 'unseen', 'trainer', 'evaluator', 'parallel')
 #: Flags without a dot that stand for an option of a section.
 SHORT = {'epochs': 'trainer.epochs', 'batch_size': 'trainer.batch_size', 'lr': 'trainer.lr'}
 
@@ -65,8 +65,11 @@ class General:
 #: General options and their defaults.
 GENERAL = {field.name: field.default for field in fields(General)}
 assert MISSING not in GENERAL.values()
-#: General options that do not affect results. Hashes leave them out.
-UNHASHED = ('out', 'device', 'threads', 'tensorboard', 'logger', 'report')
+#: Options that do not affect results. Hashes leave them out.
+UNHASHED = (
+    *('out', 'device', 'threads', 'tensorboard', 'logger', 'report'),
+    *('parallel.columns', 'parallel.users'),
+)
 #: Default options for a value of ``--items`` or ``--loss``. Given options take precedence.
 PRESETS: dict[str, dict[str, Config]] = {
     'items': {

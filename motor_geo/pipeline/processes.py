@@ -6,23 +6,38 @@ import dataclasses
 
 from motor_geo.nn.models import MODELS, Recommender
 from motor_geo.nn.unseen import UnseenItems
-from motor_geo.parallel import UserShard, World
+from motor_geo.parallel import Mesh, UserShard, World
 from motor_geo.pipeline.assemble import Assembly, named
 from motor_geo.pipeline.config import RunConfig
 from motor_geo.utils.errors import ConfigError
 
-#: Losses that several processes can compute.
+#: Losses that several processes can compute, and those that do so from columns of vectors.
 LOSSES = ('published', 'bpr', 'whole')
+COLUMN_LOSSES = ('published', 'bpr')
 
 
-def check_processes(config: RunConfig, world: World) -> None:
-    r"""Checks that a run can share its users among several processes.
+def check_processes(config: RunConfig, world: World) -> World:
+    r"""Checks that several processes can share a run, and returns them in the shape of
+    its mesh.
 
     Raises:
-        ConfigError: If the run needs all users on one process.
+        ConfigError: If the run needs all users or all columns on one process, or the
+            mesh does not fit.
     """
+    try:
+        mesh = Mesh(**config.options('parallel'))
+        mesh.check(world.size)
+    except ValueError as error:
+        raise ConfigError(f'--parallel: {error}') from error
     if world.size == 1:
-        return
+        return world
+    _check_users(config, world)
+    if mesh.columns > 1:
+        _check_columns(config, mesh.columns)
+    return mesh.start(world)
+
+
+def _check_users(config: RunConfig, world: World) -> None:
     target, name = config.target('model'), config.model['name']
     with named('unseen'):
         unseen = UnseenItems(**config.options('unseen')).changes
@@ -42,6 +57,39 @@ def check_processes(config: RunConfig, world: World) -> None:
             )
 
 
+def _check_columns(config: RunConfig, columns: int) -> None:
+    name, channels = config.model['name'], config.model.get('channels')
+    target, loss = config.target('model'), config.loss['name']
+    option, end = f'--parallel.columns {columns}', 'or use --parallel.columns 1'
+    if not shares_columns(target):
+        raise ConfigError(
+            f'{option}: --model {name} is not computed column by column; choose '
+            f'{", ".join(by_columns())}, {end}'
+        )
+    if loss not in COLUMN_LOSSES:
+        raise ConfigError(
+            f'{option}: --loss {loss} needs all columns on one process; choose --loss '
+            f'{" or ".join(COLUMN_LOSSES)}, {end}'
+        )
+    if channels % columns > 0:
+        raise ConfigError(
+            f'{option}: --model.channels {channels} cannot be divided by {columns}; expected a '
+            f'divisor of {channels}'
+        )
+
+
+def shares_columns(target: type) -> bool:
+    r"""Whether processes can share the columns of the vectors of a model. As in
+    :func:`needs_all_users`, a subclass has to declare this itself.
+    """
+    return bool(vars(target).get('columns', False)) and needs_all_users(target) is None
+
+
+def by_columns() -> list[str]:
+    r"""Names of the backbones whose columns processes can share."""
+    return [name for name, model in MODELS.items() if shares_columns(model)]
+
+
 def needs_all_users(target: type) -> str | None:
     r"""What a model needs of all users on one process, or :obj:`None` if it can
     share them among several. A subclass may add terms, so it has to declare this
@@ -58,13 +106,13 @@ def on_processes() -> list[str]:
 
 
 def share_users(assembly: Assembly, world: World) -> Assembly:
-    r"""Leaves the users of this process to a model and its graph. In a world of one,
-    returns the assembly itself.
+    r"""Leaves the users and columns of this process to a model and its graph. In a world
+    of one, returns the assembly itself.
     """
     if world.size == 1:
         return assembly
     model = assembly.model
     assert isinstance(model, Recommender)
     shard = UserShard(world, assembly.data)
-    shard.cut_model(model, model.user_tables())
+    shard.cut_model(model, model.user_tables(), model.column_tables())
     return dataclasses.replace(assembly, shard=shard)

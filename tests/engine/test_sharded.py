@@ -76,7 +76,7 @@ def test_damaged_files_are_named(path):
     file.write_bytes(content)
     meta = json.loads((path / META).read_text())
     (path / META).write_text(json.dumps({**meta, 'files': meta['files'][:2]}))
-    with pytest.raises(ValueError, match="has 142 of 211 rows of 'model.user'"):
+    with pytest.raises(ValueError, match="has 284 of 422 numbers of 'model.user'"):
         load_folder(str(path), **OF)
     for text in ('', '[]', '{}'):
         (path / META).write_text(text)

@@ -35,7 +35,7 @@ def test_rows_of_a_table():
     model = BPR(data, channels=4)
     table = model.user_embedding.detach().clone()
     names = [name for name, _ in model.named_parameters()]
-    shard.cut_model(model, model.user_tables())
+    shard.cut_model(model, model.user_tables(), model.column_tables())
     assert model.user_embedding.equal(table[shard.first : shard.last])
     assert [name for name, _ in model.named_parameters()] == names  # In the same order.
 
