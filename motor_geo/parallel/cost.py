@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add('--batch', type=int, default=65_536, help='interactions per step, of all processes')
     add('--shared', type=int, default=300_000, help='parameters of the item encoder')
     add('--processes', type=int, default=8, help='number of processes')
-    add('--columns', type=int, default=1, help='parts of the columns, which share the users')
+    add('--columns', type=int, default=1, help='parts of the columns of vectors')
     add('--bandwidth', type=float, default=12.5, help='GB per second between two processes')
     add('--column-bandwidth', type=float, help='the same between processes with the same users')
     options = parser.parse_args(arguments)
@@ -109,13 +109,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     vectors = 4 * options.items * width
     print(f'one table of item vectors:            {vectors / 1e9:8.2f} GB per process')
     if columns > 1:
-        print(f'all columns of them, in the encoder:  {columns * vectors / 1e9:8.2f} GB per process')
+        print(
+            f'all columns of them, in the encoder:  {columns * vectors / 1e9:8.2f} GB per process'
+        )
     slow = min(options.bandwidth, options.column_bandwidth) if columns > 1 else options.bandwidth
     ways = {
         'columns': (columns, options.column_bandwidth),
         'gradients': (options.processes, slow),
     }
     for name, size in sent.items():
+        if name == 'columns' and columns == 1:
+            continue
         processes, bandwidth = ways.get(name, (users, options.bandwidth))
         time = 1e3 * seconds(size, processes, bandwidth * 1e9)
         print(

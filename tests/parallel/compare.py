@@ -230,7 +230,7 @@ def main(words):
         for columns in MESHES[world.size]:
             mesh = Mesh(columns).start(world)
             for name, compare, args, *options in comparisons(columns):
-                if all(word in name for word in words):
+                if all(word in f'{name}, columns {columns}' for word in words):
                     found = compare(mesh, *args, **(options[0] if options else {}))
                     values = torch.tensor(list(found.values()), dtype=torch.float64)
                     values = world.all_reduce(values, '', 'max').tolist()

@@ -34,14 +34,26 @@ def one(folder):
     return out
 
 
-@pytest.fixture(scope='module')
-def two(folder):
-    r"""The same run on two processes."""
-    out = folder / 'two'
-    done = torchrun(2, 'motor_geo.run', *SMALL, '--epochs', '4', '--out', out)
+MESH = ('--parallel.columns', '2')
+
+
+def run_two(out, *flags):
+    done = torchrun(2, 'motor_geo.run', *SMALL, *flags, '--epochs', '4', '--out', out)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count('test recall') == 1 and done.stdout.count('written to') == 1
     return out
+
+
+@pytest.fixture(scope='module')
+def two(folder):
+    r"""The same run on two processes that share the users."""
+    return run_two(folder / 'two')
+
+
+@pytest.fixture(scope='module')
+def columns(folder):
+    r"""The same run on two processes that share the columns."""
+    return run_two(folder / 'columns', *MESH)
 
 
 def result(out):
@@ -71,7 +83,9 @@ def assert_close(a, b, atol):
             assert value == pytest.approx(b[key], abs=atol), key
 
 
-def test_two_processes_are_the_same_run(one, two):
+@pytest.mark.parametrize('kind', ['two', 'columns'])
+def test_two_processes_are_the_same_run(one, kind, request):
+    two = request.getfixturevalue(kind)
     files = {path.name for path in one.iterdir()}
     assert {path.name for path in two.iterdir()} == files - {'last.pt'} | {'last'}
     a, b = result(one), result(two)
@@ -99,8 +113,9 @@ def test_a_finished_run_is_not_repeated(two):
 
 
 @pytest.mark.skipif(os.name != 'posix', reason='POSIX signals')
-def test_a_killed_process_is_started_again(folder, two):
-    out = folder / 'killed'
+@pytest.mark.parametrize('kind, mesh', [('two', ()), ('columns', MESH)])
+def test_a_killed_process_is_started_again(folder, kind, mesh, request):
+    out, two = folder / f'killed {kind}', request.getfixturevalue(kind)
     code = (
         'import os, sys; from motor_geo.engine.epoch_loop import EpochLoop\n'
         'from motor_geo import run; save = EpochLoop._save\n'
@@ -111,7 +126,7 @@ def test_a_killed_process_is_started_again(folder, two):
         'EpochLoop._save = dying; sys.exit(run.main())\n'
     )
     (folder / 'dying.py').write_text(code)
-    flags = [*SMALL, '--epochs', '4', '--out', out]
+    flags = [*SMALL, *mesh, '--epochs', '4', '--out', out]
     options = {'max_restarts': 3, 'timeout': 500, 'cwd': folder}
     done = torchrun(2, 'dying', *flags, **options)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -121,11 +136,11 @@ def test_a_killed_process_is_started_again(folder, two):
     assert sorted(os.listdir(out)) == sorted(os.listdir(two))
 
 
-def test_another_number_of_processes_goes_on(folder, one, two):
+def test_another_mesh_goes_on(folder, one):
     out = folder / 'mixed'
     flags = [*SMALL, '--out', out]
-    for epochs, size in ((1, 1), (2, 3), (3, 2), (4, 1)):
-        command = ('motor_geo.run', *flags, '--epochs', epochs)
+    for epochs, size, mesh in ((1, 1, ()), (2, 3, ()), (3, 2, MESH), (4, 1, ())):
+        command = ('motor_geo.run', *flags, *mesh, '--epochs', epochs)
         done = torchrun(size, *command)
         assert done.returncode == 0, done.stderr[-3000:]
     assert (out / 'last.pt').exists() and not (out / 'last').exists()
