@@ -149,7 +149,7 @@ def load_folder(
         raise ValueError(f"'{path}' has {num_users} users, expected {shard.num_users}")
     mine = World() if shard is None else shard.columns
     tensors: dict[str, Tensor] = {}
-    found: Counter[str] = Counter()
+    count: Counter[str] = Counter()
     try:
         for name in files:
             with safe_open(osp.join(path, name), framework='pt') as file:
@@ -174,13 +174,14 @@ def load_folder(
                     if key not in tensors:
                         tensors[key] = value.new_empty(shape)
                     tensors[key][tuple(here)] = value
-                    found[key] += value.numel()
+                    count[key] += value.numel()
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"'{osp.join(path, name)}' is damaged: {one_line(error)}") from error
     for key in {*tables, *columns}:
-        if key not in tensors or found[key] != tensors[key].numel():
-            count = tensors[key].numel() if key in tensors else 'the'
-            raise ValueError(f"'{path}' has {found[key]} of {count} numbers of '{key}'")
+        size = tensors[key].numel() if key in tensors else None
+        if count[key] != size:
+            of = 'no' if size is None else f'{count[key]} of {size}'
+            raise ValueError(f"'{path}' has {of} numbers of '{key}'")
     return {key: value.to(map_location) for key, value in tensors.items()}, meta
 
 

@@ -40,7 +40,7 @@ class World:
         self,
         rank: int = 0,
         size: int = 1,
-        group: dist.ProcessGroup | None = None,
+        group: Any = None,
         columns: World | None = None,
         users: World | None = None,
     ):

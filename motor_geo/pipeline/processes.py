@@ -58,7 +58,7 @@ def _check_users(config: RunConfig, world: World) -> None:
 
 
 def _check_columns(config: RunConfig, columns: int) -> None:
-    name, channels = config.model['name'], config.model.get('channels')
+    name = config.model['name']
     target, loss = config.target('model'), config.loss['name']
     option, end = f'--parallel.columns {columns}', 'or use --parallel.columns 1'
     if not shares_columns(target):
@@ -71,6 +71,7 @@ def _check_columns(config: RunConfig, columns: int) -> None:
             f'{option}: --loss {loss} needs all columns on one process; choose --loss '
             f'{" or ".join(COLUMN_LOSSES)}, {end}'
         )
+    channels = config.model['channels']
     if channels % columns > 0:
         raise ConfigError(
             f'{option}: --model.channels {channels} cannot be divided by {columns}; expected a '

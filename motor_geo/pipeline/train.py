@@ -26,7 +26,7 @@ from motor_geo.engine.sharded import world_of
 from motor_geo.engine.trainer import Trainer
 from motor_geo.nn.models import FittedRecommender, Recommender
 from motor_geo.nn.unseen import readout_of
-from motor_geo.parallel.world import World
+from motor_geo.parallel import Mesh, World
 from motor_geo.pipeline.assemble import (
     LATER,
     Assembly,
@@ -107,7 +107,9 @@ def run(
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     out = config.out or default_folder(config)
-    config = dataclasses.replace(config, out=out)
+    # The mesh is not a setting: one process reads the same files.
+    mesh = {key: parameter.default for key, parameter in arguments_of(Mesh).items()}
+    config = dataclasses.replace(config, out=out, parallel=mesh)
     check_folder(config, out)
     with world.in_turn():
         dataset = build_dataset(config)

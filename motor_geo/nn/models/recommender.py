@@ -333,7 +333,7 @@ class Recommender(nn.Module):
 
     def column_tables(self) -> list[str]:
         r"""Names of the parameters and buffers with the columns of vectors, which
-        processes can share if :attr:`columns` is set.
+        processes can share if :obj:`columns` is set.
         """
         return [*self.user_tables(), *self._item_table()]
 
