@@ -287,6 +287,7 @@ def usage() -> str:
         *(entry(f'--{a.dest}', a.help or '', a.default) for a in parser._actions),
         *(entry(f'--{short}', f'The same as --{full}') for short, full in SHORT.items()),
     ]
+    halves = SECTIONS[:4], SECTIONS[4:]
     lines += [
         '',
         'Name your own class by its import path: --model my_package.MyGNN. Every constructor',
@@ -294,7 +295,7 @@ def usage() -> str:
         'names, and flags override them. These flags list names and options:',
         '',
         *(f'  --{section}.help [NAME]' for section in CHOICES),
-        '  ' + '  '.join(f'--{section}.help' for section in SECTIONS),
+        *(f'  {"  ".join(f"--{section}.help" for section in part)}' for part in halves),
     ]
     return '\n'.join(lines)
 

@@ -112,16 +112,20 @@ def test_a_finished_run_is_not_repeated(two):
     assert result(two) == before
 
 
+#: Process, epoch and number of restarts when a process is killed.
+DEATHS = [((1, 2, '0'), (0, 3, '1')), ((1, 2, '0'),)]
+
+
 @pytest.mark.skipif(os.name != 'posix', reason='POSIX signals')
-@pytest.mark.parametrize('kind, mesh', [('two', ()), ('columns', MESH)])
-def test_a_killed_process_is_started_again(folder, kind, mesh, request):
+@pytest.mark.parametrize('kind, mesh, deaths', zip(('two', 'columns'), ((), MESH), DEATHS))
+def test_a_killed_process_is_started_again(folder, kind, mesh, deaths, request):
     out, two = folder / f'killed {kind}', request.getfixturevalue(kind)
     code = (
         'import os, sys; from motor_geo.engine.epoch_loop import EpochLoop\n'
         'from motor_geo import run; save = EpochLoop._save\n'
         'def dying(self, entry):\n'
         "    restarts = os.environ['TORCHELASTIC_RESTART_COUNT']\n"
-        "    dies = (self.world.rank, entry['epoch'], restarts) in ((1, 2, '0'), (0, 3, '1'))\n"
+        f"    dies = (self.world.rank, entry['epoch'], restarts) in {deaths}\n"
         '    os.kill(os.getpid(), 9) if dies else save(self, entry)\n'
         'EpochLoop._save = dying; sys.exit(run.main())\n'
     )
