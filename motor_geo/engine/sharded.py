@@ -164,7 +164,7 @@ def load_folder(
                         own = place['first'], place['last']
                         there[0], here[0] = _common(own, (first, last))
                         shape[0] = last - first
-                    if key in columns:
+                    if key in columns and max(place['parts'], mine.size) > 1:
                         width, size = shape[1], shape[1] * place['parts'] // mine.size
                         own = place['part'] * width, (place['part'] + 1) * width
                         pair = _common(own, (mine.rank * size, (mine.rank + 1) * size))

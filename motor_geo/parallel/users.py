@@ -229,7 +229,7 @@ class UserShard(UserRange):
             pad = (0, 0) * (x.dim() - 1) + (0, most - len(self))
             parts = self.users.collect(F.pad(x.detach(), pad))
             x = x if parts is None else torch.cat(parts)[: self.num_users]
-        if columns and self.users.is_first:
+        if columns and self.columns.size > 1 and self.users.is_first:
             parts = self.columns.collect(x.detach())
             x = x if parts is None else torch.cat(parts, dim=1)
         return x

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from motor_geo.engine.checkpoint import load_checkpoint
 from motor_geo.engine.sharded import META
@@ -97,6 +98,8 @@ def test_two_processes_are_the_same_run(one, kind, request):
         x, y = json.loads(x), json.loads(y)
         assert_close(x['losses'], y['losses'], 1e-6)
         assert_close(x['val'], y['val'], 1e-6)
+    configs = [yaml.safe_load((path / 'config.yaml').read_text()) for path in (one, two)]
+    assert len({config.pop('out') for config in configs}) == 2 and configs[0] == configs[1]
     (own, epoch), (other, same) = weights(one), weights(two)
     assert epoch == same and own.keys() == other.keys()
     for key, value in own.items():
