@@ -13,7 +13,7 @@ import torch
 
 from motor_geo.engine import Evaluator, Trainer
 from motor_geo.nn.graph import degree_sensitive_pruning, uniform_pruning
-from motor_geo.nn.models import MODELS
+from motor_geo.nn.models import MODELS, lightgcn
 from motor_geo.nn.objective import LOSSES
 from motor_geo.parallel import Mesh, UserShard, World
 from motor_geo.parallel.cost import exchange
@@ -114,6 +114,15 @@ def backbone(world, name, kind, items='specific', objective=None, **options):
     return out
 
 
+def many_edges(world):
+    r"""LightGCN with the graph of a million interactions, which has no edge weights."""
+    usual, lightgcn.MANY = lightgcn.MANY, 0
+    try:
+        return backbone(world, 'LightGCN', 'batch')
+    finally:
+        lightgcn.MANY = usual
+
+
 def training(world, name, items):
     r"""Weights after two epochs of Adam, with the trainer."""
     data = double(prepare(MODELS[name], small_graph()))
@@ -196,16 +205,25 @@ def bytes_per_step(world, name, num_layers):
     return {'bytes': 0.0}
 
 
-def comparisons(columns=1):
-    many = columns > 1
-    for name in by_columns() if many else on_processes():
-        yield f'{name}, a batch', backbone, (name, 'batch')
-        yield f'{name}, one user', backbone, (name, 'one user')
-    yield 'LightGCN, few users', backbone, ('LightGCN', 'few users')
+def comparisons(columns, users):
+    if columns == 1:
+        for name in on_processes():
+            yield f'{name}, a batch', backbone, (name, 'batch')
+            yield f'{name}, one user', backbone, (name, 'one user')
+        for name in ('BPR', 'LightGCN', 'FREEDOM'):
+            yield f'{name}, whole', backbone, (name, 'batch', 'specific', 'whole')
+        yield 'pruning', pruning, ()
+    elif users == 1:
+        for name in by_columns():
+            yield f'{name}, a batch', backbone, (name, 'batch')
+        yield 'LightGCN, many edges', many_edges, ()
+        yield 'LightGCN, bpr', backbone, ('LightGCN', 'batch', 'specific', 'bpr')
+    else:
+        for name in ('LightGCN', 'LayerGCN', 'FREEDOM'):
+            yield f'{name}, one user', backbone, (name, 'one user')
+    if users > 1:
+        yield 'LightGCN, few users', backbone, ('LightGCN', 'few users')
     yield 'LightGCN, item IDs', backbone, ('LightGCN', 'batch', 'id')
-    for name in ('BPR', 'LightGCN', 'FREEDOM'):
-        loss = 'bpr' if many else 'whole'
-        yield f'{name}, {loss}', backbone, (name, 'batch', 'specific', loss)
     for num_layers in (0, 1, 3):
         options = {'num_layers': num_layers}
         yield f'LightGCN, {num_layers} layers', backbone, ('LightGCN', 'batch'), options
@@ -213,8 +231,6 @@ def comparisons(columns=1):
         yield f'training of BPR, {items} items', training, ('BPR', items)
     yield 'evaluation', evaluation, ()
     yield 'evaluation of a sample', evaluation, (70,)
-    if not many:
-        yield 'pruning', pruning, ()
     yield 'bytes of BPR', bytes_per_step, ('BPR', None)
     for num_layers in (1, 2, 3):
         yield f'bytes of LightGCN, {num_layers} layers', bytes_per_step, ('LightGCN', num_layers)
@@ -229,7 +245,7 @@ def main(words):
     with World.start(os.environ) as world:
         for columns in MESHES[world.size]:
             mesh = Mesh(columns).start(world)
-            for name, compare, args, *options in comparisons(columns):
+            for name, compare, args, *options in comparisons(columns, mesh.users.size):
                 if all(word in f'{name}, columns {columns}' for word in words):
                     found = compare(mesh, *args, **(options[0] if options else {}))
                     values = torch.tensor(list(found.values()), dtype=torch.float64)

@@ -19,7 +19,7 @@ CASES = [
     (size, columns, name)
     for size, meshes in MESHES.items()
     for columns in meshes
-    for name, *_ in comparisons(columns)
+    for name, *_ in comparisons(columns, size // columns)
 ]
 
 
