@@ -20,6 +20,7 @@ from tqdm import tqdm
 from motor_geo.data.sampler import BPRSampler, has_full_user
 from motor_geo.engine.batch_size import auto_batch_size, auto_lr
 from motor_geo.engine.checks import (
+    check_columns,
     check_embeddings,
     check_losses,
     check_methods,
@@ -161,6 +162,8 @@ class Trainer(EpochLoop):
         loop = seed, out, fingerprint, progress, callbacks, edge_type
         super().__init__(model, data, evaluator, epochs, patience, metric, *loop)
         check_methods(model)
+        if self.shard is not None and self.shard.columns.size > 1:
+            check_columns(model)
         if not 0 <= drop_items < 1:
             raise ValueError(f"'drop_items' must be at least 0 and below 1 (got {drop_items})")
         self.drop_items = drop_items

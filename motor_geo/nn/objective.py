@@ -30,6 +30,8 @@ class RankingLoss(nn.Module):
     needs_tables: ClassVar[bool] = False
     #: Whether scores are cosine similarities.
     cosine: bool = False
+    #: Whether processes can share the columns of the vectors.
+    columns: ClassVar[bool] = False
 
     def forward(
         self, rows: Rows, batch: Batch, edge_index: Tensor, tables: Embeddings | None = None
@@ -61,6 +63,8 @@ class RankingLoss(nn.Module):
 class PublishedLoss(RankingLoss):
     r"""The published loss of a backbone, as a placeholder in configurations."""
 
+    columns = True
+
 
 class BPRLoss(RankingLoss):
     r"""Bayesian personalized ranking from the `"BPR: Bayesian Personalized
@@ -84,6 +88,7 @@ class BPRLoss(RankingLoss):
     """
 
     needs_negatives = True
+    columns = True
 
     def __init__(self, reg_weight: float = 0.0):
         super().__init__()

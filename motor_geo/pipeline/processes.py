@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from motor_geo.engine.checks import shares_columns
+from motor_geo.nn import objective
 from motor_geo.nn.models import MODELS, Recommender
 from motor_geo.nn.unseen import UnseenItems
 from motor_geo.parallel import Mesh, UserShard, World
@@ -11,9 +13,8 @@ from motor_geo.pipeline.assemble import Assembly, named
 from motor_geo.pipeline.config import RunConfig
 from motor_geo.utils.errors import ConfigError
 
-#: Losses that several processes can compute, and those that do so from columns of vectors.
+#: Losses that several processes can compute.
 LOSSES = ('published', 'bpr', 'whole')
-COLUMN_LOSSES = ('published', 'bpr')
 
 
 def check_processes(config: RunConfig, world: World) -> World:
@@ -60,16 +61,17 @@ def _check_users(config: RunConfig, world: World) -> None:
 def _check_columns(config: RunConfig, columns: int) -> None:
     name = config.model['name']
     target, loss = config.target('model'), config.loss['name']
+    losses = [name for name in LOSSES if objective.LOSSES[name].columns]
     option, end = f'--parallel.columns {columns}', 'or use --parallel.columns 1'
     if not shares_columns(target):
         raise ConfigError(
             f'{option}: --model {name} is not computed column by column; choose '
             f'{", ".join(by_columns())}, {end}'
         )
-    if loss not in COLUMN_LOSSES:
+    if loss not in losses:
         raise ConfigError(
             f'{option}: --loss {loss} needs all columns on one process; choose --loss '
-            f'{" or ".join(COLUMN_LOSSES)}, {end}'
+            f'{" or ".join(losses)}, {end}'
         )
     channels = config.model['channels']
     if channels % columns > 0:
@@ -77,13 +79,6 @@ def _check_columns(config: RunConfig, columns: int) -> None:
             f'{option}: --model.channels {channels} cannot be divided by {columns}; expected a '
             f'divisor of {channels}'
         )
-
-
-def shares_columns(target: type) -> bool:
-    r"""Whether processes can share the columns of the vectors of a model. As in
-    :func:`needs_all_users`, a subclass has to declare this itself.
-    """
-    return bool(vars(target).get('columns', False)) and needs_all_users(target) is None
 
 
 def by_columns() -> list[str]:

@@ -2,11 +2,12 @@ import re
 
 import pytest
 
+from motor_geo.engine.checks import shares_columns
 from motor_geo.nn.models import LightGCN
 from motor_geo.parallel import World
 from motor_geo.pipeline.assemble import run_fingerprint
 from motor_geo.pipeline.config import RunConfig
-from motor_geo.pipeline.processes import by_columns, check_processes, shares_columns
+from motor_geo.pipeline.processes import by_columns, check_processes
 from motor_geo.utils.errors import ConfigError
 
 UNSEEN = {'unseen': {'length': True}}

@@ -59,9 +59,8 @@ class Recommender(nn.Module):
     #: What the backbone needs of all users on one process, or :obj:`None` if several can
     #: share the users, see :class:`~motor_geo.parallel.UserShard`. Not inherited.
     needs_all_users: ClassVar[str | None] = 'all users'
-    #: Whether processes can also share the columns of vectors: :meth:`loss` and
-    #: :meth:`forward` compute each column from the same column of their inputs, and pass
-    #: :meth:`shard` to what sums over columns. Not inherited.
+    #: Whether processes can also share the columns of vectors, which :obj:`loss` and
+    #: :obj:`forward` must not mix. What sums over columns gets :obj:`shard`. Not inherited.
     columns: ClassVar[bool] = False
     #: Published learning rate and weight decay of Adam, and ``(a, b)`` of the
     #: learning-rate factor ``a ** (epoch / b)``.
