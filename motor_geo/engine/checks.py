@@ -32,6 +32,28 @@ def check_methods(model: Recommender) -> None:
             )
 
 
+def shares_columns(target: type) -> bool:
+    r"""Whether processes can share the columns of the vectors of a class of models. A
+    subclass may add terms, so it has to declare this itself.
+    """
+    return bool(vars(target).get('columns', False))
+
+
+def check_columns(model: Recommender) -> None:
+    r"""Checks that processes can share the columns of the vectors of a backbone.
+
+    Raises:
+        ValueError: If the backbone or its objective needs all of them.
+    """
+    if not shares_columns(type(model)):
+        raise ValueError(
+            f"'{type(model).__name__}' needs all columns on one process; expected a backbone that "
+            "declares 'columns = True'"
+        )
+    if model.objective is not None and not model.objective.columns:
+        raise ValueError(f"'{type(model.objective).__name__}' needs all columns on one process")
+
+
 def check_losses(model: Recommender, losses: object) -> None:
     r"""Checks the losses of a backbone.
 

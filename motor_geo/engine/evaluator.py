@@ -24,7 +24,7 @@ from motor_geo.engine.metrics import (
 )
 from motor_geo.engine.screen import Screen
 from motor_geo.nn.models.popularity import popularity_embeddings
-from motor_geo.parallel.users import UserShard
+from motor_geo.parallel.users import UserRange
 from motor_geo.parallel.world import World
 from motor_geo.typing import Embeddings, EvalTargets
 from motor_geo.utils.ranking import Ranker, check_items
@@ -283,8 +283,9 @@ class Evaluator:
         seed: Seed for breaking ties, and of the sample of users.
         max_users: If given, evaluates a fixed random sample of so many users.
             In a run, validation is on the sample and test on all users.
-        shard: The users of this process, if it is one of several. Each ranks its
-            own users, and all return the metrics of all users. Targets and
+        shard: The users of this process, if it is one of several
+            (:attr:`UserShard.ranked <motor_geo.parallel.UserShard.ranked>`). Each ranks
+            its own users, and all return the metrics of all users. Targets and
             interactions are still those of all users, and user vectors those
             of this process.
 
@@ -305,7 +306,7 @@ class Evaluator:
         metrics: Sequence[str | Metric] = METRICS,
         seed: int = 0,
         max_users: int | None = None,
-        shard: UserShard | None = None,
+        shard: UserRange | None = None,
     ):
         ks = cutoffs(ks)
         if max_users is not None and max_users < 1:

@@ -1,7 +1,8 @@
 r"""Checkpoints of several processes: a folder with one safetensors file per process.
 
-Every process writes the rows of its users, and the first one everything else. The folder is
-complete or absent: it gets its name, the number of the epoch, when all files are on the disk.
+Every process writes its users and columns of tables, and the first one everything else. The
+folder is complete or absent: it gets its name, the number of the epoch, when all files are on the
+disk.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import os
 import os.path as osp
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -47,6 +49,7 @@ def save_folder(
     tables: Sequence[str],
     meta: Mapping[str, Any],
     shard: UserShard,
+    columns: Sequence[str] = (),
 ) -> None:
     r"""Writes the checkpoint of an epoch on all processes, and removes those of
     earlier epochs.
@@ -58,6 +61,7 @@ def save_folder(
         tables: Names of the tensors with one row per user.
         meta: Plain values.
         shard: The users of this process.
+        columns: Names of the tensors with the columns of vectors.
 
     Raises:
         OSError: If a file cannot be written.
@@ -73,15 +77,17 @@ def save_folder(
     own = {
         name: tensor.detach().contiguous().cpu()
         for name, tensor in tensors.items()
-        if name in tables or world.is_first
+        if (name in tables or world.users.is_first) and (name in columns or world.columns.is_first)
     }
     files = [f'{rank}.safetensors' for rank in range(world.size)]
     with writing(osp.join(temporary, files[world.rank])) as path:
-        save_file(own, path, {'first': str(shard.first), 'last': str(shard.last)})
+        place = {'first': shard.first, 'last': shard.last}
+        place |= {'part': world.columns.rank, 'parts': world.columns.size}
+        save_file(own, path, {key: str(value) for key, value in place.items()})
     world.barrier()
     if world.is_first:
         content = {'format': FORMAT, 'version': VERSION, 'files': files, 'tables': list(tables)}
-        content |= {'num_users': shard.num_users, **meta}
+        content |= {'columns': list(columns), 'num_users': shard.num_users, **meta}
         with writing(osp.join(temporary, META)) as path, open(path, 'w') as file:
             json.dump(content, file)
         finish_folder(temporary)
@@ -109,7 +115,7 @@ def load_folder(
     fingerprint: str,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     r"""Reads a checkpoint, which any number of processes may have written, without
-    executing code from it. Of tables of users, a process reads its own rows only.
+    executing code from it. Of tables, a process reads its own users and columns only.
 
     Args:
         path: The checkpoint.
@@ -130,6 +136,7 @@ def load_folder(
     try:
         meta = read_json(osp.join(path, META))
         files, tables, num_users = meta['files'], set(meta['tables']), meta['num_users']
+        columns = set(meta['columns'])
         found = {key: meta[key] for key in ('format', 'version', 'model', 'fingerprint')}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"'{path}' is damaged: {one_line(error)}") from error
@@ -140,32 +147,56 @@ def load_folder(
     first, last = (0, num_users) if shard is None else (shard.first, shard.last)
     if shard is not None and shard.num_users != num_users:
         raise ValueError(f"'{path}' has {num_users} users, expected {shard.num_users}")
+    mine = World() if shard is None else shard.columns
     tensors: dict[str, Tensor] = {}
-    rows: dict[str, list[Tensor]] = {}
+    count: Counter[str] = Counter()
     try:
         for name in files:
             with safe_open(osp.join(path, name), framework='pt') as file:
-                start, end = (int(file.metadata()[key]) for key in ('first', 'last'))
-                begin, stop = max(first, start) - start, min(last, end) - start
+                place = {key: int(value) for key, value in file.metadata().items()}
                 for key in file.keys():
-                    if key not in tables:
+                    if key not in tables and key not in columns:
                         tensors[key] = file.get_tensor(key)
-                    elif begin < stop or key not in rows:
-                        part = file.get_slice(key)[max(begin, 0) : max(stop, begin, 0)]
-                        rows.setdefault(key, []).append(part)
+                        continue
+                    part, shape = file.get_slice(key), list(file.get_slice(key).get_shape())
+                    there, here = [slice(None)], [slice(None)]
+                    if key in tables:
+                        own = place['first'], place['last']
+                        there[0], here[0] = _common(own, (first, last))
+                        shape[0] = last - first
+                    if key in columns and max(place['parts'], mine.size) > 1:
+                        width, size = shape[1], shape[1] * place['parts'] // mine.size
+                        own = place['part'] * width, (place['part'] + 1) * width
+                        pair = _common(own, (mine.rank * size, (mine.rank + 1) * size))
+                        there, here = [*there, pair[0]], [*here, pair[1]]
+                        shape[1] = size
+                    value = part[tuple(there)]
+                    if key not in tensors:
+                        tensors[key] = value.new_empty(shape)
+                    tensors[key][tuple(here)] = value
+                    count[key] += value.numel()
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"'{osp.join(path, name)}' is damaged: {one_line(error)}") from error
-    tensors |= {key: torch.cat(parts) for key, parts in rows.items()}
-    for key in tables:
-        count = tensors[key].size(0) if key in tensors else 0
-        if count != last - first:
-            raise ValueError(f"'{path}' has {count} of {last - first} rows of '{key}'")
+    for key in {*tables, *columns}:
+        size = tensors[key].numel() if key in tensors else None
+        if count[key] != size:
+            of = 'no' if size is None else f'{count[key]} of {size}'
+            raise ValueError(f"'{path}' has {of} numbers of '{key}'")
     return {key: value.to(map_location) for key, value in tensors.items()}, meta
 
 
+def _common(own: tuple[int, int], wanted: tuple[int, int]) -> tuple[slice, slice]:
+    r"""The common part of two ranges, as positions in each of them."""
+    begin = max(own[0], wanted[0])
+    end = max(min(own[1], wanted[1]), begin)
+    if begin == end:
+        return slice(0, 0), slice(0, 0)
+    return slice(begin - own[0], end - own[0]), slice(begin - wanted[0], end - wanted[0])
+
+
 class SharedState:
-    r"""The state of a model and its optimizer, of which every process has the rows of
-    its users.
+    r"""The state of a model and its optimizer, of which every process has its users and
+    columns.
 
     Args:
         model: The model.
@@ -174,7 +205,7 @@ class SharedState:
 
     def __init__(self, model: Recommender, shard: UserShard | None = None):
         self.shard = shard
-        self.users = model.user_tables()
+        self.users, self.columns = model.user_tables(), model.column_tables()
         self.parameters = [name for name, _ in model.named_parameters()]
 
     def save(self, folder: str, epoch: int, parts: Mapping[str, Any], meta: Any) -> None:
@@ -188,7 +219,8 @@ class SharedState:
         """
         assert self.shard is not None
         tensors, plain = self._flatten(parts)
-        save_folder(folder, epoch, tensors, self._tables(tensors), {**meta, **plain}, self.shard)
+        users, columns = self._tables(tensors)
+        save_folder(folder, epoch, tensors, users, {**meta, **plain}, self.shard, columns)
 
     def load(self, path: str, map_location: torch.device, **expected: str) -> dict[str, Any]:
         r"""Reads a checkpoint of any number of processes, see :func:`load_folder`."""
@@ -197,31 +229,38 @@ class SharedState:
         return {**meta, **self._unflatten(tensors, meta['param_groups'])}
 
     def part(self, state: dict[str, Any]) -> dict[str, Any]:
-        r"""The rows of the users of this process, from the checkpoint of one process."""
+        r"""The users and columns of this process, from the checkpoint of one process."""
         if self.shard is None:
             return state
         tensors, plain = self._flatten(state)
-        tensors = self.shard.rows(tensors, self._tables(tensors))
+        tensors = self.shard.parts(tensors, *self._tables(tensors))
         return {**state, **self._unflatten(tensors, plain['param_groups'])}
 
     def whole(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        r"""The weights of the model with the rows of all users on the first process.
-        The others get theirs alone.
+        r"""The weights of the model with all users and columns on the first process. The
+        others get a part.
         """
         shard = self.shard
         if shard is None:
             return weights
-        return {k: shard.collect(x) if k in self.users else x for k, x in weights.items()}
+        return {
+            key: shard.collect(x, key in self.users, key in self.columns)
+            for key, x in weights.items()
+        }
 
-    def _tables(self, names: Iterable[str]) -> list[str]:
-        r"""Names of the tensors with one row per user."""
-        out = []
+    def _tables(self, names: Iterable[str]) -> tuple[list[str], list[str]]:
+        r"""Names of the tensors with one row per user, and of those with columns of
+        vectors.
+        """
+        users, columns = [], []
         for name in names:
             part, _, rest = name.partition('.')
             owner, _, field = rest.rpartition('.') if part == 'optimizer' else (rest, '', '')
             if owner in self.users and field != 'step':
-                out.append(name)
-        return out
+                users.append(name)
+            if owner in self.columns and field != 'step':
+                columns.append(name)
+        return users, columns
 
     def _flatten(self, parts: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
         r"""Tensors by name, and plain values."""

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from motor_geo.data.sampler import BPRSampler, has_full_user
 from motor_geo.engine.batch_size import auto_batch_size, auto_lr
 from motor_geo.engine.checks import (
+    check_columns,
     check_embeddings,
     check_losses,
     check_methods,
@@ -32,7 +33,7 @@ from motor_geo.engine.loggers import Logger
 from motor_geo.engine.row_adam import RowAdam
 from motor_geo.nn.functional.rows import row_gradients
 from motor_geo.nn.models import Recommender
-from motor_geo.typing import ITEM, RATES, find_edges, num_nodes, with_edges
+from motor_geo.typing import ITEM, RATES, Embeddings, find_edges, num_nodes, with_edges
 
 
 def half_features(data: HeteroData, node_type: str = ITEM) -> HeteroData:
@@ -161,6 +162,8 @@ class Trainer(EpochLoop):
         loop = seed, out, fingerprint, progress, callbacks, edge_type
         super().__init__(model, data, evaluator, epochs, patience, metric, *loop)
         check_methods(model)
+        if self.shard is not None and self.shard.columns.size > 1:
+            check_columns(model)
         if not 0 <= drop_items < 1:
             raise ValueError(f"'drop_items' must be at least 0 and below 1 (got {drop_items})")
         self.drop_items = drop_items
@@ -192,8 +195,6 @@ class Trainer(EpochLoop):
             lazy=sparse_adam,
         )
         self.parts['optimizer'] = self.optimizer
-        users = set() if self.shard is None else set(model.user_tables())
-        self._replicated = [p for name, p in model.named_parameters() if name not in users]
         self._features = data
 
     def begin(self) -> None:
@@ -252,7 +253,9 @@ class Trainer(EpochLoop):
             total.backward()
             if check and self.optimizer.lazy:
                 self._check_sparse()
-            self.world.sum_gradients(self._replicated)
+            if self.shard is not None:
+                tables = self.model.user_tables(), self.model.column_tables()
+                self.shard.sum_gradients(self.model, *tables)
             self.optimizer.step()
             for name, value in losses.items():  # Read from the device only once per epoch.
                 value = value.detach()
@@ -278,6 +281,8 @@ class Trainer(EpochLoop):
                 embeddings = self.model(self.data)
                 if first:
                     check_embeddings(self.model, embeddings, self.data, self.edge_type)
+                if self.shard is not None:
+                    embeddings = Embeddings(*self.shard.to_rank(*embeddings))
                 metrics = self.validate(embeddings)
         end = time.perf_counter()
         return {

@@ -108,7 +108,7 @@ class IDEmbedding(ItemEncoder):
             return self.weight
         # Its backward pass is two to three times faster than that of an embedding.
         rows = table_rows(self.weight, index.reshape(-1))
-        return rows.view(*index.shape, self.out_channels)
+        return rows.view(*index.shape, rows.size(-1))
 
     def encode(self, store: NodeStorage, index: Tensor | None = None) -> Tensor:
         num_items = num_rows(store)

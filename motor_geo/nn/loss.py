@@ -3,6 +3,7 @@ r"""Loss terms shared by several backbones."""
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,35 @@ from motor_geo.nn.functional.autocast import full_precision
 from motor_geo.nn.functional.contrast import log_sum_exp
 from motor_geo.nn.functional.distinct import Distinct
 from motor_geo.nn.functional.rows import frobenius_norm
+from motor_geo.parallel.users import UserShard
+from motor_geo.typing import Rows
+
+
+def scores(rows: Rows, shard: UserShard | None = None) -> tuple[Tensor, Tensor]:
+    r"""Scores of the positive and the negative items of a batch.
+
+    Args:
+        rows: Vectors of the batch.
+        shard: The columns of this process, if several share them.
+
+    Shapes:
+        - **output:** scores :math:`(B)` and :math:`(B)`
+    """
+    pos, neg = rows.scores()
+    if shard is None or shard.columns.size == 1:
+        return pos, neg
+    pos, neg = shard.over_columns(torch.stack([pos, neg])).unbind()
+    return pos, neg
+
+
+def _norms(tensors: Sequence[Tensor], shard: UserShard | None) -> Tensor:
+    r"""The norm of every matrix, also of those whose columns several processes share."""
+    norms = torch.stack([frobenius_norm(tensor) for tensor in tensors])
+    if shard is None or shard.columns.size == 1:
+        return norms
+    square = shard.over_columns(norms.square())
+    there = square > 0  # The gradient of the root of zero is not finite.
+    return torch.where(there, square, 1).sqrt() * there
 
 
 @full_precision
@@ -55,7 +85,7 @@ def bpr_loss(pos: Tensor, neg: Tensor, form: str = 'log') -> Tensor:
 
 
 @full_precision
-def frobenius_reg(*tensors: Tensor) -> Tensor:
+def frobenius_reg(*tensors: Tensor, shard: UserShard | None = None) -> Tensor:
     r"""Sum of *unsquared* Frobenius norms, divided by the number of rows :math:`n`
     of the last argument,
 
@@ -67,12 +97,15 @@ def frobenius_reg(*tensors: Tensor) -> Tensor:
     the two penalties nor between batch sizes: four times the rows need twice the
     weight.
 
+    Args:
+        *tensors: The matrices.
+        shard: The columns of this process, if several share those of the matrices.
+
     Shapes:
         - **input:** matrices :math:`(*, F)`
         - **output:** a scalar
     """
-    norms = torch.stack([frobenius_norm(tensor) for tensor in tensors])
-    return norms.sum() / max(tensors[-1].size(0), 1)
+    return _norms(tensors, shard).sum() / max(tensors[-1].size(0), 1)
 
 
 @full_precision
@@ -88,14 +121,19 @@ def square_reg(*tensors: Tensor) -> Tensor:
 
 
 @full_precision
-def l2_reg(*tensors: Tensor) -> Tensor:
+def l2_reg(*tensors: Tensor, shard: UserShard | None = None) -> Tensor:
     r"""Half the sum of the squared entries of all tensors.
+
+    Args:
+        *tensors: The tensors.
+        shard: The columns of this process, if several share those of the tensors.
 
     Shapes:
         - **input:** tensors of any shape
         - **output:** a scalar
     """
-    return torch.stack([tensor.square().sum() for tensor in tensors]).sum() / 2
+    half = torch.stack([tensor.square().sum() for tensor in tensors]).sum() / 2
+    return half if shard is None else shard.over_columns(half)
 
 
 @full_precision

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from motor_geo.nn.functional.autocast import full_precision
 from motor_geo.nn.functional.rows import second_moments
-from motor_geo.nn.loss import bpr_loss
+from motor_geo.nn.loss import bpr_loss, scores
 from motor_geo.nn.memo import Memo
 from motor_geo.parallel.users import UserIndex, UserShard
 from motor_geo.typing import Batch, Embeddings, Rows
@@ -31,6 +31,8 @@ class RankingLoss(nn.Module):
     needs_tables: ClassVar[bool] = False
     #: Whether scores are cosine similarities.
     cosine: bool = False
+    #: Whether processes can share the columns of the vectors.
+    columns: ClassVar[bool] = False
 
     def forward(
         self, rows: Rows, batch: Batch, edge_index: Tensor, tables: Embeddings | None = None
@@ -62,6 +64,8 @@ class RankingLoss(nn.Module):
 class PublishedLoss(RankingLoss):
     r"""The published loss of a backbone, as a placeholder in configurations."""
 
+    columns = True
+
 
 class BPRLoss(RankingLoss):
     r"""Bayesian personalized ranking from the `"BPR: Bayesian Personalized
@@ -85,6 +89,7 @@ class BPRLoss(RankingLoss):
     """
 
     needs_negatives = True
+    columns = True
 
     def __init__(self, reg_weight: float = 0.0):
         super().__init__()
@@ -93,9 +98,12 @@ class BPRLoss(RankingLoss):
     def forward(
         self, rows: Rows, batch: Batch, edge_index: Tensor, tables: Embeddings | None = None
     ) -> dict[str, Tensor]:
-        out = {'bpr': bpr_loss(*rows.scores())}
+        shard = batch.user.shard if isinstance(batch.user, UserIndex) else None
+        out = {'bpr': bpr_loss(*scores(rows, shard))}
         if self.reg_weight > 0:
-            out['norms'] = self.reg_weight * mean_square_norm(*rows)
+            norm = mean_square_norm(*rows)
+            norm = norm if shard is None else shard.over_columns(norm)
+            out['norms'] = self.reg_weight * norm
         return out
 
     def __repr__(self) -> str:

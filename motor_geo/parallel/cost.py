@@ -19,6 +19,8 @@ def exchange(
     batch_size: int,
     num_shared: int,
     element_size: int = 4,
+    columns: int = 1,
+    users: int | None = None,
 ) -> dict[str, int]:
     r"""Bytes that each process hands to collectives in a step of
     :class:`~motor_geo.nn.models.LightGCN`, by purpose as in
@@ -32,6 +34,13 @@ def exchange(
         \textrm{rows} = 2 s d \cdot 2 B, \qquad
         \textrm{gradients} = s |\theta| .
 
+    If :math:`C` processes share the columns, the first two are parts of :math:`C`, and
+    exchanged by the processes with the same columns only. Those with the same users
+    exchange the scores of the batch and the norms of three matrices,
+
+    .. math::
+        \textrm{columns} = 2 s \left( 2 B + 3 \right) .
+
     Without a hop (:math:`L = 0`), as in :class:`~motor_geo.nn.models.BPR`, there are
     no items, and the vectors before and after propagation are the same. Neither
     the number of users nor that of interactions matters.
@@ -43,11 +52,15 @@ def exchange(
         batch_size: Number of interactions :math:`B` per step.
         num_shared: Number of parameters :math:`|\theta|` that all processes hold.
         element_size: Bytes :math:`s` of a number.
+        columns: Number :math:`C` of parts of the columns.
+        users: Number of parts of the users. (default: more than one)
     """
     hops = (num_layers - 1) * num_items + 2 * batch_size if num_layers > 0 else 0
+    width = 0 if users == 1 else channels // columns
     return {
-        'items': 2 * element_size * channels * hops,
-        'rows': 2 * element_size * channels * (2 if num_layers > 0 else 1) * batch_size,
+        'items': 2 * element_size * width * hops,
+        'rows': 2 * element_size * width * (2 if num_layers > 0 else 1) * batch_size,
+        'columns': 2 * element_size * (2 * batch_size + 3) if columns > 1 else 0,
         'gradients': element_size * num_shared,
     }
 
@@ -76,18 +89,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add('--batch', type=int, default=65_536, help='interactions per step, of all processes')
     add('--shared', type=int, default=300_000, help='parameters of the item encoder')
     add('--processes', type=int, default=8, help='number of processes')
+    add('--columns', type=int, default=1, help='parts of the columns of vectors')
     add('--bandwidth', type=float, default=12.5, help='GB per second between two processes')
+    add('--column-bandwidth', type=float, help='the same between processes with the same users')
     options = parser.parse_args(arguments)
-    if min(vars(options).values()) < 0 or min(options.processes, options.bandwidth) <= 0:
+    if options.column_bandwidth is None:
+        options.column_bandwidth = options.bandwidth
+    positive = ('processes', 'columns', 'bandwidth', 'column_bandwidth')
+    if min(vars(options).values()) < 0 or min(getattr(options, key) for key in positive) <= 0:
         parser.error('expected no negative number, and at least one process and some bandwidth')
-    sent = exchange(options.items, options.channels, options.layers, options.batch, options.shared)
-    rows = -(-options.users // options.processes)
-    table = COPIES * 4 * rows * options.channels
+    columns, users = options.columns, options.processes // options.columns
+    if columns * users != options.processes or options.channels % columns > 0:
+        parser.error(f'expected a divisor of --processes and --channels, got --columns {columns}')
+    sizes = options.items, options.channels, options.layers, options.batch, options.shared
+    sent = exchange(*sizes, columns=columns, users=users)
+    width = options.channels // columns
+    table = COPIES * 4 * -(-options.users // users) * width
     print(f'user table with gradient and moments: {table / 1e9:8.2f} GB per process')
-    vectors = 4 * options.items * options.channels
+    vectors = 4 * options.items * width
     print(f'one table of item vectors:            {vectors / 1e9:8.2f} GB per process')
+    if columns > 1:
+        print(
+            f'all columns of them, in the encoder:  {columns * vectors / 1e9:8.2f} GB per process'
+        )
+    slow = min(options.bandwidth, options.column_bandwidth) if columns > 1 else options.bandwidth
+    ways = {
+        'columns': (columns, options.column_bandwidth),
+        'gradients': (options.processes, slow),
+    }
     for name, size in sent.items():
-        time = 1e3 * seconds(size, options.processes, options.bandwidth * 1e9)
+        if name == 'columns' and columns == 1:
+            continue
+        processes, bandwidth = ways.get(name, (users, options.bandwidth))
+        time = 1e3 * seconds(size, processes, bandwidth * 1e9)
         print(
             f'exchanged {name:10s}                  {size / 1e6:8.1f} MB per step, {time:8.1f} ms'
         )

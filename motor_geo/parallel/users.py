@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
@@ -18,10 +18,40 @@ class ShardError(ValueError):
     r"""Raised if a computation needs all users on one process."""
 
 
-class UserShard:
+class UserRange:
+    r"""Consecutive users of one process.
+
+    Args:
+        world: The processes.
+        first: The first user.
+        last: The user after the last one.
+    """
+
+    def __init__(self, world: World, first: int, last: int):
+        self.world = world
+        #: The users are :obj:`first, ..., last - 1`.
+        self.first = first
+        self.last = last
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+    def mine(self, user: Tensor) -> Tensor:
+        r"""Which of some users are on this process."""
+        return (user >= self.first) & (user < self.last)
+
+    def __repr__(self) -> str:
+        return f'{self.__class__.__name__}({self.first}, {self.last}, {self.world})'
+
+
+class UserShard(UserRange):
     r"""The users of one process: a part of all users, in the order of the graph.
     Their rows of tables and their interactions are only on this process. All
     processes hold all items.
+
+    If the processes form a :class:`~motor_geo.parallel.Mesh`, those with the same users
+    share the columns of all vectors. Each computes its own ones, and what needs all of
+    them, such as scores, is summed over these processes.
 
     Args:
         world: The processes.
@@ -41,22 +71,24 @@ class UserShard:
         edge_type: EdgeType = RATES,
         bounds: Sequence[int] | None = None,
     ):
-        self.world = world
+        self.users, self.columns = world.users, world.columns
         self.edge_type = edge_type
         self.num_users = num_nodes(data, edge_type[0])
+        size = self.users.size
         if bounds is None:
-            size = -(-self.num_users // world.size)  # As DTensor's Shard(0) cuts.
-            bounds = [min(rank * size, self.num_users) for rank in range(world.size + 1)]
+            bounds = [
+                *(_part(0, self.num_users, rank, size)[0] for rank in range(size)),
+                self.num_users,
+            ]
         ends = bounds[0], bounds[-1], len(bounds)
-        if ends != (0, self.num_users, world.size + 1) or sorted(bounds) != list(bounds):
+        if ends != (0, self.num_users, size + 1) or sorted(bounds) != list(bounds):
             raise ValueError(
-                f"'bounds' must be {world.size + 1} ascending numbers from 0 to {self.num_users}, "
+                f"'bounds' must be {size + 1} ascending numbers from 0 to {self.num_users}, "
                 f'got {list(bounds)}'
             )
-        #: First user of each process, and the number of users.
+        #: First user of each part of the users, and the number of users.
         self.bounds = list(bounds)
-        #: The users are :obj:`first, ..., last - 1`.
-        self.first, self.last = self.bounds[world.rank : world.rank + 2]
+        super().__init__(world, *self.bounds[self.users.rank : self.users.rank + 2])
         #: All training interactions, **[2, E]**.
         self.edge_index = find_edges(data, edge_type)
         #: Positions of those of the users of this process.
@@ -64,12 +96,12 @@ class UserShard:
         user, item = self.edge_index[:, self.edges]
         self._own = torch.stack([user - self.first, item])  # One tensor for all graphs.
 
-    def __len__(self) -> int:
-        return self.last - self.first
-
-    def mine(self, user: Tensor) -> Tensor:
-        r"""Which of some users are on this process."""
-        return (user >= self.first) & (user < self.last)
+    @property
+    def ranked(self) -> UserRange:
+        r"""The users whose items this process ranks, see :meth:`to_rank`."""
+        return UserRange(
+            self.world, *_part(self.first, self.last, self.columns.rank, self.columns.size)
+        )
 
     def cut(self, data: HeteroData) -> HeteroData:
         r"""A shallow copy of the graph with the users of this process, numbered from
@@ -84,27 +116,94 @@ class UserShard:
         r"""A shallow copy of a graph from :meth:`cut` with all interactions."""
         return with_edges(data, self.edge_index, self.edge_type)
 
-    def cut_model(self, model: nn.Module, names: Sequence[str]) -> None:
-        r"""Reduces tables with one row per user to the users of this process, in
-        place.
+    def cut_model(
+        self, model: nn.Module, users: Sequence[str], columns: Sequence[str] = ()
+    ) -> None:
+        r"""Reduces tables to the users and the columns of this process, in place.
 
         Args:
             model: The model.
-            names: Names of the tables among its parameters and buffers.
+            users: Names of the parameters and buffers with one row per user.
+            columns: Names of those with the columns of vectors.
         """
-        for name in names:
-            module, _, own = name.rpartition('.')
-            parent = model.get_submodule(module)
-            table = getattr(parent, own)
-            part = table.detach()[self.first : self.last].clone()
+        state = dict(chain(model.named_parameters(), model.named_buffers()))
+        for name in dict.fromkeys([*users, *columns]):
+            table = state[name]
+            part = self.part(table.detach(), name in users, name in columns).clone()
             if isinstance(table, nn.Parameter):
                 part = nn.Parameter(part, requires_grad=table.requires_grad)
-            setattr(parent, own, part)
+            module, _, own = name.rpartition('.')
+            setattr(model.get_submodule(module), own, part)
 
-    def rows(self, tensors: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
-        r"""Reduces tables of all users among tensors to the users of this process."""
-        part = slice(self.first, self.last)
-        return {key: x[part] if key in names else x for key, x in tensors.items()}
+    def part(self, table: Tensor, users: bool, columns: bool) -> Tensor:
+        r"""The part of a table that this process has.
+
+        Args:
+            table: The table.
+            users: Whether it has one row per user.
+            columns: Whether it has the columns of vectors.
+        """
+        table = table[self.first : self.last] if users else table
+        return self.own_columns(table) if columns else table
+
+    def parts(
+        self, tensors: Mapping[str, Tensor], users: Sequence[str], columns: Sequence[str] = ()
+    ) -> dict[str, Tensor]:
+        r"""Reduces tables among tensors, see :meth:`cut_model`."""
+        return {key: self.part(x, key in users, key in columns) for key, x in tensors.items()}
+
+    def own_columns(self, x: Tensor) -> Tensor:
+        r"""The columns of this process.
+
+        Shapes:
+            - **input:** vectors :math:`(*, d)`
+            - **output:** vectors :math:`(*, d / C)`
+
+        Raises:
+            ShardError: If the processes cannot share the columns equally.
+        """
+        if self.columns.size == 1:
+            return x
+        if x.size(-1) % self.columns.size > 0:
+            raise ShardError(
+                f'{self.columns.size} processes cannot share {x.size(-1)} columns; expected a '
+                f'multiple of {self.columns.size}'
+            )
+        return x.chunk(self.columns.size, dim=-1)[self.columns.rank].contiguous()
+
+    def over_columns(self, x: Tensor) -> Tensor:
+        r"""Sums what comes from the columns of each process over all columns."""
+        return self.columns.sum(x, 'columns')
+
+    def all_columns(self, x: Tensor) -> Tensor:
+        r"""All columns of vectors, the same on all processes with the same users.
+
+        Shapes:
+            - **input:** vectors :math:`(*, d / C)`
+            - **output:** vectors :math:`(*, d)`
+        """
+        size, rank = self.columns.size, self.columns.rank
+        if size == 1:
+            return x
+        width = x.size(-1)
+        return self.over_columns(F.pad(x, (rank * width, (size - 1 - rank) * width)))
+
+    def to_rank(self, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
+        r"""All columns of the vectors of all items, and of the users that this process
+        ranks items for (:attr:`ranked`): processes with the same users share them.
+
+        Shapes:
+            - **input:** user vectors :math:`(M_p, d / C)`, item vectors
+              :math:`(N, d / C)`
+            - **output:** user vectors :math:`(M_p / C, d)`, item vectors :math:`(N, d)`
+        """
+        if self.columns.size == 1:
+            return user, item
+        most = -(-len(self) // self.columns.size)
+        user = F.pad(user, (0, 0, 0, most * self.columns.size - len(self)))
+        user = self.columns.exchange(user.view(self.columns.size, most, -1), 'vectors')
+        user = user.transpose(0, 1).flatten(1)[: len(self.ranked)]
+        return user, torch.cat(self.columns.gather(item, 'vectors'), dim=1)
 
     def batch(self, batch: Batch) -> Batch:
         r"""The same batch, whose users find their rows on all processes."""
@@ -112,15 +211,15 @@ class UserShard:
 
     def degree(self, count: Tensor) -> Tensor:
         r"""Sums the number of edges of every item over all processes."""
-        return self.world.all_reduce(count.clone(), 'degrees')
+        return self.users.all_reduce(count.clone(), 'degrees')
 
     def at_items(self, x: Tensor) -> Tensor:
         r"""Sums vectors of items over all processes."""
-        return self.world.sum(x, 'items')
+        return self.users.sum(x, 'items')
 
     def total(self, x: Tensor) -> Tensor:
-        r"""Sums a scalar over all processes."""
-        return self.world.sum(x, 'scalars')
+        r"""Sums a scalar over the processes with other users."""
+        return self.users.sum(x, 'scalars')
 
     def kept(self, score: Tensor, num_kept: int) -> Tensor:
         r"""Positions of the edges of this process that are among the
@@ -137,29 +236,56 @@ class UserShard:
         while high - low > 1 and num_kept > 0:
             middle = (low + high) // 2
             count = (bits >= middle).sum().view(1)
-            if int(self.world.all_reduce(count, 'scalars')) >= num_kept:
+            if int(self.users.all_reduce(count, 'scalars')) >= num_kept:
                 low = middle
             else:
                 high = middle
         return (bits >= (low if num_kept > 0 else high)).nonzero().view(-1)
 
-    def collect(self, x: Tensor) -> Tensor:
-        r"""All rows of a table of users on the first process. The others get their own
-        rows back.
-        """
-        if self.world.size == 1:
-            return x
-        sizes = [last - first for first, last in zip(self.bounds, self.bounds[1:])]
-        rest = max(sizes) - len(self)
-        part = F.pad(x.detach().contiguous(), (0, 0) * (x.dim() - 1) + (0, rest))
-        parts = [torch.empty_like(part) for _ in sizes]
-        dist.gather(part, parts if self.world.is_first else None)
-        if not self.world.is_first:
-            return x
-        return torch.cat([part[:size] for part, size in zip(parts, sizes)])
+    def collect(self, x: Tensor, users: bool, columns: bool) -> Tensor:
+        r"""A whole table on the first process, from the parts of all of them. The others
+        get their own part or a larger one back.
 
-    def __repr__(self) -> str:
-        return f'{self.__class__.__name__}({self.first}, {self.last}, {self.world})'
+        Args:
+            x: The part of this process.
+            users: Whether the table has one row per user.
+            columns: Whether it has the columns of vectors.
+        """
+        if users and self.users.size > 1:
+            sizes = [last - first for first, last in zip(self.bounds, self.bounds[1:])]
+            pad = (0, 0) * (x.dim() - 1) + (0, max(sizes) - len(self))
+            parts = self.users.collect(F.pad(x.detach(), pad))
+            if parts is not None:
+                x = torch.cat([part[:size] for part, size in zip(parts, sizes)])
+        if columns and self.columns.size > 1 and self.users.is_first:
+            parts = self.columns.collect(x.detach())
+            x = x if parts is None else torch.cat(parts, dim=1)
+        return x
+
+    def sum_gradients(
+        self, model: nn.Module, users: Sequence[str], columns: Sequence[str] = ()
+    ) -> None:
+        r"""Sums the gradients of parameters over the processes that hold the same, see
+        :meth:`cut_model`.
+        """
+        groups: dict[World, list[nn.Parameter]] = {}
+        for name, parameter in model.named_parameters():
+            if name not in users:
+                world = self.users if name in columns else self.world
+            elif name not in columns:
+                world = self.columns
+            else:
+                continue
+            groups.setdefault(world, []).append(parameter)
+        for world, parameters in groups.items():
+            world.sum_gradients(parameters)
+
+
+def _part(first: int, last: int, rank: int, size: int) -> tuple[int, int]:
+    r"""The part of a range that one of several processes has."""
+    length = -(-(last - first) // size)  # As DTensor's Shard(0) cuts.
+    begin = min(first + rank * length, last)
+    return begin, min(begin + length, last)
 
 
 def shard_in(data: HeteroData, edge_type: EdgeType = RATES) -> UserShard | None:
@@ -245,10 +371,10 @@ def _select(table: Tensor, index: UserIndex) -> Tensor:
 class _Spread(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, index: UserIndex) -> Tensor:
-        ctx.options = index.own, index.shard.world
+        ctx.options = index.own, index.shard.users
         out = x.new_zeros(index.numel(), *x.shape[1:])
         out.index_copy_(0, index.own, x)
-        return index.shard.world.all_reduce(out, 'rows')
+        return index.shard.users.all_reduce(out, 'rows')
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:

@@ -29,13 +29,38 @@ class World:
         rank: Number of this process, from zero.
         size: Number of processes. With more than one, the default process group
             of :mod:`torch.distributed` must exist.
+        group: Process group of these processes. (default: all processes)
+        columns: The processes with the same users and other columns of vectors, see
+            :class:`~motor_geo.parallel.Mesh`. (default: this process alone)
+        users: The processes with the same columns and other users. (default: all
+            processes)
     """
 
-    def __init__(self, rank: int = 0, size: int = 1):
+    def __init__(
+        self,
+        rank: int = 0,
+        size: int = 1,
+        group: Any = None,
+        columns: World | None = None,
+        users: World | None = None,
+    ):
         self.rank = rank
         self.size = size
+        self.group = group
+        self._columns = columns
+        self._users = users
         #: Bytes that this process handed to collectives, by purpose.
         self.sent: Counter[str] = Counter()
+
+    @property
+    def columns(self) -> World:
+        r"""The processes with the same users and other columns of vectors."""
+        return World() if self._columns is None else self._columns
+
+    @property
+    def users(self) -> World:
+        r"""The processes with the same columns of vectors and other users."""
+        return self if self._users is None else self._users
 
     @classmethod
     @contextmanager
@@ -85,8 +110,43 @@ class World:
         """
         if self.size > 1:
             self.sent[purpose] += x.numel() * x.element_size()
-            dist.all_reduce(x, getattr(dist.ReduceOp, op.upper()))
+            dist.all_reduce(x, getattr(dist.ReduceOp, op.upper()), group=self.group)
         return x
+
+    def gather(self, x: Tensor, purpose: str) -> list[Tensor]:
+        r"""The tensors of all processes, of the same shape, in their order."""
+        if self.size == 1:
+            return [x]
+        x = x.contiguous()
+        out = [torch.empty_like(x) for _ in range(self.size)]
+        self.sent[purpose] += x.numel() * x.element_size()
+        dist.all_gather(out, x, group=self.group)
+        return out
+
+    def collect(self, x: Tensor) -> list[Tensor] | None:
+        r"""The same on the first process, and :obj:`None` on the others."""
+        if self.size == 1:
+            return [x]
+        x = x.contiguous()
+        out = [torch.empty_like(x) for _ in range(self.size)] if self.is_first else None
+        dist.gather(x, out, dst=self._root, group=self.group)
+        return out
+
+    def exchange(self, x: Tensor, purpose: str) -> Tensor:
+        r"""Sends :obj:`x[i]` to process :obj:`i`, and returns what the others sent to
+        this one, in their order.
+
+        Shapes:
+            - **input:** one entry per process, :math:`(P, *)`
+            - **output:** one entry per process, :math:`(P, *)`
+        """
+        if self.size == 1:
+            return x
+        x = x.contiguous()
+        self.sent[purpose] += x.numel() * x.element_size()
+        out = torch.empty_like(x)
+        dist.all_to_all_single(out, x, group=self.group)
+        return out
 
     def sum(self, x: Tensor, purpose: str) -> Tensor:
         r"""The sum over all processes, whose gradient is summed as well."""
@@ -111,7 +171,7 @@ class World:
     def barrier(self) -> None:
         r"""Waits for all processes."""
         if self.size > 1:
-            dist.barrier()
+            dist.barrier(self.group)
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:
@@ -141,12 +201,17 @@ class World:
             return value
         text = json.dumps(value).encode() if self.is_first else b''
         size = torch.tensor([len(text)], device=self._device())
-        dist.broadcast(size, 0)
+        dist.broadcast(size, self._root, group=self.group)
         content = torch.zeros(int(size), dtype=torch.uint8, device=size.device)
         if self.is_first:
             content.copy_(torch.frombuffer(bytearray(text), dtype=torch.uint8))
-        dist.broadcast(content, 0)
+        dist.broadcast(content, self._root, group=self.group)
         return json.loads(bytes(content.tolist()))
+
+    @property
+    def _root(self) -> int:
+        r"""Number of the first process among those of the default group."""
+        return 0 if self.group is None else dist.get_global_rank(self.group, 0)
 
     def _device(self) -> str:
         return 'cuda' if dist.get_backend() == 'nccl' else 'cpu'

@@ -190,10 +190,10 @@ def run_fingerprint(config: RunConfig | Config, data: str) -> str:
         config = config.to_dict()
     if config['loss']['name'] == 'published':  # Older runs had no choice of losses.
         config = {key: value for key, value in config.items() if key != 'loss'}
-    free = ('trainer.epochs', 'trainer.progress')
+    free = ('trainer.epochs', 'trainer.progress', *UNHASHED)
     parts: Config = {}
     for key, value in config.items():
-        if key in ('data', *UNHASHED) or LATER.get(key, object()) == value:
+        if key == 'data' or key in free or LATER.get(key, object()) == value:
             continue
         if isinstance(value, dict):
             names = {name: f'{key}.{name}' for name in value}
@@ -202,7 +202,7 @@ def run_fingerprint(config: RunConfig | Config, data: str) -> str:
                 for name, option in value.items()
                 if names[name] not in free and LATER.get(names[name], object()) != option
             }
-            if not value and key == 'unseen':
+            if not value and key in ('unseen', 'parallel'):
                 continue
         parts[key] = value
     return fingerprint(data, parts)

@@ -29,6 +29,7 @@ from motor_geo.nn.models import FITTED, MODELS, FittedRecommender, Recommender
 from motor_geo.nn.objective import LOSSES, RankingLoss
 from motor_geo.nn.token_cross import MODES
 from motor_geo.nn.unseen import UnseenItems
+from motor_geo.parallel import Mesh
 from motor_geo.pipeline.flags import (
     CHOICES,
     GENERAL,
@@ -86,6 +87,7 @@ FIXED: dict[str, type] = {
     'unseen': UnseenItems,
     'trainer': Trainer,
     'evaluator': Evaluator,
+    'parallel': Mesh,
 }
 #: For each section, the classes by name, the base classes of a class from another package, the
 #: entry-point group in which packages register their classes, and the word used in messages.
@@ -146,6 +148,7 @@ class RunConfig(General):
         unseen: Options of :class:`~motor_geo.nn.UnseenItems`.
         trainer: Options of :class:`~motor_geo.engine.trainer.Trainer`.
         evaluator: Options of :class:`~motor_geo.engine.evaluator.Evaluator`.
+        parallel: Options of :class:`~motor_geo.parallel.Mesh`.
         **options: Options outside the sections.
     """
 
@@ -159,6 +162,7 @@ class RunConfig(General):
     unseen: Section
     trainer: Section
     evaluator: Section
+    parallel: Section
 
     def __post_init__(self) -> None:
         for key in (*CHOICES, *SECTIONS):

@@ -19,7 +19,7 @@ from motor_geo.utils.safe_yaml import load_yaml
 #: Sections with a choice of classes, and the default choice.
 CHOICES = {'data': 'synthetic', 'model': 'LightGCN', 'items': 'recommended', 'loss': 'published'}
 #: Sections with one class.
-SECTIONS = ('tokenizer', 'svd', 'graph', 'unseen', 'trainer', 'evaluator')
+SECTIONS = ('tokenizer', 'svd', 'graph', 'unseen', 'trainer', 'evaluator', 'parallel')
 #: Flags without a dot that stand for an option of a section.
 SHORT = {'epochs': 'trainer.epochs', 'batch_size': 'trainer.batch_size', 'lr': 'trainer.lr'}
 
@@ -65,8 +65,11 @@ class General:
 #: General options and their defaults.
 GENERAL = {field.name: field.default for field in fields(General)}
 assert MISSING not in GENERAL.values()
-#: General options that do not affect results. Hashes leave them out.
-UNHASHED = ('out', 'device', 'threads', 'tensorboard', 'logger', 'report')
+#: Options that do not affect results. Hashes leave them out.
+UNHASHED = (
+    *('out', 'device', 'threads', 'tensorboard', 'logger', 'report'),
+    *('parallel.columns', 'parallel.users'),
+)
 #: Default options for a value of ``--items`` or ``--loss``. Given options take precedence.
 PRESETS: dict[str, dict[str, Config]] = {
     'items': {
@@ -284,6 +287,7 @@ def usage() -> str:
         *(entry(f'--{a.dest}', a.help or '', a.default) for a in parser._actions),
         *(entry(f'--{short}', f'The same as --{full}') for short, full in SHORT.items()),
     ]
+    halves = SECTIONS[:4], SECTIONS[4:]
     lines += [
         '',
         'Name your own class by its import path: --model my_package.MyGNN. Every constructor',
@@ -291,7 +295,7 @@ def usage() -> str:
         'names, and flags override them. These flags list names and options:',
         '',
         *(f'  --{section}.help [NAME]' for section in CHOICES),
-        '  ' + '  '.join(f'--{section}.help' for section in SECTIONS),
+        *(f'  {"  ".join(f"--{section}.help" for section in part)}' for part in halves),
     ]
     return '\n'.join(lines)
 

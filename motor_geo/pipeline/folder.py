@@ -264,7 +264,8 @@ def load_weights(assembly: Assembly, folder: str, epoch: int | None = None) -> N
     if not isinstance(weights, dict) or not all(isinstance(w, Tensor) for w in weights.values()):
         raise ValueError(f"'{path}' is damaged: expected the weights of a model")
     if assembly.shard is not None and isinstance(assembly.model, Recommender):
-        weights = assembly.shard.rows(weights, assembly.model.user_tables())
+        tables = assembly.model.user_tables(), assembly.model.column_tables()
+        weights = assembly.shard.parts(weights, *tables)
     found_epoch = state.get('epoch')
     if epoch is not None and found_epoch != epoch:
         raise ConfigError(

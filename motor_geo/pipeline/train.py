@@ -26,7 +26,7 @@ from motor_geo.engine.sharded import world_of
 from motor_geo.engine.trainer import Trainer
 from motor_geo.nn.models import FittedRecommender, Recommender
 from motor_geo.nn.unseen import readout_of
-from motor_geo.parallel.world import World
+from motor_geo.parallel import Mesh, World
 from motor_geo.pipeline.assemble import (
     LATER,
     Assembly,
@@ -51,7 +51,7 @@ from motor_geo.pipeline.folder import (
 )
 from motor_geo.pipeline.loggers import build_loggers, closing_all
 from motor_geo.pipeline.processes import check_processes, share_users, user_bounds
-from motor_geo.typing import ITEM, RATES, Embeddings, EvalTargets
+from motor_geo.typing import ITEM, RATES, Embeddings, EvalTargets, Scores
 from motor_geo.utils.errors import ConfigError
 from motor_geo.utils.files import (
     atomic_write,
@@ -101,13 +101,15 @@ def run(
         OSError: If a file cannot be written.
     """
     config, world = RunConfig.of(config), World() if world is None else world
-    check_processes(config, world)
+    world = check_processes(config, world)
     progress = progress and world.is_first
     build_device(config.device)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     out = config.out or default_folder(config)
-    config = dataclasses.replace(config, out=out)
+    # The mesh is not a setting: one process reads the same files.
+    mesh = {key: parameter.default for key, parameter in arguments_of(Mesh).items()}
+    config = dataclasses.replace(config, out=out, parallel=mesh)
     check_folder(config, out)
     with world.in_turn():
         dataset = build_dataset(config)
@@ -182,7 +184,7 @@ def train(
     measured = popularity = None
     if test is not None:
         with torch.no_grad():
-            measured = test.evaluate(assembly.model(assembly.part))
+            measured = test.evaluate(vectors(assembly))
             popularity = test.evaluate(popularity_of(assembly))
         if world.is_first:
             write_per_user(assembly.dataset.targets('test'), measured, osp.join(out, PER_USER))
@@ -233,7 +235,7 @@ def build_evaluator(
             data[RATES].edge_index,
             int(data[ITEM].num_nodes),
             exclude=dataset.targets('val').to(device) if masked else None,
-            shard=assembly.shard,
+            shard=None if assembly.shard is None else assembly.shard.ranked,
             **options,
         )
 
@@ -250,7 +252,7 @@ def unseen(assembly: Assembly, out: str) -> dict[str, Any]:
     among = build_evaluator(assembly, 'test', unseen=True, candidates='all')
     if test is None or among is None:
         return {}
-    emb, popular = assembly.model(assembly.part), popularity_of(assembly)
+    emb, popular = vectors(assembly), popularity_of(assembly)
     measured = test.evaluate(emb)
     targets = assembly.dataset.unseen_targets('test')
     if world_of(assembly.shard).is_first:
@@ -373,11 +375,17 @@ def in_closed_form(config: RunConfig) -> bool:
     return issubclass(target, FittedRecommender) and not target.iterative
 
 
+def vectors(assembly: Assembly) -> Embeddings | Scores:
+    r"""What the model ranks items by, for the users that this process ranks items for."""
+    emb = assembly.model(assembly.part)
+    return emb if assembly.shard is None else Embeddings(*assembly.shard.to_rank(*emb))
+
+
 def popularity_of(assembly: Assembly) -> Embeddings:
     r"""Returns vectors that rank items by their number of training interactions."""
     dataset = assembly.dataset
     edge_index = assembly.data[RATES].edge_index
-    num_users = dataset.num_users if assembly.shard is None else len(assembly.shard)
+    num_users = dataset.num_users if assembly.shard is None else len(assembly.shard.ranked)
     return popularity_embeddings(edge_index, num_users, dataset.num_items)
 
 
@@ -408,11 +416,14 @@ def summarize(
     else:
         sizes = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
     per_item = model.item_parameters(assembly.dataset.num_items)
-    if assembly.shard is not None and isinstance(model, Recommender):  # Of all users.
-        state = model.state_dict()
-        for name in set(sizes).intersection(model.user_tables()):
-            sizes[name] = assembly.dataset.num_users * state[name].shape[1:].numel()
-        per_item = [name for name in per_item if name not in model.user_tables()]
+    if assembly.shard is not None and isinstance(model, Recommender):  # Of all processes.
+        state, users, columns = model.state_dict(), model.user_tables(), model.column_tables()
+        for name in sizes:
+            if name in users:
+                sizes[name] = assembly.dataset.num_users * state[name].shape[1:].numel()
+            if name in columns:
+                sizes[name] *= assembly.shard.columns.size
+        per_item = [name for name in per_item if name not in users]
     first = assembly.dataset.first_time
     return {
         'data': assembly.dataset.name,

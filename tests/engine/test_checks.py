@@ -2,9 +2,11 @@ import pytest
 import torch
 
 from motor_geo.engine import Evaluator, Trainer
+from motor_geo.engine.checks import check_columns
 from motor_geo.nn.loss import bpr_loss
-from motor_geo.nn.models import BPR, Recommender
-from motor_geo.nn.objective import SoftmaxLoss
+from motor_geo.nn.models import BPR, VBPR, Recommender
+from motor_geo.nn.objective import SoftmaxLoss, WholeDataLoss
+from motor_geo.parallel import UserShard, World
 from motor_geo.testing.graphs import NUM_ITEMS, NUM_USERS, small_graph
 from motor_geo.typing import RATES, Embeddings, EvalTargets
 
@@ -105,3 +107,17 @@ def test_a_loss_that_does_not_ask_for_another_one():
     asking.model.set_objective(SoftmaxLoss())
     assert list(asking.fit().history[0]['losses'])[0] == 'softmax'
     assert not asking.model.objective._forward_hooks
+
+
+def test_columns_are_shared_only_if_declared():
+    data = small_graph()
+    model = BPR(data, channels=4)
+    check_columns(model)
+    model.set_objective(WholeDataLoss())
+    with pytest.raises(ValueError, match="'WholeDataLoss' needs all columns on one process"):
+        check_columns(model)
+    with pytest.raises(ValueError, match="'VBPR' needs all columns on one process; expected"):
+        check_columns(VBPR(data, channels=4))
+    shard = UserShard(World(0, 2, None, World(0, 2), World()), data)
+    with pytest.raises(ValueError, match="'WholeDataLoss' needs all columns"):
+        Trainer(model, shard.cut(data))

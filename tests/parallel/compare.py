@@ -13,11 +13,11 @@ import torch
 
 from motor_geo.engine import Evaluator, Trainer
 from motor_geo.nn.graph import degree_sensitive_pruning, uniform_pruning
-from motor_geo.nn.models import MODELS
+from motor_geo.nn.models import MODELS, lightgcn
 from motor_geo.nn.objective import LOSSES
-from motor_geo.parallel import UserShard, World
+from motor_geo.parallel import Mesh, UserShard, World
 from motor_geo.parallel.cost import exchange
-from motor_geo.pipeline.processes import on_processes
+from motor_geo.pipeline.processes import by_columns, on_processes
 from motor_geo.testing.graphs import item_encoder, prepare, random_batch, small_graph
 from motor_geo.typing import ITEM, RATES, USER, Embeddings, EvalTargets
 
@@ -40,23 +40,37 @@ def double(data):
     return data
 
 
-def build(name, data, items, objective):
+def build(name, data, items, objective, **options):
     torch.manual_seed(1)
     encoder = item_encoder(items, data, CHANNELS)
-    model = MODELS[name](data, encoder, CHANNELS, **OPTIONS.get(name, {})).double()
+    options = {**OPTIONS.get(name, {}), **options}
+    model = MODELS[name](data, encoder, CHANNELS, **options).double()
     model.set_objective(None if objective is None else LOSSES[objective]())
     return model
 
 
-def step(model, data, batch, world, epoch):
+def tables(model):
+    return model.user_tables(), model.column_tables()
+
+
+def share(model, data, world):
+    r"""Leaves its part of a model and a graph to this process."""
+    shard = UserShard(world, data)
+    shard.cut_model(model, *tables(model))
+    return shard, shard.cut(data)
+
+
+def step(model, data, batch, shard, epoch):
     r"""The loss and the gradients of a step, with the randomness of an epoch."""
     model.zero_grad(set_to_none=True)
     model.begin_epoch(data, epoch, torch.Generator().manual_seed(epoch))
     torch.manual_seed(7)
     loss = torch.stack(list(model.loss(data, batch).values())).sum()
-    (loss / world.size).backward()
-    users = set() if world.size == 1 else set(model.user_tables())
-    world.sum_gradients([p for name, p in model.named_parameters() if name not in users])
+    if shard is None:
+        loss.backward()
+    else:
+        (loss / shard.world.size).backward()
+        shard.sum_gradients(model, *tables(model))
     return loss.detach()
 
 
@@ -67,7 +81,7 @@ def far(a, b, scale=None):
     return float((a - b).abs().max() / (b.abs().max() if scale is None else scale))
 
 
-def backbone(world, name, kind, items='specific', objective=None):
+def backbone(world, name, kind, items='specific', objective=None, **options):
     r"""Two steps, with the pruning of two epochs, and the final vectors."""
     data = double(prepare(MODELS[name], small_graph()))
     if kind == 'few users':  # The last of three processes has none.
@@ -77,40 +91,46 @@ def backbone(world, name, kind, items='specific', objective=None):
     batch = random_batch(data, 64)
     if kind == 'one user':  # The other processes have no user of the batch.
         batch = batch._replace(user=torch.full_like(batch.user, int(batch.user[0])))
-    whole, part = (build(name, data, items, objective) for _ in range(2))
-    shard = UserShard(world, data)
-    users = whole.user_tables()
-    shard.cut_model(part, users)
-    cut = shard.cut(data)
+    whole, part = (build(name, data, items, objective, **options) for _ in range(2))
+    shard, cut = share(part, data, world)
+    cuts = [set(names) for names in tables(whole)]
     out = {'loss': 0.0, 'gradient': 0.0, 'vectors': 0.0}
     for epoch in (0, 1):
-        expected = step(whole, data, batch, World(), epoch)
-        found = step(part, cut, shard.batch(batch), world, epoch)
+        expected = step(whole, data, batch, None, epoch)
+        found = step(part, cut, shard.batch(batch), shard, epoch)
         out['loss'] = max(out['loss'], far(found, expected))
         grads = {key: p.grad for key, p in whole.named_parameters() if p.grad is not None}
         scale = max(grad.abs().max() for grad in grads.values())
         own = dict(part.named_parameters())
         assert grads.keys() == {key for key, p in own.items() if p.grad is not None}
         for key, grad in grads.items():
-            rows = slice(shard.first, shard.last) if key in users else slice(None)
-            out['gradient'] = max(out['gradient'], far(own[key].grad, grad[rows], scale))
+            grad = shard.part(grad, *(key in names for names in cuts))
+            out['gradient'] = max(out['gradient'], far(own[key].grad, grad, scale))
     whole.eval(), part.eval()
     with torch.no_grad():
-        expected, found = whole(data), part(cut)
-    rows = slice(shard.first, shard.last)
-    out['vectors'] = max(far(found.user, expected.user[rows]), far(found.item, expected.item))
+        expected, found = whole(data), shard.to_rank(*part(cut))
+    rows = slice(shard.ranked.first, shard.ranked.last)
+    out['vectors'] = max(far(found[0], expected.user[rows]), far(found[1], expected.item))
     return out
+
+
+def many_edges(world):
+    r"""LightGCN with the graph of a million interactions, which has no edge weights."""
+    usual, lightgcn.MANY = lightgcn.MANY, 0
+    try:
+        return backbone(world, 'LightGCN', 'batch')
+    finally:
+        lightgcn.MANY = usual
 
 
 def training(world, name, items):
     r"""Weights after two epochs of Adam, with the trainer."""
     data = double(prepare(MODELS[name], small_graph()))
     whole, part = (build(name, data, items, None) for _ in range(2))
-    shard = UserShard(world, data)
-    shard.cut_model(part, part.user_tables())
-    for model, graph in ((whole, data), (part, shard.cut(data))):
+    shard, cut = share(part, data, world)
+    for model, graph in ((whole, data), (part, cut)):
         Trainer(model, graph, epochs=2, batch_size=200, weight_decay=1e-3, progress=False).fit()
-    expected = shard.rows(whole.state_dict(), whole.user_tables())
+    expected = shard.parts(whole.state_dict(), *tables(whole))
     return {'weights': max(far(x, expected[key]) for key, x in part.state_dict().items())}
 
 
@@ -133,7 +153,8 @@ def evaluation(world, max_users=None):
     args = targets, edge_index, num_items
     whole = Evaluator(*args, **options).evaluate(emb, return_pred=True)
     shard = UserShard(world, data)
-    own = Embeddings(emb.user[shard.first : shard.last], emb.item)
+    own = shard.to_rank(*(shard.part(x, i == 0, True) for i, x in enumerate(emb)))
+    own, shard = Embeddings(*own), shard.ranked
     part = Evaluator(*args, **options, shard=shard).evaluate(own, return_pred=True)
     assert whole.metrics.keys() == part.metrics.keys() and 'harmonic@20' in whole.metrics
     assert whole.rank.equal(part.rank) and whole.pred.equal(part.pred)
@@ -169,14 +190,14 @@ def bytes_per_step(world, name, num_layers):
     torch.manual_seed(1)
     encoder = item_encoder('specific', data, CHANNELS)
     model = MODELS[name](data, encoder, CHANNELS, **options)
-    shard = UserShard(world, data)
-    shard.cut_model(model, model.user_tables())
-    cut, batch = shard.cut(data), shard.batch(random_batch(data, 48))
-    step(model, cut, batch, world, 0)
+    shard, cut = share(model, data, world)
+    batch = shard.batch(random_batch(data, 48))
+    step(model, cut, batch, shard, 0)
     world.sent.clear()
-    step(model, cut, batch, world, 1)
+    step(model, cut, batch, shard, 1)
     shared = sum(p.numel() for p in encoder.parameters())
-    expected = exchange(data[ITEM].num_nodes, CHANNELS, num_layers or 0, 48, shared)
+    mesh = {'columns': world.columns.size, 'users': world.users.size}
+    expected = exchange(data[ITEM].num_nodes, CHANNELS, num_layers or 0, 48, shared, **mesh)
     assert dict(world.sent) == {key: value for key, value in expected.items() if value}, (
         world.sent,
         expected,
@@ -184,34 +205,54 @@ def bytes_per_step(world, name, num_layers):
     return {'bytes': 0.0}
 
 
-def comparisons():
-    for name in on_processes():
-        yield f'{name}, a batch', backbone, (name, 'batch')
-        yield f'{name}, one user', backbone, (name, 'one user')
-    yield 'LightGCN, few users', backbone, ('LightGCN', 'few users')
+def comparisons(columns, users):
+    if columns == 1:
+        for name in on_processes():
+            yield f'{name}, a batch', backbone, (name, 'batch')
+            yield f'{name}, one user', backbone, (name, 'one user')
+        for name in ('BPR', 'LightGCN', 'FREEDOM'):
+            yield f'{name}, whole', backbone, (name, 'batch', 'specific', 'whole')
+        yield 'pruning', pruning, ()
+    elif users == 1:
+        for name in by_columns():
+            yield f'{name}, a batch', backbone, (name, 'batch')
+        yield 'LightGCN, many edges', many_edges, ()
+        yield 'LightGCN, bpr', backbone, ('LightGCN', 'batch', 'specific', 'bpr')
+    else:
+        for name in ('LightGCN', 'LayerGCN', 'FREEDOM'):
+            yield f'{name}, one user', backbone, (name, 'one user')
+    if users > 1:
+        yield 'LightGCN, few users', backbone, ('LightGCN', 'few users')
     yield 'LightGCN, item IDs', backbone, ('LightGCN', 'batch', 'id')
-    for name in ('BPR', 'LightGCN', 'FREEDOM'):
-        yield f'{name}, whole', backbone, (name, 'batch', 'specific', 'whole')
+    for num_layers in (0, 1, 3):
+        options = {'num_layers': num_layers}
+        yield f'LightGCN, {num_layers} layers', backbone, ('LightGCN', 'batch'), options
     for items in ('specific', 'id'):
         yield f'training of BPR, {items} items', training, ('BPR', items)
     yield 'evaluation', evaluation, ()
     yield 'evaluation of a sample', evaluation, (70,)
-    yield 'pruning', pruning, ()
     yield 'bytes of BPR', bytes_per_step, ('BPR', None)
     for num_layers in (1, 2, 3):
         yield f'bytes of LightGCN, {num_layers} layers', bytes_per_step, ('LightGCN', num_layers)
 
 
+#: Parts of the columns, by the number of processes.
+MESHES = {2: (1, 2), 3: (1,), 4: (2,)}
+
+
 def main(words):
     torch.set_num_threads(1)
     with World.start(os.environ) as world:
-        for name, compare, args in comparisons():
-            if all(word in name for word in words):
-                found = compare(world, *args)
-                values = torch.tensor(list(found.values()), dtype=torch.float64)
-                values = world.all_reduce(values, '', 'max').tolist()
-                if world.is_first:
-                    print(json.dumps({'name': name, **dict(zip(found, values))}), flush=True)
+        for columns in MESHES[world.size]:
+            mesh = Mesh(columns).start(world)
+            for name, compare, args, *options in comparisons(columns, mesh.users.size):
+                if all(word in f'{name}, columns {columns}' for word in words):
+                    found = compare(mesh, *args, **(options[0] if options else {}))
+                    values = torch.tensor(list(found.values()), dtype=torch.float64)
+                    values = world.all_reduce(values, '', 'max').tolist()
+                    if world.is_first:
+                        line = {'columns': columns, 'name': name, **dict(zip(found, values))}
+                        print(json.dumps(line), flush=True)
 
 
 if __name__ == '__main__':

@@ -1,15 +1,20 @@
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
+from motor_geo import run
+from motor_geo.data import TableDataset
 from motor_geo.engine.checkpoint import load_checkpoint
 from motor_geo.engine.sharded import META
-from tests.parallel.torchrun import ROOT, torchrun
+from motor_geo.parallel import World
+from motor_geo.pipeline import shard
+from motor_geo.pipeline.processes import user_bounds
+from motor_geo.utils.errors import ConfigError
+from tests.parallel.torchrun import torchrun
 
 pytest.importorskip('safetensors')
 SMALL = [
@@ -29,19 +34,30 @@ def folder(tmp_path_factory):
 def one(folder):
     r"""A run on one process."""
     out = folder / 'one'
-    command = [sys.executable, '-m', 'motor_geo.run', *SMALL, '--epochs', '4', '--out', str(out)]
-    subprocess.run(command, cwd=ROOT, check=True, timeout=300, stdout=subprocess.DEVNULL)
+    assert run.main([*SMALL, '--epochs', '4', '--out', str(out)]) == 0
+    return out
+
+
+MESH = ('--parallel.columns', '2')
+
+
+def run_two(out, *flags):
+    done = torchrun(2, 'motor_geo.run', *SMALL, *flags, '--epochs', '4', '--out', out)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count('test recall') == 1 and done.stdout.count('written to') == 1
     return out
 
 
 @pytest.fixture(scope='module')
 def two(folder):
-    r"""The same run on two processes."""
-    out = folder / 'two'
-    done = torchrun(2, 'motor_geo.run', *SMALL, '--epochs', '4', '--out', out)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count('test recall') == 1 and done.stdout.count('written to') == 1
-    return out
+    r"""The same run on two processes that share the users."""
+    return run_two(folder / 'two')
+
+
+@pytest.fixture(scope='module')
+def columns(folder):
+    r"""The same run on two processes that share the columns."""
+    return run_two(folder / 'columns', *MESH)
 
 
 def result(out):
@@ -71,7 +87,9 @@ def assert_close(a, b, atol):
             assert value == pytest.approx(b[key], abs=atol), key
 
 
-def test_two_processes_are_the_same_run(one, two):
+@pytest.mark.parametrize('kind', ['two', 'columns'])
+def test_two_processes_are_the_same_run(one, kind, request):
+    two = request.getfixturevalue(kind)
     files = {path.name for path in one.iterdir()}
     assert {path.name for path in two.iterdir()} == files - {'last.pt'} | {'last'}
     a, b = result(one), result(two)
@@ -83,6 +101,8 @@ def test_two_processes_are_the_same_run(one, two):
         x, y = json.loads(x), json.loads(y)
         assert_close(x['losses'], y['losses'], 1e-6)
         assert_close(x['val'], y['val'], 1e-6)
+    configs = [yaml.safe_load((path / 'config.yaml').read_text()) for path in (one, two)]
+    assert len({config.pop('out') for config in configs}) == 2 and configs[0] == configs[1]
     (own, epoch), (other, same) = weights(one), weights(two)
     assert epoch == same and own.keys() == other.keys()
     for key, value in own.items():
@@ -98,20 +118,25 @@ def test_a_finished_run_is_not_repeated(two):
     assert result(two) == before
 
 
+#: Process and epoch when a process is killed.
+DEATHS = [(0, 3), (1, 2)]
+
+
 @pytest.mark.skipif(os.name != 'posix', reason='POSIX signals')
-def test_a_killed_process_is_started_again(folder, two):
-    out = folder / 'killed'
+@pytest.mark.parametrize('kind, mesh, death', list(zip(('two', 'columns'), ((), MESH), DEATHS)))
+def test_a_killed_process_is_started_again(folder, kind, mesh, death, request):
+    out, two = folder / f'killed {kind}', request.getfixturevalue(kind)
     code = (
         'import os, sys; from motor_geo.engine.epoch_loop import EpochLoop\n'
         'from motor_geo import run; save = EpochLoop._save\n'
         'def dying(self, entry):\n'
         "    restarts = os.environ['TORCHELASTIC_RESTART_COUNT']\n"
-        "    dies = (self.world.rank, entry['epoch'], restarts) in ((1, 2, '0'), (0, 3, '1'))\n"
+        f"    dies = (self.world.rank, entry['epoch'], restarts) == {(*death, '0')}\n"
         '    os.kill(os.getpid(), 9) if dies else save(self, entry)\n'
         'EpochLoop._save = dying; sys.exit(run.main())\n'
     )
     (folder / 'dying.py').write_text(code)
-    flags = [*SMALL, '--epochs', '4', '--out', out]
+    flags = [*SMALL, *mesh, '--epochs', '4', '--out', out]
     options = {'max_restarts': 3, 'timeout': 500, 'cwd': folder}
     done = torchrun(2, 'dying', *flags, **options)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -121,12 +146,15 @@ def test_a_killed_process_is_started_again(folder, two):
     assert sorted(os.listdir(out)) == sorted(os.listdir(two))
 
 
-def test_another_number_of_processes_goes_on(folder, one, two):
+def test_another_mesh_goes_on(folder, one):
     out = folder / 'mixed'
     flags = [*SMALL, '--out', out]
-    for epochs, size in ((1, 1), (2, 3), (3, 2), (4, 1)):
-        command = ('motor_geo.run', *flags, '--epochs', epochs)
-        done = torchrun(size, *command)
+    for epochs, size, mesh in ((1, 1, ()), (2, 3, ()), (3, 2, MESH), (4, 1, ())):
+        command = [*map(str, (*flags, *mesh, '--epochs', epochs))]
+        if size == 1:
+            assert run.main(command) == 0
+            continue
+        done = torchrun(size, 'motor_geo.run', *command)
         assert done.returncode == 0, done.stderr[-3000:]
     assert (out / 'last.pt').exists() and not (out / 'last').exists()
     assert_close(result(one)['test'], result(out)['test'], 1e-6)
@@ -156,16 +184,14 @@ def test_processes_of_a_data_set_in_shards(tmp_path):
     user = np.unique(user, return_inverse=True)[1]
     rows = ['userID,itemID', *(f'u{u:02},{i}' for u, i in zip(user, item))]
     (shop / 'shop.csv').write_text('\n'.join(rows))
-    command = [sys.executable, '-m', 'motor_geo', 'shard', str(shop), str(tmp_path / 'shards')]
-    subprocess.run([*command, '--shards', '3'], cwd=ROOT, check=True, timeout=300)
+    assert shard.main([str(shop), str(tmp_path / 'shards'), '--shards', '3']) == 0
     flags = ['--model', 'LightGCN', '--items', 'id', '--epochs', '2', '--model.channels', '8']
     flags += ['--batch_size', '128', '--threads', '1', '--device', 'cpu', '--report', 'false']
-    runs = []
-    for size, data in ((1, shop), (2, tmp_path / 'shards')):
-        runs.append(tmp_path / f'run{size}')
-        command = ('motor_geo.run', '--data', data, *flags, '--out', runs[-1])
-        done = torchrun(size, *command)
-        assert done.returncode == 0, done.stderr[-3000:]
+    runs = [tmp_path / name for name in ('one', 'two')]
+    assert run.main(['--data', str(shop), *flags, '--out', str(runs[0])]) == 0
+    command = ('motor_geo.run', '--data', tmp_path / 'shards', *flags, '--out', runs[1])
+    done = torchrun(2, *command)
+    assert done.returncode == 0, done.stderr[-3000:]
     assert result(runs[0])['hashes'] == result(runs[1])['hashes']
     for key in ('val', 'test', 'popularity', 'slices'):
         assert_close(result(runs[0])[key], result(runs[1])[key], 1e-6)
@@ -175,9 +201,9 @@ def test_processes_of_a_data_set_in_shards(tmp_path):
     tables = [x['model.user_embedding'].shape[0] for x in map(tensors, sorted(last.glob('*.s*')))]
     shards = json.loads((tmp_path / 'shards' / META).read_text())['shards']
     assert tables == [shards[0]['last'], shards[-1]['last'] - shards[0]['last']]
-    done = torchrun(4, 'motor_geo.run', '--data', data, *flags, '--out', tmp_path / 'four')
-    message = "shards' has 3 shards, but torchrun started 4 processes; expected at least one shard"
-    assert done.returncode != 0 and done.stderr.count(message) == 1, done.stderr
+    message = "shards' has 3 shards, but 4 processes share the users; expected at least one shard"
+    with pytest.raises(ConfigError, match=message):
+        user_bounds(TableDataset(tmp_path / 'shards'), World(0, 4))
 
 
 def tensors(path):

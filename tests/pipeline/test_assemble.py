@@ -449,7 +449,7 @@ def test_hashes_of_runs_are_those_from_before_there_was_a_loss():
     del before['model']['similarity_weight'], before['trainer']['drop_items']
     del before['trainer']['sparse_adam']
     del before['unseen'], before['cold_candidates'], before['users']
-    del before['evaluator']['max_users']
+    del before['evaluator']['max_users'], before['parallel']
     del before['graph']['method'], before['graph']['num_probes']
     for key in ('balance', 'num_near', 'method_kwargs', 'max_rows'):
         del before['tokenizer'][key]

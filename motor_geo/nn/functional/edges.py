@@ -88,7 +88,7 @@ class _EdgeSoftmax(Function):
     def forward(
         ctx: Any, logit: Tensor, target: Tensor, ptr: Tensor, shard: UserShard | None
     ) -> Tensor:
-        ctx.world = world = World() if shard is None else shard.world
+        ctx.world = world = World() if shard is None else shard.users
         largest = torch.segment_reduce(logit, 'max', offsets=ptr)
         largest = world.all_reduce(largest, 'softmax', 'max')
         out = (logit - largest.index_select(0, target)).exp_()

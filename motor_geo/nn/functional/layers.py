@@ -29,7 +29,7 @@ from motor_geo.nn.functional.spmm import (
     transposed,
 )
 from motor_geo.nn.graph import BipartiteGraph, NormalizedGraph, shard_of
-from motor_geo.parallel.users import UserIndex
+from motor_geo.parallel.users import UserIndex, UserShard
 
 EPS = 1e-8  # Minimum length of a vector for normalization.
 
@@ -193,10 +193,12 @@ def _(
     user_index: Tensor,
     item_index: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    args = user, item, graph, num_layers, scale, user_index, item_index
     if isinstance(user_index, UserIndex):
-        assert isinstance(graph, BipartiteGraph)
-        return _shared_rows(user, item, graph, num_layers, scale, user_index, item_index)
+        if user_index.shard.users.size > 1:
+            assert isinstance(graph, BipartiteGraph)
+            return _shared_rows(user, item, graph, num_layers, scale, user_index, item_index)
+        user_index = user_index.local  # All users are on this process.
+    args = user, item, graph, num_layers, scale, user_index, item_index
     if isinstance(graph, NormalizedGraph):
         return NormalizedRows.apply(*args)
     return light_rows.reference(*args) if needs_reference(graph) else _LightRows.apply(*args)
@@ -370,7 +372,13 @@ class _WeightedSum(Function):
 
 @has_kernel
 @full_precision
-def refined_sum(user: Tensor, item: Tensor, graph: BipartiteGraph, num_layers: int) -> Pair:
+def refined_sum(
+    user: Tensor,
+    item: Tensor,
+    graph: BipartiteGraph,
+    num_layers: int,
+    shard: UserShard | None = None,
+) -> Pair:
     r"""Sum over the layers of LayerGCN,
 
     .. math::
@@ -383,25 +391,48 @@ def refined_sum(user: Tensor, item: Tensor, graph: BipartiteGraph, num_layers: i
     \| \mathbf{y} \|` for unit rows :math:`\mathbf{e}` of the first layer. Per
     layer, it stores only :math:`\mathbf{y}`, its norms and the cosines.
 
+    Args:
+        user: User features.
+        item: Item features.
+        graph: The user-item graph.
+        num_layers: Number of hops :math:`L`.
+        shard: The columns of this process, if several share them. Norms and inner
+            products are then summed over these processes.
+
     Shapes:
         - **input:** user features :math:`(M, F)`, item features :math:`(N, F)`
         - **output:** user features :math:`(M, F)`, item features
           :math:`(N, F)`
     """
-    egos = F.normalize(user, eps=EPS), F.normalize(item, eps=EPS)
+    egos = unit_rows(user, shard), unit_rows(item, shard)
     outs, xs = [torch.zeros_like(user), torch.zeros_like(item)], (user, item)
     for _ in range(num_layers):
         ys = hop(*xs, graph)
-        cosines = [(F.normalize(y, eps=EPS) * e).sum(-1, keepdim=True) for y, e in zip(ys, egos)]
+        cosines = [(unit_rows(y, shard) * e).sum(-1, keepdim=True) for y, e in zip(ys, egos)]
+        cosines = cosines if shard is None else [shard.over_columns(x) for x in cosines]
         xs = cosines[0] * ys[0], cosines[1] * ys[1]
         outs = [out + x for out, x in zip(outs, xs)]
     return outs[0], outs[1]
 
 
+def unit_rows(x: Tensor, shard: UserShard | None = None) -> Tensor:
+    r"""Scales rows to unit length, also if several processes share the columns."""
+    if shard is None or shard.columns.size == 1:
+        return F.normalize(x, eps=EPS)
+    square = shard.over_columns(x.square().sum(dim=-1, keepdim=True))
+    return x / square.clamp_min(EPS**2).sqrt()
+
+
 @refined_sum.kernel
-def _(user: Tensor, item: Tensor, graph: BipartiteGraph, num_layers: int) -> Pair:
-    if needs_reference(graph):
-        return refined_sum.reference(user, item, graph, num_layers)
+def _(
+    user: Tensor,
+    item: Tensor,
+    graph: BipartiteGraph,
+    num_layers: int,
+    shard: UserShard | None = None,
+) -> Pair:
+    if needs_reference(graph) or (shard is not None and shard.columns.size > 1):
+        return refined_sum.reference(user, item, graph, num_layers, shard)
     return _RefinedSum.apply(user, item, graph, num_layers)
 
 

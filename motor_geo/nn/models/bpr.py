@@ -36,6 +36,7 @@ class BPR(Recommender):
     takes_user_encoder = True
     recommended_loss = 'whole'
     needs_all_users = None
+    columns = True
 
     def __init__(
         self,
@@ -56,4 +57,4 @@ class BPR(Recommender):
         item = self.encode_items(data, torch.cat([batch.pos, batch.neg]))
         rows = Rows(user, *item.chunk(2))
         ranking = self.ranking(data, batch, rows, form='eps')
-        return {**ranking, 'reg': self.reg_weight * frobenius_reg(*rows)}
+        return {**ranking, 'reg': self.reg_weight * frobenius_reg(*rows, shard=self.shard(data))}

@@ -55,6 +55,7 @@ class DeepStyle(Recommender):
 
     min_modalities = 1
     needs_all_users = None
+    columns = True
 
     def __init__(
         self,
@@ -118,12 +119,13 @@ class DeepStyle(Recommender):
         q = self.encode_items(data, index)
         out = q
         for x, lin in zip(self.features.raw(data, index), self.features.lins.values()):
-            out = out + project(x, lin.weight)
+            out = out + self.own_columns(data, project(x, lin.weight))
         if self.style is None:
             return out, q, None
         category = self.categories(data, self.style.num_embeddings)
         category = category if index is None else category.index_select(0, index)
         style = self.style.weight.index_select(0, category.long())
+        style = self.own_columns(data, style)
         return out - style, q, style
 
     def forward(self, data: HeteroData) -> Embeddings:
@@ -137,5 +139,5 @@ class DeepStyle(Recommender):
         losses = self.ranking(data, batch, rows, form='sum')
         if self.reg_weight > 0:
             used = [x.index_select(0, items.inverse) for x in parts if x is not None]
-            losses['reg'] = self.reg_weight * l2_reg(user, *used)
+            losses['reg'] = self.reg_weight * l2_reg(user, *used, shard=self.shard(data))
         return losses

@@ -10,7 +10,7 @@ from torch_geometric.typing import EdgeType
 from motor_geo.nn.conv import LightPropagation, Propagate
 from motor_geo.nn.functional.distinct import distinct
 from motor_geo.nn.graph import BipartiteGraph
-from motor_geo.nn.loss import bpr_loss, frobenius_reg
+from motor_geo.nn.loss import bpr_loss, frobenius_reg, scores
 from motor_geo.nn.models.item_features import ItemFeatures
 from motor_geo.nn.models.item_graph import ItemGraph, modality_weights
 from motor_geo.nn.models.pruned import PrunedRecommender
@@ -71,6 +71,7 @@ class FREEDOM(PrunedRecommender):
     takes_user_encoder = True
     min_modalities = 1
     needs_all_users = None
+    columns = True
 
     def __init__(
         self,
@@ -141,7 +142,7 @@ class FREEDOM(PrunedRecommender):
 
     def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
         items, x = torch.cat([batch.pos, batch.neg]), self.encode(data)
-        table, graph = x.item, self.training_graph(data)
+        table, graph, shard = x.item, self.training_graph(data), self.shard(data)
         tables = None
         if self.needs_tables:
             out = self.propagation(*x, graph)
@@ -155,13 +156,15 @@ class FREEDOM(PrunedRecommender):
         losses = self.ranking(data, batch, rows, tables)
         if self.reg_weight > 0:  # Projects features for the batch only.
             for modality, z in self.features(data, items).items():
-                bpr = bpr_loss(*Rows(user, *z.chunk(2)).scores())
+                pair = Rows(user, *self.own_columns(data, z).chunk(2))
+                bpr = bpr_loss(*scores(pair, shard))
                 losses[f'bpr_{modality}'] = self.reg_weight * bpr
         if self.norm_weight > 0:
-            losses['reg'] = self.norm_weight * frobenius_reg(*own)
+            losses['reg'] = self.norm_weight * frobenius_reg(*own, shard=shard)
         if self.similarity_weight > 0:
             pos = distinct(batch.pos)
             z = self.smooth(data, table, pos.node)
+            z = z if shard is None else shard.all_columns(z)
             value = feature_similarity_loss(data, self.features, z, pos)
             losses['similarity'] = self.similarity_weight * value
         return losses

@@ -9,6 +9,7 @@ from motor_geo.nn.graph import BipartiteGraph
 from motor_geo.nn.loss import l2_reg
 from motor_geo.nn.models.pruned import PrunedRecommender
 from motor_geo.nn.models.recommender import check_choice
+from motor_geo.parallel.users import UserShard
 from motor_geo.typing import RATES, Batch, Embeddings
 
 
@@ -56,6 +57,7 @@ class LayerGCN(PrunedRecommender):
 
     takes_user_encoder = True
     needs_all_users = None
+    columns = True
 
     def __init__(
         self,
@@ -79,13 +81,16 @@ class LayerGCN(PrunedRecommender):
     def is_uniform(self, epoch: int) -> bool:
         return self.pruning == 'alternating' and epoch % 2 == 1
 
-    def propagate(self, ego: Embeddings, graph: BipartiteGraph) -> Embeddings:
+    def propagate(
+        self, ego: Embeddings, graph: BipartiteGraph, shard: UserShard | None = None
+    ) -> Embeddings:
         r"""Final vectors from those of the ego layer, on the given user-item
         graph.
 
         Args:
             ego: User and item vectors of the ego layer.
             graph: The normalized graph, pruned in training.
+            shard: The columns of this process, if several share them.
 
         Shapes:
             - **input:** user vectors :math:`(M, d)`, item vectors
@@ -95,14 +100,15 @@ class LayerGCN(PrunedRecommender):
         """
         # The formula above, layer by layer: y = A x, x = cos(y, x0) y, and the sum of all x.
         # A loop of tensor operations (`refined_sum.reference`) takes twice as long.
-        return Embeddings(*refined_sum(*ego, graph, self.num_layers))
+        return Embeddings(*refined_sum(*ego, graph, self.num_layers, shard))
 
     def forward(self, data: HeteroData) -> Embeddings:
-        return self.propagate(self.encode(data), self.graph(data))
+        return self.propagate(self.encode(data), self.graph(data), self.shard(data))
 
     def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
         ego = self.encode(data)
-        out = self.propagate(ego, self.training_graph(data))
+        shard = self.shard(data)
+        out = self.propagate(ego, self.training_graph(data), shard)
         ranking = self.ranking(data, batch, batch.rows(out), out, 'sum')
-        reg = l2_reg(*batch.rows(ego))
+        reg = l2_reg(*batch.rows(ego), shard=shard)
         return {**ranking, 'reg': self.reg_weight * reg}

@@ -39,6 +39,7 @@ class LightGCN(Recommender):
     takes_user_encoder = True
     recommended_loss = 'whole'
     needs_all_users = None
+    columns = True
 
     def __init__(
         self,
@@ -59,7 +60,7 @@ class LightGCN(Recommender):
         results differ by rounding.
         """
         edge_index, num_users, num_items, _ = self.graph_args(data)
-        if edge_index.size(1) < MANY or self.shard(data) is not None:
+        if edge_index.size(1) < MANY or self.user_shard(data) is not None:
             return super().graph(data)
         args = edge_index, num_users, num_items
         return self._graphs(lambda: NormalizedGraph.from_edges(*args), *args)
@@ -71,4 +72,5 @@ class LightGCN(Recommender):
         x = self.encode(data)
         rows, own, tables = self.propagation.batch(*x, self.graph(data), batch, self.needs_tables)
         ranking = self.ranking(data, batch, rows, tables, 'eps')
-        return {**ranking, 'reg': self.reg_weight * frobenius_reg(*own)}
+        reg = frobenius_reg(*own, shard=self.shard(data))
+        return {**ranking, 'reg': self.reg_weight * reg}

@@ -55,7 +55,7 @@ class PrunedRecommender(Recommender):
         if self.rho == 0:
             return
         edge_index, num_users, num_items, _ = self.graph_args(data)
-        shard = self.shard(data)
+        shard = self.user_shard(data)
         if self.is_uniform(epoch):
             keep = uniform_pruning(edge_index, self.rho, generator, shard)
         else:
@@ -73,7 +73,7 @@ class PrunedRecommender(Recommender):
         Shapes:
             - **input:** positions of kept edges :math:`(|\mathcal{E}^{\prime}|)`
         """
-        self.pruned.set(keep, *self.graph_args(data), self.shard(data))
+        self.pruned.set(keep, *self.graph_args(data), self.user_shard(data))
 
     def training_graph(self, data: HeteroData) -> BipartiteGraph:
         r"""The graph of :obj:`loss`: the pruned graph, or the full graph if

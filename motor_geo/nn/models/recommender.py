@@ -12,7 +12,7 @@ from torch_geometric.typing import EdgeType
 from motor_geo.nn.functional.rows import table_rows
 from motor_geo.nn.graph import BipartiteGraph, build_graph
 from motor_geo.nn.item_encoder import IDEmbedding, encode_items, xavier_
-from motor_geo.nn.loss import bpr_loss
+from motor_geo.nn.loss import bpr_loss, scores
 from motor_geo.nn.memo import Memo
 from motor_geo.nn.objective import RankingLoss
 from motor_geo.parallel.users import UserShard, shard_in
@@ -59,6 +59,9 @@ class Recommender(nn.Module):
     #: What the backbone needs of all users on one process, or :obj:`None` if several can
     #: share the users, see :class:`~motor_geo.parallel.UserShard`. Not inherited.
     needs_all_users: ClassVar[str | None] = 'all users'
+    #: Whether processes can also share the columns of vectors, which :obj:`loss` and
+    #: :obj:`forward` must not mix. What sums over columns gets :obj:`shard`. Not inherited.
+    columns: ClassVar[bool] = False
     #: Published learning rate and weight decay of Adam, and ``(a, b)`` of the
     #: learning-rate factor ``a ** (epoch / b)``.
     lr: ClassVar[float] = 1e-3
@@ -196,7 +199,7 @@ class Recommender(nn.Module):
             - **output:** scalars
         """
         if self.objective is None:
-            return {'bpr': bpr_loss(*rows.scores(), form)}
+            return {'bpr': bpr_loss(*scores(rows, self.shard(data)), form)}
         if self.needs_tables and tables is None:
             tables = self(data)
         edge_index = find_edges(data, self.edge_type)
@@ -224,7 +227,19 @@ class Recommender(nn.Module):
             - **input:** item indices :math:`(B)` *(optional)*
             - **output:** item vectors :math:`(N, d)` or :math:`(B, d)`
         """
-        return encode_items(self.item_encoder, node_store(data, self.item_type), index)
+        x = encode_items(self.item_encoder, node_store(data, self.item_type), index)
+        return x if self._item_table() else self.own_columns(data, x)
+
+    def own_columns(self, data: HeteroData, x: Tensor) -> Tensor:
+        r"""The columns of this process if several share them, or else the vectors
+        themselves.
+
+        Shapes:
+            - **input:** vectors :math:`(*, d)`
+            - **output:** vectors :math:`(*, d)` or :math:`(*, d / C)`
+        """
+        shard = self.shard(data)
+        return x if shard is None else shard.own_columns(x)
 
     def encode_users(
         self, data: HeteroData, item: Tensor | None = None, index: Tensor | None = None
@@ -264,12 +279,17 @@ class Recommender(nn.Module):
         r"""The symmetrically normalized training graph, cached as long as its edges
         stay the same.
         """
-        args, shard = self.graph_args(data), self.shard(data)
+        args, shard = self.graph_args(data), self.user_shard(data)
         return self._graphs(lambda: build_graph(*args, shard), *args)
 
     def shard(self, data: HeteroData) -> UserShard | None:
-        r"""The part of all users that a graph has, or :obj:`None` if it has all."""
+        r"""The users and columns that this process has, or :obj:`None` if it has all."""
         return shard_in(data, self.edge_type)
+
+    def user_shard(self, data: HeteroData) -> UserShard | None:
+        r"""The users that this process has, or :obj:`None` if it has all of them."""
+        shard = self.shard(data)
+        return None if shard is None or shard.users.size == 1 else shard
 
     def graph_args(self, data: HeteroData) -> tuple[Tensor, int, int, torch.dtype]:
         r"""The arguments of the training graph, in the order of
@@ -309,6 +329,17 @@ class Recommender(nn.Module):
     def user_tables(self) -> list[str]:
         r"""Names of the parameters and buffers with one row per user."""
         return ['user_embedding']
+
+    def column_tables(self) -> list[str]:
+        r"""Names of the parameters and buffers with the columns of vectors, which
+        processes can share if :obj:`columns` is set.
+        """
+        return [*self.user_tables(), *self._item_table()]
+
+    def _item_table(self) -> list[str]:
+        r"""The name of the table if the vectors of items are one."""
+        table = type(self.item_encoder) in (IDEmbedding, nn.Embedding)
+        return ['item_encoder.weight'] if table else []
 
     def item_parameters(self, num_items: int) -> list[str]:
         r"""Names of trainable parameters with a dimension equal to the number of
