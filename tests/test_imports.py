@@ -26,7 +26,7 @@ FLOORS = [
 NN = [
     {'memo'},
     {'graph'},
-    {'functional', 'name_dict'},
+    {'functional', 'name_dict', 'pruning'},
     {'item_encoder', 'loss'},
     {'objective'},
     {'token_cross', 'conv'},

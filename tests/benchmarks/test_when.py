@@ -24,7 +24,7 @@ def test_the_page_says_what_was_measured():
 def test_the_figure_shows_what_was_measured():
     found = gains(Reports())
     drawn = figure(found)
-    assert drawn.series[0].y == [100 * gain['content'] for *_, gain in found]
+    assert drawn.series[0].y == [100 * entry.gain['content'] for entry in found]
     with open(f'{DOCS}/{FIGURE}') as file:
         text = file.read()
     for number in re.findall(r'<path d="([^"]+)"', svg(drawn)):

@@ -12,9 +12,9 @@ import sys
 import torch
 
 from motor_geo.engine import Evaluator, Trainer
-from motor_geo.nn.graph import degree_sensitive_pruning, uniform_pruning
 from motor_geo.nn.models import MODELS, lightgcn
 from motor_geo.nn.objective import LOSSES
+from motor_geo.nn.pruning import degree_sensitive_pruning, uniform_pruning
 from motor_geo.parallel import Mesh, UserShard, World
 from motor_geo.parallel.cost import exchange
 from motor_geo.pipeline.processes import by_columns, on_processes

@@ -5,13 +5,9 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 from torch_geometric.typing import EdgeType
 
-from motor_geo.nn.graph import (
-    BipartiteGraph,
-    PrunedGraph,
-    degree_sensitive_pruning,
-    uniform_pruning,
-)
+from motor_geo.nn.graph import BipartiteGraph
 from motor_geo.nn.models.recommender import Recommender
+from motor_geo.nn.pruning import PrunedGraph, degree_sensitive_pruning, uniform_pruning
 from motor_geo.typing import RATES
 
 
@@ -19,7 +15,7 @@ class PrunedRecommender(Recommender):
     r"""Base class of backbones that prune the training graph again in every
     epoch, such as :class:`~motor_geo.nn.models.LayerGCN` and
     :class:`~motor_geo.nn.models.FREEDOM`. By default, they use
-    :func:`~motor_geo.nn.graph.degree_sensitive_pruning`. Evaluation uses all
+    :func:`~motor_geo.nn.pruning.degree_sensitive_pruning`. Evaluation uses all
     edges.
 
     Args:

@@ -294,7 +294,7 @@ class Recommender(nn.Module):
     def graph_args(self, data: HeteroData) -> tuple[Tensor, int, int, torch.dtype]:
         r"""The arguments of the training graph, in the order of
         :func:`~motor_geo.nn.graph.build_graph` and
-        :class:`~motor_geo.nn.graph.PrunedGraph`: user-item edges, the numbers of
+        :class:`~motor_geo.nn.pruning.PrunedGraph`: user-item edges, the numbers of
         users and items, and the type of edge weights.
         """
         size = num_nodes(data, self.user_type), num_nodes(data, self.item_type)

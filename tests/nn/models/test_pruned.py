@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from motor_geo.nn.graph import degree_sensitive_pruning, uniform_pruning
 from motor_geo.nn.models.pruned import PrunedRecommender
+from motor_geo.nn.pruning import degree_sensitive_pruning, uniform_pruning
 from motor_geo.testing.graphs import small_graph
 from motor_geo.typing import RATES
 
