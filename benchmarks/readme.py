@@ -55,15 +55,21 @@ README = (
 )
 
 
+def of(report: str, experiment: str) -> bool:
+    r"""Whether a report is that of an experiment, on several data sets or on one. Those on
+    changed data have other names.
+    """
+    return report in (experiment, *(f'{experiment}-{data}' for data in DATA))
+
+
 def read(folder: str, name: str) -> list[dict[str, Any]]:
     r"""Reads the measurements in the reports of an experiment, one row per run.
     For its data set, a report on one data set (:obj:`NAME-DATA.jsonl`) replaces
     a report on several data sets.
     """
     found: dict[str, list[dict[str, Any]]] = {}
-    paths = glob.glob(osp.join(folder, f'{name}.jsonl'))
-    paths += glob.glob(osp.join(folder, f'{name}-*.jsonl'))
-    for path in sorted(paths, key=lambda path: osp.splitext(path)[0]):
+    names = sorted(osp.splitext(file)[0] for file in glob.glob('*.jsonl', root_dir=folder))
+    for path in (osp.join(folder, f'{report}.jsonl') for report in names if of(report, name)):
         found.update(group(read_runs(path), lambda row: row['label'][0]))
     return [row for rows in found.values() for row in rows]
 

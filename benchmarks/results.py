@@ -72,7 +72,7 @@ def page(folder: Path = DOCS / 'reproduction') -> str:
     reports = {name: readme.read(str(folder), name) for name in {name for name, *_ in readme.ROWS}}
     every = [summary(path) for path in sorted(folder.glob('*.jsonl'))]
     used = [
-        [f'`{name}`', ', '.join(link(entry) for entry in every if of(entry['name'], name))]
+        [f'`{name}`', ', '.join(link(entry) for entry in every if readme.of(entry['name'], name))]
         for name in dict.fromkeys(name for name, *_ in readme.ROWS)
     ]
     lines = [
@@ -91,10 +91,6 @@ def page(folder: Path = DOCS / 'reproduction') -> str:
 
 def link(entry: dict[str, Any]) -> str:
     return f'[{entry["name"]}](reproduction/{entry["name"]}.jsonl)'
-
-
-def of(report: str, experiment: str) -> bool:
-    return report == experiment or report.startswith(f'{experiment}-')
 
 
 def main() -> None:

@@ -33,12 +33,12 @@ def test_rows_of_the_readme_exist():
 
 
 def test_reports_of_all_data_sets_are_read(tmp_path):
-    for name in ('recommended', 'recommended-b', 'table2'):
+    for name in ('recommended', 'recommended-baby', 'recommended-thin-baby', 'table2'):
         (tmp_path / f'{name}.jsonl').write_text(
             json.dumps({'run': name, **row([name, 'LightGCN', 'id'], 0.5)}) + '\n'
         )
     found = [entry['label'][0] for entry in read(str(tmp_path), 'recommended')]
-    assert found == ['recommended', 'recommended-b']
+    assert found == ['recommended', 'recommended-baby']
 
 
 def test_the_readme_says_what_was_measured():

@@ -1,6 +1,7 @@
 import json
 
-from benchmarks.results import DOCS, of, page, summary
+from benchmarks.readme import of
+from benchmarks.results import DOCS, page, summary
 
 
 def test_summary(tmp_path):
@@ -17,7 +18,7 @@ def test_summary(tmp_path):
 
 def test_reports_of_an_experiment():
     assert of('recipe-lastfm', 'recipe') and of('recipe', 'recipe')
-    assert not of('recipes', 'recipe')
+    assert not of('recipes', 'recipe') and not of('recipe-thin-lastfm', 'recipe')
 
 
 def test_the_page_says_what_was_measured():
