@@ -234,6 +234,7 @@ def rows(results: Sequence[VariantResults], metric: str) -> Iterator[dict[str, A
         validation: dict[str, Any] = {'tried': own.validation}
         for job, result in zip(own.jobs, own.results):
             yield {
+                'run': job.name,
                 'label': own.variant.label,
                 **validation,
                 'command': job.command,

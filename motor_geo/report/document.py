@@ -252,8 +252,8 @@ def to_rows(report: Report, measured: Iterable[Mapping[str, Any]] = ()) -> Itera
 
     Args:
         report: The report.
-        measured: The measurements of each run, in the order of
-            :obj:`report.runs`. (default: none)
+        measured: Measurements with the name of their :obj:`run`. A run may have
+            several, such as those of two variants. (default: none)
     """
     numbers = report.numbers()
 
@@ -284,12 +284,15 @@ def to_rows(report: Report, measured: Iterable[Mapping[str, Any]] = ()) -> Itera
             row['series'] = [brief(series) for series in block.series]
         key = 'title' if isinstance(block, Text) else 'name'
         yield {type(block).__name__.lower(): row.pop(key), **row}
-    more = iter(measured)
+    more: dict[str, list[Mapping[str, Any]]] = {}
+    for entry in measured:
+        more.setdefault(entry['run'], []).append(entry)
     for name, info in report.runs.items():
         own = info._asdict()
         if info.folder == _folder(name):
             del own['folder']
-        yield {'run': name, **own, **next(more, {})}
+        for entry in more.get(name, [{}]):
+            yield {'run': name, **own, **entry}
 
 
 def _folder(run: str) -> str:

@@ -150,8 +150,8 @@ def save(report: Report, folder: str, measured: Iterable[Mapping[str, Any]] = ()
     Args:
         report: The report.
         folder: Folder of the file, which is created if necessary.
-        measured: The measurements of each run, in the order of
-            :obj:`report.runs`. (default: none)
+        measured: Measurements with the name of their :obj:`run`. (default:
+            none)
 
     Returns:
         The path.

@@ -48,7 +48,7 @@ def test_equal_names():
 
 def test_rows_hold_the_report():
     value = report(table(), line(fill=('ids', 'tokens'), panels='x'), bar(), heat(), Text('a', 'b'))
-    rows = list(to_rows(value, [{'epochs': i} for i in range(4)]))
+    rows = list(to_rows(value, [{'run': f'r{i + 1}', 'epochs': i} for i in range(4)]))
     assert [next(iter(row)) for row in rows] == [
         *('report', 'table', 'figure', 'figure', 'figure', 'text'),
         *['run'] * 4,
@@ -61,6 +61,16 @@ def test_rows_hold_the_report():
     }
     assert rows[6] == {'run': 'r1', **value.runs['r1']._asdict(), 'epochs': 0}
     again = from_rows(rows)
+    # Two variants may share a run.
+    shared = [
+        {'run': name, 'label': [label]} for name, label in (('r2', 'b'), ('r1', 'a'), ('r1', 'c'))
+    ]
+    found = list(to_rows(value, shared))[6:]
+    assert [(row['run'], row.get('label')) for row in found] == [
+        *(('r1', ['a']), ('r1', ['c']), ('r2', ['b'])),
+        *(('r3', None), ('r4', None)),
+    ]
+    assert from_rows([*rows[:6], *found]) == again
     assert list(to_rows(again)) == list(to_rows(value))
     assert again.blocks[1].fill == ('ids', 'tokens') and again.blocks[1].panels == 'x'
     assert again.blocks[1].series[2].published and not again.blocks[1].series[0].published

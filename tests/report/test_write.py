@@ -235,7 +235,7 @@ KEPT = sorted(Path(__file__).parents[2].joinpath('docs', 'reproduction').glob('*
 
 def test_save_and_read(tmp_path):
     value = report(table(notes=['n']), line(fill=('ids', 'tokens'), logx=True), bar(), heat())
-    measured = [{'label': [name], 'test': {'recall@20': 1 / 3}} for name in RUNS]
+    measured = [{'run': name, 'label': [name], 'test': {'recall@20': 1 / 3}} for name in RUNS]
     path = save(value, str(tmp_path / 'first'), measured)
     again = read_report(path)
     assert list(again.runs) == list(RUNS) and again.runs == RUNS
