@@ -30,6 +30,7 @@ OPTIONS = {
     'LIRDRec': {'reg_weight': 0.1},
     'GRCN': {'reg_weight': 0.1},
     'BM3': {'reg_weight': 0.1},
+    'MMGCN': {'reg_weight': 0.1, 'train_embeddings': True},
 }
 
 
