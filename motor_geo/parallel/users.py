@@ -218,8 +218,15 @@ class UserShard(UserRange):
         return self.users.sum(x, 'items')
 
     def total(self, x: Tensor) -> Tensor:
-        r"""Sums a scalar over the processes with other users."""
+        r"""Sums scalars over the processes with other users."""
         return self.users.sum(x, 'scalars')
+
+    def log_sum_exp(self, x: Tensor) -> Tensor:
+        r"""Combines logarithms of sums over the users of each process into those of the
+        sums over all users, entry by entry.
+        """
+        largest = self.users.all_reduce(x.detach().clone(), 'scalars', 'max')
+        return self.total((x - largest).exp()).log() + largest
 
     def kept(self, score: Tensor, num_kept: int) -> Tensor:
         r"""Positions of the edges of this process that are among the

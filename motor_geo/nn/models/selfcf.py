@@ -8,8 +8,9 @@ from torch_geometric.typing import EdgeType
 from motor_geo.nn.conv import LightPropagation
 from motor_geo.nn.functional.autocast import full_precision
 from motor_geo.nn.functional.dropout import drop_entries
-from motor_geo.nn.graph import BipartiteGraph
+from motor_geo.nn.graph import BipartiteGraph, shard_of, shared_order
 from motor_geo.nn.loss import l2_reg
+from motor_geo.nn.memo import Memo
 from motor_geo.nn.models.bm3 import normalize
 from motor_geo.nn.models.recommender import Recommender
 from motor_geo.typing import RATES, Batch, Embeddings
@@ -59,6 +60,7 @@ class SelfCF(Recommender):
 
     takes_user_encoder = True
     needs_negatives = False
+    needs_all_users = None
 
     def __init__(
         self,
@@ -80,6 +82,7 @@ class SelfCF(Recommender):
         self.reg_weight = reg_weight
         self.propagation = LightPropagation(num_layers)
         self.predictor = nn.Linear(channels, channels)
+        self._orders = Memo()
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
@@ -93,7 +96,7 @@ class SelfCF(Recommender):
         )
 
     def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
-        graph = self.drop_edges(self.graph(data))
+        graph = self.drop_edges(self.graph(data), self.edge_order(data))
         tables = self.encode(data)
         (user, item), _ = self.propagation.rows(*tables, graph, batch.user, batch.pos)
         predicted = normalize(self.predictor(torch.cat([user, item])), eps=1e-8).chunk(2)
@@ -115,8 +118,25 @@ class SelfCF(Recommender):
         r"""Applies dropout to the targets :obj:`"user"` or :obj:`"item"`, **[B, d]**."""
         return drop_entries(x, self.dropout)
 
-    def drop_edges(self, graph: BipartiteGraph) -> BipartiteGraph:
-        r"""The graph of a batch, with edge dropout."""
+    def edge_order(self, data: HeteroData) -> tuple[Tensor, Tensor] | None:
+        r"""Positions of the edges of this process among all edges, in both directions, or
+        :obj:`None` if it has all users.
+        """
+        shard = self.user_shard(data)
+        if shard is None:
+            return None
+        edge_index, _, num_items, _ = self.graph_args(data)
+        return self._orders(lambda: shared_order(edge_index, num_items, shard), edge_index)
+
+    def drop_edges(
+        self, graph: BipartiteGraph, order: tuple[Tensor, Tensor] | None = None
+    ) -> BipartiteGraph:
+        r"""The graph of a batch, with edge dropout. All processes draw for all edges.
+
+        Args:
+            graph: The graph.
+            order: Result of :meth:`edge_order`.
+        """
         if self.edge_dropout == 0:
             return graph
         rate = graph.to_user_weight.new_empty(())
@@ -125,12 +145,15 @@ class SelfCF(Recommender):
         else:
             rate.fill_(self.edge_dropout)
 
-        def drop(weight: Tensor) -> Tensor:
-            return weight * (torch.rand_like(weight) >= rate) / (1 - rate)
-
-        return graph._replace(
-            to_user_weight=drop(graph.to_user_weight), to_item_weight=drop(graph.to_item_weight)
-        )
+        weights, shard = (graph.to_user_weight, graph.to_item_weight), shard_of(graph.to_item)
+        kept = []
+        for weight, own in zip(weights, order or (None, None)):
+            if own is None or shard is None:
+                noise = torch.rand_like(weight)
+            else:
+                noise = torch.rand_like(weight.new_empty(shard.edge_index.size(1)))[own]
+            kept.append(weight * (noise >= rate) / (1 - rate))
+        return graph._replace(to_user_weight=kept[0], to_item_weight=kept[1])
 
 
 @full_precision
