@@ -288,9 +288,7 @@ def opposite_edges(graph: BipartiteGraph) -> Tensor:
     return order[rank]
 
 
-def shared_order(
-    edge_index: Tensor, num_items: int, shard: UserShard
-) -> tuple[Tensor, Tensor]:
+def shared_order(edge_index: Tensor, num_items: int, shard: UserShard) -> tuple[Tensor, Tensor]:
     r"""Positions of the edges of a process among those of the graph of all users, for
     both directions, so that all processes can draw one number for every edge.
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -84,7 +84,12 @@ class MMGCNConv(nn.Module):
                 outs.append(self._layer(args, own, index))
         return Embeddings(*outs)
 
-    def _layer(self, args: Any, own: list[OptTensor], index: OptTensor) -> Tensor:
+    def _layer(
+        self,
+        args: tuple[Tensor, SortedEdges, Tensor, OptTensor],
+        own: list[OptTensor],
+        index: OptTensor,
+    ) -> Tensor:
         r"""Vectors of all users or all items, or of those in :obj:`index`."""
         table = own[0]
         assert table is not None
@@ -92,7 +97,7 @@ class MMGCNConv(nn.Module):
             return self._update(self._neighbors(*args), *own)
         if index.numel() > table.size(0):  # Gathering rows first would not save work.
             return self._update(self._neighbors(*args), *own).index_select(0, index)
-        h = self._neighbors(*args, index=index)
+        h = self._neighbors(*args, index)
         return self._update(h, *(None if x is None else x.index_select(0, index) for x in own))
 
     def _neighbors(

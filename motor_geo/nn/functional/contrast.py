@@ -135,8 +135,11 @@ def row_log_sum_exp(a: Tensor, p: Tensor, entries: int | None = None) -> Tensor:
     def block(rows: Tensor, p: Tensor) -> Tensor:
         return (rows @ p.t()).logsumexp(dim=1)
 
-    options = {'use_reentrant': False, 'preserve_rng_state': False}
-    return torch.cat([checkpoint(block, rows, p, **options) for rows in a.split(step)])
+    outs = [
+        checkpoint(block, rows, p, use_reentrant=False, preserve_rng_state=False)
+        for rows in a.split(step)
+    ]
+    return torch.cat(outs)
 
 
 def _entries(p: Tensor, entries: int | None) -> int:

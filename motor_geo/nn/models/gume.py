@@ -149,7 +149,7 @@ class GUME(MGCN):
 
     def nodes(self, data: HeteroData, rows: Embeddings | None = None) -> GUMEViews:
         r"""The views of all users and items, or of those in :obj:`rows`."""
-        item, shard = self.encode_items(data), self.user_shard(data)
+        item, shard = self.encode_items(data), self.shard(data)
         graph = self.enlarged(data, *self.graph_args(data), shard)
         modal_item = torch.stack([self.modal_item(data, m, item) for m in self.gates], dim=1)
         z = modal_item.flatten(1)
@@ -162,12 +162,11 @@ class GUME(MGCN):
         num_users, item = user.size(0), torch.cat([item, z], dim=1)
         if isinstance(graph, EnlargedGraph):  # Items follow users in the node numbering.
             index = None if rows is None else torch.cat([rows.user, rows.item + num_users])
-            x = torch.cat([user, item])
-            out = self.light(x, graph.edge_index, graph.weight, index)
+            out = self.light(torch.cat([user, item]), graph.edge_index, graph.weight, index)
             explicit = explicit if index is None else explicit.index_select(0, index)
         else:
-            x = Embeddings(user, item)
-            out = torch.cat(graph.mean(self.conv, x, self.light.num_layers, rows))
+            own = Embeddings(user, item)
+            out = torch.cat(graph.mean(self.conv, own, self.light.num_layers, rows))
             if rows is not None:
                 views = zip(explicit.tensor_split([num_users]), rows)
                 explicit = torch.cat([view.index_select(0, row) for view, row in views])
