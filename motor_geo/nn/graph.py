@@ -288,24 +288,22 @@ def opposite_edges(graph: BipartiteGraph) -> Tensor:
     return order[rank]
 
 
-def shared_order(edge_index: Tensor, num_items: int, shard: UserShard) -> tuple[Tensor, Tensor]:
+def shared_order(shard: UserShard, num_items: int) -> tuple[Tensor, Tensor]:
     r"""Positions of the edges of a process among those of the graph of all users, for
     both directions, so that all processes can draw one number for every edge.
 
     Args:
-        edge_index: User-item edges of the process.
-        num_items: Number of items.
         shard: The users of the process.
+        num_items: Number of items.
 
     Shapes:
-        - **input:** edge indices :math:`(2, |\mathcal{E}|)`
         - **output:** positions :math:`(|\mathcal{E}|)` and :math:`(|\mathcal{E}|)` in
           the order of :class:`BipartiteGraph`
     """
-    number = torch.arange(shard.edge_index.size(1), device=edge_index.device)
-    whole = _sort(shard.edge_index, shard.num_users, num_items, number, _shared(number))
-    edges = shard.edges
-    part = _sort(edge_index, len(shard), num_items, edges, _shared(edges))
+    edge_index, edges = shard.edge_index, shard.edges
+    number = torch.arange(edge_index.size(1), device=edge_index.device)
+    whole = _sort(edge_index, shard.num_users, num_items, number, _shared(number))
+    part = _sort(edge_index[:, edges], shard.num_users, num_items, edges, _shared(edges))
     out = []
     for (*_, order), (*_, own) in zip(whole, part):
         assert order is not None and own is not None

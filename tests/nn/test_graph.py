@@ -174,7 +174,7 @@ def test_positions_among_the_edges_of_all_users(monkeypatch, many):
         shard = UserShard(World(rank, 3), data)
         cut = shard.cut(data)[RATES].edge_index
         part = BipartiteGraph.from_edges(cut, len(shard), num_items, torch.ones(cut.size(1)))
-        order = shared_order(cut, num_items, shard)
+        order = shared_order(shard, num_items)
         # The users of a process are numbered from zero.
         own = part.to_user.as_tensor() + torch.tensor([[0], [shard.first]])
         assert own.equal(whole.to_user.as_tensor()[:, order[0]])

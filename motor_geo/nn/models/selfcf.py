@@ -96,7 +96,7 @@ class SelfCF(Recommender):
         )
 
     def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
-        graph = self.drop_edges(self.graph(data), self.edge_order(data))
+        graph = self.drop_edges(self.graph(data))
         tables = self.encode(data)
         (user, item), _ = self.propagation.rows(*tables, graph, batch.user, batch.pos)
         predicted = normalize(self.predictor(torch.cat([user, item])), eps=1e-8).chunk(2)
@@ -118,25 +118,8 @@ class SelfCF(Recommender):
         r"""Applies dropout to the targets :obj:`"user"` or :obj:`"item"`, **[B, d]**."""
         return drop_entries(x, self.dropout)
 
-    def edge_order(self, data: HeteroData) -> tuple[Tensor, Tensor] | None:
-        r"""Positions of the edges of this process among all edges, in both directions, or
-        :obj:`None` if it has all users.
-        """
-        shard = self.user_shard(data)
-        if shard is None:
-            return None
-        edge_index, _, num_items, _ = self.graph_args(data)
-        return self._orders(lambda: shared_order(edge_index, num_items, shard), edge_index)
-
-    def drop_edges(
-        self, graph: BipartiteGraph, order: tuple[Tensor, Tensor] | None = None
-    ) -> BipartiteGraph:
-        r"""The graph of a batch, with edge dropout. All processes draw for all edges.
-
-        Args:
-            graph: The graph.
-            order: Result of :meth:`edge_order`.
-        """
+    def drop_edges(self, graph: BipartiteGraph) -> BipartiteGraph:
+        r"""The graph of a batch, with edge dropout. All processes draw for all edges."""
         if self.edge_dropout == 0:
             return graph
         rate = graph.to_user_weight.new_empty(())
@@ -145,15 +128,21 @@ class SelfCF(Recommender):
         else:
             rate.fill_(self.edge_dropout)
 
-        weights, shard = (graph.to_user_weight, graph.to_item_weight), shard_of(graph.to_item)
-        kept = []
-        for weight, own in zip(weights, order or (None, None)):
-            if own is None or shard is None:
+        def drop(weight: Tensor, direction: int) -> Tensor:
+            if shard is None:
                 noise = torch.rand_like(weight)
             else:
-                noise = torch.rand_like(weight.new_empty(shard.edge_index.size(1)))[own]
-            kept.append(weight * (noise >= rate) / (1 - rate))
-        return graph._replace(to_user_weight=kept[0], to_item_weight=kept[1])
+                num_items, num_edges = graph.to_item.get_sparse_size(1), shard.edge_index.size(1)
+                args = shard.edge_index, shard.edges
+                order = self._orders(lambda: shared_order(shard, num_items), *args)
+                noise = torch.rand_like(weight.new_empty(num_edges))[order[direction]]
+            return weight * (noise >= rate) / (1 - rate)
+
+        shard = shard_of(graph.to_item)
+        return graph._replace(
+            to_user_weight=drop(graph.to_user_weight, 0),
+            to_item_weight=drop(graph.to_item_weight, 1),
+        )
 
 
 @full_precision
