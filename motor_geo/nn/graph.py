@@ -132,7 +132,7 @@ class BipartiteGraph(NamedTuple):
         weights **[E]**. If the edges are sorted by user and item, the graph reads
         their items in place.
         """
-        shared = edge_index.size(1) >= MANY
+        shared = _shared(edge_index)
         edges = _sort(edge_index, num_users, num_items, edge_weight, shared)
         to_user, to_item = (_with_transpose(*pair) for pair in (edges, edges[::-1]))
         assert to_user.weight is not None and to_item.weight is not None
@@ -170,6 +170,10 @@ def _sym_weight(edges: SortedEdges) -> Tensor:
     of_target = degree.double().repeat_interleave(degree, output_size=edges.size(1))
     of_source = edges.out_ptr.diff().double().index_select(0, edges.source)
     return (of_target * of_source).rsqrt()
+
+
+def _shared(edge_index: Tensor) -> bool:
+    return edge_index.size(-1) >= MANY
 
 
 Half = tuple[Tensor, Tensor, OptTensor]  # Pointers, sources and weights of a direction.
@@ -282,6 +286,29 @@ def opposite_edges(graph: BipartiteGraph) -> Tensor:
     rank = torch.empty_like(order)
     rank[(user * num_items + item).argsort()] = torch.arange(order.numel(), device=order.device)
     return order[rank]
+
+
+def shared_order(shard: UserShard, num_items: int) -> tuple[Tensor, Tensor]:
+    r"""Positions of the edges of a process among those of the graph of all users, for
+    both directions, so that all processes can draw one number for every edge.
+
+    Args:
+        shard: The users of the process.
+        num_items: Number of items.
+
+    Shapes:
+        - **output:** positions :math:`(|\mathcal{E}|)` and :math:`(|\mathcal{E}|)` in
+          the order of :class:`BipartiteGraph`
+    """
+    edge_index, edges = shard.edge_index, shard.edges
+    number = torch.arange(edge_index.size(1), device=edge_index.device)
+    whole = _sort(edge_index, shard.num_users, num_items, number, _shared(number))
+    part = _sort(edge_index[:, edges], shard.num_users, num_items, edges, _shared(edges))
+    out = []
+    for (*_, order), (*_, own) in zip(whole, part):
+        assert order is not None and own is not None
+        out.append(torch.empty_like(order).index_copy_(0, order, number).index_select(0, own))
+    return out[0], out[1]
 
 
 def bipartite_degree(

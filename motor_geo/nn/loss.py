@@ -109,14 +109,20 @@ def frobenius_reg(*tensors: Tensor, shard: UserShard | None = None) -> Tensor:
 
 
 @full_precision
-def square_reg(*tensors: Tensor) -> Tensor:
+def square_reg(*tensors: Tensor, users: UserShard | None = None) -> Tensor:
     r"""Mean of the squared entries of all matrices, or zero if they have no rows.
+
+    Args:
+        *tensors: The matrices.
+        users: The users of this process, if it has the rows of a matrix of all users.
 
     Shapes:
         - **input:** matrices :math:`(*, F)`
         - **output:** a scalar
     """
     x = (tensors[0] if len(tensors) == 1 else torch.cat(tensors)).square()
+    if users is not None:
+        return users.total(x.sum()) / (users.num_users * x.size(1))
     return x.mean() if x.numel() > 0 else x.sum()
 
 

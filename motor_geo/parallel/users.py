@@ -88,6 +88,8 @@ class UserShard(UserRange):
             )
         #: First user of each part of the users, and the number of users.
         self.bounds = list(bounds)
+        #: Number of users of each part.
+        self.sizes = [last - first for first, last in zip(self.bounds, self.bounds[1:])]
         super().__init__(world, *self.bounds[self.users.rank : self.users.rank + 2])
         #: All training interactions, **[2, E]**.
         self.edge_index = find_edges(data, edge_type)
@@ -217,9 +219,25 @@ class UserShard(UserRange):
         r"""Sums vectors of items over all processes."""
         return self.users.sum(x, 'items')
 
+    def all_users(self, x: Tensor) -> Tensor:
+        r"""The vectors of the users of all processes, on each of them.
+
+        Shapes:
+            - **input:** vectors :math:`(M_p, *)`
+            - **output:** vectors :math:`(M, *)`
+        """
+        return x if self.users.size == 1 else _AllUsers.apply(x, self)
+
     def total(self, x: Tensor) -> Tensor:
-        r"""Sums a scalar over the processes with other users."""
+        r"""Sums scalars over the processes with other users."""
         return self.users.sum(x, 'scalars')
+
+    def log_sum_exp(self, x: Tensor) -> Tensor:
+        r"""Combines logarithms of sums over the users of each process into those of the
+        sums over all users, entry by entry.
+        """
+        largest = self.users.all_reduce(x.detach().clone(), 'scalars', 'max')
+        return self.total((x - largest).exp()).log() + largest
 
     def kept(self, score: Tensor, num_kept: int) -> Tensor:
         r"""Positions of the edges of this process that are among the
@@ -252,11 +270,9 @@ class UserShard(UserRange):
             columns: Whether it has the columns of vectors.
         """
         if users and self.users.size > 1:
-            sizes = [last - first for first, last in zip(self.bounds, self.bounds[1:])]
-            pad = (0, 0) * (x.dim() - 1) + (0, max(sizes) - len(self))
-            parts = self.users.collect(F.pad(x.detach(), pad))
+            parts = self.users.collect(_pad(x.detach(), max(self.sizes)))
             if parts is not None:
-                x = torch.cat([part[:size] for part, size in zip(parts, sizes)])
+                x = torch.cat([part[:size] for part, size in zip(parts, self.sizes)])
         if columns and self.columns.size > 1 and self.users.is_first:
             parts = self.columns.collect(x.detach())
             x = x if parts is None else torch.cat(parts, dim=1)
@@ -279,6 +295,11 @@ class UserShard(UserRange):
             groups.setdefault(world, []).append(parameter)
         for world, parameters in groups.items():
             world.sum_gradients(parameters)
+
+
+def _pad(x: Tensor, size: int) -> Tensor:
+    r"""Appends rows of zeros."""
+    return F.pad(x, (0, 0) * (x.dim() - 1) + (0, size - x.size(0)))
 
 
 def _part(first: int, last: int, rank: int, size: int) -> tuple[int, int]:
@@ -381,3 +402,17 @@ class _Spread(torch.autograd.Function):
         own, world = ctx.options
         grad = world.all_reduce(grad.clone(memory_format=torch.contiguous_format), 'rows')
         return grad.index_select(0, own), None
+
+
+class _AllUsers(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, shard: UserShard) -> Tensor:
+        ctx.shard = shard
+        parts = shard.users.gather(_pad(x, max(shard.sizes)), 'users')
+        return torch.cat([part[:size] for part, size in zip(parts, shard.sizes)])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        shard, most = ctx.shard, max(ctx.shard.sizes)
+        parts = torch.stack([_pad(part, most) for part in grad.split(shard.sizes)])
+        return shard.users.exchange(parts, 'users').sum(dim=0)[: len(shard)], None

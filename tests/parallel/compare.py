@@ -30,6 +30,9 @@ OPTIONS = {
     'LIRDRec': {'reg_weight': 0.1},
     'GRCN': {'reg_weight': 0.1},
     'BM3': {'reg_weight': 0.1},
+    'LGMRec': {'cl_weight': 0.1},
+    'COHESION': {'rho': 0.3},
+    'MMGCN': {'reg_weight': 0.1, 'train_embeddings': True},
 }
 
 

@@ -17,7 +17,7 @@ UNSEEN = {'unseen': {'length': True}}
     'options, message',
     [
         ({'model': 'LATTICE'}, '--model LATTICE: needs similarities of all pairs of items on one'),
-        ({'model': 'GUME'}, '--model GUME: needs all users on one process, but torchrun started 2'),
+        ({'model': 'MICRO'}, '--model MICRO: needs similarities of all pairs of items on one'),
         ({'model': 'EASE', 'items': 'none'}, '--model EASE: needs all interactions on one process'),
         ({'loss': 'softmax'}, '--loss: needs all interactions on one process'),
         ({'users': 'items'}, '--users items: needs all interactions on one process'),

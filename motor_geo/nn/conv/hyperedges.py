@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from motor_geo.nn.functional.hyperedges import shares
+from motor_geo.parallel.users import UserShard
 from motor_geo.typing import ITEM, USER, Embeddings
 
 
@@ -97,7 +98,14 @@ class Hyperedges(nn.Module):
             factor = torch.empty_like(logits).bernoulli_(self.keep_rate).div_(self.keep_rate)
         return noise, factor
 
-    def membership(self, logits: Tensor, modality: str, node_type: str, training: bool) -> Tensor:
+    def membership(
+        self,
+        logits: Tensor,
+        modality: str,
+        node_type: str,
+        training: bool,
+        shard: UserShard | None = None,
+    ) -> Tensor:
         r"""Memberships of nodes in hyperedges.
 
         Args:
@@ -105,21 +113,36 @@ class Hyperedges(nn.Module):
             modality: Modality of the hyperedges.
             node_type: Node type of the members, users or items.
             training: Whether the memberships are for the loss in training mode.
+            shard: The part of all users that the nodes are. All processes draw for
+                all users.
 
         Shapes:
             - **input:** logits :math:`(*, K_h)`
             - **output:** memberships :math:`(*, K_h)`
         """
-        noise, factor = self.draw(logits.detach(), modality, node_type, training)
+        like = logits.detach()
+        if shard is not None:
+            like = like.new_empty(shard.num_users, like.size(1))
+        noise, factor = self.draw(like, modality, node_type, training)
+        if shard is not None:
+            noise, factor = (
+                None if x is None else x[shard.first : shard.last] for x in (noise, factor)
+            )
         share = shares((logits if noise is None else logits + noise) / self.temperature)
         return share if factor is None else share * factor
 
     def forward(
-        self, user_logits: Tensor, item_logits: Tensor, item: Tensor, modality: str, training: bool
+        self,
+        user_logits: Tensor,
+        item_logits: Tensor,
+        item: Tensor,
+        modality: str,
+        training: bool,
+        shard: UserShard | None = None,
     ) -> Hypergraph:
         r"""The memberships of users and items in a modality, and the vectors of its hyperedges."""
         g_item = self.membership(item_logits, modality, ITEM, training)
-        g_user = self.membership(user_logits, modality, USER, training)
+        g_user = self.membership(user_logits, modality, USER, training, shard)
         lat = g_item.t() @ item
         if self.num_layers > 1:
             overlap = g_item.t() @ g_item

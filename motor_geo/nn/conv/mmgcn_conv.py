@@ -9,8 +9,9 @@ from torch_geometric.typing import OptTensor
 
 from motor_geo.nn.conv.propagate import Propagate
 from motor_geo.nn.functional.rows import checkpoint_rows, inverse_norm, normalize_rows, project
-from motor_geo.nn.graph import BipartiteGraph, SortedEdges
+from motor_geo.nn.graph import BipartiteGraph, SortedEdges, shard_of
 from motor_geo.nn.memo import Memo
+from motor_geo.parallel.users import UserIndex
 from motor_geo.typing import Embeddings
 
 
@@ -77,16 +78,27 @@ class MMGCNConv(nn.Module):
         item = x.user, graph.to_item, graph.to_item_weight, mean[1]
         outs = []
         for args, *own, index in zip((user, item), x, ids, scale, rows or (None, None)):
-            if index is None:
-                outs.append(self._update(self._neighbors(*args), *own))
-            elif index.numel() > own[0].size(0):  # Gathering rows first would not save work.
-                out = self._update(self._neighbors(*args), *own)
-                outs.append(out.index_select(0, index))
+            if isinstance(index, UserIndex):  # Each process computes the rows of its own users.
+                outs.append(index.spread(self._layer(args, own, index.local)))
             else:
-                h = self._neighbors(*args, index=index)
-                own = [None if table is None else table.index_select(0, index) for table in own]
-                outs.append(self._update(h, *own))
+                outs.append(self._layer(args, own, index))
         return Embeddings(*outs)
+
+    def _layer(
+        self,
+        args: tuple[Tensor, SortedEdges, Tensor, OptTensor],
+        own: list[OptTensor],
+        index: OptTensor,
+    ) -> Tensor:
+        r"""Vectors of all users or all items, or of those in :obj:`index`."""
+        table = own[0]
+        assert table is not None
+        if index is None:
+            return self._update(self._neighbors(*args), *own)
+        if index.numel() > table.size(0):  # Gathering rows first would not save work.
+            return self._update(self._neighbors(*args), *own).index_select(0, index)
+        h = self._neighbors(*args, index)
+        return self._update(h, *(None if x is None else x.index_select(0, index) for x in own))
 
     def _neighbors(
         self,
@@ -98,7 +110,9 @@ class MMGCNConv(nn.Module):
     ) -> Tensor:
         r"""Contribution of the neighbors before the last activation."""
         # Projection and aggregation commute, so the smaller table is projected.
-        if mean is None and index is None and x.size(0) < edge_index.get_sparse_size(1):
+        shard = shard_of(edge_index)  # All processes with other users decide alike.
+        num_sources = x.size(0) if shard is None else shard.num_users
+        if mean is None and index is None and num_sources < edge_index.get_sparse_size(1):
             return self._gate(self.conv(project(x, self.lin_neighbor.weight), edge_index, weight))
         mean = self.conv(x, edge_index, weight) if mean is None else mean
         mean = mean if index is None else mean.index_select(0, index)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from motor_geo.nn.functional.autocast import Function, full_precision
 from motor_geo.nn.functional.kernel import has_kernel
@@ -108,12 +109,44 @@ def _(
     entries: int | None = None,
 ) -> Tensor:
     needs_grad = torch.is_grad_enabled() and (a.requires_grad or p.requires_grad)
-    if entries is None:
-        # Matrix products with few rows are slow.
-        entries = max(2**18, p.numel()) if a.device.type == 'cpu' else 2**26
+    entries = _entries(p, entries)
     shift = bound > 60  # exp(60) and exp(-60) are far from the limits of float32.
     options = shift, skip_diagonal, max(1, entries // max(p.size(0), 1)), needs_grad
     return _LogSumExp.apply(a, p, row_count, count, options)
+
+
+@full_precision
+def row_log_sum_exp(a: Tensor, p: Tensor, entries: int | None = None) -> Tensor:
+    r"""The log-denominator of every anchor,
+    :math:`\log \sum_k \exp(\mathbf{a}_b^{\top} \mathbf{p}_k)`, in bounded memory. It
+    is :math:`-\infty` without vectors.
+
+    Args:
+        a: Anchors.
+        p: Vectors that anchors are compared with.
+        entries: Number of inner products held at a time, see :func:`log_sum_exp`.
+
+    Shapes:
+        - **input:** anchors :math:`(B, F)`, vectors :math:`(N, F)`
+        - **output:** :math:`(B)`
+    """
+    step = max(1, _entries(p, entries) // max(p.size(0), 1))
+
+    def block(rows: Tensor, p: Tensor) -> Tensor:
+        return (rows @ p.t()).logsumexp(dim=1)
+
+    outs = [
+        checkpoint(block, rows, p, use_reentrant=False, preserve_rng_state=False)
+        for rows in a.split(step)
+    ]
+    return torch.cat(outs)
+
+
+def _entries(p: Tensor, entries: int | None) -> int:
+    if entries is not None:
+        return entries
+    # Matrix products with few rows are slow.
+    return max(2**18, p.numel()) if p.device.type == 'cpu' else 2**26
 
 
 class _LogSumExp(Function):

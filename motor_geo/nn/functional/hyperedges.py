@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from motor_geo.nn.functional.contrast import log_sum_exp
+from motor_geo.nn.functional.contrast import log_sum_exp, row_log_sum_exp
 from motor_geo.nn.functional.distinct import Distinct
 from motor_geo.nn.functional.kernel import has_kernel
+from motor_geo.parallel.users import UserIndex
 
 #: Threshold below which memberships are set to zero.
 TINY = 1e-20
@@ -72,6 +73,10 @@ def _(anchor: Tensor, share: Tensor, lat: Tensor, nodes: Distinct, temperature: 
     if lat.size(0) < lat.size(1):  # Fewer hyperedges than channels: a^T (L^T g) = (L a)^T g.
         anchor, vectors = anchor @ lat.t(), share
     vectors = vectors / norm
-    total = log_sum_exp(anchor, vectors, nodes.times, bound=1 / temperature)
+    if isinstance(nodes.node, UserIndex):  # The vectors are those of the users of this process.
+        value = nodes.node.shard.log_sum_exp(row_log_sum_exp(anchor, vectors))
+        total = nodes.times.to(value.dtype) @ value
+    else:
+        total = log_sum_exp(anchor, vectors, nodes.times, bound=1 / temperature)
     own = (anchor * vectors.index_select(0, nodes.node)).sum(dim=-1)
     return total - own @ nodes.times.to(own.dtype)

@@ -80,6 +80,7 @@ class COHESION(PreferenceRecommender):
         Lazy('motor_geo.data.ItemKNN', weighting='binary'),
         Lazy('motor_geo.data.UserKNN'),
     )
+    needs_all_users = None
 
     def __init__(
         self,

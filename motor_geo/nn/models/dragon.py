@@ -59,6 +59,7 @@ class DRAGON(DualGNN):
         Lazy('motor_geo.data.ItemKNN', weighting='binary'),
         Lazy('motor_geo.data.UserKNN'),
     )
+    needs_all_users = None
 
     def __init__(
         self,

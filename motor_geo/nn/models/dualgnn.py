@@ -70,6 +70,7 @@ class DualGNN(PreferenceRecommender):
     """
 
     transforms: ClassVar[tuple[BaseTransform, ...]] = (Lazy('motor_geo.data.UserKNN'),)
+    needs_all_users = None
 
     def __init__(
         self,
@@ -97,6 +98,9 @@ class DualGNN(PreferenceRecommender):
         nn.init.xavier_normal_(self.user_weight)
         self.user_weight.copy_(self.user_weight.softmax(dim=1))  # Unconstrained in training.
 
+    def user_tables(self) -> list[str]:
+        return [*super().user_tables(), 'user_weight']
+
     def modal_vectors(self, data: HeteroData) -> Embeddings:
         r"""Vectors :math:`\mathbf{X}^m` of all modalities, **[M, b, d]** for users and
         **[N, b, d]** for items.
@@ -121,5 +125,7 @@ class DualGNN(PreferenceRecommender):
         losses = self.ranking(data, batch, rows, form='log2')
         if self.reg_weight > 0:
             losses['reg'] = self.reg_weight * self.preference_reg(batch)
-            losses['reg_weight'] = self.reg_weight * square_reg(self.user_weight)
+            losses['reg_weight'] = self.reg_weight * square_reg(
+                self.user_weight, users=self.shard(data)
+            )
         return losses

@@ -12,7 +12,7 @@ from motor_geo.nn.functional.distinct import distinct
 from motor_geo.nn.functional.dropout import perturb_rows
 from motor_geo.nn.loss import info_nce, l2_reg
 from motor_geo.nn.models.blocks import xavier_blocks_
-from motor_geo.nn.models.enlarged_graph import EnlargedGraphs
+from motor_geo.nn.models.enlarged_graph import EnlargedGraph, EnlargedGraphs
 from motor_geo.nn.models.mgcn import MGCN
 from motor_geo.nn.models.similarity import moment_distance
 from motor_geo.typing import RATES, Batch, Embeddings, Rows
@@ -95,6 +95,7 @@ class GUME(MGCN):
     """
 
     takes_user_encoder = False  # It has a second table of users.
+    needs_all_users = None
 
     def __init__(
         self,
@@ -143,24 +144,33 @@ class GUME(MGCN):
         super().reset_parameters()
         xavier_blocks_(self.modal_user_embedding, self.channels, self.init)
 
-    def nodes(self, data: HeteroData, index: Tensor | None = None) -> GUMEViews:
-        r"""The views of all nodes, or of those in :obj:`index`. In the node numbering,
-        items follow users.
-        """
-        item, graph = self.encode_items(data), self.enlarged(data, *self.graph_args(data))
+    def user_tables(self) -> list[str]:
+        return [*super().user_tables(), 'modal_user_embedding']
+
+    def nodes(self, data: HeteroData, rows: Embeddings | None = None) -> GUMEViews:
+        r"""The views of all users and items, or of those in :obj:`rows`."""
+        item, shard = self.encode_items(data), self.shard(data)
+        graph = self.enlarged(data, *self.graph_args(data), shard)
         modal_item = torch.stack([self.modal_item(data, m, item) for m in self.gates], dim=1)
         z = modal_item.flatten(1)
         explicit = torch.cat([self.conv(z, graph.to_user, graph.to_user_weight), z])
         explicit = explicit.view(-1, *modal_item.shape[1:])
-        alignment = moment_distance(explicit)
+        alignment = moment_distance(explicit, shard)
 
         # Propagates all tables at once, side by side.
         user = torch.cat([self.user_embedding, self.modal_user_embedding], dim=1)
-        x = torch.cat([user, torch.cat([item, z], dim=1)])
-        out = self.light(x, graph.edge_index, graph.weight, index)
+        num_users, item = user.size(0), torch.cat([item, z], dim=1)
+        if isinstance(graph, EnlargedGraph):  # Items follow users in the node numbering.
+            index = None if rows is None else torch.cat([rows.user, rows.item + num_users])
+            out = self.light(torch.cat([user, item]), graph.edge_index, graph.weight, index)
+            explicit = explicit if index is None else explicit.index_select(0, index)
+        else:
+            own = Embeddings(user, item)
+            out = torch.cat(graph.mean(self.conv, own, self.light.num_layers, rows))
+            if rows is not None:
+                views = zip(explicit.tensor_split([num_users]), rows)
+                explicit = torch.cat([view.index_select(0, row) for view, row in views])
         content, extended = out.view(-1, len(self.gates) + 1, self.channels).tensor_split([1], 1)
-        if index is not None:
-            explicit = explicit.index_select(0, index)
         return GUMEViews(content.squeeze(1), explicit, extended.mean(dim=1), alignment)
 
     def forward(self, data: HeteroData) -> Embeddings:
@@ -172,8 +182,7 @@ class GUME(MGCN):
     def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
         users, items = distinct(batch.user), distinct(batch.pos)
         parts = users.node, items.node, batch.neg
-        size, offset = [part.numel() for part in parts], self.user_embedding.size(0)
-        index = torch.cat([parts[0], parts[1] + offset, parts[2] + offset])
+        size, index = [part.numel() for part in parts], Embeddings(parts[0], torch.cat(parts[1:]))
         content, explicit, extended, alignment = self.nodes(data, index)
         side = self.side(content, explicit)
         user, pos, neg = (content + side).split(size)

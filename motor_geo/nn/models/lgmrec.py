@@ -95,6 +95,7 @@ class LGMRec(Recommender):
     """
 
     takes_user_encoder = True
+    needs_all_users = None
     min_modalities = 1
 
     def __init__(
@@ -167,8 +168,9 @@ class LGMRec(Recommender):
         x, logits = zip(*(products(table, pair) for table, *pair in tables))
         user_logits = self.conv(torch.cat(logits, dim=1), graph.to_user).chunk(len(x), dim=1)
         modal = self.propagate_modal(torch.cat(x, dim=1), graph)
+        shard = self.user_shard(data)
         hyper = [
-            self.hypergraph(of_user, of_item, content.item, m, training)
+            self.hypergraph(of_user, of_item, content.item, m, training, shard)
             for m, of_user, of_item in zip(self.features.names, user_logits, logits)
         ]
         shape = (-1, len(x), self.channels)

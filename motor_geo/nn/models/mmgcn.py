@@ -73,6 +73,7 @@ class MMGCN(Recommender):
 
     min_modalities = 1
     init = 'normal'
+    needs_all_users = None
 
     def __init__(
         self,
@@ -134,6 +135,10 @@ class MMGCN(Recommender):
             for table in tables:
                 nn.init.normal_(table, std=std)
 
+    def user_tables(self) -> list[str]:
+        tables = [f'branches.{i}.preference' for i in range(len(self.branches))]
+        return [*super().user_tables(), *tables]
+
     def mean_graph(self, data: HeteroData) -> BipartiteGraph:
         r"""The training graph with the weights of a mean over neighbors, cached as
         long as its edges stay the same.
@@ -180,6 +185,6 @@ class MMGCN(Recommender):
             losses['reg_id'] = self.reg_weight * reg
             for modality, branch in self._branches():
                 if branch.lin is not None:
-                    reg = square_reg(branch.preference)
+                    reg = square_reg(branch.preference, users=self.shard(data))
                     losses[f'reg_{modality}'] = self.reg_weight * reg
         return losses

@@ -3,6 +3,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch_geometric import EdgeIndex
 from torch_geometric.data import HeteroData
 from torch_geometric.typing import EdgeType
 
@@ -87,17 +88,31 @@ class PreferenceRecommender(BlockRecommender):
         """
         return item if index is None else item.index_select(0, index)
 
+    def similar_users(
+        self, data: HeteroData, user: Tensor
+    ) -> tuple[Tensor, tuple[EdgeIndex, Tensor]]:
+        r"""The vectors of the sources of the graph of users, and the graph. If several
+        processes share the users, the sources are the users of all of them.
+
+        Shapes:
+            - **input:** user vectors :math:`(M, *)`
+        """
+        shard = self.user_shard(data)
+        graph = self.user_graph(data, user.dtype, shard)
+        return user if shard is None else shard.all_users(user), graph
+
     def forward(self, data: HeteroData) -> Embeddings:
         user, item = self.propagate(data, training=False)
-        user = user + self.user_conv(user, *self.user_graph(data, user.dtype))
+        everyone, graph = self.similar_users(data, user)
+        user = user + self.user_conv(everyone, *graph)
         return Embeddings(user, self.smooth(data, item))
 
     def rows(self, data: HeteroData, batch: Batch) -> Rows:
         r"""Final vectors of a batch."""
         user, item = self.propagate(data, training=True)
         users, items = distinct(batch.user), distinct(torch.cat([batch.pos, batch.neg]))
-        graph = self.user_graph(data, user.dtype)
-        near = self.user_conv.rows(user, *graph, users.node)
+        everyone, graph = self.similar_users(data, user)
+        near = self.user_conv.rows(everyone, *graph, users.node)
         user = (user.index_select(0, users.node) + near).index_select(0, users.inverse)
         item = self.smooth(data, item, items.node).index_select(0, items.inverse)
         return Rows(user, *item.split([batch.pos.numel(), batch.neg.numel()]))

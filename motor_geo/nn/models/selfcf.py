@@ -8,8 +8,9 @@ from torch_geometric.typing import EdgeType
 from motor_geo.nn.conv import LightPropagation
 from motor_geo.nn.functional.autocast import full_precision
 from motor_geo.nn.functional.dropout import drop_entries
-from motor_geo.nn.graph import BipartiteGraph
+from motor_geo.nn.graph import BipartiteGraph, shard_of, shared_order
 from motor_geo.nn.loss import l2_reg
+from motor_geo.nn.memo import Memo
 from motor_geo.nn.models.bm3 import normalize
 from motor_geo.nn.models.recommender import Recommender
 from motor_geo.typing import RATES, Batch, Embeddings
@@ -59,6 +60,7 @@ class SelfCF(Recommender):
 
     takes_user_encoder = True
     needs_negatives = False
+    needs_all_users = None
 
     def __init__(
         self,
@@ -80,6 +82,7 @@ class SelfCF(Recommender):
         self.reg_weight = reg_weight
         self.propagation = LightPropagation(num_layers)
         self.predictor = nn.Linear(channels, channels)
+        self._orders = Memo()
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
@@ -116,7 +119,7 @@ class SelfCF(Recommender):
         return drop_entries(x, self.dropout)
 
     def drop_edges(self, graph: BipartiteGraph) -> BipartiteGraph:
-        r"""The graph of a batch, with edge dropout."""
+        r"""The graph of a batch, with edge dropout. All processes draw for all edges."""
         if self.edge_dropout == 0:
             return graph
         rate = graph.to_user_weight.new_empty(())
@@ -125,11 +128,20 @@ class SelfCF(Recommender):
         else:
             rate.fill_(self.edge_dropout)
 
-        def drop(weight: Tensor) -> Tensor:
-            return weight * (torch.rand_like(weight) >= rate) / (1 - rate)
+        def drop(weight: Tensor, direction: int) -> Tensor:
+            if shard is None:
+                noise = torch.rand_like(weight)
+            else:
+                num_items, num_edges = graph.to_item.get_sparse_size(1), shard.edge_index.size(1)
+                args = shard.edge_index, shard.edges
+                order = self._orders(lambda: shared_order(shard, num_items), *args)
+                noise = torch.rand_like(weight.new_empty(num_edges))[order[direction]]
+            return weight * (noise >= rate) / (1 - rate)
 
+        shard = shard_of(graph.to_item)
         return graph._replace(
-            to_user_weight=drop(graph.to_user_weight), to_item_weight=drop(graph.to_item_weight)
+            to_user_weight=drop(graph.to_user_weight, 0),
+            to_item_weight=drop(graph.to_item_weight, 1),
         )
 
 

@@ -8,6 +8,7 @@ from torch_geometric.data import HeteroData
 from motor_geo.nn.functional.autocast import full_precision
 from motor_geo.nn.functional.distinct import Distinct
 from motor_geo.nn.models.item_features import ItemFeatures
+from motor_geo.parallel.users import UserShard
 
 
 @torch.no_grad()
@@ -87,13 +88,30 @@ def cosine_distance(x: Tensor, y: Tensor) -> Tensor:
 
 
 @full_precision
-def moment_distance(x: Tensor) -> Tensor:
+def moment_distance(x: Tensor, shard: UserShard | None = None) -> Tensor:
     r"""Absolute differences between views in the mean and in the variance of all
     entries, summed over pairs of views.
+
+    Args:
+        x: The views.
+        shard: The users that the first rows of the views are of, if other processes
+            have the others. All processes have the rows after them.
 
     Shapes:
         - **input:** views :math:`(B, n, d)`
         - **output:** a scalar
     """
-    moments = torch.stack(torch.var_mean(x, dim=(0, 2)))
+    moments = torch.stack(torch.var_mean(x, dim=(0, 2)) if shard is None else _moments(x, shard))
     return (moments.unsqueeze(1) - moments.unsqueeze(2)).abs().sum() / 2
+
+
+def _moments(x: Tensor, shard: UserShard) -> tuple[Tensor, Tensor]:
+    r"""Variances and means over the users of all processes."""
+    count = (shard.num_users + x.size(0) - len(shard)) * x.size(2)
+
+    def total(x: Tensor) -> Tensor:
+        user, item = x.tensor_split([len(shard)])
+        return shard.total(user.sum(dim=(0, 2))) + item.sum(dim=(0, 2))
+
+    mean = total(x) / count
+    return total((x - mean.view(-1, 1)).square()) / (count - 1), mean

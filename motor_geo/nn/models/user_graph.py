@@ -7,6 +7,7 @@ from torch_geometric.data import HeteroData
 
 from motor_geo.nn.graph import sorted_edge_index
 from motor_geo.nn.memo import Memo
+from motor_geo.parallel.users import UserShard
 from motor_geo.typing import USER, num_nodes, similar_users
 
 
@@ -33,7 +34,16 @@ class UserGraph:
                 f"'{model}' needs the user graph {edge_type}: apply 'UserKNN' to the data first"
             )
 
-    def __call__(self, data: HeteroData, dtype: torch.dtype) -> tuple[EdgeIndex, Tensor]:
+    def __call__(
+        self, data: HeteroData, dtype: torch.dtype, shard: UserShard | None = None
+    ) -> tuple[EdgeIndex, Tensor]:
+        r"""The edges, sorted by target, and their weights.
+
+        Args:
+            data: The graph.
+            dtype: Type of the weights.
+            shard: The part of all users that the targets are. Sources are all users.
+        """
         edge_type = similar_users(self.node_type)
         if edge_type not in data.edge_types:  # Reading it would create an empty one.
             raise ValueError(
@@ -41,9 +51,15 @@ class UserGraph:
             )
         edges, weight = data[edge_type].edge_index, data[edge_type].edge_weight
         num_users = num_nodes(data, self.node_type)
+        first = 0 if shard is None else shard.first
 
         def build() -> tuple[EdgeIndex, Tensor]:
-            edge_index, perm = sorted_edge_index(edges, num_users, num_users)
-            return edge_index, (weight if perm is None else weight[perm]).to(dtype)
+            own, value, num_sources = edges, weight, num_users
+            if shard is not None:
+                mine = shard.mine(edges[1])
+                own, value, num_sources = edges[:, mine], weight[mine], shard.num_users
+                own = torch.stack([own[0], own[1] - first])
+            edge_index, perm = sorted_edge_index(own, num_sources, num_users)
+            return edge_index, (value if perm is None else value[perm]).to(dtype)
 
-        return self._graphs(build, edges, weight, dtype, num_users)
+        return self._graphs(build, edges, weight, dtype, num_users, first)

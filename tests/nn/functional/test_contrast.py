@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from motor_geo.nn.functional.contrast import two_view_contrast
+from motor_geo.nn.functional.contrast import row_log_sum_exp, two_view_contrast
 
 
 def random(*size, seed=0, dtype=torch.float64):
@@ -83,3 +83,16 @@ def test_two_view_contrast_memory_is_bounded():
     with Spy():
         two_view_contrast(z, random(300, 4, seed=1), 0.5, entries=6000).backward()
     assert 6000 <= max(sizes) <= 6000 + 600
+
+
+@pytest.mark.parametrize('entries', [None, 1, 25])
+def test_log_denominators_of_every_anchor(entries):
+    torch.manual_seed(0)
+    a, p = (torch.randn(n, 3, dtype=torch.double, requires_grad=True) for n in (7, 11))
+    weight = torch.rand(7, dtype=torch.double)
+    expected = (a @ p.t()).exp().sum(dim=1).log()
+    out = row_log_sum_exp(a, p, entries)
+    torch.testing.assert_close(out, expected)
+    for own, other in zip(*(torch.autograd.grad(weight @ y, (a, p)) for y in (out, expected))):
+        torch.testing.assert_close(own, other)
+    assert row_log_sum_exp(a, p[:0], entries).eq(-math.inf).all()
