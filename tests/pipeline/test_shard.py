@@ -84,7 +84,7 @@ def test_processes_get_whole_shards(shop, tmp_path):
     assert user_bounds(dataset, World(0, 3)) == [*first, 60]
     assert user_bounds(dataset, World(1, 2)) == [0, first[1], 60]
     assert user_bounds(dataset, World()) is user_bounds(TableDataset(shop), World(0, 2)) is None
-    message = r"out' has 3 shards, but torchrun started 4 processes; expected at least one shard"
+    message = r"out' has 3 shards, but 4 processes share the users; expected at least one shard"
     with pytest.raises(ConfigError, match=message):
         user_bounds(dataset, World(0, 4))
 
