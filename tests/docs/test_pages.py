@@ -1,10 +1,14 @@
 r"""Every block of Python and every command of the guide runs."""
 
+from functools import wraps
+
 import numpy as np
 import pytest
 import torch
 
 from motor_geo.data import SyntheticMultimodal
+from motor_geo.data.transforms.letter import LETTERQuantizer
+from motor_geo.data.transforms.rq_vae import RQVAEQuantizer
 from motor_geo.testing.graphs import small_graph, with_types
 from tests.docs.pages import arguments, blocks, commands, make_folder, run_page, small
 
@@ -141,12 +145,22 @@ def test_data(folder):
     assert names['dataset'][0]['item'].token_id.shape == (60, 8)
 
 
-def test_tokens():
-    data = SyntheticMultimodal(num_users=300, num_items=600, num_interactions=1500)[0]
+def shortly(fit):
+    @wraps(fit)
+    def short(*args, **options):
+        return fit(*args, **{**options, 'num_steps': 50})
+
+    return short
+
+
+def test_tokens(monkeypatch):
+    for quantizer in (RQVAEQuantizer, LETTERQuantizer):  # The page trains for thousands of steps.
+        monkeypatch.setattr(quantizer, 'fit', staticmethod(shortly(quantizer.fit)))
+    data = SyntheticMultimodal(num_users=300, num_items=400, num_interactions=2500)[0]
     names = run_page('docs/tokens.rst', data=data)
     token_id = names['data']['item'].token_id
-    assert token_id.shape == (600, 2 * 8 + 16)
-    assert names['encoder'](token_id).shape == (600, 64)
+    assert token_id.shape == (400, 2 * 8 + 16)
+    assert names['encoder'](token_id).shape == (400, 64)
 
 
 def test_losses():
