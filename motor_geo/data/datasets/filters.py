@@ -104,6 +104,17 @@ def check_events(table: Columns, column: str, events: Sequence[str]) -> None:
         )
 
 
+def check_labels(table: Columns, names: Mapping[str, str]) -> None:
+    r"""Raises a :class:`ValueError` if a label stands for no split."""
+    label = table.numbers.get(names.get('label', ''))
+    if label is not None and ((label < 0) | (label > 2)).any():
+        row = int(((label < 0) | (label > 2)).argmax())
+        raise ValueError(
+            f'{table.locate(row)}: expected 0 (train), 1 (val) or 2 (test) in column '
+            f"'{names['label']}', got {label[row]}."
+        )
+
+
 def check_left(name: str, rows: int, options: Options) -> None:
     r"""Raises a :class:`ValueError` if no interaction is left."""
     if rows == 0:

@@ -12,7 +12,13 @@ from typing import Any
 import numpy as np
 
 from motor_geo.data.datasets.columns import Columns, Ids, question_numbers
-from motor_geo.data.datasets.filters import Options, check_events, check_left, kept_rows
+from motor_geo.data.datasets.filters import (
+    Options,
+    check_events,
+    check_labels,
+    check_left,
+    kept_rows,
+)
 from motor_geo.data.datasets.item_index import index_ids, index_items
 from motor_geo.data.datasets.layouts import Block, Source, raw_ids
 from motor_geo.data.datasets.shards import TIME
@@ -173,7 +179,7 @@ def read_index(
             table, names = block.table, block.names
             if len(table) == 0:
                 continue
-            _check_labels(table, names)
+            check_labels(table, names)
             keep, unit = kept_rows(table, names, options), table.unit
             lines = np.arange(len(table)) if table.lines is None else table.lines
             for role in found.keys() & names.keys():
@@ -220,16 +226,6 @@ def _at(position: np.ndarray, count: np.ndarray, size: int) -> np.ndarray:
     out = np.zeros(size, np.int64)
     out[position] = count
     return out
-
-
-def _check_labels(table: Columns, names: Mapping[str, str]) -> None:
-    label = table.numbers.get(names.get('label', ''))
-    if label is not None and ((label < 0) | (label > 2)).any():
-        row = int(((label < 0) | (label > 2)).argmax())
-        raise ValueError(
-            f'{table.locate(row)}: expected 0 (train), 1 (val) or 2 (test) in column '
-            f"'{names['label']}', got {label[row]}."
-        )
 
 
 def cut(degree: np.ndarray, num_parts: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from torch import Tensor
 from motor_geo.data.datasets.base import RecommendationDataset, Transform, unique_pairs
 from motor_geo.data.datasets.columns import Columns
 from motor_geo.data.datasets.features_folder import finite, load_features
-from motor_geo.data.datasets.filters import Interactions, Options, leave_out
+from motor_geo.data.datasets.filters import Interactions, Options, check_labels, leave_out
 from motor_geo.data.datasets.frame import read_frame
 from motor_geo.data.datasets.item_index import (
     index_by_list,
@@ -377,13 +377,8 @@ class TableDataset(RecommendationDataset):
         self, name: str, data: Interactions, options: Options, rule: str | None = None
     ) -> None:
         table, names = data.table, data.names
+        check_labels(table, names)
         label = table.numbers.get(names.get('label', ''))
-        if label is not None and ((label < 0) | (label > 2)).any():
-            row = int(((label < 0) | (label > 2)).argmax())
-            raise ValueError(
-                f'{table.locate(row)}: expected 0 (train), 1 (val) or 2 (test) in column '
-                f"'{names['label']}', got {label[row]}."
-            )
         locate: Callable[[int], str] = table.locate
         user, item = data.user, data.item
         time = table.numbers.get(names.get('time', ''))
