@@ -74,7 +74,7 @@ BREAKS = {
         OF_ASSEMBLE,
     ),
     'epochs in the hash': Break(
-        ASSEMBLE, "('trainer.epochs', 'trainer.progress')", "('trainer.progress',)", OF_ASSEMBLE
+        ASSEMBLE, "('trainer.epochs', 'trainer.progress', ", "('trainer.progress', ", OF_ASSEMBLE
     ),
     'seed of the model': Break(
         ASSEMBLE,
@@ -175,8 +175,8 @@ BREAKS = {
     ),
     'later split': Break(
         SPLIT,
-        'label[timestamp >= order[place]]',
-        'label[timestamp > order[place]]',
+        'label[timestamp >= bound]',
+        'label[timestamp > bound]',
         'data/datasets/test_split.py',
     ),
     'held-out pairs of unknown users': Break(
@@ -209,8 +209,8 @@ BREAKS = {
     ),
     'regularizer of LightGCN': Break(
         'motor_geo/nn/models/lightgcn.py',
-        'frobenius_reg(*own)',
-        'frobenius_reg(*own[:2])',
+        'frobenius_reg(*own, ',
+        'frobenius_reg(*own[:2], ',
         'nn/models/test_lightgcn.py',
     ),
     'other losses': Break(

@@ -22,7 +22,13 @@ from motor_geo.nn.functional.feature_blocks import (
 from motor_geo.nn.functional.hyperedges import contrast_all, shares
 from motor_geo.nn.functional.kernel import has_kernel
 from motor_geo.nn.functional.layers import light_rows, light_sum, refined_sum, weighted_sum
-from motor_geo.nn.functional.rows import normalize_rows, project, row_norm
+from motor_geo.nn.functional.rows import (
+    frobenius_norm,
+    normalize_rows,
+    project,
+    row_norm,
+    second_moments,
+)
 from motor_geo.nn.functional.similarity import row_dot
 from motor_geo.nn.functional.spmm import propagate, propagate_rows
 from motor_geo.nn.functional.tokens import TokenGraph, token_cross, token_sum
@@ -132,6 +138,14 @@ CASES = [
     ),
     ('normalize_rows', normalize_rows, lambda f, x: f(x, 1e-3), ROWS),
     ('row_norm', row_norm, lambda f, x: f(x), ROWS),
+    ('frobenius_norm', frobenius_norm, lambda f, x: f(x), ROWS),
+    ('frobenius_norm-zeros', frobenius_norm, lambda f, x: f(0 * x), USER),
+    (
+        'second_moments',
+        second_moments,
+        lambda f, x: torch.cat([y.reshape(-1) for y in f(x)]),
+        ROWS,
+    ),
     ('project', project, lambda f, x, w, b: f(x, w, b), USER, ITEM, random(5)),
     (
         'project-half',
