@@ -121,9 +121,9 @@ def training_steps(
     def advance() -> None:
         nonlocal position
         for _ in range(count):
+            optimizer.zero_grad()
             with row_gradients(sparse), torch.autocast('cpu', torch.bfloat16, enabled=bf16):
                 losses = model.loss(data, batches[position % len(batches)])
-            optimizer.zero_grad()
             torch.stack(list(losses.values())).sum().backward()
             optimizer.step()
             position += 1

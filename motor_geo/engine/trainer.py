@@ -236,6 +236,7 @@ class Trainer(EpochLoop):
         )
         for batch in bar:
             check = first and not sums
+            self.optimizer.zero_grad(set_to_none=True)  # Before the loss: gradients take memory.
             with (
                 row_gradients(sparse),
                 torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16),
@@ -247,7 +248,6 @@ class Trainer(EpochLoop):
             if check:
                 check_losses(self.model, losses)
             total = torch.stack(list(losses.values())).sum()
-            self.optimizer.zero_grad(set_to_none=True)
             if self.world.size > 1:  # All processes have the same loss, see `World`.
                 total = total / self.world.size
             total.backward()

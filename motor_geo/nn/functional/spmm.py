@@ -3,6 +3,7 @@ r"""Products of sparse and dense matrices."""
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from functools import cache
 from typing import Any, TypeAlias
 
@@ -23,6 +24,8 @@ from motor_geo.parallel.users import UserIndex
 #: A product is computed for the requested rows only if they hold less than one part in this many
 #: of all entries, since gathering these entries has a cost.
 SHARE = 3
+#: Number of rows that are computed at a time.
+BLOCK = 2**14
 
 Edges: TypeAlias = EdgeIndex | SortedEdges  # Sorted by target.
 Matrix = tuple[Tensor, Tensor, OptTensor]  # Compressed rows: pointers, columns, values.
@@ -222,18 +225,43 @@ def csr_matmul_rows(
     this takes less work. An accelerator always computes all rows, since counting
     the entries of the requested rows would require synchronization.
     """
-    if synchronous(row):
-        start = indptr.index_select(0, row)
-        count = indptr.index_select(0, row + 1) - start
-        end = count.cumsum(0)
-        total = int(end[-1]) if end.numel() > 0 else 0
-        if SHARE * total < index.numel():
-            entry = torch.repeat_interleave(start - end + count, count, output_size=total)
-            entry += torch.arange(total)
-            value = None if value is None else value.index_select(0, entry)
-            ends = F.pad(end, (1, 0)).to(index.dtype)
-            return csr_matmul(ends, index.index_select(0, entry), value, x)
-    return csr_matmul(indptr, index, value, x).index_select(0, row)
+    if not synchronous(row):
+        return csr_matmul(indptr, index, value, x).index_select(0, row)
+    out = x.new_empty(row.numel(), x.size(1))
+    for rows, sums in csr_blocks(indptr, index, value, x, row):
+        out[rows] = sums
+    return out
+
+
+def csr_blocks(
+    indptr: Tensor, index: Tensor, value: OptTensor, x: Tensor, row: Tensor
+) -> Iterator[tuple[slice, Tensor]]:
+    r"""Yields the result of :func:`csr_matmul_rows` in blocks, and where they begin
+    and end.
+    """
+    start = indptr.index_select(0, row)
+    count = indptr.index_select(0, row + 1) - start
+    few = SHARE * int(count.sum()) < index.numel()
+    full = None if few else csr_matmul(indptr, index, value, x)
+    for first in range(0, row.numel(), BLOCK):
+        rows = slice(first, first + BLOCK)
+        if full is None:
+            yield rows, _sums_of_rows(start[rows], count[rows], index, value, x)
+        else:
+            yield rows, full.index_select(0, row[rows])
+
+
+def _sums_of_rows(
+    start: Tensor, count: Tensor, index: Tensor, value: OptTensor, x: Tensor
+) -> Tensor:
+    r"""The rows of a product, from where their entries start and their number."""
+    end = count.cumsum(0)
+    total = int(end[-1])
+    entry = torch.repeat_interleave(start - end + count, count, output_size=total)
+    entry += torch.arange(total)
+    value = None if value is None else value.index_select(0, entry)
+    ends = F.pad(end, (1, 0)).to(index.dtype)
+    return csr_matmul(ends, index.index_select(0, entry), value, x)
 
 
 def sampled_dot(edge_index: Edges, x_src: Tensor, x_dst: Tensor) -> Tensor:
