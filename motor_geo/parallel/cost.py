@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 #: Parameters of Adam: the value, the gradient and two moments.
 COPIES = 4
+#: Bytes of an interaction: an index and a weight in both directions, and those of the data.
+GRAPH = 2 * (4 + 4) + 16
 
 
 def exchange(
@@ -21,29 +23,35 @@ def exchange(
     element_size: int = 4,
     columns: int = 1,
     users: int | None = None,
+    num_read: int | None = None,
 ) -> dict[str, int]:
     r"""Bytes that each process hands to collectives in a step of
     :class:`~motor_geo.nn.models.LightGCN`, by purpose as in
     :obj:`World.sent <motor_geo.parallel.World>`. Let :math:`s` be the size of a
     number. Both passes exchange the vectors of all items between hops, and of
     the :math:`2B` items of the batch after the last hop; and the vectors of the
-    :math:`B` users of the batch before and after propagation,
+    :math:`B` users of the batch before and after propagation. The last hop only
+    reads the items of the batch and the neighbors of its users. If these
+    :math:`R` items are fewer than half of all, only their vectors are exchanged
+    before it. A byte per item says which ones they are,
 
     .. math::
-        \textrm{items} = 2 s d \left( (L - 1) N + 2 B \right), \qquad
+        \textrm{items} = 2 s d \left( (L - 2) N + R + 2 B \right), \qquad
+        \textrm{read} = N, \qquad
         \textrm{rows} = 2 s d \cdot 2 B, \qquad
         \textrm{gradients} = s |\theta| .
 
-    If :math:`C` processes share the columns, the first two are parts of :math:`C`, and
-    exchanged by the processes with the same columns only. Those with the same users
-    exchange the scores of the batch and the norms of three matrices,
+    If they are more, :math:`R = N`; with one hop, neither :math:`R` nor :math:`N`
+    counts. If :math:`C` processes share the columns, items and rows are parts of
+    :math:`C`, and exchanged by the processes with the same columns only. Those with
+    the same users exchange the scores of the batch and the norms of three matrices,
 
     .. math::
         \textrm{columns} = 2 s \left( 2 B + 3 \right) .
 
     Without a hop (:math:`L = 0`), as in :class:`~motor_geo.nn.models.BPR`, there are
-    no items, and the vectors before and after propagation are the same. Neither
-    the number of users nor that of interactions matters.
+    no items, and the vectors before and after propagation are the same. The number
+    of users does not matter, and that of interactions only for :math:`R`.
 
     Args:
         num_items: Number of items :math:`N`.
@@ -54,11 +62,16 @@ def exchange(
         element_size: Bytes :math:`s` of a number.
         columns: Number :math:`C` of parts of the columns.
         users: Number of parts of the users. (default: more than one)
+        num_read: Number :math:`R` of items that the last hop reads. (default: all)
     """
-    hops = (num_layers - 1) * num_items + 2 * batch_size if num_layers > 0 else 0
+    num_read = num_items if num_read is None or 2 * num_read >= num_items else num_read
+    hops = 2 * batch_size if num_layers > 0 else 0
+    if num_layers > 1:
+        hops += (num_layers - 2) * num_items + num_read
     width = 0 if users == 1 else channels // columns
     return {
         'items': 2 * element_size * width * hops,
+        'read': num_items if num_layers > 1 and users != 1 else 0,
         'rows': 2 * element_size * width * (2 if num_layers > 0 else 1) * batch_size,
         'columns': 2 * element_size * (2 * batch_size + 3) if columns > 1 else 0,
         'gradients': element_size * num_shared,
@@ -84,6 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add('--users', type=int, default=10_000_000, help='number of users')
     add('--items', type=int, default=1_000_000, help='number of items')
+    add('--interactions', type=int, default=100_000_000, help='training interactions')
     add('--channels', type=int, default=64, help='size of vectors')
     add('--layers', type=int, default=2, help='number of hops')
     add('--batch', type=int, default=65_536, help='interactions per step, of all processes')
@@ -102,12 +116,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if columns * users != options.processes or options.channels % columns > 0:
         parser.error(f'expected a divisor of --processes and --channels, got --columns {columns}')
     sizes = options.items, options.channels, options.layers, options.batch, options.shared
-    sent = exchange(*sizes, columns=columns, users=users)
+    # If users of a batch have the mean number of interactions, and no item occurs twice.
+    read = options.batch * (2 + options.interactions / max(options.users, 1))
+    sent = exchange(*sizes, columns=columns, users=users, num_read=int(read))
     width = options.channels // columns
     table = COPIES * 4 * -(-options.users // users) * width
     print(f'user table with gradient and moments: {table / 1e9:8.2f} GB per process')
     vectors = 4 * options.items * width
     print(f'one table of item vectors:            {vectors / 1e9:8.2f} GB per process')
+    graph = GRAPH * options.interactions / users
+    print(f'interactions in the graph:            {graph / 1e9:8.2f} GB per process')
     if columns > 1:
         print(
             f'all columns of them, in the encoder:  {columns * vectors / 1e9:8.2f} GB per process'

@@ -91,7 +91,7 @@ def backbone(world, name, kind, items='specific', objective=None, **options):
         keep = data[RATES].edge_index[0] < 4
         data[RATES].edge_index = data[RATES].edge_index[:, keep]
         data[USER].num_nodes = 4
-    batch = random_batch(data, 64)
+    batch = random_batch(data, 2 if kind == 'few items' else 64)
     if kind == 'one user':  # The other processes have no user of the batch.
         batch = batch._replace(user=torch.full_like(batch.user, int(batch.user[0])))
     whole, part = (build(name, data, items, objective, **options) for _ in range(2))
@@ -186,7 +186,15 @@ def pruning(world):
     return {'kept': 0.0}
 
 
-def bytes_per_step(world, name, num_layers):
+def items_read(data, batch):
+    r"""The items of a batch and those of its users."""
+    user, item = data[RATES].edge_index.tolist()
+    users = set(batch.user.tolist())
+    near = {i for u, i in zip(user, item) if u in users}
+    return len(near | set(batch.pos.tolist()) | set(batch.neg.tolist()))
+
+
+def bytes_per_step(world, name, num_layers, batch_size=48):
     r"""What a step exchanges is what the documentation says."""
     data = small_graph()
     options = {'num_layers': num_layers} if num_layers is not None else {}
@@ -194,13 +202,17 @@ def bytes_per_step(world, name, num_layers):
     encoder = item_encoder('specific', data, CHANNELS)
     model = MODELS[name](data, encoder, CHANNELS, **options)
     shard, cut = share(model, data, world)
-    batch = shard.batch(random_batch(data, 48))
+    batch = random_batch(data, batch_size)
+    read = items_read(data, batch)
+    assert batch_size == 48 or 2 * read < data[ITEM].num_nodes
+    batch = shard.batch(batch)
     step(model, cut, batch, shard, 0)
     world.sent.clear()
     step(model, cut, batch, shard, 1)
     shared = sum(p.numel() for p in encoder.parameters())
-    mesh = {'columns': world.columns.size, 'users': world.users.size}
-    expected = exchange(data[ITEM].num_nodes, CHANNELS, num_layers or 0, 48, shared, **mesh)
+    mesh = {'columns': world.columns.size, 'users': world.users.size, 'num_read': read}
+    sizes = data[ITEM].num_nodes, CHANNELS, num_layers or 0, batch_size, shared
+    expected = exchange(*sizes, **mesh)
     assert dict(world.sent) == {key: value for key, value in expected.items() if value}, (
         world.sent,
         expected,
@@ -230,6 +242,11 @@ def comparisons(columns, users):
     for num_layers in (0, 1, 3):
         options = {'num_layers': num_layers}
         yield f'LightGCN, {num_layers} layers', backbone, ('LightGCN', 'batch'), options
+    if users > 1:  # The last hop reads fewer than half of the items.
+        for num_layers in (2, 3):
+            args = ('LightGCN', 'few items'), {'num_layers': num_layers}
+            yield f'LightGCN, {num_layers} layers, few items', backbone, *args
+        yield 'FREEDOM, few items', backbone, ('FREEDOM', 'few items')
     for items in ('specific', 'id'):
         yield f'training of BPR, {items} items', training, ('BPR', items)
     yield 'evaluation', evaluation, ()
@@ -237,6 +254,11 @@ def comparisons(columns, users):
     yield 'bytes of BPR', bytes_per_step, ('BPR', None)
     for num_layers in (1, 2, 3):
         yield f'bytes of LightGCN, {num_layers} layers', bytes_per_step, ('LightGCN', num_layers)
+        yield (
+            f'bytes of LightGCN, {num_layers} layers, few',
+            bytes_per_step,
+            ('LightGCN', num_layers, 2),
+        )
 
 
 #: Parts of the columns, by the number of processes.

@@ -31,12 +31,17 @@ def test_the_cost_of_a_step(capsys):
     # 10M users / 8 * 8 columns; 2 * 4 * 8 * (1M + 2 * 65,536) bytes; 2 * 4 * (2 * 65,536 + 3).
     assert '0.16 GB' in out and '72.4 MB per step,      0.4 ms' in out
     assert '1.0 MB per step,      0.1 ms' in out
+    # Users with ten interactions each read at most 12 * 8,192 items.
+    assert main(['--batch', '8192', '--interactions', '100000000']) == 0
+    out = capsys.readouterr().out
+    assert '58.7 MB per step' in out and '1.0 MB per step' in out and '0.40 GB' in out
     for wrong in (['--columns', '3'], ['--columns', '0'], ['--column-bandwidth', '0']):
         with pytest.raises(SystemExit):
             main(wrong)
     assert exchange(100, 8, 0, 10, 5)['items'] == 0
     assert exchange(100, 8, 2, 10, 5, columns=2, users=1) == {
         'items': 0,
+        'read': 0,
         'rows': 0,
         'columns': 2 * 4 * (2 * 10 + 3),
         'gradients': 4 * 5,

@@ -24,6 +24,7 @@ from motor_geo.nn.functional.spmm import (
     csr_matmul,
     csr_matmul_rows,
     matrix,
+    neighbors,
     propagate,
     propagate_rows,
     transposed,
@@ -214,14 +215,19 @@ def _shared_rows(
     item_index: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     r"""The same on several processes, which exchange rows of the batch, and vectors of
-    all items between hops.
+    items between hops.
     """
     own = user_index.local
     x_user, x_item = user.index_select(0, own), item.index_select(0, item_index)
     out_user, out_item = x_user, x_item
     for layer in range(1, num_layers + 1):
         if layer < num_layers:
-            user, item = hop(user, item, graph)
+            next_user = propagate(item, graph.to_user, graph.to_user_weight)
+            if layer == num_layers - 1:
+                item = _read_items(user, graph, own, item_index)
+            else:
+                item = propagate(user, graph.to_item, graph.to_item_weight)
+            user = next_user
             rows = user.index_select(0, own), item.index_select(0, item_index)
         else:
             rows = (
@@ -232,6 +238,23 @@ def _shared_rows(
     both = user_index.spread(torch.cat([out_user * scale, x_user], dim=1))
     out_user, x_user = both.chunk(2, dim=1)
     return out_user, out_item * scale, x_user, x_item
+
+
+def _read_items(user: Tensor, graph: BipartiteGraph, own: Tensor, item_index: Tensor) -> Tensor:
+    r"""One hop to the items whose vectors the batch and the last hop read: its items, and
+    the neighbors of its users on any process. If these are fewer than half of all
+    items, the others are zero and not exchanged.
+    """
+    edges, weight, shard = graph.to_item, graph.to_item_weight, shard_of(graph.to_item)
+    assert shard is not None
+    read = torch.zeros(edges.get_sparse_size(1), dtype=torch.uint8, device=user.device)
+    read[item_index] = 1
+    read[neighbors(*csc(graph.to_user), own)] = 1
+    index = shard.users.all_reduce(read, 'read', 'max').nonzero().view(-1)
+    if 2 * index.numel() >= read.numel():
+        return propagate(user, edges, weight)
+    item = shard.at_items(propagate_rows(user, edges._replace(shard=None), weight, index))
+    return item.new_zeros(read.numel(), item.size(1)).index_copy(0, index, item)
 
 
 class _LightRows(Function):

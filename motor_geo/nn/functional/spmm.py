@@ -255,13 +255,24 @@ def _sums_of_rows(
     start: Tensor, count: Tensor, index: Tensor, value: OptTensor, x: Tensor
 ) -> Tensor:
     r"""The rows of a product, from where their entries start and their number."""
-    end = count.cumsum(0)
-    total = int(end[-1])
-    entry = torch.repeat_interleave(start - end + count, count, output_size=total)
-    entry += torch.arange(total)
+    entry, end = _entries(start, count)
     value = None if value is None else value.index_select(0, entry)
     ends = F.pad(end, (1, 0)).to(index.dtype)
     return csr_matmul(ends, index.index_select(0, entry), value, x)
+
+
+def neighbors(indptr: Tensor, index: Tensor, row: Tensor) -> Tensor:
+    r"""The columns of all entries of some rows, one row after the other."""
+    start = indptr.index_select(0, row)
+    return index.index_select(0, _entries(start, indptr.index_select(0, row + 1) - start)[0])
+
+
+def _entries(start: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+    r"""The entries of some rows one after the other, and where those of a row end."""
+    end = count.cumsum(0)
+    entry = torch.repeat_interleave(start - end + count, count)
+    entry += torch.arange(entry.numel(), device=entry.device)
+    return entry, end
 
 
 def sampled_dot(edge_index: Edges, x_src: Tensor, x_dst: Tensor) -> Tensor:
