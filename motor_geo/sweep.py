@@ -25,6 +25,8 @@ also on several machines that share the folder.
                   ranges (default: 20)
   --out FOLDER    Folder of the sweep (default: sweeps/DATA-MODEL-ITEMS-seedSEED)
   --retry         Try failed trials again
+  --storage URL   Storage of Optuna that gets a copy of all trials, for its dashboard, such as
+                  sqlite:///trials.db
   --option VALUE  Any option of motor_geo.run, applied to all trials, such as --data FOLDER"""
 
 
@@ -59,6 +61,7 @@ def command(arguments: Sequence[str]) -> int:
         find_config(flags.pop(key), first='sweep') for key in ('config', 'space') if key in flags
     ]
     out, retry = flags.pop('out', None), flags.pop('retry', 'false')
+    storage = flags.pop('storage', None)
     if retry not in ('true', 'false'):
         raise ConfigError(f"--retry: expected no value, got '{retry}'")
 
@@ -70,7 +73,7 @@ def command(arguments: Sequence[str]) -> int:
     out = (
         osp.expanduser(out) if out else osp.join('sweeps', osp.basename(default_folder(space.base)))
     )
-    sweep = Sweep(space, out, None if trials is None else int(trials))
+    sweep = Sweep(space, out, None if trials is None else int(trials), storage)
     if retry == 'true':
         sweep.retry()
     summary = sweep.fit()

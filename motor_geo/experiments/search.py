@@ -90,7 +90,6 @@ class Space:
                 were already in :obj:`history`. (default: :obj:`0`)
         """
         import optuna
-        from optuna.trial import TrialState, create_trial
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         entropy = self.base['seed'], len(history), *([attempt] if attempt else [])
@@ -101,22 +100,35 @@ class Space:
         study = optuna.create_study(direction='maximize', sampler=sampler)
         distributions = self.distributions()
         for options, value in history:
-            state = TrialState.RUNNING if value is None else TrialState.COMPLETE
-            if isinstance(value, str):
-                state = TrialState.FAIL
-            study.add_trial(
-                create_trial(
-                    state=state,
-                    value=value if isinstance(value, float) else None,
-                    params=self._params(options),
-                    distributions=distributions,
-                )
-            )
+            study.add_trial(self.trial(options, value))
         params = study.ask(distributions).params
         return {
             key: params[key] if isinstance(entry, Range) else json.loads(params[key])
             for key, entry in self.search.items()
         }
+
+    def trial(
+        self, options: Config, value: float | str | None, attributes: Config | None = None
+    ) -> Any:
+        r"""Converts a trial to one of Optuna.
+
+        Args:
+            options: Its options.
+            value: Its value, its error message, or :obj:`None` while it runs.
+            attributes: Further values to keep with it.
+        """
+        from optuna.trial import TrialState, create_trial
+
+        state = TrialState.RUNNING if value is None else TrialState.COMPLETE
+        if isinstance(value, str):
+            state = TrialState.FAIL
+        return create_trial(
+            state=state,
+            value=value if isinstance(value, float) else None,
+            params=self._params(options),
+            distributions=self.distributions(),
+            user_attrs=attributes,
+        )
 
     def _params(self, options: Config) -> Config:
         r"""Converts options to parameters of Optuna."""

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from motor_geo.experiments.queue import RunQueue, in_folder
 from motor_geo.experiments.search import Space
+from motor_geo.experiments.storage import Row, Storage
 from motor_geo.pipeline.assemble import build_dataset, check_splits
 from motor_geo.pipeline.config import Config, write_yaml
 from motor_geo.utils.cache import fingerprint
@@ -46,23 +47,28 @@ class Sweep:
         out: The folder.
         num_trials: Maximum number of trials. (default: the size of the grid,
             or 20 if there are ranges)
+        storage: Address of a storage of Optuna that gets a copy of all trials,
+            such as :obj:`sqlite:///trials.db`. (default: none)
 
     Raises:
-        ConfigError: If the folder holds another search, or the data have no
-            validation interactions.
-        ImportError: If there are ranges and Optuna is not installed.
+        ConfigError: If the folder or the storage holds another search, or the data
+            have no validation interactions.
+        ImportError: If there are ranges or a storage, and Optuna is not installed.
     """
 
-    def __init__(self, space: Space, out: str, num_trials: int | None = None):
+    def __init__(
+        self, space: Space, out: str, num_trials: int | None = None, storage: str | None = None
+    ):
         self.space, self.out = space, out
         self.metric = space.base['trainer']['metric']
         self.grid = space.grid(num_trials)
         self.total = (num_trials or 20) if self.grid is None else len(self.grid)
-        if self.grid is None:
+        if self.grid is None or storage is not None:
             try:
                 import optuna  # noqa: F401
             except ModuleNotFoundError as error:
-                raise ImportError(needs('A search with ranges', 'optuna', extra='sweep')) from error
+                what = 'A search with ranges' if storage is None else '--storage'
+                raise ImportError(needs(what, 'optuna', extra='sweep')) from error
 
         self.queue = RunQueue(out)
         journal = osp.join(out, 'study.log')
@@ -84,6 +90,10 @@ class Sweep:
                         f'{own.get(key)} here); choose another --out or delete it'
                     )
             self.own = own
+            self.storage = None
+            if storage is not None:
+                name = osp.basename(osp.abspath(out))
+                self.storage = Storage(storage, name, space, fingerprint(own))
             self.write()
 
     def _read(self, path: str, default: Config) -> Config:
@@ -185,10 +195,17 @@ class Sweep:
 
     def write(self) -> dict[str, Any]:
         r"""Writes :obj:`sweep.json` and :obj:`best.yaml` from the folders of the
-        trials, and returns the :meth:`summary`.
+        trials, copies these to the storage, and returns the :meth:`summary`.
         """
         out = self.summary()
         self._write(osp.join(self.out, 'sweep.json'), {**out, 'settings': self.own})
+        if self.storage is not None:
+            trials = ((trial, self._value(trial)) for trial in self.trials())
+            self.storage.add(
+                Row(trial.options, value, osp.relpath(trial.folder, self.out))
+                for trial, value in trials
+                if value is not None
+            )
         path = osp.join(self.out, 'best.yaml')
         if out['trials'] and out['trials'][0]['state'] == 'finished':
             with writing(path):
