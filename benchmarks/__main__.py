@@ -22,19 +22,20 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from benchmarks import features, gpu, growth, kernels, loading, speed
+from benchmarks import features, gpu, growth, kernels, libraries, loading, speed
 from benchmarks.performance_page import GROWTH, line, plot_growth, render
 from motor_geo.nn.models import MODELS
 from motor_geo.pipeline.train import versions
 from motor_geo.utils.files import atomic_write
 
 Row = dict[str, Any]
-NEED_DATA = ('price', 'evaluation', 'quantizer')
+NEED_DATA = ('price', 'libraries', 'evaluation', 'quantizer')
 PARTS = (
     'tokens',
     'products',
     'bf16',
     'price',
+    'libraries',
     'evaluation',
     'baby',
     'electronics',
@@ -81,6 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         'products': kernels.products,
         'bf16': kernels.half_precision,
         'price': lambda: speed.prices(options.data),
+        'libraries': lambda: libraries.libraries(options.data),
         'evaluation': lambda: speed.evaluation(options.data),
         'baby': lambda: speed.baby(options.models, options.threads),
         'electronics': lambda: speed.electronics(options.models, options.threads),
