@@ -138,7 +138,7 @@ def test_learning_pays_on_the_clusters(tmp_path):
                 'items': {'name': items},
                 'seed': seed,
                 'data': {'name': 'clusters', 'seed': seed},
-                'trainer': {'epochs': 60, 'patience': 5, 'lr': 5e-3},
+                'trainer': {'epochs': 30, 'patience': 5, 'lr': 5e-3},
                 'out': str(tmp_path / f'{items}{seed}'),
             }
             result = run(resolve(config), progress=False)
@@ -224,7 +224,8 @@ def test_huge_pages_are_asked_for_before_torch_is_imported():
         'class Finder:\n'
         '    def find_spec(self, name, *args):\n'
         "        if name == 'torch':\n"
-        "            print(os.environ.get('THP_MEM_ALLOC_ENABLE'))\n"
+        "            print(os.environ.get('THP_MEM_ALLOC_ENABLE'), flush=True)\n"
+        '            os._exit(0)\n'
         'sys.meta_path.insert(0, Finder())\n'
         "main(['--print_config'])"
     )
