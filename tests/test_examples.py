@@ -1,21 +1,20 @@
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from torch_geometric import typing
+
+from tests import forks
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / 'examples').glob('*.py'))
 
 
 def run(name, tmp_path):
-    paths = [str(ROOT), os.environ.get('PYTHONPATH', '')]
-    env = os.environ | {'PYTHONPATH': os.pathsep.join(paths), 'PYG_HOME': str(tmp_path)}
-    command = [sys.executable, str(ROOT / 'examples' / f'{name}.py'), '1']  # One epoch.
-    out = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env)
+    env = os.environ | {'PYG_HOME': str(tmp_path)}
+    path = ROOT / 'examples' / f'{name}.py'
+    out = forks.run(path, '1', cwd=tmp_path, env=env)  # One epoch.
     assert out.returncode == 0, out.stderr
     return out.stdout
 

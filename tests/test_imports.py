@@ -151,12 +151,12 @@ def test_violations_are_found(source, path, expected):
     assert list(violations(source, Path('motor_geo', path))) == expected
 
 
-@pytest.mark.parametrize('module', ['motor_geo', 'motor_geo.nn.models', 'motor_geo.data'])
-def test_import_is_light(module):
+@pytest.mark.parametrize('modules', ['motor_geo', 'motor_geo.nn.models, motor_geo.data'])
+def test_import_is_light(modules):
     heavy = {'faiss', 'jsonargparse', 'pyarrow', 'optuna', 'matplotlib', 'tensorboard'}
-    if module == 'motor_geo':  # PyG may import scipy.
+    if modules == 'motor_geo':  # PyG may import scipy.
         heavy |= {'scipy', 'torch'}
-    code = f'import sys, {module}; print(sorted({heavy} & set(sys.modules)))'
+    code = f'import sys, {modules}; print(sorted({heavy} & set(sys.modules)))'
     out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT)
     assert (out.stdout.strip(), out.returncode) == ('[]', 0), out.stderr
 

@@ -333,11 +333,16 @@ def pins(name):
     return dict(line.split('==') for line in lines if not line.startswith('#'))
 
 
+#: What the tests of other versions install in addition to extras.
+TOOLS = ('hypothesis', 'pytest-xdist')
+
+
 def test_the_oldest_versions_are_tested():
     extras = [PROJECT['optional-dependencies'][name] for name in ('als', 'parquet', 'plot')]
     extras += [PROJECT['optional-dependencies'][name] for name in ('sweep', 'testing')]
+    tools = [entry_of(name, 'dev')[0] for name in TOOLS]
     bounds = {}
-    for requirement in [*PROJECT['dependencies'], *sum(extras, []), 'hypothesis>=6.100']:
+    for requirement in [*PROJECT['dependencies'], *sum(extras, []), *tools]:
         name, bound = re.fullmatch(r'([\w-]+)(?:\[\w+\])?>=([\d.]+)(?:,.*)?', requirement).groups()
         bounds[name] = bound
     oldest, newest = pins('oldest'), pins('newest')

@@ -49,7 +49,7 @@ def test_readme(execute):
 def test_readme_commands():
     text = (ROOT / 'README.md').read_text()
     assert text.count('pip install -e . && python -m motor_geo.run\n') == 1
-    assert text.count('pip install -e ".[dev]" && pytest\n') == 1
+    assert text.count('pip install -e ".[dev]" && pytest -n auto\n') == 1
 
 
 def test_quickstart(execute):

@@ -43,7 +43,8 @@ def test_commands_repeat_their_runs(shop, tmp_path, monkeypatch):
 
 
 def test_p_values_are_those_of_the_values_beside_the_report(shop, tmp_path):
-    assert start(shop, tmp_path, 'table2', '--seeds', '0', '1', '--models', 'BPR', 'VBPR') == 0
+    flags = ('--seeds', '0', '1', '--effort', '1', '--models', 'BPR', 'VBPR')
+    assert start(shop, tmp_path, 'table2', *flags) == 0
     tests = recompute(str(tmp_path / 'table2.npz'))
     table = read(str(tmp_path / 'table2.jsonl')).blocks[0]
     found = {

@@ -17,6 +17,7 @@ from motor_geo.pipeline.train import run
 from motor_geo.run import main, table
 from motor_geo.utils.errors import ConfigError
 from motor_geo.utils.files import HOST
+from tests import forks
 
 SMALL = [
     *('--data.num_users', '120', '--data.num_items', '80', '--data.num_interactions', '700'),
@@ -102,17 +103,15 @@ def test_killed_at_any_moment(tmp_path):
     r"""A run that is killed goes on and ends with the same bits."""
     epochs = ['--epochs', '30', '--trainer.patience', '30']
     assert start(tmp_path / 'whole', *epochs) == 0
-    command = [sys.executable, '-m', 'motor_geo.run', *SMALL, *epochs]
-    command += ['--out', str(tmp_path / 'killed')]
-    root = osp.dirname(osp.dirname(__file__))
-    process = subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL)
+    command = ['-m', 'motor_geo.run', *SMALL, *epochs, '--out', tmp_path / 'killed']
+    process = forks.Fork(*command)
     lines = tmp_path / 'killed' / 'metrics.jsonl'
     while process.poll() is None:
         if lines.exists() and lines.read_text().count('\n') >= 3:
-            process.send_signal(signal.SIGKILL)
+            process.kill()
             process.wait()
         time.sleep(0.002)
-    assert process.returncode == -signal.SIGKILL
+    assert process.poll() == -signal.SIGKILL
     assert not (tmp_path / 'killed' / 'result.json').exists()
     half = tmp_path / 'killed' / f'.tmp-{process.pid}-{HOST}-half.pt'
     half.write_bytes(b'what a kill may leave')
@@ -139,7 +138,7 @@ def test_learning_pays_on_the_clusters(tmp_path):
                 'items': {'name': items},
                 'seed': seed,
                 'data': {'name': 'clusters', 'seed': seed},
-                'trainer': {'epochs': 60, 'patience': 5, 'lr': 5e-3},
+                'trainer': {'epochs': 30, 'patience': 5, 'lr': 5e-3},
                 'out': str(tmp_path / f'{items}{seed}'),
             }
             result = run(resolve(config), progress=False)
@@ -225,7 +224,8 @@ def test_huge_pages_are_asked_for_before_torch_is_imported():
         'class Finder:\n'
         '    def find_spec(self, name, *args):\n'
         "        if name == 'torch':\n"
-        "            print(os.environ.get('THP_MEM_ALLOC_ENABLE'))\n"
+        "            print(os.environ.get('THP_MEM_ALLOC_ENABLE'), flush=True)\n"
+        '            os._exit(0)\n'
         'sys.meta_path.insert(0, Finder())\n'
         "main(['--print_config'])"
     )
@@ -301,9 +301,7 @@ def test_classes_of_another_package(tmp_path, monkeypatch, capsys):
             'import sys; from motor_geo.recommend import main; '
             f'sys.exit(main({[str(out), "--k", "2", "--device", "cpu", *more]}))'
         )
-        env = os.environ | {'PYTHONPATH': osp.dirname(osp.dirname(__file__))}
-        process = [sys.executable, '-c', code]
-        done = subprocess.run(process, capture_output=True, text=True, cwd=tmp_path, env=env)
+        done = forks.run('-c', code, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert 'rows for 40 users' in done.stdout
         assert ('new_' in done.stdout) == bool(more)

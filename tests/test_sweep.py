@@ -1,8 +1,6 @@
 import json
 import os
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
@@ -11,8 +9,8 @@ from motor_geo import run as run_module
 from motor_geo.engine.trainer import Trainer
 from motor_geo.experiments import queue
 from motor_geo.sweep import main, table
+from tests import forks
 
-ROOT = Path(__file__).parents[1]
 BASE = {
     'data': {'num_users': 60, 'num_items': 40, 'num_interactions': 400},
     'model': {'name': 'BPR', 'channels': 8},
@@ -155,18 +153,10 @@ sys.exit(main(['--config', str(folder / 'sweep.yaml'), '--out', str(folder / 'ou
 @pytest.mark.parametrize('die', [False, True])
 def test_two_processes_share_a_sweep(tmp_path, die):
     assert start(tmp_path, GRID, out='whole') == 0
-    env = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
-    workers = [
-        subprocess.Popen(
-            [sys.executable, '-c', WORKER, str(tmp_path), str(i), str(die)],
-            stdout=subprocess.PIPE,
-            env=env,
-            text=True,
-        )
-        for i in range(2)
-    ]
-    texts = [worker.communicate(timeout=300)[0] for worker in workers]
-    assert [worker.returncode for worker in workers] == [-9 if die else 0, 0]
+    workers = [forks.Fork('-c', WORKER, tmp_path, i, die) for i in range(2)]
+    ends = [worker.end() for worker in workers]
+    texts = [end.stdout for end in ends]
+    assert [end.returncode for end in ends] == [-9 if die else 0, 0]
     done = [[line for line in text.splitlines() if ': recall@20' in line] for text in texts]
     assert len(done[0] + done[1]) == len(set(done[0] + done[1])) == 4
     assert (not done[0]) == die and done[1]
@@ -205,8 +195,7 @@ def test_killed_before_a_file_of_the_sweep_is_written(tmp_path, point):
     search = {'lr': [0.001, 0.01]}
     assert start(tmp_path, search, out='whole', trainer={'epochs': 1, 'batch_size': 128}) == 0
     path = str(tmp_path / 'sweep.yaml')
-    command = [sys.executable, '-c', CRASH, path, str(tmp_path / 'out'), str(point)]
-    assert subprocess.run(command, cwd=ROOT, stdout=-1, stderr=-1).returncode == -9
+    assert forks.run('-c', CRASH, path, tmp_path / 'out', point).returncode == -9
     assert main(['--config', path, '--out', str(tmp_path / 'out')]) == 0
     assert values(tmp_path / 'out') == values(tmp_path / 'whole')
     best = [(tmp_path / name / 'best.yaml').read_text() for name in ('out', 'whole')]

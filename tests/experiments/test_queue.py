@@ -1,7 +1,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +11,8 @@ from motor_geo.experiments.queue import Job, RunQueue
 from motor_geo.pipeline.finished import read_result
 from motor_geo.utils.errors import ConfigError
 from motor_geo.utils.lock import locked
+from tests import forks
 
-ROOT = Path(__file__).parents[2]
 RESULT = {'val': {'recall@20': 0.5}, 'test': {}, 'seconds': 1.0}
 
 
@@ -52,8 +51,7 @@ def test_no_run_is_taken_twice(tmp_path, folders):
             'import sys; from motor_geo.experiments.queue import RunQueue\n'
             'with RunQueue(sys.argv[1]).claim(sys.argv[2:]) as folder: print(folder)'
         )
-        command = [sys.executable, '-c', code, str(tmp_path), *folders]
-        found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        found = forks.run('-c', code, tmp_path, *folders)
         assert (one, found.stdout.strip()) == tuple(folders)
         finish(one)
     with second.claim(folders) as other:
@@ -87,8 +85,7 @@ def test_what_a_killed_process_held_is_open(tmp_path, folders):
         'import os, signal, sys; from motor_geo.experiments.queue import RunQueue\n'
         'with RunQueue(sys.argv[1]).claim(sys.argv[2:]): os.kill(os.getpid(), signal.SIGKILL)'
     )
-    command = [sys.executable, '-c', code, str(tmp_path), *folders]
-    assert subprocess.run(command, cwd=ROOT).returncode == -signal.SIGKILL
+    assert forks.run('-c', code, tmp_path, *folders).returncode == -signal.SIGKILL
     assert os.listdir(folders[0]) == ['.lock']
     with RunQueue(str(tmp_path)).claim(folders) as folder:
         assert folder == folders[0]

@@ -1,6 +1,5 @@
 import json
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,12 +13,11 @@ from motor_geo.pipeline import train as run_module
 from motor_geo.pipeline.assemble import build_dataset
 from motor_geo.report.write import read_runs
 from motor_geo.reproduce import main
+from tests import forks
 from tests.shop import NUM_ITEMS, SMALL, make_shop, results, start, table
 
 pytest.importorskip('matplotlib')
 pytest.importorskip('scipy')
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope='module')
@@ -167,16 +165,8 @@ def test_one_of_two_processes_is_killed(shop, tmp_path):
     out, whole = tmp_path / 'out', tmp_path / 'whole'
     assert main(['table2', '--data', shop, '--out', str(whole), *flags]) == 0
     command = ['table2', '--data', shop, '--out', str(out), *flags]
-    workers = [
-        subprocess.Popen(
-            [sys.executable, '-c', WORKER, str(tmp_path), str(i), 'True', *command],
-            cwd=ROOT,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        for i in range(2)
-    ]
-    assert [worker.wait(timeout=300) for worker in workers] == [-signal.SIGKILL, 0]
+    workers = [forks.Fork('-c', WORKER, tmp_path, i, True, *command) for i in range(2)]
+    assert [worker.wait() for worker in workers] == [-signal.SIGKILL, 0]
     assert (tmp_path / 'training').exists()
     expected = results(whole)
     assert len(expected) == 16 and results(out).keys() == expected.keys()

@@ -1,21 +1,19 @@
 r"""A process that is killed loses nothing: see :mod:`tests.faults.crash`."""
 
 import json
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from tests import forks
 from tests.faults.crash import SCENARIOS
 
-ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='forks and signals of Linux')
 
 
 def explore(*arguments):
-    command = [sys.executable, '-m', 'tests.faults.crash', *arguments]
-    out = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    out = forks.run('-m', 'tests.faults.crash', *arguments, timeout=7200)
+    assert out.returncode == 0, out.stderr
     return [json.loads(line) for line in out.stdout.splitlines()]
 
 

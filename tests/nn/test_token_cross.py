@@ -281,7 +281,8 @@ def test_token_cross_dropout_is_of_the_high_order_part():
     few = token_id[:6]  # The form for batches, and the one for catalogs.
     for tokens in (few, token_id):
         torch.manual_seed(0)
-        total = torch.stack([encoder(tokens) for _ in range(4000)])
+        with torch.no_grad():
+            total = torch.stack([encoder(tokens) for _ in range(1000)])
         torch.testing.assert_close(total.mean(0), plain(tokens), rtol=0.1, atol=0.3)
         assert not torch.equal(total[0], total[1])
     with torch.no_grad():

@@ -4,13 +4,13 @@ import json
 import pytest
 
 from tests.parallel.compare import MESHES, comparisons
-from tests.parallel.torchrun import torchrun
+from tests.parallel.torchrun import forked
 
 
 @functools.cache
 def found(size):
     r"""The differences by mesh and name, and the command that printed them."""
-    out = torchrun(size, 'tests.parallel.compare')
+    out = forked(size, 'tests.parallel.compare')
     lines = [json.loads(line) for line in out.stdout.splitlines() if line.startswith('{')]
     return {(line.pop('columns'), line.pop('name')): line for line in lines}, out
 

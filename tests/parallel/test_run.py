@@ -14,7 +14,7 @@ from motor_geo.parallel import World
 from motor_geo.pipeline import shard
 from motor_geo.pipeline.processes import user_bounds
 from motor_geo.utils.errors import ConfigError
-from tests.parallel.torchrun import torchrun
+from tests.parallel.torchrun import forked, torchrun
 
 pytest.importorskip('safetensors')
 SMALL = [
@@ -42,7 +42,7 @@ MESH = ('--parallel.columns', '2')
 
 
 def run_two(out, *flags):
-    done = torchrun(2, 'motor_geo.run', *SMALL, *flags, '--epochs', '4', '--out', out)
+    done = forked(2, 'motor_geo.run', *SMALL, *flags, '--epochs', '4', '--out', out)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count('test recall') == 1 and done.stdout.count('written to') == 1
     return out
@@ -113,18 +113,19 @@ def test_two_processes_are_the_same_run(one, kind, request):
 
 def test_a_finished_run_is_not_repeated(two):
     before = result(two)
-    done = torchrun(2, 'motor_geo.run', *SMALL, '--epochs', '4', '--out', two)
+    done = forked(2, 'motor_geo.run', *SMALL, '--epochs', '4', '--out', two)
     assert done.returncode == 0 and 'already finished' in done.stdout
     assert result(two) == before
 
 
-#: Process and epoch when a process is killed.
-DEATHS = [(0, 3), (1, 2)]
-
-
 @pytest.mark.skipif(os.name != 'posix', reason='POSIX signals')
-@pytest.mark.parametrize('kind, mesh, death', list(zip(('two', 'columns'), ((), MESH), DEATHS)))
-def test_a_killed_process_is_started_again(folder, kind, mesh, death, request):
+@pytest.mark.parametrize(
+    'kind, mesh, death, start',
+    [('two', (), (0, 3), torchrun), ('columns', MESH, (1, 2), forked)],
+    ids=['two', 'columns'],
+)
+def test_a_killed_process_is_started_again(folder, kind, mesh, death, start, request):
+    r"""Where :obj:`death` is the number of the process and the epoch."""
     out, two = folder / f'killed {kind}', request.getfixturevalue(kind)
     code = (
         'import os, sys; from motor_geo.engine.epoch_loop import EpochLoop\n'
@@ -138,7 +139,7 @@ def test_a_killed_process_is_started_again(folder, kind, mesh, death, request):
     (folder / 'dying.py').write_text(code)
     flags = [*SMALL, *mesh, '--epochs', '4', '--out', out]
     options = {'max_restarts': 3, 'timeout': 500, 'cwd': folder}
-    done = torchrun(2, 'dying', *flags, **options)
+    done = start(2, 'dying', *flags, **options)
     assert done.returncode == 0, done.stderr[-3000:]
     assert checkpoint(out) == checkpoint(two)
     for key in ('epochs', 'best_epoch', 'val', 'test', 'hashes'):
@@ -154,7 +155,7 @@ def test_another_mesh_goes_on(folder, one):
         if size == 1:
             assert run.main(command) == 0
             continue
-        done = torchrun(size, 'motor_geo.run', *command)
+        done = forked(size, 'motor_geo.run', *command)
         assert done.returncode == 0, done.stderr[-3000:]
     assert (out / 'last.pt').exists() and not (out / 'last').exists()
     assert_close(result(one)['test'], result(out)['test'], 1e-6)
@@ -190,7 +191,7 @@ def test_processes_of_a_data_set_in_shards(tmp_path):
     runs = [tmp_path / name for name in ('one', 'two')]
     assert run.main(['--data', str(shop), *flags, '--out', str(runs[0])]) == 0
     command = ('motor_geo.run', '--data', tmp_path / 'shards', *flags, '--out', runs[1])
-    done = torchrun(2, *command)
+    done = forked(2, *command)
     assert done.returncode == 0, done.stderr[-3000:]
     assert result(runs[0])['hashes'] == result(runs[1])['hashes']
     for key in ('val', 'test', 'popularity', 'slices'):
@@ -214,7 +215,7 @@ def tensors(path):
 
 def test_what_cannot_be_shared_is_refused_once(tmp_path):
     flags = ('--model', 'LATTICE', '--out', tmp_path / 'out')
-    done = torchrun(2, 'motor_geo.run', *SMALL, *flags, timeout=200)
+    done = forked(2, 'motor_geo.run', *SMALL, *flags, timeout=200)
     message = 'error: --model LATTICE: needs similarities of all pairs of items on one process'
     assert done.returncode != 0 and done.stderr.count(message) == 1, done.stderr
     assert not (tmp_path / 'out').exists()

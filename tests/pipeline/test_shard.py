@@ -1,12 +1,11 @@
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from motor_geo import run
 from motor_geo.data import TableDataset
 from motor_geo.parallel import World
 from motor_geo.pipeline.catalog import read_catalog
@@ -15,7 +14,6 @@ from motor_geo.pipeline.shard import main
 from motor_geo.utils.errors import ConfigError
 
 pytest.importorskip('pyarrow')
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -93,12 +91,12 @@ def test_a_run_has_the_same_result(shop, tmp_path):
     assert main([shop, str(tmp_path / 'out'), '--shards', '4', '--seed', '1']) == 0
     results = []
     for number, data in enumerate(([shop, '--data.seed', '1'], [str(tmp_path / 'out')])):
-        run = tmp_path / f'run{number}'
-        command = [sys.executable, '-m', 'motor_geo.run', '--data', *data, '--out', str(run)]
+        out = tmp_path / f'run{number}'
+        command = ['--data', *data, '--out', str(out)]
         options = ['--model', 'LightGCN', '--items', 'id', '--epochs', '2', '--threads', '1']
         command += [*options, '--model.channels', '8', '--report', 'false', '--device', 'cpu']
-        subprocess.run(command, cwd=ROOT, check=True, timeout=300, stdout=subprocess.DEVNULL)
-        results.append(json.loads((run / 'result.json').read_text()))
+        assert run.main(command) == 0
+        results.append(json.loads((out / 'result.json').read_text()))
     for key in ('val', 'test', 'hashes', 'popularity', 'slices'):
         assert results[0][key] == results[1][key], key
 

@@ -1,9 +1,6 @@
 import json
 import os
-import os.path as osp
 import signal
-import subprocess
-import sys
 import time
 import warnings
 
@@ -21,10 +18,9 @@ from motor_geo.run import table
 from motor_geo.typing import RATES
 from motor_geo.utils.errors import ConfigError
 from motor_geo.utils.files import HOST
+from tests import forks
 from tests.pipeline.shop import NUM_ITEMS, NUM_USERS, SMALL, make_shop
 from tests.utils.test_saved import flip
-
-ROOT = osp.dirname(osp.dirname(osp.dirname(__file__)))
 
 
 def start(data, out, **options):
@@ -41,14 +37,13 @@ def test_two_processes_do_not_share_a_folder(tmp_path):
     flags = ['--out', str(out), '--device', 'cpu', '--threads', '1', '--epochs', '10000']
     flags += ['--data.num_users', '40', '--data.num_items', '30', '--data.num_interactions', '200']
     flags += ['--tokenizer.codebook_size', '4', '--trainer.patience', '10000']
-    command = [sys.executable, '-m', 'motor_geo.run', *flags]
-    first = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        # A shell starts what is in the background without interruptions.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    # A shell starts what is in the background without interruptions.
+    code = (
+        'import signal, sys; from motor_geo.run import main\n'
+        'signal.signal(signal.SIGINT, signal.default_int_handler)\n'
+        'sys.exit(main())'
     )
+    first = forks.Fork('-c', code, *flags)
     try:
         while not (out / 'metrics.jsonl').exists():
             assert first.poll() is None
@@ -56,19 +51,19 @@ def test_two_processes_do_not_share_a_folder(tmp_path):
         mine = out / f'.tmp-{first.pid}-{HOST}-abc.pt'
         mine.write_bytes(b'of the first')
         # Without a lock, it would train for hours.
-        second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+        second = forks.run('-m', 'motor_geo.run', *flags, timeout=120)
         assert (second.returncode, second.stderr) == (
             2,
             f"error: '{out}' is in use by another process\n",
         )
         assert first.poll() is None and mine.read_bytes() == b'of the first'
     finally:
-        first.send_signal(signal.SIGINT)
+        os.kill(first.pid, signal.SIGINT)
         try:
             first.wait(timeout=60)
         finally:
             first.kill()
-    assert first.returncode == 130
+    assert first.poll() == 130
     lines = (out / 'metrics.jsonl').read_text().splitlines()
     epochs = [json.loads(line)['epoch'] for line in lines]
     assert epochs == list(range(1, len(epochs) + 1))  # Every epoch once.

@@ -2,18 +2,14 @@ r"""A backbone outside of the package, from `docs/backbone.rst` alone."""
 
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from torch_geometric.data import HeteroData
 
 from motor_geo.testing.graphs import NUM_ITEMS, new_items, prepare, small_graph
+from tests import forks
 from tests.test_readme import blocks
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope='module')
@@ -27,15 +23,8 @@ def folder(tmp_path_factory):
 
 
 def start(folder, *arguments):
-    paths = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
-    environment = {**os.environ, 'PYTHONPATH': paths, 'PYG_HOME': str(folder / 'pyg')}
-    return subprocess.run(
-        [sys.executable, '-m', *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    env = {**os.environ, 'PYG_HOME': str(folder / 'pyg')}
+    return forks.run('-m', *arguments, cwd=folder, env=env)
 
 
 def test_contract(folder):

@@ -12,6 +12,7 @@ import motor_geo.data.transforms.fit_quantizer as fit_module
 from motor_geo.data.transforms.fit_quantizer import _leading_axes, fit_quantizer, import_faiss
 from motor_geo.data.transforms.opq_tokenizer import OPQTokenizer
 from motor_geo.data.transforms.quantizer import Quantizer
+from tests import forks
 from tests.data.token_cases import CASES, features, make_data, tokenizer
 
 faiss = pytest.importorskip('faiss')
@@ -188,7 +189,7 @@ for rows in (20, 60, 100):
     assert error < 0.9 * torch.from_numpy(x).square().sum(), (rows, float(error))
 print('done')
 """
-    result = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
+    result = forks.run('-c', program)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == 'done'
 

@@ -1,8 +1,6 @@
 import copy
 import gc
 import re
-import subprocess
-import sys
 import weakref
 
 import pytest
@@ -14,6 +12,7 @@ from torch_geometric.typing import SparseTensor
 from motor_geo.nn.conv import Propagate
 from motor_geo.nn.functional.spmm import csr_matmul, csr_matmul_rows, transposed
 from motor_geo.nn.graph import sorted_edge_index
+from tests import forks
 
 
 def reference(x, edge_index, weight, num_dst):
@@ -271,15 +270,16 @@ def test_propagate_leaves_an_edge_index_as_it_is(order):
 
 def test_no_warning_of_sparse_tensors():
     code = """
+import warnings
+
 import torch
 from motor_geo.nn.functional.edges import edge_dot
 from motor_geo.nn.functional.similarity import row_dot
 from motor_geo.nn.graph import sorted_edge_index
+warnings.simplefilter('always', UserWarning)
 x = torch.ones(3, 2, requires_grad=True)
 edges, _ = sorted_edge_index(torch.tensor([[0, 1], [1, 2]]), 3, 3)
 (edge_dot(x, x, edges).sum() + row_dot(x, torch.tensor([[0], [2], [1]])).sum()).backward()
 """
-    done = subprocess.run(
-        [sys.executable, '-W', 'always::UserWarning', '-c', code], capture_output=True, text=True
-    )
+    done = forks.run('-c', code)
     assert (done.returncode, done.stderr) == (0, '')

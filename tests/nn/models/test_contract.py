@@ -6,7 +6,7 @@ from motor_geo.testing import BackboneContract
 #: These join old items to new ones.
 JOINS_ITEMS = ('LATTICE', 'MICRO', 'LGMRec')
 #: These have no negative items and learn slowly.
-EPOCHS = {'SelfCF': 200, 'BM3': 400}
+EPOCHS = {'SelfCF': 60, 'BM3': 60}
 
 
 class Contract(BackboneContract):
@@ -15,5 +15,5 @@ class Contract(BackboneContract):
 
 for name, model in MODELS.items():
     members = {'backbone': model, 'joins_items': name in JOINS_ITEMS, '__module__': __name__}
-    members['epochs'] = EPOCHS.get(name, 100)
+    members['epochs'] = EPOCHS.get(name, 20)  # The others need one to five.
     globals()[f'Test{name}'] = type(f'Test{name}', (Contract,), members)

@@ -181,8 +181,12 @@ def test_where_it_ends_the_gradient_vanishes(items):
 
     fit(model, data, 1)
     first = gradient()
-    fit(model, data, 400)
-    assert gradient() < 1e-4 * first
+    for _ in range(8):  # At most 400 iterations.
+        fit(model, data, 50)
+        last = gradient()
+        if last < 1e-4 * first:
+            break
+    assert last < 1e-4 * first
 
 
 def test_items_without_interactions_are_no_negatives():

@@ -1,0 +1,14 @@
+import os
+
+import pytest
+
+if 'PYTEST_XDIST_WORKER' in os.environ:  # Each process has a core.
+    os.environ.setdefault('OMP_NUM_THREADS', '1')
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    r"""Tests of a file or a class stay together, since they share fixtures."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    return LoadScopeScheduling(config, log) if config.option.dist == 'load' else None
