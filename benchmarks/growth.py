@@ -79,8 +79,8 @@ def measure(path: str, name: str, items: str, threads: int) -> tuple[dict[str, f
         batches = list(islice(epoch, 4))
         sampling = time.perf_counter() - start
         advance = training_steps(model, data, batches, 1)
-        few = edge_index.size(1) > 10**7
-        (step,) = interleave([advance], repeats=2 if few else 7, warmup=1)
+        repeats = 7 if edge_index.size(1) <= 10**7 else 2 if edge_index.size(1) < 10**8 else 1
+        (step,) = interleave([advance], repeats=repeats, warmup=1)
         seconds[batch] = len(sampler) * step + sampling
         del batches, advance
         held = held_bytes(model, data) / edge_index.size(1)  # In the middle of an epoch.
