@@ -35,7 +35,16 @@ from motor_geo.pipeline.config import (
     takes_items,
 )
 from motor_geo.pipeline.flags import PRESETS, UNHASHED
-from motor_geo.typing import ITEM, RATES, TOKENS, USER, find_edges, modalities, set_edges
+from motor_geo.typing import (
+    ITEM,
+    RATES,
+    TOKENS,
+    USER,
+    find_edges,
+    modalities,
+    set_edges,
+    unread_edges,
+)
 from motor_geo.utils.cache import fingerprint
 from motor_geo.utils.errors import ConfigError
 from motor_geo.utils.lazy import check_graph, declared_transforms
@@ -128,9 +137,7 @@ def assemble(
         torch.default_generator.manual_seed(config.seed)
         model = build_model(config, data, tokenizer).to(target)
     warn_of_item_tables(config, model, dataset.num_items)
-    # Opposite edges that copies of the stores compute are freed with them.
-    stores = [copy.copy(data[edge_type]) for edge_type in data.edge_types]
-    hashes['graphs'] = fingerprint([store.edge_index for store in stores])
+    hashes['graphs'] = fingerprint([unread_edges(data[kind]) for kind in data.edge_types])
     if target.type != 'cpu':
         data = data.to(target)
     return Assembly(config, target, dataset, data, tokenizer, model, hashes)
