@@ -285,9 +285,10 @@ class Evaluator:
             In a run, validation is on the sample and test on all users.
         shard: The users of this process, if it is one of several
             (:attr:`UserShard.ranked <motor_geo.parallel.UserShard.ranked>`). Each ranks
-            its own users, and all return the metrics of all users. Targets and
-            interactions are still those of all users, and user vectors those
-            of this process.
+            its own users, and all return the metrics of all users. Targets are
+            still those of all users, training interactions those of
+            :attr:`UserShard.edge_index <motor_geo.parallel.UserShard.edge_index>`, and
+            user vectors those of this process.
 
     Raises:
         ValueError: If there is nothing to evaluate, an index is out of range,
@@ -365,7 +366,8 @@ class Evaluator:
             self.seed,
             0 if self.shard is None else self.shard.first,
         )
-        self._count = self.train_edge_index[1].bincount(minlength=self.num_items)
+        count = self.train_edge_index[1].bincount(minlength=self.num_items)
+        self._count = self._world.users.all_reduce(count, 'metrics')
         self._screen: Screen | None = None
 
     @property

@@ -40,10 +40,12 @@ from motor_geo.typing import (
     RATES,
     TOKENS,
     USER,
+    LazyEdges,
     find_edges,
     modalities,
     set_edges,
     unread_edges,
+    with_edges,
 )
 from motor_geo.utils.cache import fingerprint
 from motor_geo.utils.errors import ConfigError
@@ -101,7 +103,8 @@ class Assembly:
             self.data[ITEM].token_id = kept.to(self.device)
         else:
             with named('tokenizer'):
-                self.data = add_tokens(self.config, self.data, self.tokenizer)
+                # A copy, with what it reads from disk, is freed afterwards.
+                self.data = add_tokens(self.config, copy.copy(self.data), self.tokenizer)
         self.hashes['tokens'] = fingerprint(self.data[ITEM].token_id)
         self.hashes['tokenizer'] = tokenizer_fingerprint(self.tokenizer)
 
@@ -138,9 +141,23 @@ def assemble(
         model = build_model(config, data, tokenizer).to(target)
     warn_of_item_tables(config, model, dataset.num_items)
     hashes['graphs'] = fingerprint([unread_edges(data[kind]) for kind in data.edge_types])
+    edges = unread_edges(dataset.data[RATES])
+    if isinstance(edges, LazyEdges):  # Frees what the above has read.
+        data = with_edges(data, edges)
     if target.type != 'cpu':
-        data = data.to(target)
+        data = to_device(data, target)
     return Assembly(config, target, dataset, data, tokenizer, model, hashes)
+
+
+def to_device(data: HeteroData, device: torch.device) -> HeteroData:
+    r"""A shallow copy of a graph on another device, without reading interactions that
+    are on disk.
+    """
+    edges = unread_edges(data[RATES])
+    if not isinstance(edges, LazyEdges):
+        return copy.copy(data).to(device)
+    out = with_edges(data, torch.empty(2, 0, dtype=torch.long)).to(device)
+    return with_edges(out, edges.to(device))
 
 
 @contextmanager
@@ -234,10 +251,19 @@ def build_device(name: str) -> torch.device:
     return device
 
 
-def build_dataset(config: RunConfig | Config) -> RecommendationDataset:
-    r"""Builds the data set of a configuration."""
+def build_dataset(config: RunConfig | Config, on_disk: bool = False) -> RecommendationDataset:
+    r"""Builds the data set of a configuration.
+
+    Args:
+        config: The configuration.
+        on_disk: Whether to read training interactions only when they are needed, see
+            :class:`~motor_geo.data.TableDataset`. (default: :obj:`False`)
+    """
     config = RunConfig.of(config)
-    return config.target('data')(**config.options('data'))
+    target, options = config.target('data'), config.options('data')
+    if on_disk and 'on_disk' in arguments_of(target):
+        options['on_disk'] = True
+    return target(**options)
 
 
 def check_splits(dataset: RecommendationDataset, *splits: str) -> None:

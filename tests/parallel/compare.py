@@ -19,7 +19,7 @@ from motor_geo.parallel import Mesh, UserShard, World
 from motor_geo.parallel.cost import exchange
 from motor_geo.pipeline.processes import by_columns, on_processes
 from motor_geo.testing.graphs import item_encoder, prepare, random_batch, small_graph
-from motor_geo.typing import ITEM, RATES, USER, Embeddings, EvalTargets
+from motor_geo.typing import ITEM, RATES, USER, Embeddings, EvalTargets, with_edges
 
 CHANNELS = 16
 #: Options that turn on what is off by default.
@@ -153,12 +153,12 @@ def evaluation(world, max_users=None):
         *(torch.randint(3, (n, 2), generator=generator) for n in (num_users, num_items))
     )
     options = {'ks': (5, 20), 'batch_size': 13, 'max_users': max_users}
-    args = targets, edge_index, num_items
-    whole = Evaluator(*args, **options).evaluate(emb, return_pred=True)
-    shard = UserShard(world, data)
+    whole = Evaluator(targets, edge_index, num_items, **options).evaluate(emb, return_pred=True)
+    shard = UserShard(world, with_edges(data, edge_index))
     own = shard.to_rank(*(shard.part(x, i == 0, True) for i, x in enumerate(emb)))
-    own, shard = Embeddings(*own), shard.ranked
-    part = Evaluator(*args, **options, shard=shard).evaluate(own, return_pred=True)
+    args = targets, shard.edge_index, num_items
+    part = Evaluator(*args, **options, shard=shard.ranked)
+    part = part.evaluate(Embeddings(*own), return_pred=True)
     assert whole.metrics.keys() == part.metrics.keys() and 'harmonic@20' in whole.metrics
     assert whole.rank.equal(part.rank) and whole.pred.equal(part.pred)
     assert whole.slices() == part.slices()
