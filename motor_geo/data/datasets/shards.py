@@ -173,18 +173,26 @@ class Shards:
         times = np.where(np.isinf(first), np.nan, first) if self.has_time else None
         return held_out, training, times
 
-    def part_of(self, first: int, last: int) -> np.ndarray:
+    def part_of(self, first: int, last: int, size: int) -> np.ndarray:
         r"""Reads the training interactions of the users :obj:`first, ..., last - 1`,
         **[2, E]**.
+
+        Args:
+            first: The first user.
+            last: The user after the last one.
+            size: Number of the interactions.
         """
-        found = [shard for shard in self.shards if shard.first < last and first < shard.last]
-        pairs = []
-        for shard in found:
-            columns = self._columns(shard)
-            own = (columns['user'] >= first) & (columns['user'] < last)
-            own &= columns['label'] == TRAIN
-            pairs.append(np.stack([columns[name][own].astype(np.int64) for name in COLUMNS[:2]]))
-        return np.concatenate([np.empty((2, 0), np.int64), *pairs], axis=1)
+        out, start = np.empty((2, size), np.int64), 0
+        for shard in self.shards:
+            if shard.first < last and first < shard.last:
+                columns = self._columns(shard)
+                own = (columns['user'] >= first) & (columns['user'] < last)
+                own &= columns['label'] == TRAIN
+                end = start + np.count_nonzero(own)
+                for row, name in zip(out, COLUMNS):
+                    row[start:end] = columns[name][own]
+                start = end
+        return out
 
     def _training(self, side: int) -> Iterator[Tensor]:
         r"""Users (0) or items (1) of the training interactions of each shard."""

@@ -399,9 +399,9 @@ class TableDataset(RecommendationDataset):
         data set in shards that is :obj:`on_disk`.
         """
         assert self.shards is not None and self._training is not None
-        edge_index = torch.from_numpy(self.shards.part_of(first, last))
-        start = int(self._training.users[:first].sum())
-        return EdgePart(edge_index, start, self._training.edges.size)
+        count = self._training.users
+        pairs = self.shards.part_of(first, last, int(count[first:last].sum()))
+        return EdgePart(torch.from_numpy(pairs), int(count[:first].sum()), int(count.sum()))
 
     def _fill(
         self,
