@@ -41,8 +41,9 @@ from motor_geo.typing import (
     TOKENS,
     USER,
     LazyEdges,
-    find_edges,
+    edge_blocks,
     modalities,
+    num_nodes,
     set_edges,
     unread_edges,
     with_edges,
@@ -344,13 +345,21 @@ def build_behavior(config: RunConfig, data: HeteroData) -> InteractionSVD:
     """
     options = config.options('svd')
     if config.items['name'] in PRESETS['items']:  # Small data have fewer singular vectors.
-        limit = min(find_edges(data, RATES)[side].unique().numel() for side in (0, 1)) - 1
+        limit = min(_num_used(data, side) for side in (0, 1)) - 1
         options['channels'] = max(1, min(options['channels'], limit))
     with named('svd'):
         transform = InteractionSVD(**options)
     if f'x_{transform.modality}' in data[ITEM]:
         raise ConfigError(f"--behavior: the data already have a modality '{transform.modality}'")
     return transform
+
+
+def _num_used(data: HeteroData, side: int) -> int:
+    r"""Number of users (0) or items (1) with an interaction."""
+    used = torch.zeros(num_nodes(data, RATES[2 * side]), dtype=torch.bool)
+    for index in edge_blocks(data, RATES, side):
+        used[index.cpu()] = True
+    return int(used.sum())
 
 
 def add_tokens(config: RunConfig, data: HeteroData, tokenizer: OPQTokenizer) -> HeteroData:

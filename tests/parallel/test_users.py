@@ -162,6 +162,21 @@ def test_a_world_of_one_has_the_same_bits():
         torch.testing.assert_close(value, same[key], rtol=0, atol=1e-7)
 
 
+def test_the_batch_size_follows_from_all_interactions(monkeypatch):
+    monkeypatch.setattr('motor_geo.engine.batch_size.USUAL', 1)
+    data = small_graph()
+    one = Trainer(BPR(data, channels=4), data, batch_size='auto', progress=False)
+
+    def call(world):
+        shard, model = UserShard(world, data, bounds=[0, 20, 211]), BPR(data, channels=4)
+        shard.cut_model(model, model.user_tables())
+        return Trainer(model, shard.cut(data), batch_size='auto', progress=False)
+
+    for trainer in together(2, call):
+        assert trainer.sampler.batch_size == one.sampler.batch_size == 16
+        assert trainer.lr == one.lr
+
+
 def test_a_subclass_declares_for_itself():
     class Own(LightGCN):
         pass

@@ -188,7 +188,7 @@ class Shards:
                 columns = self._columns(shard)
                 own = (columns['user'] >= first) & (columns['user'] < last)
                 own &= columns['label'] == TRAIN
-                end = start + np.count_nonzero(own)
+                end = start + int(np.count_nonzero(own))
                 for row, name in zip(out, COLUMNS):
                     row[start:end] = columns[name][own]
                 start = end
