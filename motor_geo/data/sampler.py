@@ -137,7 +137,7 @@ class BPRSampler:
         #: The processes with other users, and the first user of this one.
         self._users, self._first = (World(), 0) if shard is None else (shard.users, shard.first)
         #: Type of exchanged users and items.
-        self._dtype = _dtype(max(num_users if shard is None else shard.num_users, num_items))
+        self._index_dtype = _dtype(max(num_users if shard is None else shard.num_users, num_items))
 
         # Sorting by user makes successive searches access nearby memory.
         self.user, self.pos = edge_index
@@ -248,7 +248,7 @@ class BPRSampler:
         own = (rows >= self._start) & (rows < self._start + self.pos.numel())
         place = own.nonzero().view(-1)
         rows = rows.index_select(0, place) - self._start
-        out = torch.zeros(len(columns), own.numel(), dtype=self._dtype, device=rows.device)
+        out = torch.zeros(len(columns), own.numel(), dtype=self._index_dtype, device=rows.device)
         for x, column, first in zip(out, columns, (self._first, 0, 0)):
             x[place] = column.index_select(0, rows).to(x.dtype) + first
         return list(self._users.all_reduce(out, 'batches').long())

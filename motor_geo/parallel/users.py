@@ -142,9 +142,11 @@ class UserShard(UserRange):
         row = self.edge_index[side]
         counts = self.users.gather(row.new_tensor([row.numel()]), 'edges')
         for rank, count in enumerate(torch.cat(counts).tolist()):
-            own = row if rank == self.users.rank else row.new_empty(1).expand(count)
-            for block in own.split(BLOCK):
-                yield self.users.broadcast(block.contiguous(), rank, 'edges')
+            for start in range(0, count, BLOCK):
+                block = row.new_empty(min(BLOCK, count - start))
+                if rank == self.users.rank:
+                    block.copy_(row[start : start + BLOCK])
+                yield self.users.broadcast(block, rank, 'edges')
 
     def cut_model(
         self, model: nn.Module, users: Sequence[str], columns: Sequence[str] = ()

@@ -43,6 +43,14 @@ def double(data):
     return data
 
 
+def few_users(data):
+    r"""The graph of four users. The last of three processes has none."""
+    edge_index = data[RATES].edge_index
+    data = with_edges(data, edge_index[:, edge_index[0] < 4])
+    data[USER].num_nodes = 4
+    return data
+
+
 def build(name, data, items, objective, **options):
     torch.manual_seed(1)
     encoder = item_encoder(items, data, CHANNELS)
@@ -87,10 +95,7 @@ def far(a, b, scale=None):
 def backbone(world, name, kind, items='specific', objective=None, **options):
     r"""Two steps, with the pruning of two epochs, and the final vectors."""
     data = double(prepare(MODELS[name], small_graph()))
-    if kind == 'few users':  # The last of three processes has none.
-        keep = data[RATES].edge_index[0] < 4
-        data[RATES].edge_index = data[RATES].edge_index[:, keep]
-        data[USER].num_nodes = 4
+    data = few_users(data) if kind == 'few users' else data
     batch = random_batch(data, 64)
     if kind == 'one user':  # The other processes have no user of the batch.
         batch = batch._replace(user=torch.full_like(batch.user, int(batch.user[0])))
@@ -126,9 +131,10 @@ def many_edges(world):
         lightgcn.MANY = usual
 
 
-def training(world, name, items):
+def training(world, name, items, kind=''):
     r"""Weights after two epochs of Adam, with the trainer."""
     data = double(prepare(MODELS[name], small_graph()))
+    data = few_users(data) if kind == 'few users' else data
     whole, part = (build(name, data, items, None) for _ in range(2))
     shard, cut = share(part, data, world)
     for model, graph in ((whole, data), (part, cut)):
@@ -226,6 +232,7 @@ def comparisons(columns, users):
             yield f'{name}, one user', backbone, (name, 'one user')
     if users > 1:
         yield 'LightGCN, few users', backbone, ('LightGCN', 'few users')
+        yield 'training of BPR, few users', training, ('BPR', 'specific', 'few users')
     yield 'LightGCN, item IDs', backbone, ('LightGCN', 'batch', 'id')
     for num_layers in (0, 1, 3):
         options = {'num_layers': num_layers}
