@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import copy
 from collections import UserDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
-from torch_geometric.data.storage import NodeStorage
+from torch_geometric.data.storage import EdgeStorage, NodeStorage
 from torch_geometric.typing import EdgeType
 
 USER = 'user'
@@ -102,38 +102,82 @@ def find_edges(data: HeteroData, edge_type: EdgeType) -> Tensor:
     return data[edge_type].edge_index
 
 
-class _Attributes(UserDict):
-    r"""Attributes of edges that computes :obj:`edge_index` from the opposite edges
-    when it is first read. Pickles are plain dictionaries.
+class LazyEdges:
+    r"""Edges that are read when they are needed.
+
+    Args:
+        size: Number of edges.
+        blocks: A function that yields blocks of all sources (0) or of all targets (1),
+            in the order of the edges.
     """
 
-    opposite: Tensor | None = None
+    def __init__(self, size: int, blocks: Callable[[int], Iterable[Tensor]]):
+        self.size = size
+        self.blocks = blocks
+
+    def flip(self) -> LazyEdges:
+        r"""The same edges in the opposite direction."""
+        return LazyEdges(self.size, lambda side: self.blocks(1 - side))
+
+    def to(self, device: torch.device | str) -> LazyEdges:
+        r"""The same edges on another device."""
+        return LazyEdges(self.size, lambda side: (x.to(device) for x in self.blocks(side)))
+
+    def read(self) -> Tensor:
+        r"""The edges as a tensor, **[2, E]**."""
+        out: Tensor | None = None
+        for side in (0, 1):
+            start = 0
+            for block in self.blocks(side):
+                out = block.new_empty(2, self.size) if out is None else out
+                out[side, start : start + block.numel()] = block
+                start += block.numel()
+        return torch.empty(2, 0, dtype=torch.long) if out is None else out
+
+    def __repr__(self) -> str:
+        return f'{self.__class__.__name__}({self.size} edges)'
+
+
+class _Attributes(UserDict):
+    r"""Attributes of edges that reads :class:`LazyEdges` when they are first asked for.
+    Pickles are plain dictionaries.
+    """
 
     def __getitem__(self, key: str) -> Any:
-        if key == 'edge_index' and self.data[key] is _LATER:
-            assert self.opposite is not None
-            self.data[key], self.opposite = self.opposite.flip(0), None
+        if isinstance(self.data[key], LazyEdges):
+            self.data[key] = self.data[key].read()
         return self.data[key]
 
     def __reduce__(self) -> tuple[type, tuple[dict[str, Any]]]:
         return dict, ({key: self[key] for key in self},)
 
 
-_LATER = object()
-
-
-def set_edges(data: HeteroData, edge_index: Tensor, edge_type: EdgeType = RATES) -> None:
+def set_edges(
+    data: HeteroData, edge_index: Tensor | LazyEdges, edge_type: EdgeType = RATES
+) -> None:
     r"""Sets the interactions of a graph, and the same edges in the opposite
     direction. These take no memory until they are read.
     """
-    data[edge_type].edge_index = edge_index
-    store = data[edge_type[2], RATED_BY[1], edge_type[0]]
-    mapping = _Attributes(store.to_dict())
-    mapping.data['edge_index'], mapping.opposite = _LATER, edge_index
+    _set(data[edge_type], edge_index)
+    opposite = edge_index
+    if isinstance(edge_index, Tensor):
+        opposite = LazyEdges(edge_index.size(1), lambda side: [edge_index[side]])
+    _set(data[edge_type[2], RATED_BY[1], edge_type[0]], opposite.flip())
+
+
+def _set(store: EdgeStorage, edge_index: Tensor | LazyEdges) -> None:
+    r"""Sets edges without reading those that the store has."""
+    if isinstance(edge_index, Tensor):
+        store.edge_index = edge_index
+        return
+    mapping = _Attributes()
+    mapping.data = {**getattr(store._mapping, 'data', store._mapping), 'edge_index': edge_index}
     store._mapping = mapping
 
 
-def with_edges(data: HeteroData, edge_index: Tensor, edge_type: EdgeType = RATES) -> HeteroData:
+def with_edges(
+    data: HeteroData, edge_index: Tensor | LazyEdges, edge_type: EdgeType = RATES
+) -> HeteroData:
     r"""A shallow copy of a graph with other interactions. Edges in the opposite
     direction are replaced as well if the graph has them.
     """
@@ -141,8 +185,21 @@ def with_edges(data: HeteroData, edge_index: Tensor, edge_type: EdgeType = RATES
     if (edge_type[2], RATED_BY[1], edge_type[0]) in data.edge_types:
         set_edges(out, edge_index, edge_type)
     else:
-        out[edge_type].edge_index = edge_index
+        _set(out[edge_type], edge_index)
     return out
+
+
+def unread_edges(store: EdgeStorage) -> Any:
+    r"""The :obj:`edge_index` of a store as it is, without reading :class:`LazyEdges`."""
+    return getattr(store._mapping, 'data', store._mapping).get('edge_index')
+
+
+def edge_blocks(data: HeteroData, edge_type: EdgeType, side: int) -> Iterable[Tensor]:
+    r"""Yields blocks of all sources (0) or of all targets (1) of an edge type, without
+    keeping :class:`LazyEdges`.
+    """
+    edge_index = unread_edges(data[edge_type])
+    return [edge_index[side]] if isinstance(edge_index, Tensor) else edge_index.blocks(side)
 
 
 def listing(names: Sequence[Any]) -> str:

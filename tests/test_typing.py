@@ -12,15 +12,19 @@ from motor_geo.typing import (
     Batch,
     Embeddings,
     EvalTargets,
+    LazyEdges,
     Rows,
+    edge_blocks,
     feature_table,
     find_edges,
     modalities,
     num_nodes,
     set_edges,
     similar,
+    unread_edges,
     with_edges,
 )
+from motor_geo.utils.cache import fingerprint
 
 
 def test_names():
@@ -85,6 +89,35 @@ def test_opposite_edges_are_computed_when_they_are_read(tmp_path):
     assert data[RATED_BY]['edge_index'] is edge_index
     del data[RATED_BY].edge_index
     assert 'edge_index' not in data[RATED_BY]
+
+
+def test_edges_are_read_when_they_are_needed():
+    reads, edge_index = [], torch.tensor([[0, 0, 2], [3, 1, 1]])
+
+    def blocks(side):
+        reads.append(side)
+        return edge_index[side].split(2)
+
+    data = HeteroData()
+    data[RATES].shard = 'a'
+    set_edges(data, LazyEdges(3, blocks))
+    other = with_edges(data, data[RATES]._mapping.data['edge_index'])
+    assert {'shard', 'edge_index'} == set(other[RATES].keys()) and other[RATES].shard == 'a'
+    assert [x.tolist() for x in edge_blocks(other, RATES, 1)] == [[3, 1], [1]] and reads == [1]
+    reads.clear()
+    lazy = [unread_edges(other[edge_type]) for edge_type in (RATES, RATED_BY)]
+    assert not reads and str(lazy[0]) == 'LazyEdges(3 edges)'
+    flipped = edge_index.flip(0)
+    assert fingerprint(lazy) == fingerprint([edge_index, flipped]) and reads == [0, 1, 1, 0]
+    assert fingerprint(lazy[0].to('cpu')) == fingerprint(edge_index) != fingerprint(flipped)
+    reads.clear()
+    assert find_edges(other, RATES).equal(edge_index) and find_edges(other, RATED_BY).equal(flipped)
+    assert find_edges(other, RATES) is unread_edges(other[RATES]) and reads == [0, 1, 1, 0]
+    assert unread_edges(data[RATES]) is lazy[0]  # Copies do not read for the original.
+    assert [x.tolist() for x in edge_blocks(other, RATES, 0)] == [[0, 0, 2]]
+    whole = with_edges(data, edge_index)
+    assert whole[RATES].edge_index is edge_index and whole[RATED_BY].edge_index.equal(flipped)
+    assert len(reads) == 4
 
 
 def test_tuples():

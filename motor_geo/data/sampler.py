@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from motor_geo.parallel.users import UserShard
+from motor_geo.parallel.world import World
 from motor_geo.typing import Batch
 
 #: Number of interactions whose negatives are drawn at a time on a CPU.
@@ -18,7 +20,9 @@ BLOCK = 2**17
 GATHER = 2**14
 
 
-def has_full_user(edge_index: Tensor, num_users: int, num_items: int) -> bool:
+def has_full_user(
+    edge_index: Tensor, num_users: int, num_items: int, shard: UserShard | None = None
+) -> bool:
     r"""Returns whether some user interacted with every item that has an
     interaction.
 
@@ -26,10 +30,13 @@ def has_full_user(edge_index: Tensor, num_users: int, num_items: int) -> bool:
         edge_index: Training interactions (user, item), **[2, E]**.
         num_users: Number of users.
         num_items: Number of items.
+        shard: The part of all users that the interactions are of, if they are a part.
     """
+    users = World() if shard is None else shard.users
     key = (edge_index[0].long() * num_items + edge_index[1]).unique()
-    most = (key // num_items).bincount(minlength=num_users).max()
-    return int(most) == (key % num_items).unique().numel()
+    most = (key // num_items).bincount(minlength=max(num_users, 1)).amax(0, keepdim=True)
+    seen = users.all_reduce((key % num_items).bincount(minlength=num_items), 'batches') > 0
+    return int(users.all_reduce(most, 'batches', 'max')) == int(seen.sum())
 
 
 class BPRSampler:
@@ -56,6 +63,11 @@ class BPRSampler:
     epoch, it holds a permutation and a negative per interaction, 8 bytes
     together.
 
+    Several processes yield the same batches as one. Each has the interactions and
+    the negatives of its own users, and a permutation of those of all users, 4 bytes per
+    interaction. All draw the same numbers, for all interactions, and exchange the
+    batches.
+
     Args:
         edge_index: Training interactions (user, item). Batches are on the same
             device.
@@ -66,6 +78,10 @@ class BPRSampler:
             CPU and GPU draw different numbers).
         negatives: If set to :obj:`False`, :obj:`neg` is an empty tensor.
         user_names: Names of the users, for warnings. (default: their indices)
+        shard: The users of this process, if it is one of several. They are numbered
+            from zero in :obj:`edge_index`, and :obj:`num_users` is their number, as
+            in :meth:`UserShard.cut <motor_geo.parallel.UserShard.cut>`. Batches
+            have the users of all processes.
 
     Shapes:
         - **input:** edge index :math:`(2, E)`
@@ -92,17 +108,21 @@ class BPRSampler:
         seed: int = 0,
         negatives: bool = True,
         user_names: Sequence[object] | np.ndarray | None = None,
+        shard: UserShard | None = None,
     ):
         if batch_size < 1:
             raise ValueError(f"'batch_size' must be at least 1, got {batch_size}.")
         if seed < 0:
             raise ValueError(f"'seed' must not be negative, got {seed}.")
-        if edge_index.dim() != 2 or edge_index.size(0) != 2 or edge_index.size(1) == 0:
+        size = edge_index.size(-1) if shard is None else shard.num_edges
+        if edge_index.dim() != 2 or edge_index.size(0) != 2 or size == 0:
             raise ValueError(
                 f"'edge_index' must hold at least one training interaction in the shape "
                 f'[2, E], got {list(edge_index.shape)}.'
             )
         for name, index, size in zip(('user', 'item'), edge_index, (num_users, num_items)):
+            if index.numel() == 0:
+                continue
             low, high = int(index.min()), int(index.max())
             if low < 0 or high >= size:
                 raise ValueError(
@@ -114,6 +134,10 @@ class BPRSampler:
         self.batch_size = batch_size
         self.seed = seed
         self.negatives = negatives
+        #: The processes with other users, and the first user of this one.
+        self._users, self._first = (World(), 0) if shard is None else (shard.users, shard.first)
+        #: Type of exchanged users and items.
+        self._index_dtype = _dtype(max(num_users if shard is None else shard.num_users, num_items))
 
         # Sorting by user makes successive searches access nearby memory.
         self.user, self.pos = edge_index
@@ -125,26 +149,36 @@ class BPRSampler:
         if negatives:
             self._prepare(key)
             self._leave_out(self._ptr.diff() == self._items.numel(), user_names)
+        count = torch.tensor([self.pos.numel()], device=self.pos.device)
+        counts = [int(x) for x in self._users.gather(count, 'batches')]
+        #: Number of interactions of all processes, and position of the first one of this one.
+        self._total, self._start = sum(counts), sum(counts[: self._users.rank])
 
     def _leave_out(
         self, full: Tensor, user_names: Sequence[object] | np.ndarray | None = None
     ) -> None:
         r"""Removes the pairs of users without a negative item."""
-        if not bool(full.any()):
-            return
-        count = f'all {self._items.numel()} items of the training interactions'
         keep = ~full.index_select(0, self.user)
-        if not bool(keep.any()):
+        count = self._users.all_reduce(torch.stack([full.sum(), keep.sum()]), 'batches')
+        num_full, num_kept = count.tolist()
+        if num_full == 0:
+            return
+        items = f'all {self._items.numel()} items of the training interactions'
+        if num_kept == 0:
             raise ValueError(
-                f'Every user interacted with {count}, so no negative item exists; expected a '
+                f'Every user interacted with {items}, so no negative item exists; expected a '
                 'model that needs no negatives, or different data.'
             )
-        users = full.nonzero().view(-1).tolist()
-        names = [str(user if user_names is None else user_names[user]) for user in users[:5]]
-        more = f' and {len(users) - 5} more' if len(users) > 5 else ''
+        users = full.nonzero().view(-1)[:5] + self._first
+        users = torch.cat(
+            self._users.gather(F.pad(users, (0, 5 - users.numel()), value=-1), 'batches')
+        )
+        found = users[users >= 0][:5].tolist()
+        names = [str(user if user_names is None else user_names[user]) for user in found]
+        more = f' and {num_full - 5} more' if num_full > 5 else ''
         warnings.warn(
-            f'User{"s" if len(users) > 1 else ""} {", ".join(names)}{more} interacted with '
-            f'{count}, so no negative item exists; leaving their pairs out of training.',
+            f'User{"s" if num_full > 1 else ""} {", ".join(names)}{more} interacted with '
+            f'{items}, so no negative item exists; leaving their pairs out of training.',
             stacklevel=1,
         )
         self.user, self.pos = self.user[keep], self.pos[keep]
@@ -158,28 +192,40 @@ class BPRSampler:
         user = self.user if distinct else self.user[new]
         degree = user.bincount(minlength=self.num_users)
         self._ptr = F.pad(degree.cumsum(0), (1, 0)).to(_dtype(key.numel() + 1))
-        seen = self._item.bincount(minlength=self.num_items) > 0
+        count = self._item.bincount(minlength=self.num_items)
+        seen = self._users.all_reduce(count, 'batches') > 0
         self._items = seen.nonzero().view(-1)
         self._position = seen.cumsum(0) - 1  # Position of each item among those with interactions.
 
     def _sample(self, generator: torch.Generator) -> Tensor:
         # Blocks keep intermediate results in the cache of a CPU.
-        size = BLOCK if self.user.device.type == 'cpu' else self.user.numel()
+        size = BLOCK if self.user.device.type == 'cpu' else self._total
         neg = torch.empty_like(self.user, dtype=_dtype(self.num_items))
-        for user, out in zip(self.user.split(size), neg.split(size)):
-            user = user.long()
-            first, gap = self._gaps(int(user[0]), int(user[-1]))
-            start = self._ptr.index_select(0, user)
-            free = self._items.numel() - (self._ptr.index_select(0, user + 1) - start)
+        for start in range(0, self._total, size):
+            # All processes draw for the pairs of all of them.
             uniform = torch.rand(
-                free.numel(), dtype=torch.float64, device=free.device, generator=generator
+                min(size, self._total - start),
+                dtype=torch.float64,
+                device=neg.device,
+                generator=generator,
             )
-            draw = torch.minimum((uniform * free).long(), free - 1)
-            query = user * self._items.numel() + draw
-            skip = torch.searchsorted(gap, query, right=True)
-            skip += first - start
-            out.copy_(self._items.index_select(0, draw + skip))
+            skip = max(self._start - start, 0)
+            own = slice(max(start - self._start, 0), max(start + size - self._start, 0))
+            user = self.user[own].long()
+            if user.numel() > 0:
+                neg[own] = self._negatives(user, uniform[skip : skip + user.numel()])
         return neg
+
+    def _negatives(self, user: Tensor, uniform: Tensor) -> Tensor:
+        r"""Items that consecutive pairs do not have, from uniform numbers in [0, 1)."""
+        first, gap = self._gaps(int(user[0]), int(user[-1]))
+        start = self._ptr.index_select(0, user)
+        free = self._items.numel() - (self._ptr.index_select(0, user + 1) - start)
+        draw = torch.minimum((uniform * free).long(), free - 1)
+        query = user * self._items.numel() + draw
+        skip = torch.searchsorted(gap, query, right=True)
+        skip += first - start
+        return self._items.index_select(0, draw + skip)
 
     def _gaps(self, low: int, high: int) -> tuple[int, Tensor]:
         r"""The numbers :math:`p_j - j` of consecutive users in one ascending list,
@@ -195,8 +241,20 @@ class BPRSampler:
         offset -= torch.arange(first, last, device=ptr.device)
         return first, offset.add_(self._position.index_select(0, self._item[first:last]))
 
+    def _gather(self, rows: Tensor, columns: Sequence[Tensor]) -> list[Tensor]:
+        r"""Entries of columns of the pairs of all processes, in 64 bits."""
+        if self._users.size == 1:
+            return [x.index_select(0, rows).long() for x in columns]
+        own = (rows >= self._start) & (rows < self._start + self.pos.numel())
+        place = own.nonzero().view(-1)
+        rows = rows.index_select(0, place) - self._start
+        out = torch.zeros(len(columns), own.numel(), dtype=self._index_dtype, device=rows.device)
+        for x, column, first in zip(out, columns, (self._first, 0, 0)):
+            x[place] = column.index_select(0, rows).to(x.dtype) + first
+        return list(self._users.all_reduce(out, 'batches').long())
+
     def __len__(self) -> int:
-        return -(-self.pos.numel() // self.batch_size)
+        return -(-self._total // self.batch_size)
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         r"""Yields the batches of an epoch.
@@ -206,19 +264,20 @@ class BPRSampler:
         """
         state = np.random.SeedSequence([self.seed, epoch]).generate_state(1, np.uint64)
         generator = torch.Generator(self.pos.device).manual_seed(int(state[0]))
-        neg = self._sample(generator) if self.negatives else None
-        count, device = self.pos.numel(), self.pos.device
+        columns = [self.user, self.pos]
+        columns += [self._sample(generator)] if self.negatives else []
+        count, device = self._total, self.pos.device
         perm = torch.randperm(count, dtype=_dtype(count), device=device, generator=generator)
         for rows in perm.split(max(GATHER // self.batch_size, 1) * self.batch_size):
-            user, pos = (x.index_select(0, rows).long() for x in (self.user, self.pos))
-            no = pos[:0] if neg is None else neg.index_select(0, rows).long()
+            user, pos, *neg = self._gather(rows, columns)
+            no = neg[0] if neg else pos[:0]
             for start in range(0, rows.numel(), self.batch_size):
                 batch = slice(start, start + self.batch_size)
                 yield Batch(user[batch], pos[batch], no[batch])
 
     def __repr__(self) -> str:
         return (
-            f'{self.__class__.__name__}({self.pos.numel()} interactions, '
+            f'{self.__class__.__name__}({self._total} interactions, '
             f'batch_size={self.batch_size}, seed={self.seed})'
         )
 

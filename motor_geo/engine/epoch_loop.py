@@ -4,7 +4,6 @@ early stopping or the last epoch, and resume after an interruption.
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 import os
@@ -28,7 +27,7 @@ from motor_geo.engine.loggers import Logger
 from motor_geo.engine.metrics import LIST_METRICS
 from motor_geo.engine.sharded import SharedState, check_safetensors, last_folder, world_of
 from motor_geo.parallel.users import UserShard, shard_in
-from motor_geo.typing import Embeddings, find_edges
+from motor_geo.typing import Embeddings, find_edges, unread_edges
 from motor_geo.utils.cache import fingerprint
 from motor_geo.utils.errors import one_line
 from motor_geo.utils.files import atomic_write
@@ -285,9 +284,8 @@ class EpochLoop:
 
 def _inputs(data: HeteroData) -> dict[str, str]:
     r"""Returns hashes of the tokens and the graphs that a model is trained on."""
-    # Opposite edges that copies of the stores compute are freed with them.
-    stores = [copy.copy(data[edge_type]) for edge_type in data.edge_types]
-    graphs = [[store.get(key) for key in ('edge_index', 'edge_weight')] for store in stores]
+    stores = [data[edge_type] for edge_type in data.edge_types]
+    graphs = [[unread_edges(store), store.get('edge_weight')] for store in stores]
     tokens = [data[node_type].get('token_id') for node_type in data.node_types]
     return {'tokens': fingerprint(tokens), 'graphs': fingerprint(graphs)}
 

@@ -28,7 +28,7 @@ from motor_geo.parallel.users import UserRange
 from motor_geo.parallel.world import World
 from motor_geo.typing import Embeddings, EvalTargets
 from motor_geo.utils.ranking import Ranker, check_items
-from motor_geo.utils.seen import pairs_of
+from motor_geo.utils.seen import SeenItems, pairs_of
 
 __all__ = [
     'EvalResult',
@@ -285,9 +285,10 @@ class Evaluator:
             In a run, validation is on the sample and test on all users.
         shard: The users of this process, if it is one of several
             (:attr:`UserShard.ranked <motor_geo.parallel.UserShard.ranked>`). Each ranks
-            its own users, and all return the metrics of all users. Targets and
-            interactions are still those of all users, and user vectors those
-            of this process.
+            its own users, and all return the metrics of all users. Targets are
+            still those of all users, training interactions those of
+            :attr:`UserShard.edge_index <motor_geo.parallel.UserShard.edge_index>`, and
+            user vectors those of this process.
 
     Raises:
         ValueError: If there is nothing to evaluate, an index is out of range,
@@ -323,6 +324,8 @@ class Evaluator:
             )
         check_items('targets', targets.item, num_items)
         check_items('train_edge_index', train_edge_index[1], num_items)
+        if exclude is not None:
+            check_items('exclude', exclude.item, num_items)
         if targets.candidates is not None:
             missing = ~torch.isin(targets.item, targets.candidates)
             if bool(missing.any()):
@@ -349,7 +352,9 @@ class Evaluator:
         if self.exclude is not None:
             user, item = self.exclude.index
             pairs.append(torch.stack([self.exclude.user[user], item]).to(device))
-        self._excluded = torch.cat(pairs, dim=1) if len(pairs) > 1 else pairs[0]
+        seen = SeenItems(torch.cat(pairs, dim=1) if len(pairs) > 1 else pairs[0])
+        seen.item = seen.item.clone()  # Frees the users of the pairs.
+        self._seen = seen
         #: Positions of the users of this process, and their held-out items.
         self._mine = torch.arange(len(self.targets), device=device)
         if self.shard is not None:
@@ -359,13 +364,14 @@ class Evaluator:
             self._own.user,
             self.num_items,
             max(self.ks),
-            self._excluded,
+            self._seen,
             self.targets.candidates,
             self.batch_size,
             self.seed,
             0 if self.shard is None else self.shard.first,
         )
-        self._count = self.train_edge_index[1].bincount(minlength=self.num_items)
+        count = self.train_edge_index[1].bincount(minlength=self.num_items)
+        self._count = self._world.users.all_reduce(count, 'metrics')
         self._screen: Screen | None = None
 
     @property
@@ -435,7 +441,7 @@ class Evaluator:
             self._prepare(emb.user.device)
         first = 0 if self.shard is None else self.shard.first
         if self._screen is None:
-            options = self._count, max(self.ks), self._excluded, first
+            options = self._count, max(self.ks), self._seen, first
             self._screen = Screen(self._own, *options)
         if callable(emb) or not self._screen.pays:
             blocks = self._rank(emb, self._ranker, self._own)

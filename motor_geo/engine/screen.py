@@ -28,12 +28,12 @@ class Screen:
         targets: The held-out interactions, each pair once.
         count: Number of training interactions of every item, **[N]**.
         k: Length of the lists.
-        exclude: Pairs (user, item) that are never recommended, **[2, E]**.
+        exclude: Items that are never recommended to their users.
         first_user: The user of the first vector.
     """
 
     def __init__(
-        self, targets: EvalTargets, count: Tensor, k: int, exclude: Tensor, first_user: int = 0
+        self, targets: EvalTargets, count: Tensor, k: int, exclude: SeenItems, first_user: int = 0
     ):
         candidates = targets.candidates
         if candidates is None:
@@ -47,9 +47,9 @@ class Screen:
         self._row, self._item = targets.index
         probe = torch.zeros(count.numel(), dtype=torch.bool, device=count.device)
         probe[self.probes] = True
-        row, _ = SeenItems(exclude[:, probe[exclude[1]]]).of(targets.user)
+        row, item = exclude.of(targets.user)
         #: Excluded items may be among the probes that score higher.
-        self._needed = k + row.bincount(minlength=len(targets))
+        self._needed = k + row[probe[item]].bincount(minlength=len(targets))
 
     @torch.no_grad()
     def __call__(self, emb: Embeddings) -> Tensor:

@@ -173,11 +173,10 @@ class Trainer(EpochLoop):
         self.bf16 = bf16
         edge_index = find_edges(data, edge_type)
         if batch_size == 'auto':
-            batch_size = auto_batch_size(edge_index.size(1))
+            num_edges = edge_index.size(1) if self.shard is None else self.shard.num_edges
+            batch_size = auto_batch_size(num_edges)
             self.lr = auto_lr(model.lr, batch_size) if lr is None else lr
         sizes = num_nodes(data, edge_type[0]), num_nodes(data, edge_type[2])
-        if self.shard is not None:  # All processes draw the same batches, from all users.
-            edge_index, sizes = self.shard.edge_index, (self.shard.num_users, sizes[1])
         self.sampler = BPRSampler(
             edge_index,
             *sizes,
@@ -185,8 +184,9 @@ class Trainer(EpochLoop):
             seed=seed,
             # Draws negatives if all users have some, even if the loss does not need them: this
             # keeps the random stream the same.
-            negatives=model.needs_negatives or not has_full_user(edge_index, *sizes),
+            negatives=model.needs_negatives or not has_full_user(edge_index, *sizes, self.shard),
             user_names=user_names,
+            shard=self.shard,
         )
         self.optimizer = RowAdam(
             model.parameters(),

@@ -300,14 +300,20 @@ def shared_order(shard: UserShard, num_items: int) -> tuple[Tensor, Tensor]:
         - **output:** positions :math:`(|\mathcal{E}|)` and :math:`(|\mathcal{E}|)` in
           the order of :class:`BipartiteGraph`
     """
-    edge_index, edges = shard.edge_index, shard.edges
+    edge_index = shard.edge_index - shard.edge_index.new_tensor([[shard.first], [0]])
     number = torch.arange(edge_index.size(1), device=edge_index.device)
-    whole = _sort(edge_index, shard.num_users, num_items, number, _shared(number))
-    part = _sort(edge_index[:, edges], shard.num_users, num_items, edges, _shared(edges))
+    size = len(shard), num_items
+    whole = _sort(edge_index, *size, number, shard.num_edges >= MANY)
+    part = _sort(edge_index, *size, number, _shared(number))
+    # Edges of an item come after those of smaller items, and of the same item on earlier processes.
+    counts = torch.stack(shard.users.gather(whole[1][0].diff().long(), 'degrees'))
+    before = counts[: shard.users.rank].sum(0) + F.pad(counts.sum(0).cumsum(0), (1, 0))[:-1]
+    shift = before - whole[1][0][:-1]
+    places = number + shard.edges.start, number + shift.repeat_interleave(counts[shard.users.rank])
     out = []
-    for (*_, order), (*_, own) in zip(whole, part):
+    for place, (*_, order), (*_, own) in zip(places, whole, part):
         assert order is not None and own is not None
-        out.append(torch.empty_like(order).index_copy_(0, order, number).index_select(0, own))
+        out.append(torch.empty_like(order).index_copy_(0, order, place).index_select(0, own))
     return out[0], out[1]
 
 

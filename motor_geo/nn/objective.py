@@ -329,7 +329,7 @@ class WholeDataLoss(RankingLoss):
         sums = [there[0].sum(), *second_moments(user)]
         item_gram, item_trace = second_moments(item)
         if shard is not None:  # Over the users of all processes.
-            sums, edge_index = [shard.total(x) for x in sums], shard.edge_index
+            sums = [shard.total(x) for x in sums]
         num_users, num_items = sums[0].clamp(min=1), there[1].sum().clamp(min=1)
         observed = (1 - (rows.user * rows.pos).sum(dim=-1)).square()
         observed = observed.mean() if observed.numel() > 0 else observed.sum()
@@ -340,7 +340,7 @@ class WholeDataLoss(RankingLoss):
         }
         weight = self.reg_weight
         if weight is None:
-            weight = self._usual(lambda: usual_weight(edge_index), edge_index)
+            weight = self._usual(lambda: usual_weight(edge_index, shard), edge_index)
         if weight > 0:
             norm = sums[2] / num_users + item_trace / num_items
             norm = mean_square_norm(rows.user, rows.pos) + self.unobserved * norm
@@ -378,7 +378,7 @@ def mean_square_norm(*tensors: Tensor) -> Tensor:
     return torch.stack([x.square().sum() / max(x.size(0), 1) for x in tensors]).sum()
 
 
-def usual_weight(edge_index: Tensor) -> float:
+def usual_weight(edge_index: Tensor, shard: UserShard | None = None) -> float:
     r"""Default weight of the norms in least squares over all pairs, computed
     from the mean number of interactions :math:`\bar{d}` of users with at least
     one interaction,
@@ -391,12 +391,14 @@ def usual_weight(edge_index: Tensor) -> float:
 
     Args:
         edge_index: Training interactions.
+        shard: The part of all users that the interactions are of, if they are a part.
 
     Shapes:
         - **input:** interactions :math:`(2, E)`
     """
-    num_users = edge_index[0].unique().numel()
-    return 0.3 * (num_users / max(edge_index.size(1), 1)) ** 0.75
+    count = edge_index.new_tensor([edge_index[0].unique().numel(), edge_index.size(1)])
+    num_users, num_edges = (count if shard is None else shard.degree(count)).tolist()
+    return 0.3 * (num_users / max(num_edges, 1)) ** 0.75
 
 
 def present(
@@ -409,8 +411,9 @@ def present(
     Shapes:
         - **output:** :math:`(M, 1)` and :math:`(N, 1)`
     """
-    index = edge_index[0], (edge_index if shard is None else shard.edge_index)[1]
-    user, item = (x.new_zeros(x.size(0), 1).index_fill_(0, i, 1) for x, i in zip(tables, index))
+    user, item = (i.bincount(minlength=x.size(0)) for i, x in zip(edge_index, tables))
+    item = item if shard is None else shard.degree(item)
+    user, item = ((x > 0).to(table).view(-1, 1) for x, table in zip((user, item), tables))
     return user, item
 
 

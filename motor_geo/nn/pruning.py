@@ -48,9 +48,8 @@ def degree_sensitive_pruning(
     # The n largest values of w / Exp(1) are a weighted sample without replacement. This works
     # for any number of edges, while `torch.multinomial` is limited to 2^24.
     if shard is not None:
-        num_edges = shard.edge_index.size(1)
-        noise = weight.new_empty(num_edges).exponential_(generator=generator)[shard.edges]
-        return shard.kept(weight / noise, num_kept_edges(num_edges, rho))
+        noise = weight.new_empty(shard.num_edges).exponential_(generator=generator)[shard.edges]
+        return shard.kept(weight / noise, num_kept_edges(shard.num_edges, rho))
     noise = torch.empty_like(weight).exponential_(generator=generator)
     keep = (weight / noise).topk(num_kept_edges(weight.numel(), rho), sorted=False).indices
     return keep.sort().values
@@ -77,7 +76,7 @@ def uniform_pruning(
         - **output:** ascending positions of kept edges
           :math:`(\lfloor (1 - \rho) |\mathcal{E}| \rfloor)`
     """
-    num_edges = (edge_index if shard is None else shard.edge_index).size(1)
+    num_edges = edge_index.size(1) if shard is None else shard.num_edges
     order = torch.randperm(num_edges, generator=generator, device=edge_index.device)
     order = order[: num_kept_edges(num_edges, rho)]
     if shard is None:

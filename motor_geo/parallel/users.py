@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,11 +11,22 @@ from torch_geometric.data import HeteroData
 from torch_geometric.typing import EdgeType
 
 from motor_geo.parallel.world import World
-from motor_geo.typing import RATES, Batch, find_edges, num_nodes, with_edges
+from motor_geo.typing import RATES, Batch, LazyEdges, find_edges, num_nodes, with_edges
+
+#: Number of interactions that processes exchange at a time.
+BLOCK = 2**20
 
 
 class ShardError(ValueError):
     r"""Raised if a computation needs all users on one process."""
+
+
+class EdgePart(NamedTuple):
+    r"""Successive edges of a graph."""
+
+    edge_index: Tensor  # [2, E_p]
+    start: int  # Position of the first one among all edges.
+    num_edges: int  # Number of all edges.
 
 
 class UserRange:
@@ -55,13 +66,17 @@ class UserShard(UserRange):
 
     Args:
         world: The processes.
-        data: The graph with all users.
+        data: The graph with all users, and with all interactions sorted by user.
         edge_type: Edge type of the training interactions, from users to items.
         bounds: First user of each process, and the number of users. (default: the
             same number of users on each process but for the last ones)
+        part: A function that returns the interactions of the users
+            :obj:`first, ..., last - 1`, given these two numbers. The interactions of the
+            graph are then not read. (default: a part of those of the graph)
 
     Raises:
-        ValueError: If the bounds do not cover all users in order.
+        ValueError: If the bounds do not cover all users in order, or interactions
+            are not sorted by user.
     """
 
     def __init__(
@@ -70,6 +85,7 @@ class UserShard(UserRange):
         data: HeteroData,
         edge_type: EdgeType = RATES,
         bounds: Sequence[int] | None = None,
+        part: Callable[[int, int], EdgePart] | None = None,
     ):
         self.users, self.columns = world.users, world.columns
         self.edge_type = edge_type
@@ -91,11 +107,13 @@ class UserShard(UserRange):
         #: Number of users of each part.
         self.sizes = [last - first for first, last in zip(self.bounds, self.bounds[1:])]
         super().__init__(world, *self.bounds[self.users.rank : self.users.rank + 2])
-        #: All training interactions, **[2, E]**.
-        self.edge_index = find_edges(data, edge_type)
-        #: Positions of those of the users of this process.
-        self.edges = self.mine(self.edge_index[0]).nonzero().view(-1)
-        user, item = self.edge_index[:, self.edges]
+        own = _part_of(find_edges(data, edge_type)) if part is None else part
+        #: Interactions of the users of this process, **[2, E_p]**, and the number of those
+        #: of all processes.
+        self.edge_index, start, self.num_edges = own(self.first, self.last)
+        #: Positions of the first ones among the second ones.
+        self.edges = slice(start, start + self.edge_index.size(1))
+        user, item = self.edge_index
         self._own = torch.stack([user - self.first, item])  # One tensor for all graphs.
 
     @property
@@ -115,8 +133,20 @@ class UserShard(UserRange):
         return out
 
     def whole(self, data: HeteroData) -> HeteroData:
-        r"""A shallow copy of a graph from :meth:`cut` with all interactions."""
-        return with_edges(data, self.edge_index, self.edge_type)
+        r"""A shallow copy of a graph from :meth:`cut` with all interactions. The
+        processes exchange them, all at the same time, when they are read.
+        """
+        return with_edges(data, LazyEdges(self.num_edges, self._blocks), self.edge_type)
+
+    def _blocks(self, side: int) -> Iterator[Tensor]:
+        row = self.edge_index[side]
+        counts = self.users.gather(row.new_tensor([row.numel()]), 'edges')
+        for rank, count in enumerate(torch.cat(counts).tolist()):
+            for start in range(0, count, BLOCK):
+                block = row.new_empty(min(BLOCK, count - start))
+                if rank == self.users.rank:
+                    block.copy_(row[start : start + BLOCK])
+                yield self.users.broadcast(block, rank, 'edges')
 
     def cut_model(
         self, model: nn.Module, users: Sequence[str], columns: Sequence[str] = ()
@@ -295,6 +325,26 @@ class UserShard(UserRange):
             groups.setdefault(world, []).append(parameter)
         for world, parameters in groups.items():
             world.sum_gradients(parameters)
+
+
+def _part_of(edge_index: Tensor) -> Callable[[int, int], EdgePart]:
+    r"""Returns a function that cuts edges that are sorted by user.
+
+    Raises:
+        ValueError: If they are not.
+    """
+    user = edge_index[0].contiguous()
+    if bool((user[1:] < user[:-1]).any()):
+        raise ValueError(
+            'Processes share interactions that are sorted by user, got others; expected those of '
+            "a data set, or 'edge_index[:, edge_index[0].argsort(stable=True)]'"
+        )
+
+    def part(first: int, last: int) -> EdgePart:
+        start, end = torch.searchsorted(user, user.new_tensor([first, last])).tolist()
+        return EdgePart(edge_index[:, start:end], start, user.numel())
+
+    return part
 
 
 def _pad(x: Tensor, size: int) -> Tensor:

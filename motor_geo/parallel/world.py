@@ -129,8 +129,21 @@ class World:
             return [x]
         x = x.contiguous()
         out = [torch.empty_like(x) for _ in range(self.size)] if self.is_first else None
-        dist.gather(x, out, dst=self._root, group=self.group)
+        dist.gather(x, out, dst=self._global(0), group=self.group)
         return out
+
+    def broadcast(self, x: Tensor, source: int, purpose: str) -> Tensor:
+        r"""Returns the tensor of one process on all of them.
+
+        Args:
+            x: The tensor, of the same shape on all processes. It is overwritten.
+            source: Number of the process.
+            purpose: What its bytes count as in :obj:`sent`.
+        """
+        if self.size > 1:
+            self.sent[purpose] += x.numel() * x.element_size() * (self.rank == source)
+            dist.broadcast(x, self._global(source), group=self.group)
+        return x
 
     def exchange(self, x: Tensor, purpose: str) -> Tensor:
         r"""Sends :obj:`x[i]` to process :obj:`i`, and returns what the others sent to
@@ -201,17 +214,16 @@ class World:
             return value
         text = json.dumps(value).encode() if self.is_first else b''
         size = torch.tensor([len(text)], device=self._device())
-        dist.broadcast(size, self._root, group=self.group)
+        dist.broadcast(size, self._global(0), group=self.group)
         content = torch.zeros(int(size), dtype=torch.uint8, device=size.device)
         if self.is_first:
             content.copy_(torch.frombuffer(bytearray(text), dtype=torch.uint8))
-        dist.broadcast(content, self._root, group=self.group)
+        dist.broadcast(content, self._global(0), group=self.group)
         return json.loads(bytes(content.tolist()))
 
-    @property
-    def _root(self) -> int:
-        r"""Number of the first process among those of the default group."""
-        return 0 if self.group is None else dist.get_global_rank(self.group, 0)
+    def _global(self, rank: int) -> int:
+        r"""Number of a process among those of the default group."""
+        return rank if self.group is None else dist.get_global_rank(self.group, rank)
 
     def _device(self) -> str:
         return 'cuda' if dist.get_backend() == 'nccl' else 'cpu'

@@ -35,7 +35,19 @@ from motor_geo.pipeline.config import (
     takes_items,
 )
 from motor_geo.pipeline.flags import PRESETS, UNHASHED
-from motor_geo.typing import ITEM, RATES, TOKENS, USER, find_edges, modalities, set_edges
+from motor_geo.typing import (
+    ITEM,
+    RATES,
+    TOKENS,
+    USER,
+    LazyEdges,
+    edge_blocks,
+    modalities,
+    num_nodes,
+    set_edges,
+    unread_edges,
+    with_edges,
+)
 from motor_geo.utils.cache import fingerprint
 from motor_geo.utils.errors import ConfigError
 from motor_geo.utils.lazy import check_graph, declared_transforms
@@ -92,7 +104,8 @@ class Assembly:
             self.data[ITEM].token_id = kept.to(self.device)
         else:
             with named('tokenizer'):
-                self.data = add_tokens(self.config, self.data, self.tokenizer)
+                # A copy, with what it reads from disk, is freed afterwards.
+                self.data = add_tokens(self.config, copy.copy(self.data), self.tokenizer)
         self.hashes['tokens'] = fingerprint(self.data[ITEM].token_id)
         self.hashes['tokenizer'] = tokenizer_fingerprint(self.tokenizer)
 
@@ -128,12 +141,24 @@ def assemble(
         torch.default_generator.manual_seed(config.seed)
         model = build_model(config, data, tokenizer).to(target)
     warn_of_item_tables(config, model, dataset.num_items)
-    # Opposite edges that copies of the stores compute are freed with them.
-    stores = [copy.copy(data[edge_type]) for edge_type in data.edge_types]
-    hashes['graphs'] = fingerprint([store.edge_index for store in stores])
+    hashes['graphs'] = fingerprint([unread_edges(data[kind]) for kind in data.edge_types])
+    edges = unread_edges(dataset.data[RATES])
+    if isinstance(edges, LazyEdges):  # Frees what the above has read.
+        data = with_edges(data, edges)
     if target.type != 'cpu':
-        data = data.to(target)
+        data = to_device(data, target)
     return Assembly(config, target, dataset, data, tokenizer, model, hashes)
+
+
+def to_device(data: HeteroData, device: torch.device) -> HeteroData:
+    r"""A shallow copy of a graph on another device, without reading interactions that
+    are on disk.
+    """
+    edges = unread_edges(data[RATES])
+    if not isinstance(edges, LazyEdges):
+        return copy.copy(data).to(device)
+    out = with_edges(data, torch.empty(2, 0, dtype=torch.long)).to(device)
+    return with_edges(out, edges.to(device))
 
 
 @contextmanager
@@ -227,10 +252,19 @@ def build_device(name: str) -> torch.device:
     return device
 
 
-def build_dataset(config: RunConfig | Config) -> RecommendationDataset:
-    r"""Builds the data set of a configuration."""
+def build_dataset(config: RunConfig | Config, on_disk: bool = False) -> RecommendationDataset:
+    r"""Builds the data set of a configuration.
+
+    Args:
+        config: The configuration.
+        on_disk: Whether to read training interactions only when they are needed, see
+            :class:`~motor_geo.data.TableDataset`. (default: :obj:`False`)
+    """
     config = RunConfig.of(config)
-    return config.target('data')(**config.options('data'))
+    target, options = config.target('data'), config.options('data')
+    if on_disk and 'on_disk' in arguments_of(target):
+        options['on_disk'] = True
+    return target(**options)
 
 
 def check_splits(dataset: RecommendationDataset, *splits: str) -> None:
@@ -311,13 +345,21 @@ def build_behavior(config: RunConfig, data: HeteroData) -> InteractionSVD:
     """
     options = config.options('svd')
     if config.items['name'] in PRESETS['items']:  # Small data have fewer singular vectors.
-        limit = min(find_edges(data, RATES)[side].unique().numel() for side in (0, 1)) - 1
+        limit = min(_num_used(data, side) for side in (0, 1)) - 1
         options['channels'] = max(1, min(options['channels'], limit))
     with named('svd'):
         transform = InteractionSVD(**options)
     if f'x_{transform.modality}' in data[ITEM]:
         raise ConfigError(f"--behavior: the data already have a modality '{transform.modality}'")
     return transform
+
+
+def _num_used(data: HeteroData, side: int) -> int:
+    r"""Number of users (0) or items (1) with an interaction."""
+    used = torch.zeros(num_nodes(data, RATES[2 * side]), dtype=torch.bool)
+    for index in edge_blocks(data, RATES, side):
+        used[index.cpu()] = True
+    return int(used.sum())
 
 
 def add_tokens(config: RunConfig, data: HeteroData, tokenizer: OPQTokenizer) -> HeteroData:

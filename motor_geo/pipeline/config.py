@@ -109,7 +109,7 @@ DERIVED = {
         *('num_tokens', 'codebook_size', 'num_near'),
         *('out_channels', 'num_items', 'in_channels'),
     },
-    'data': {'transform', 'pre_transform'},
+    'data': {'transform', 'pre_transform', 'on_disk'},
     'tokenizer': {'verbose', 'node_type', 'edge_type'},
     'svd': {'modality', 'modalities', 'cache', 'edge_type'},
     'graph': {'weighting', 'node_type'},

@@ -10,8 +10,10 @@ from motor_geo.nn import objective
 from motor_geo.nn.models import MODELS, Recommender
 from motor_geo.nn.unseen import UnseenItems
 from motor_geo.parallel import Mesh, UserShard, World
+from motor_geo.parallel.users import EdgePart
 from motor_geo.pipeline.assemble import Assembly, named
 from motor_geo.pipeline.config import RunConfig
+from motor_geo.typing import RATES, LazyEdges, unread_edges
 from motor_geo.utils.errors import ConfigError
 
 #: Losses that several processes can compute.
@@ -130,6 +132,14 @@ def share_users(assembly: Assembly, world: World) -> Assembly:
         return assembly
     model = assembly.model
     assert isinstance(model, Recommender)
-    shard = UserShard(world, assembly.data, bounds=user_bounds(assembly.dataset, world))
+    dataset, device = assembly.dataset, assembly.device
+
+    def read(first: int, last: int) -> EdgePart:
+        part = dataset.part(first, last)  # type: ignore[attr-defined]
+        return part._replace(edge_index=part.edge_index.to(device))
+
+    on_disk = isinstance(unread_edges(assembly.data[RATES]), LazyEdges)
+    bounds = user_bounds(dataset, world)
+    shard = UserShard(world, assembly.data, bounds=bounds, part=read if on_disk else None)
     shard.cut_model(model, model.user_tables(), model.column_tables())
     return dataclasses.replace(assembly, shard=shard)

@@ -18,13 +18,14 @@ import torch
 import yaml
 
 from motor_geo.engine.epoch_loop import FitResult
-from motor_geo.engine.evaluator import EvalResult, Evaluator, popularity_embeddings
+from motor_geo.engine.evaluator import EvalResult, Evaluator
 from motor_geo.engine.fitter import Fitter
 from motor_geo.engine.loggers import Logger
 from motor_geo.engine.metrics import GROUP_METRICS
 from motor_geo.engine.sharded import world_of
 from motor_geo.engine.trainer import Trainer
 from motor_geo.nn.models import FittedRecommender, Recommender
+from motor_geo.nn.models.popularity import count_embeddings
 from motor_geo.nn.unseen import readout_of
 from motor_geo.parallel import Mesh, World
 from motor_geo.pipeline.assemble import (
@@ -112,7 +113,7 @@ def run(
     config = dataclasses.replace(config, out=out, parallel=mesh)
     check_folder(config, out)
     with world.in_turn():
-        dataset = build_dataset(config)
+        dataset = build_dataset(config, on_disk=world.size > 1)
     user_bounds(dataset, world)  # Raises errors before the long work.
     if progress:
         LOG.info('%s', dataset)
@@ -219,7 +220,7 @@ def build_evaluator(
             :obj:`'unseen'` or :obj:`'all'`. (default: the configured value,
             or :obj:`'unseen'` if :obj:`unseen` is set)
     """
-    dataset, data, device = assembly.dataset, assembly.data, assembly.device
+    dataset, shard, device = assembly.dataset, assembly.shard, assembly.device
     targets = dataset.unseen_targets(split) if unseen else dataset.targets(split)
     if (candidates or ('unseen' if unseen else assembly.config.cold_candidates)) == 'all':
         targets = dataclasses.replace(targets, candidates=None)
@@ -232,10 +233,10 @@ def build_evaluator(
     with named('evaluator'):
         return Evaluator(
             targets.to(device),
-            data[RATES].edge_index,
-            int(data[ITEM].num_nodes),
+            assembly.data[RATES].edge_index if shard is None else shard.edge_index,
+            int(assembly.data[ITEM].num_nodes),
             exclude=dataset.targets('val').to(device) if masked else None,
-            shard=None if assembly.shard is None else assembly.shard.ranked,
+            shard=None if shard is None else shard.ranked,
             **options,
         )
 
@@ -384,9 +385,8 @@ def vectors(assembly: Assembly) -> Embeddings | Scores:
 def popularity_of(assembly: Assembly) -> Embeddings:
     r"""Returns vectors that rank items by their number of training interactions."""
     dataset = assembly.dataset
-    edge_index = assembly.data[RATES].edge_index
     num_users = dataset.num_users if assembly.shard is None else len(assembly.shard.ranked)
-    return popularity_embeddings(edge_index, num_users, dataset.num_items)
+    return count_embeddings(dataset.item_count.to(assembly.device), num_users)
 
 
 def write_per_user(targets: EvalTargets, measured: EvalResult, path: str) -> None:

@@ -7,12 +7,14 @@ import os
 import os.path as osp
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch_geometric
 from torch import Tensor
 
+from motor_geo.typing import LazyEdges
 from motor_geo.utils.errors import ConfigError
 from motor_geo.utils.files import TEMPORARY, lock_file
 from motor_geo.utils.saved import load, save
@@ -32,7 +34,8 @@ class Single(NamedTuple):
 def fingerprint(*parts: Any) -> str:
     r"""Returns a hash of the contents of arrays, tensors and plain values, which
     may be nested in lists, tuples and dictionaries. It is the same in all
-    processes.
+    processes. :class:`~motor_geo.typing.LazyEdges` count as the tensor that they
+    stand for, block by block.
 
     Args:
         *parts: The values.
@@ -45,6 +48,13 @@ def fingerprint(*parts: Any) -> str:
             digest.update(f'array<f4{tuple(x.shape)}'.encode())
             for block in x.split(max(1, 2**20 // max(1, x[:1].numel()))):
                 digest.update(np.ascontiguousarray(block.float().numpy()).data)
+            return
+        if isinstance(value, LazyEdges):
+            blocks = chain(value.blocks(0), value.blocks(1))
+            for i, block in enumerate(block.cpu().numpy() for block in blocks):
+                if i == 0:
+                    digest.update(f'array{block.dtype.str}{(2, value.size)}'.encode())
+                digest.update(np.ascontiguousarray(block).data)
             return
         if isinstance(value, Tensor):
             value = value.detach().cpu().numpy()

@@ -1,10 +1,16 @@
+import warnings
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch_geometric.data import HeteroData
 
-from motor_geo.data.sampler import BPRSampler
+from motor_geo.data.sampler import BPRSampler, has_full_user
+from motor_geo.parallel import UserShard
+from motor_geo.typing import ITEM, RATES, USER, set_edges
+from tests.parallel.threads import together
 
 EDGES = torch.tensor([[0, 0, 0, 1, 1, 2, 4], [0, 2, 3, 2, 5, 0, 6]])  # Items 1, 4 are not in train.
 
@@ -158,3 +164,68 @@ def test_sampler_cuda():
     user, _, neg = (part.cpu() for part in first)
     free = {0: {5, 6}, 1: {0, 3, 6}, 2: {2, 3, 5, 6}, 4: {0, 2, 3, 5}}
     assert all(int(j) in free[int(u)] for u, j in zip(user, neg))
+
+
+def batches_of(sampler, epochs):
+    return [[torch.cat(x) for x in zip(*sampler.epoch(epoch))] for epoch in range(epochs)]
+
+
+def several(edge_index, sizes, bounds, full=False, **options):
+    r"""Batches of one process, and of each of several."""
+    data = HeteroData()
+    data[USER].num_nodes, data[ITEM].num_nodes = sizes
+    set_edges(data, edge_index)
+
+    def call(world):
+        shard = UserShard(world, data, bounds=bounds)
+        own = shard.cut(data)[RATES].edge_index
+        args = own, len(shard), sizes[1]
+        sampler = BPRSampler(*args, shard=shard, **options)
+        assert has_full_user(*args, shard) is has_full_user(edge_index, *sizes) is full
+        assert sampler.user.numel() <= own.size(1)
+        return str(sampler), len(sampler), batches_of(sampler, 3)
+
+    one = BPRSampler(edge_index, *sizes, **options)
+    found = together(len(bounds) - 1, call)
+    return (str(one), len(one), batches_of(one, 3)), found
+
+
+@pytest.mark.parametrize('negatives', [True, False])
+@pytest.mark.parametrize('bounds', [[0, 30, 40, 80], [0, 5, 5, 80], [0, 0, 80], [0, 78, 80]])
+def test_processes_yield_the_batches_of_one(monkeypatch, negatives, bounds):
+    monkeypatch.setattr('motor_geo.data.sampler.BLOCK', 100)
+    monkeypatch.setattr('motor_geo.data.sampler.GATHER', 64)
+    rng = np.random.default_rng(0)
+    mask = rng.random((80, 37)) < rng.random((80, 1)) * 0.6
+    mask[5:9] = mask[:, 9] = False  # Users and an item without interactions.
+    edge_index = torch.from_numpy(np.stack(mask.nonzero()))
+    edge_index = edge_index[:, torch.from_numpy(rng.permutation(edge_index.size(1)))]
+    edge_index = torch.cat([edge_index, edge_index[:, :4]], dim=1)  # Repeated interactions.
+    edge_index = edge_index[:, edge_index[0].argsort(stable=True)]
+    options = {'batch_size': 23, 'seed': 3, 'negatives': negatives}
+    one, found = several(edge_index, mask.shape, bounds, **options)
+    for text, size, batches in found:
+        assert (text, size) == one[:2]
+        for epoch, expected in zip(batches, one[2]):
+            assert all(x.dtype == torch.long and x.equal(y) for x, y in zip(epoch, expected))
+            assert epoch[2].numel() == (epoch[0].numel() if negatives else 0)
+
+
+def test_users_with_all_items_on_several_processes():
+    mask = np.zeros((9, 5), bool)
+    mask[[0, 4, 8]] = True
+    mask[[1, 5], [0, 3]] = True
+    mask[:, 2] = False  # Nobody has it, so three users have all items.
+    edge_index = torch.from_numpy(np.stack(mask.nonzero()))
+    names = [f'u{i}' for i in range(9)]
+    options = {'batch_size': 2, 'user_names': names}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        one, found = several(edge_index, mask.shape, [0, 3, 9], True, **options)
+    texts = {str(entry.message) for entry in caught}
+    assert len(caught) == 3 and len(texts) == 1 and 'Users u0, u4, u8 interacted' in texts.pop()
+    for text, size, batches in found:
+        assert (text, size) == one[:2] == ('BPRSampler(2 interactions, batch_size=2, seed=0)', 1)
+        assert all(torch.stack(x).equal(torch.stack(y)) for x, y in zip(batches, one[2]))
+    with pytest.raises(ValueError, match='Every user interacted with all 4 items'):
+        several(edge_index[:, edge_index[0] % 4 == 0], mask.shape, [0, 3, 9])

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from motor_geo.engine.evaluator import Evaluator
 from motor_geo.engine.screen import Screen
 from motor_geo.typing import Embeddings, EvalTargets
+from motor_geo.utils.seen import SeenItems
 
 
 def random_case(seed, num_users=40, num_items=60, d=4, unique=True):
@@ -29,7 +30,7 @@ def random_case(seed, num_users=40, num_items=60, d=4, unique=True):
 @given(st.integers(0, 10**6), st.integers(1, 3), st.booleans())
 def test_screen_equals_loops(seed, k, unique):
     emb, targets, train, count = random_case(seed, unique=unique)
-    screen = Screen(targets, count, k, train)
+    screen = Screen(targets, count, k, SeenItems(train))
     probes = count.argsort(descending=True, stable=True)[: max(60 // 8, 4 * k)].tolist()
     assert screen.probes.tolist() == probes
     assert screen.pays
@@ -49,13 +50,13 @@ def test_screen_equals_loops(seed, k, unique):
 
 def test_screen_leaves_out_most_users():
     emb, targets, train, count = random_case(0, num_users=200)
-    listed = Screen(targets, count, 1, train)(emb).numel()
+    listed = Screen(targets, count, 1, SeenItems(train))(emb).numel()
     assert 0 < listed < 0.8 * len(targets)
 
 
 def test_screen_does_not_pay_for_few_candidates():
     emb, targets, train, count = random_case(0)
-    assert not Screen(targets, count, 8, train).pays  # 32 of 60 items.
+    assert not Screen(targets, count, 8, SeenItems(train)).pays  # 32 of 60 items.
 
 
 @pytest.mark.parametrize('candidates', [False, True])

@@ -14,10 +14,11 @@ from motor_geo.nn.graph import (
     sorted_edge_index,
     sym_norm,
 )
-from motor_geo.parallel import UserShard, World
+from motor_geo.parallel import UserShard
 from motor_geo.testing.graphs import small_graph
 from motor_geo.typing import ITEM, RATES, USER, set_edges
 from tests.golden_case import GoldenCase
+from tests.parallel.threads import together
 
 
 def test_sym_norm_by_hand():
@@ -160,21 +161,25 @@ def test_training_uses_a_graph_of_inference_mode(inference, is_sorted):
     assert x.grad.flatten().tolist() == [1.0, 1.0, 2.0]
 
 
-@pytest.mark.parametrize('many', [1, 10**6])
+@pytest.mark.parametrize('many', [1, 700, 10**6])
 def test_positions_among_the_edges_of_all_users(monkeypatch, many):
     monkeypatch.setattr('motor_geo.nn.graph.MANY', many)
     data = small_graph()
     num_edges = data[RATES].edge_index.size(1)
     edge_index = data[RATES].edge_index[:, torch.randperm(num_edges)]
+    edge_index = edge_index[:, edge_index[0].argsort(stable=True)]  # Items in any order.
     set_edges(data, edge_index)
     num_users, num_items = data[USER].num_nodes, data[ITEM].num_nodes
     whole = build_graph(edge_index, num_users, num_items, torch.float)
     found = [[], []]
-    for rank in range(3):
-        shard = UserShard(World(rank, 3), data)
+
+    def call(world):
+        shard = UserShard(world, data, bounds=[0, 20, 20, num_users])
+        return shard, shared_order(shard, num_items)
+
+    for shard, order in together(3, call):
         cut = shard.cut(data)[RATES].edge_index
         part = BipartiteGraph.from_edges(cut, len(shard), num_items, torch.ones(cut.size(1)))
-        order = shared_order(shard, num_items)
         # The users of a process are numbered from zero.
         own = part.to_user.as_tensor() + torch.tensor([[0], [shard.first]])
         assert own.equal(whole.to_user.as_tensor()[:, order[0]])

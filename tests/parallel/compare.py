@@ -19,7 +19,7 @@ from motor_geo.parallel import Mesh, UserShard, World
 from motor_geo.parallel.cost import exchange
 from motor_geo.pipeline.processes import by_columns, on_processes
 from motor_geo.testing.graphs import item_encoder, prepare, random_batch, small_graph
-from motor_geo.typing import ITEM, RATES, USER, Embeddings, EvalTargets
+from motor_geo.typing import ITEM, RATES, USER, Embeddings, EvalTargets, with_edges
 
 CHANNELS = 16
 #: Options that turn on what is off by default.
@@ -40,6 +40,14 @@ def double(data):
     for key, value in data[ITEM].items():
         if key.startswith('x_'):
             data[ITEM][key] = value.double()
+    return data
+
+
+def few_users(data):
+    r"""The graph of four users. The last of three processes has none."""
+    edge_index = data[RATES].edge_index
+    data = with_edges(data, edge_index[:, edge_index[0] < 4])
+    data[USER].num_nodes = 4
     return data
 
 
@@ -87,10 +95,7 @@ def far(a, b, scale=None):
 def backbone(world, name, kind, items='specific', objective=None, **options):
     r"""Two steps, with the pruning of two epochs, and the final vectors."""
     data = double(prepare(MODELS[name], small_graph()))
-    if kind == 'few users':  # The last of three processes has none.
-        keep = data[RATES].edge_index[0] < 4
-        data[RATES].edge_index = data[RATES].edge_index[:, keep]
-        data[USER].num_nodes = 4
+    data = few_users(data) if kind == 'few users' else data
     batch = random_batch(data, 2 if kind == 'few items' else 64)
     if kind == 'one user':  # The other processes have no user of the batch.
         batch = batch._replace(user=torch.full_like(batch.user, int(batch.user[0])))
@@ -126,9 +131,10 @@ def many_edges(world):
         lightgcn.MANY = usual
 
 
-def training(world, name, items):
+def training(world, name, items, kind=''):
     r"""Weights after two epochs of Adam, with the trainer."""
     data = double(prepare(MODELS[name], small_graph()))
+    data = few_users(data) if kind == 'few users' else data
     whole, part = (build(name, data, items, None) for _ in range(2))
     shard, cut = share(part, data, world)
     for model, graph in ((whole, data), (part, cut)):
@@ -153,12 +159,12 @@ def evaluation(world, max_users=None):
         *(torch.randint(3, (n, 2), generator=generator) for n in (num_users, num_items))
     )
     options = {'ks': (5, 20), 'batch_size': 13, 'max_users': max_users}
-    args = targets, edge_index, num_items
-    whole = Evaluator(*args, **options).evaluate(emb, return_pred=True)
-    shard = UserShard(world, data)
+    whole = Evaluator(targets, edge_index, num_items, **options).evaluate(emb, return_pred=True)
+    shard = UserShard(world, with_edges(data, edge_index))
     own = shard.to_rank(*(shard.part(x, i == 0, True) for i, x in enumerate(emb)))
-    own, shard = Embeddings(*own), shard.ranked
-    part = Evaluator(*args, **options, shard=shard).evaluate(own, return_pred=True)
+    args = targets, shard.edge_index, num_items
+    part = Evaluator(*args, **options, shard=shard.ranked)
+    part = part.evaluate(Embeddings(*own), return_pred=True)
     assert whole.metrics.keys() == part.metrics.keys() and 'harmonic@20' in whole.metrics
     assert whole.rank.equal(part.rank) and whole.pred.equal(part.pred)
     assert whole.slices() == part.slices()
@@ -238,6 +244,7 @@ def comparisons(columns, users):
             yield f'{name}, one user', backbone, (name, 'one user')
     if users > 1:
         yield 'LightGCN, few users', backbone, ('LightGCN', 'few users')
+        yield 'training of BPR, few users', training, ('BPR', 'specific', 'few users')
     yield 'LightGCN, item IDs', backbone, ('LightGCN', 'batch', 'id')
     for num_layers in (0, 1, 3):
         options = {'num_layers': num_layers}

@@ -8,9 +8,12 @@ from motor_geo.engine import Trainer
 from motor_geo.nn.functional.distinct import distinct
 from motor_geo.nn.models import BPR, LightGCN, Recommender
 from motor_geo.parallel import ShardError, UserIndex, UserShard, World
+from motor_geo.parallel.users import EdgePart
 from motor_geo.pipeline.processes import needs_all_users, on_processes
 from motor_geo.testing.graphs import small_graph
-from motor_geo.typing import RATED_BY, RATES, USER
+from motor_geo.typing import RATED_BY, RATES, USER, LazyEdges, unread_edges, with_edges
+from motor_geo.utils.cache import fingerprint
+from tests.parallel.threads import together
 
 
 @pytest.mark.parametrize('size', [1, 2, 3, 7, 300])
@@ -19,16 +22,61 @@ def test_every_user_is_on_one_process(size):
     shards = [UserShard(World(rank, size), data) for rank in range(size)]
     users = [user for shard in shards for user in range(shard.first, shard.last)]
     assert users == list(range(data[USER].num_nodes))
-    edges = torch.cat([shard.edges for shard in shards]).sort().values
-    assert edges.equal(torch.arange(data[RATES].edge_index.size(1)))
+    edges = torch.arange(data[RATES].edge_index.size(1))
+    assert torch.cat([edges[shard.edges] for shard in shards]).equal(edges)
     for shard in shards:
         cut = shard.cut(data)
         user, item = data[RATES].edge_index[:, shard.edges]
+        assert shard.num_edges == edges.numel() and shard.edge_index.equal(
+            torch.stack([user, item])
+        )
         assert cut[RATES].edge_index.equal(torch.stack([user - shard.first, item]))
         assert cut[RATED_BY].edge_index.equal(cut[RATES].edge_index.flip(0))
         assert cut[USER].num_nodes == len(shard) and cut[RATES].shard is shard
-        assert shard.whole(cut)[RATES].edge_index is data[RATES].edge_index
     assert 'shard' not in data[RATES] and data[USER].num_nodes == len(users)
+
+
+def test_all_interactions_from_those_of_each_process(monkeypatch):
+    monkeypatch.setattr('motor_geo.parallel.users.BLOCK', 100)
+    data = small_graph()
+    edge_index = data[RATES].edge_index
+
+    def call(world):
+        shard = UserShard(world, data, bounds=[0, 20, 20, data[USER].num_nodes])
+        whole = shard.whole(shard.cut(data))
+        hashes = [fingerprint(unread_edges(whole[kind])) for kind in (RATES, RATED_BY)]
+        return hashes, whole[RATES].edge_index, whole[RATED_BY].edge_index
+
+    for hashes, there, back in together(3, call):
+        assert there.equal(edge_index) and back.equal(edge_index.flip(0))
+        assert hashes == [fingerprint(there), fingerprint(back)]
+
+
+def test_interactions_are_sorted_by_user():
+    data = small_graph()
+    other = with_edges(data, data[RATES].edge_index.flip(1))
+    with pytest.raises(ValueError, match='share interactions that are sorted by user, got others'):
+        UserShard(World(0, 2), other)
+
+
+def test_interactions_of_a_process_are_read():
+    data = small_graph()
+    edge_index, asked = data[RATES].edge_index, []
+
+    def part(first, last):
+        asked.append((first, last))
+        start, end = torch.searchsorted(edge_index[0].contiguous(), torch.tensor([first, last]))
+        return EdgePart(edge_index[:, start:end], int(start), edge_index.size(1))
+
+    def failing(side):
+        raise AssertionError
+
+    lazy = with_edges(data, LazyEdges(edge_index.size(1), failing))
+    found, expected = UserShard(World(1, 2), lazy, part=part), UserShard(World(1, 2), data)
+    assert asked == [(expected.first, expected.last)] and found.edges == expected.edges
+    assert found.edge_index.equal(expected.edge_index) and found.num_edges == expected.num_edges
+    cut = found.cut(lazy)[RATES].edge_index
+    assert cut.equal(expected.cut(data)[RATES].edge_index)
 
 
 def test_rows_of_a_table():
@@ -112,6 +160,21 @@ def test_a_world_of_one_has_the_same_bits():
     one, same = train(False), train(True)
     for key, value in one.items():
         torch.testing.assert_close(value, same[key], rtol=0, atol=1e-7)
+
+
+def test_the_batch_size_follows_from_all_interactions(monkeypatch):
+    monkeypatch.setattr('motor_geo.engine.batch_size.USUAL', 1)
+    data = small_graph()
+    one = Trainer(BPR(data, channels=4), data, batch_size='auto', progress=False)
+
+    def call(world):
+        shard, model = UserShard(world, data, bounds=[0, 20, 211]), BPR(data, channels=4)
+        shard.cut_model(model, model.user_tables())
+        return Trainer(model, shard.cut(data), batch_size='auto', progress=False)
+
+    for trainer in together(2, call):
+        assert trainer.sampler.batch_size == one.sampler.batch_size == 16
+        assert trainer.lr == one.lr
 
 
 def test_a_subclass_declares_for_itself():

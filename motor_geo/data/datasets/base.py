@@ -7,7 +7,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,12 +15,20 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from motor_geo.data.datasets.split import NEEDS
-from motor_geo.typing import ITEM, RATES, USER, EvalTargets, set_edges
+from motor_geo.typing import ITEM, RATES, USER, EvalTargets, LazyEdges, set_edges, unread_edges
 from motor_geo.utils.arrays import check_finite
 from motor_geo.utils.cache import Single, fingerprint
 
 Transform = Callable[[HeteroData], HeteroData]
 SPLIT_NAMES = ('train', 'val', 'test')
+
+
+class Training(NamedTuple):
+    r"""Training interactions that are read when they are needed."""
+
+    edges: LazyEdges
+    users: np.ndarray  # Number of those of every user, [M]
+    items: np.ndarray  # Number of those of every item, [N]
 
 
 def unique_pairs(
@@ -150,6 +158,7 @@ class RecommendationDataset(torch.utils.data.Dataset):
     first_time: Tensor | None = None  # Time of the first training interaction, if read, [N]
     transform: Transform | None = None
     pre_transform: Transform | None = None
+    _training: Training | None = None
 
     def __init__(
         self, transform: Transform | None = None, pre_transform: Transform | None = None
@@ -171,6 +180,7 @@ class RecommendationDataset(torch.utils.data.Dataset):
         rule: str | None = None,
         known_users: np.ndarray | None = None,
         known_items: np.ndarray | None = None,
+        training: Training | None = None,
     ) -> None:
         r"""Builds the graph and the targets.
 
@@ -198,6 +208,7 @@ class RecommendationDataset(torch.utils.data.Dataset):
                 validation and test, with a warning.
             known_users: Which users exist even if no row has them, **[M]**.
             known_items: Which items exist even if no row has them, **[N]**.
+            training: Distinct training interactions that are not among the rows.
 
         Raises:
             ValueError: If a split is empty, a label is not 0, 1 or 2, an
@@ -228,9 +239,11 @@ class RecommendationDataset(torch.utils.data.Dataset):
         del keep
         self._find_known(user, item, features, masks, known_users, known_items)
         given = np.bincount(label, minlength=3)
-        known = np.zeros(len(user_ids), bool)
-        known[user[label == 0]] = True
-        rows = known[user]
+        count = np.bincount(user[label == 0], minlength=len(user_ids))
+        if training is not None:
+            count = training.users
+            given[0] = training.edges.size
+        rows = count[user] > 0
         self.dropped = torch.from_numpy(np.stack([user[~rows], item[~rows]]).astype(np.int64))
         if not rows.all():
             warnings.warn(
@@ -240,8 +253,10 @@ class RecommendationDataset(torch.utils.data.Dataset):
             )
             user, item, label = user[rows], item[rows], label[rows]
         counts = np.bincount(label, minlength=3)
+        counts[0] = given[0]
         if rule is None or not counts.all():
-            most = int(np.bincount(user, minlength=1).max(initial=0))
+            count = count + np.bincount(user[label > 0], minlength=len(user_ids))
+            most = int(count.max(initial=0))
             check_splits(name, counts, given, rule, most)
 
         self.data = data = HeteroData()
@@ -254,11 +269,15 @@ class RecommendationDataset(torch.utils.data.Dataset):
                 x = _fill_missing(modality, x, mask)
                 data[ITEM][f'mask_{modality}'] = mask
             data[ITEM][f'x_{modality}'] = x
-        train = label == 0
-        pairs = np.empty((2, np.count_nonzero(train)), np.int64)
-        for row, index in zip(pairs, (user, item)):
-            row[:] = index[train]
-        set_edges(data, torch.from_numpy(pairs))
+        if training is None:
+            train = label == 0
+            pairs = np.empty((2, np.count_nonzero(train)), np.int64)
+            for row, index in zip(pairs, (user, item)):
+                row[:] = index[train]
+            set_edges(data, torch.from_numpy(pairs))
+        else:
+            set_edges(data, training.edges)
+        self._training = training
         self._targets = {
             split: EvalTargets.from_pairs(
                 user[label == index],
@@ -313,6 +332,13 @@ class RecommendationDataset(torch.utils.data.Dataset):
         r"""The names of the modalities in alphabetical order."""
         return sorted(key[2:] for key in self.data[ITEM].keys() if key.startswith('x_'))
 
+    @property
+    def item_count(self) -> Tensor:
+        r"""Number of training interactions of every item, **[N]**."""
+        if self._training is not None:
+            return torch.from_numpy(self._training.items)
+        return self.data[RATES].edge_index[1].bincount(minlength=self.num_items)
+
     def targets(self, split: str) -> EvalTargets:
         r"""Returns the held-out interactions of a split.
 
@@ -338,7 +364,7 @@ class RecommendationDataset(torch.utils.data.Dataset):
             ValueError: If the split is neither of them.
         """
         targets = self.targets(split)
-        seen = self.data[RATES].edge_index[1].bincount(minlength=self.num_items) > 0
+        seen = self.item_count > 0
         unseen = ~seen & self.known_items
         if targets.candidates is not None:
             unseen &= torch.zeros_like(seen).index_fill(0, targets.candidates, True)
@@ -355,7 +381,7 @@ class RecommendationDataset(torch.utils.data.Dataset):
         if self._fingerprint is None:
             data = self._source
             self._fingerprint = fingerprint(
-                [data[USER].num_nodes, data[ITEM].num_nodes, data[RATES].edge_index],
+                [data[USER].num_nodes, data[ITEM].num_nodes, unread_edges(data[RATES])],
                 [[t.user, t.ptr, t.item, t.candidates] for t in self._targets.values()],
                 {key[2:]: Single(x) for key, x in data[ITEM].items() if key.startswith('x_')},
             )
@@ -363,10 +389,10 @@ class RecommendationDataset(torch.utils.data.Dataset):
 
     def summary(self) -> dict[str, Any]:
         r"""Returns sizes, density, and the width of each modality."""
-        counts = {'train': self.data[RATES].num_edges}
+        count = self.item_count
+        counts = {'train': int(count.sum())}
         counts |= {split: t.item.numel() for split, t in self._targets.items()}
         total = sum(counts.values())
-        seen = int(self.data[RATES].edge_index[1].unique().numel())
         return {
             'name': self.name,
             'users': self.num_users,
@@ -374,7 +400,7 @@ class RecommendationDataset(torch.utils.data.Dataset):
             **counts,
             'density': total / (self.num_users * self.num_items),
             'interactions_per_user': total / self.num_users,
-            'items_without_training': self.num_items - seen,
+            'items_without_training': self.num_items - int((count > 0).sum()),
             'modalities': {m: self.data[ITEM][f'x_{m}'].size(1) for m in self.modalities},
         }
 

@@ -5,12 +5,17 @@ users.
 from __future__ import annotations
 
 import os.path as osp
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from motor_geo.data.datasets.base import Training
 from motor_geo.data.datasets.reader import open_parquet, parquet_errors
+from motor_geo.data.datasets.split import TRAIN
+from motor_geo.typing import LazyEdges
 from motor_geo.utils.cache import fingerprint
 from motor_geo.utils.errors import one_line
 from motor_geo.utils.files import check_file, read_json
@@ -129,20 +134,79 @@ class Shards:
             ValueError: If a shard is damaged or belongs to other data.
         """
         shards = self.shards if shards is None else shards
-        names = [*COLUMNS, TIME] if self.has_time else list(COLUMNS)
         out: dict[str, np.ndarray] = {}
         start, rows = 0, sum(shard.rows for shard in shards)
         for shard in shards:
-            path = osp.join(self.folder, shard.file)
-            columns = _read(path, names)
-            if content_hash(columns) != shard.hash:
-                raise ValueError(f"'{path}' does not match '{META}': expected other interactions")
-            for name, x in columns.items():
+            for name, x in self._columns(shard).items():
                 if name not in out:
                     out[name] = np.empty(rows, x.dtype)
                 out[name][start : start + shard.rows] = x
             start += shard.rows
         return out
+
+    def scan(self) -> tuple[dict[str, np.ndarray], Training, np.ndarray | None]:
+        r"""Reads all interactions, one shard after the other, and keeps the held-out ones.
+
+        Returns:
+            Users, items, labels and times of held-out interactions, as from :meth:`read`,
+            the training interactions, and the times of the first ones of all items, if
+            there are times **[N]**.
+
+        Raises:
+            ValueError: If a shard is damaged or belongs to other data.
+        """
+        users, items = (np.zeros(size, np.int64) for size in (self.num_users, self.num_items))
+        first, kept = np.full(self.num_items, np.inf), []
+        for shard in self.shards:
+            columns = self._columns(shard)
+            train = columns['label'] == TRAIN
+            user, item = columns['user'][train], columns['item'][train]
+            users[shard.first : shard.last] = np.bincount(
+                user - shard.first, minlength=shard.last - shard.first
+            )
+            items += np.bincount(item, minlength=self.num_items)
+            if self.has_time:
+                np.minimum.at(first, item, columns[TIME][train].astype(np.float64))
+            kept.append({name: x[~train] for name, x in columns.items()})
+        held_out = {name: np.concatenate([part[name] for part in kept]) for name in kept[0]}
+        training = Training(LazyEdges(int(users.sum()), self._training), users, items)
+        times = np.where(np.isinf(first), np.nan, first) if self.has_time else None
+        return held_out, training, times
+
+    def part_of(self, first: int, last: int, size: int) -> np.ndarray:
+        r"""Reads the training interactions of the users :obj:`first, ..., last - 1`,
+        **[2, E]**.
+
+        Args:
+            first: The first user.
+            last: The user after the last one.
+            size: Number of the interactions.
+        """
+        out, start = np.empty((2, size), np.int64), 0
+        for shard in self.shards:
+            if shard.first < last and first < shard.last:
+                columns = self._columns(shard)
+                own = (columns['user'] >= first) & (columns['user'] < last)
+                own &= columns['label'] == TRAIN
+                end = start + int(np.count_nonzero(own))
+                for row, name in zip(out, COLUMNS):
+                    row[start:end] = columns[name][own]
+                start = end
+        return out
+
+    def _training(self, side: int) -> Iterator[Tensor]:
+        r"""Users (0) or items (1) of the training interactions of each shard."""
+        name = COLUMNS[side]
+        for shard in self.shards:
+            columns = _read(osp.join(self.folder, shard.file), [name, 'label'])
+            yield torch.from_numpy(columns[name][columns['label'] == TRAIN].astype(np.int64))
+
+    def _columns(self, shard: Shard) -> dict[str, np.ndarray]:
+        path = osp.join(self.folder, shard.file)
+        columns = _read(path, [*COLUMNS, TIME] if self.has_time else COLUMNS)
+        if content_hash(columns) != shard.hash:
+            raise ValueError(f"'{path}' does not match '{META}': expected other interactions")
+        return columns
 
     def check(self, options: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
         r"""Checks that options do not ask for other interactions than the shards

@@ -13,7 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from motor_geo.data.datasets.base import RecommendationDataset, Transform, unique_pairs
+from motor_geo.data.datasets.base import (
+    RecommendationDataset,
+    Training,
+    Transform,
+    unique_pairs,
+)
 from motor_geo.data.datasets.columns import Columns
 from motor_geo.data.datasets.features_folder import finite, load_features
 from motor_geo.data.datasets.filters import Interactions, Options, check_labels, leave_out
@@ -29,6 +34,7 @@ from motor_geo.data.datasets.names import STANDARD
 from motor_geo.data.datasets.shards import Shards, find_shards
 from motor_geo.data.datasets.split import cold_items, hold_out_items, split_interactions
 from motor_geo.data.datasets.subsample import drop_modalities, thin_training
+from motor_geo.parallel.users import EdgePart
 
 #: Options that shards have determined, with the values that ask for nothing.
 FIXED: dict[str, Any] = {
@@ -120,6 +126,10 @@ class TableDataset(RecommendationDataset):
         cold_share: Share of the items to hold out entirely, drawn at random:
             all interactions of one half are for validation, and those of the
             other half for test. All other interactions stay in their splits.
+        on_disk: If set to :obj:`True`, reads the training interactions of a data
+            set in shards only when they are needed. Each copy of the graph reads
+            its own. Other data sets, and shards with a :obj:`train_share`, are
+            in memory.
         transform: A function that transforms the graph on every access
             (:obj:`dataset[0]`).
         pre_transform: A function that transforms the graph once.
@@ -156,6 +166,7 @@ class TableDataset(RecommendationDataset):
         core: int | None = None,
         cold_share: float = 0.0,
         per_user: float | None = None,
+        on_disk: bool = False,
         transform: Transform | None = None,
         pre_transform: Transform | None = None,
     ) -> None:
@@ -178,7 +189,7 @@ class TableDataset(RecommendationDataset):
         if shards is not None:
             asked = {**given, **options._asdict(), 'event_column': event_column, 'reindex': reindex}
             shards.check({name: asked[name] for name in FIXED}, FIXED)
-            self._read_shards(shards, options, mmap, modalities)
+            self._read_shards(shards, options, mmap, modalities, on_disk)
             return
         source = find_source(path)
         folder = self.folder = source.folder
@@ -338,12 +349,20 @@ class TableDataset(RecommendationDataset):
         return self
 
     def _read_shards(
-        self, shards: Shards, options: Options, mmap: bool, modalities: list[str] | None
+        self,
+        shards: Shards,
+        options: Options,
+        mmap: bool,
+        modalities: list[str] | None,
+        on_disk: bool,
     ) -> None:
         r"""Reads interactions that were filtered, distinct and split before."""
         self.shards, self.folder = shards, shards.folder
-        folder = shards.folder
-        columns = shards.read()
+        folder, training, times = shards.folder, None, None
+        if on_disk and options.train_share == 1:
+            columns, training, times = shards.scan()
+        else:
+            columns = shards.read()
         features, masks = load_features(folder, mmap, modalities)
         item_ids = shards.raw_ids('item')
         for modality, x in features.items():
@@ -371,10 +390,26 @@ class TableDataset(RecommendationDataset):
             train_share=options.train_share,
             missing_share=options.missing_share,
         )
-        self._fill(shards.name, data, options, shards.rule)
+        self._fill(shards.name, data, options, shards.rule, training)
+        if times is not None:
+            self.first_time = torch.from_numpy(times)
+
+    def part(self, first: int, last: int) -> EdgePart:
+        r"""Reads the training interactions of the users :obj:`first, ..., last - 1` of a
+        data set in shards that is :obj:`on_disk`.
+        """
+        assert self.shards is not None and self._training is not None
+        count = self._training.users
+        pairs = self.shards.part_of(first, last, int(count[first:last].sum()))
+        return EdgePart(torch.from_numpy(pairs), int(count[:first].sum()), int(count.sum()))
 
     def _fill(
-        self, name: str, data: Interactions, options: Options, rule: str | None = None
+        self,
+        name: str,
+        data: Interactions,
+        options: Options,
+        rule: str | None = None,
+        training: Training | None = None,
     ) -> None:
         table, names = data.table, data.names
         check_labels(table, names)
@@ -400,14 +435,18 @@ class TableDataset(RecommendationDataset):
                 locate = _through(locate, keep)
             user, item, time = user[keep], item[keep], None if time is None else time[keep]
             label = split_interactions(user, item, rule, options.seed, time)
+        used = np.zeros(len(data.user_ids), bool), np.zeros(len(data.item_ids), bool)
+        used[0][user], used[1][item] = True, True
+        if training is not None:
+            for mask, count in zip(used, (training.users, training.items)):
+                mask |= count > 0
         if rule == 'cold_item':
-            candidates = dict(zip(('val', 'test'), cold_items(item, options.seed)))
+            items = np.flatnonzero(used[1])
+            candidates = dict(zip(('val', 'test'), cold_items(items, options.seed)))
         label = np.asarray(label, np.int8)
         if options.cold_share > 0:
             label = hold_out_items(item, label, options.seed, options.cold_share)
-        known = np.zeros(len(data.user_ids), bool), np.zeros(len(data.item_ids), bool)
-        known[0][user] = True
-        known[1][slice(None) if data.listed else item] = True
+        known = used[0], np.ones_like(used[1]) if data.listed else used[1]
         if options.train_share < 1:
             share = options.train_share
             keep = np.flatnonzero(thin_training(user, item, label, share, options.seed))
@@ -434,6 +473,7 @@ class TableDataset(RecommendationDataset):
             locate,
             rule,
             *known,
+            training,
         )
 
 

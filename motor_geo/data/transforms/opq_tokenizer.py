@@ -3,7 +3,7 @@ r"""Converts item features to item tokens."""
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -47,6 +47,7 @@ from motor_geo.data.transforms.token_report import format_report, token_report
 from motor_geo.typing import (
     ITEM,
     RATES,
+    edge_blocks,
     edge_types,
     feature_key,
     find_edges,
@@ -372,16 +373,16 @@ class OPQTokenizer(BaseTransform, HubMixin):
             )
 
     def _rows(self, data: HeteroData, modality: str, num_items: int) -> np.ndarray:
-        keep = np.ones(num_items, dtype=bool)
-        item = self._interactions(data) if self.fit_on == 'train' else None
-        if item is not None and item.size > 0:
-            if item.max() >= num_items:
+        keep = np.zeros(num_items, dtype=bool)
+        for item in self._interactions(data) if self.fit_on == 'train' else ():
+            if item.max(initial=-1) >= num_items:
                 raise ValueError(
                     f'The interactions {self.edge_type} hold item {item.max()}, but there are '
                     f"{num_items} rows of features for the modality '{modality}'."
                 )
-            keep[:] = False
             keep[item] = True
+        if not keep.any():
+            keep[:] = True
         mask = item_mask(data, modality, self.node_type)
         rows = np.flatnonzero(keep if mask is None else keep & mask)
         if self.max_rows is None or rows.size <= self.max_rows:
@@ -389,14 +390,15 @@ class OPQTokenizer(BaseTransform, HubMixin):
         rng = np.random.default_rng(self.seed % 2**64)
         return np.sort(rng.choice(rows, self.max_rows, replace=False, shuffle=False))
 
-    def _interactions(self, data: HeteroData) -> np.ndarray | None:
-        r"""Returns the items of the interactions, or :obj:`None` if the graph
-        has no interactions.
+    def _interactions(self, data: HeteroData) -> Iterable[np.ndarray]:
+        r"""Returns the items of the interactions in blocks. There are none if the
+        graph has no interactions.
         """
         ends = [self.edge_type[2], self.edge_type[0]]
         known = edge_types(data)
         if self.node_type in ends and self.edge_type in known:
-            return find_edges(data, self.edge_type)[1 - ends.index(self.node_type)].cpu().numpy()
+            side = 1 - ends.index(self.node_type)
+            return (x.cpu().numpy() for x in edge_blocks(data, self.edge_type, side))
         others = [e for e in known if e[0] != e[2] and self.node_type in e[::2]]
         if others:
             raise ValueError(
@@ -404,7 +406,7 @@ class OPQTokenizer(BaseTransform, HubMixin):
                 f"{self.edge_type} of '{self.node_type}', it has {listing(others)}: name the "
                 f"interactions with edge_type, or choose fit_on='all'."
             )
-        return None
+        return []
 
     def _behavior(self, data: HeteroData) -> Tensor:
         r"""Computes behavior vectors from interactions alone, with zeros for

@@ -25,9 +25,19 @@ def popularity_embeddings(
         - **input:** interactions :math:`(2, E)`
         - **output:** user vectors :math:`(M, 1)`, item vectors :math:`(N, 1)`
     """
-    count = edge_index[1].bincount(minlength=num_items).float()
-    noise = torch.rand(num_items, generator=torch.Generator().manual_seed(seed))
-    count = count + noise.to(count.device) / 2
+    return count_embeddings(edge_index[1].bincount(minlength=num_items), num_users, seed)
+
+
+def count_embeddings(count: Tensor, num_users: int, seed: int = 0) -> Embeddings:
+    r"""The :func:`popularity_embeddings` of items with the given numbers of training
+    interactions.
+
+    Shapes:
+        - **input:** counts :math:`(N)`
+        - **output:** user vectors :math:`(M, 1)`, item vectors :math:`(N, 1)`
+    """
+    noise = torch.rand(count.numel(), generator=torch.Generator().manual_seed(seed))
+    count = count.float() + noise.to(count.device) / 2
     return Embeddings(count.new_ones(num_users, 1), count.view(-1, 1))
 
 

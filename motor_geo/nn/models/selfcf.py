@@ -132,10 +132,9 @@ class SelfCF(Recommender):
             if shard is None:
                 noise = torch.rand_like(weight)
             else:
-                num_items, num_edges = graph.to_item.get_sparse_size(1), shard.edge_index.size(1)
-                args = shard.edge_index, shard.edges
-                order = self._orders(lambda: shared_order(shard, num_items), *args)
-                noise = torch.rand_like(weight.new_empty(num_edges))[order[direction]]
+                num_items = graph.to_item.get_sparse_size(1)
+                order = self._orders(lambda: shared_order(shard, num_items), shard.edge_index)
+                noise = torch.rand_like(weight.new_empty(shard.num_edges))[order[direction]]
             return weight * (noise >= rate) / (1 - rate)
 
         shard = shard_of(graph.to_item)
