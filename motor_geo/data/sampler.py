@@ -18,6 +18,9 @@ from motor_geo.typing import Batch
 BLOCK = 2**17
 #: Number of interactions that are gathered at a time.
 GATHER = 2**14
+#: Number of interactions from which on a batch is sorted by user: rows of large tables are then
+#: read in order.
+MANY = 1_000_000
 
 
 def has_full_user(
@@ -45,7 +48,8 @@ class BPRSampler:
     Implicit Feedback" <https://arxiv.org/abs/1205.2618>`_.
 
     One epoch contains every training interaction once, in random order. The
-    last batch may be smaller. The negative of a pair :math:`(u, i)` is uniform
+    last batch may be smaller. If there are at least a million interactions, those
+    of a batch are in the order of their users. The negative of a pair :math:`(u, i)` is uniform
     over
 
     .. math::
@@ -269,6 +273,8 @@ class BPRSampler:
         count, device = self._total, self.pos.device
         perm = torch.randperm(count, dtype=_dtype(count), device=device, generator=generator)
         for rows in perm.split(max(GATHER // self.batch_size, 1) * self.batch_size):
+            if count >= MANY:
+                rows = torch.cat([batch.sort().values for batch in rows.split(self.batch_size)])
             user, pos, *neg = self._gather(rows, columns)
             no = neg[0] if neg else pos[:0]
             for start in range(0, rows.numel(), self.batch_size):

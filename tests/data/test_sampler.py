@@ -76,6 +76,18 @@ def test_sampler_draws_the_same_in_blocks(monkeypatch):
     assert all(torch.equal(a, b) for a, b in zip(whole, blocks))
 
 
+def test_batches_of_many_interactions_are_sorted(monkeypatch):
+    data = EDGES, 5, 8
+    usual = list(BPRSampler(*data, batch_size=4).epoch(1))
+    monkeypatch.setattr('motor_geo.data.sampler.MANY', 0)
+    batches = list(BPRSampler(*data, batch_size=4).epoch(1))
+    assert len(batches) == len(usual) > 1
+    for batch, other in zip(batches, usual):
+        assert bool((batch.user.diff() >= 0).all())
+        pairs = (torch.stack(list(x)).t().tolist() for x in (batch, other))
+        assert sorted(next(pairs)) == sorted(next(pairs))
+
+
 def test_sampler_user_with_all_but_one_item():
     edge_index = torch.stack([torch.zeros(999, dtype=torch.long), torch.arange(999)])
     edge_index = torch.cat([edge_index, torch.tensor([[1], [999]])], dim=1)
