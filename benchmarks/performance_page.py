@@ -125,7 +125,27 @@ def growth(rows: Sequence[Row]) -> str:
     text += markdown(['seconds (per million interactions)', *heads], lines)
     if sizes:
         text += '\n' + markdown(['bytes per interaction (peak MB)', *heads], sizes)
-    return text
+    return text + growth_per_interaction(rows)
+
+
+def growth_per_interaction(rows: Sequence[Row], few: int = 10**6) -> str:
+    r"""Says how much more an interaction costs in the largest graph than among a
+    million, beside the memory alone.
+    """
+    most = max(row['interactions'] for row in rows)
+    factors = {}
+    for what, mine in group(rows, lambda row: row['what']).items():
+        cost = {row['interactions']: row['ours'] / row['interactions'] for row in mine}
+        if few in cost and most in cost and most > few:
+            factors[what.removeprefix('growth: ')] = cost[most] / cost[few]
+    auto = [f'{x:.1f} ({name.rsplit(",", 1)[0]})' for name, x in factors.items() if 'auto' in name]
+    alone = factors.get('sums of random rows alone')
+    if not auto or alone is None:
+        return ''
+    return (
+        f'\nFrom {few:,} to {most:,} interactions, the time per interaction with `auto` grows by '
+        f'factors of {", ".join(auto)}, and that of the memory alone by {alone:.1f}.\n'
+    )
 
 
 def plot_growth(rows: Sequence[Row], path: str) -> None:

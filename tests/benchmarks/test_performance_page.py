@@ -31,6 +31,10 @@ def test_page():
         make('baby', 'BM3 at Baby sizes, an epoch (id, trained features)', 3.0, 6.0),
         make('growth', 'growth: BPR', 0.5, interactions=100_000),
         make('growth', 'growth: BPR', 6.0, interactions=1_000_000),
+        make('growth', 'growth: BPR, batches of auto', 2.0, interactions=1_000_000),
+        make('growth', 'growth: BPR, batches of auto', 30.0, interactions=10_000_000),
+        make('growth', 'growth: sums of random rows alone', 1.0, interactions=1_000_000),
+        make('growth', 'growth: sums of random rows alone', 25.0, interactions=10_000_000),
         make('quantizer', 'text', 1.25, setting={'num_iters': 10}, error=0.1234),
     ]
     page = render(rows)
@@ -38,7 +42,9 @@ def test_page():
     assert '| 0.1 s | 0.5 s | 0.20 | peak 812 MB |' in page
     assert 'Geometric mean of the ratios with IDs: 0.40.' in page  # Of 0.2 and 0.8.
     assert 'Geometric mean of the ratios with IDs and trained features: 0.50.' in page
-    assert '| BPR | 0.5 (5) | 6 (6) |' in page
+    assert '| BPR | 0.5 (5) | 6 (6) |  |' in page
+    # 3 seconds per million instead of 2, and 2.5 instead of 1.
+    assert 'factors of 1.5 (BPR), and that of the memory alone by 2.5.' in page
     assert '| text | num_iters 10 | 1.25 | 0.1234 |' in page
     assert 'A CPU with 2 cores, 2 thread(s), torch 2' in page
     assert 'ratio 0.05' in line(rows[0])
