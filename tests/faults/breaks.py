@@ -180,7 +180,10 @@ BREAKS = {
         'data/datasets/test_split.py',
     ),
     'held-out pairs of unknown users': Break(
-        BASE, 'known[user[label == 0]] = True', 'known[user] = True', 'data/datasets'
+        BASE,
+        'count = np.bincount(user[label == 0], minlength',
+        'count = np.bincount(user, minlength',
+        'data/datasets',
     ),
     'targets of unseen items': Break(
         BASE, 'unseen = ~seen & self.known_items', 'unseen = ~seen', 'data/datasets'

@@ -6,7 +6,7 @@ from motor_geo.testing import BackboneContract
 #: These join old items to new ones.
 JOINS_ITEMS = ('LATTICE', 'MICRO', 'LGMRec')
 #: These have no negative items and learn slowly.
-EPOCHS = {'SelfCF': 100, 'BM3': 400}  # BM3 takes much longer on some versions of PyTorch.
+EPOCHS = {'SelfCF': 200, 'BM3': 400}  # BM3 takes much longer on some versions of PyTorch.
 
 
 class Contract(BackboneContract):
