@@ -78,6 +78,8 @@ class EpochLoop:
         self.evaluator = evaluator
         self.epochs = epochs
         self.patience = patience
+        #: Number of epochs before which early stopping does not end training.
+        self.min_epochs = 0
         self.metric = metric
         self.seed = seed
         self.out = out
@@ -139,7 +141,7 @@ class EpochLoop:
         cuda = [device.index or 0] if device.type == 'cuda' else []
         with bar, torch.random.fork_rng(devices=cuda):
             for epoch in range(start, self.epochs):
-                if self._failures() > self.patience:
+                if self._stops():
                     break
                 entry = self.run_epoch(epoch, epoch == start)
                 self.history.append(entry)
@@ -189,6 +191,9 @@ class EpochLoop:
 
     def _failures(self) -> int:
         return len(self.history) - 1 - self._best() if self.history else 0
+
+    def _stops(self) -> bool:
+        return self._failures() > self.patience and len(self.history) >= self.min_epochs
 
     def _resume(self) -> None:
         if self.out is None:

@@ -27,13 +27,16 @@ from motor_geo.engine.checks import (
     checked_forward,
     checked_objective,
 )
-from motor_geo.engine.epoch_loop import EpochLoop
+from motor_geo.engine.epoch_loop import EpochLoop, FitResult
 from motor_geo.engine.evaluator import Evaluator
 from motor_geo.engine.loggers import Logger
 from motor_geo.engine.row_adam import RowAdam
 from motor_geo.nn.functional.rows import row_gradients
 from motor_geo.nn.models import Recommender
 from motor_geo.typing import ITEM, RATES, Embeddings, find_edges, num_nodes, with_edges
+
+#: A best epoch of at most this number makes early stopping suspicious.
+EARLY = 5
 
 
 def half_features(data: HeteroData, node_type: str = ITEM) -> HeteroData:
@@ -102,6 +105,9 @@ class Trainer(EpochLoop):
         epochs: Maximum number of epochs.
         patience: Number of epochs in a row without improvement before the next
             one is the last.
+        min_epochs: Number of epochs before which early stopping does not end
+            training. With contrastive losses, the metric often falls for tens of
+            epochs before it rises above its first values.
         metric: The validation metric for early stopping.
         drop_items: Share of the items whose edges are removed from the graph,
             but not from the loss. They are drawn anew in every epoch. The model
@@ -147,6 +153,7 @@ class Trainer(EpochLoop):
         batch_size: int | Literal['auto'] = 2048,
         epochs: int = 1000,
         patience: int = 20,
+        min_epochs: int = 0,
         metric: str = 'recall@20',
         drop_items: float = 0.0,
         bf16: bool = False,
@@ -161,6 +168,9 @@ class Trainer(EpochLoop):
     ):
         loop = seed, out, fingerprint, progress, callbacks, edge_type
         super().__init__(model, data, evaluator, epochs, patience, metric, *loop)
+        if min_epochs < 0:
+            raise ValueError(f"'min_epochs' must not be negative (got {min_epochs})")
+        self.min_epochs = min_epochs
         check_methods(model)
         if self.shard is not None and self.shard.columns.size > 1:
             check_columns(model)
@@ -200,6 +210,17 @@ class Trainer(EpochLoop):
     def begin(self) -> None:
         item_type = self.edge_type[2]
         self._features = half_features(self.data, item_type) if self.bf16 else self.data
+
+    def fit(self) -> FitResult:
+        result = super().fit()
+        if result.best_epoch <= EARLY < 2 * EARLY < result.epochs and self._stops():
+            warnings.warn(
+                f"'{self.metric}' was best after epoch {result.best_epoch} of {result.epochs}. "
+                'With contrastive losses, it often falls for tens of epochs before it rises above '
+                'its first values: train longer (min_epochs), or with a lower learning rate',
+                stacklevel=2,
+            )
+        return result
 
     def _check_sparse(self) -> None:
         grads = [parameter.grad for parameter in self.model.parameters()]

@@ -193,6 +193,7 @@ LATER: dict[str, Any] = {
     'graph.method': 'exact',
     'graph.num_probes': 16,
     'trainer.drop_items': 0.0,
+    'trainer.min_epochs': 0,
     'trainer.sparse_adam': False,
     'unseen.layers': False,
     'unseen.length': False,

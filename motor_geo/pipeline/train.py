@@ -516,6 +516,7 @@ def read_result(out: str, run: str, config: RunConfig) -> dict[str, Any] | None:
         result = read_json(path)
         found, epochs, best_epoch = result['hashes']['run'], result['epochs'], result['best_epoch']
         stopped = epochs - best_epoch > config.trainer['patience']
+        stopped = stopped and epochs >= config.trainer['min_epochs']
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"'{path}' is damaged: expected the result of a run; delete it to evaluate again"

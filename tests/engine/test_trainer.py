@@ -98,6 +98,21 @@ def test_early_stopping(dataset):
     assert result.best_epoch == 3 and result.epochs == 3 + 3
 
 
+def test_min_epochs(dataset):
+    r"""Validation that falls at first ends training without a minimum, and a warning names it."""
+    values = [0.2] + [0.1] * 21 + [0.3] + [0.1] * 30
+    with pytest.warns(UserWarning, match=r"'recall@20' was best after epoch 1 of 22.*min_epochs"):
+        assert scripted(dataset, values).fit().epochs == 22
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        result = scripted(dataset, values, min_epochs=23).fit()
+    assert (result.best_epoch, result.epochs) == (23, 23 + 21)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        result = scripted(dataset, [0.1, 0.2] + [0.0] * 9, patience=1, min_epochs=10).fit()
+    assert (result.best_epoch, result.epochs) == (2, 10)
+
+
 def test_learning_rate_schedule(dataset):
     trainer = make(dataset, LATTICE, weighting='cosine', epochs=3, lr=None)
     seen = []
@@ -227,6 +242,8 @@ def test_bad_arguments(dataset):
         make(dataset, epochs=0)
     with pytest.raises(ValueError, match="'patience' must not be negative"):
         make(dataset, patience=-1)
+    with pytest.raises(ValueError, match=r"'min_epochs' must not be negative \(got -1\)"):
+        make(dataset, min_epochs=-1)
 
 
 @pytest.mark.parametrize('cls', [LightGCN, BM3, SLMRec])

@@ -114,7 +114,7 @@ BREAKS = {
         OF_LOOP,
     ),
     'weights of the best epoch': Break(LOOP, 'if self._failures() == 0:', 'if True:', OF_LOOP),
-    'patience': Break(LOOP, 'self._failures() > self.patience', 'False', OF_LOOP),
+    'patience': Break(LOOP, 'self._failures() > self.patience and', 'False and', OF_LOOP),
     'ties': Break(
         LOOP,
         'values.index(max(values))',
