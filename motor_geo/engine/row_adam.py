@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+#: Filling a row on its own takes as long as filling this number of consecutive rows, or longer.
+SCATTERED = 8
+
 
 class RowAdam(torch.optim.Adam):
     r"""Adam that also takes the sparse gradients of
@@ -57,7 +60,12 @@ class RowAdam(torch.optim.Adam):
 
     def _dense(self, table: Tensor, index: Tensor, grad: Tensor) -> Tensor:
         out, last = self._grads.get(table, (None, index))
-        out = torch.zeros_like(table) if out is None else out.index_fill_(0, last, 0)
+        if out is None:
+            out = torch.zeros_like(table)
+        elif SCATTERED * last.numel() < table.size(0):
+            out.index_fill_(0, last, 0)
+        else:
+            out.zero_()
         self._grads[table] = out, index
         return out.index_add_(0, index, grad)
 

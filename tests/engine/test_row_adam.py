@@ -8,12 +8,15 @@ NUM_ROWS, NUM_STEPS = 50, 100
 
 
 def batches(seed=0):
-    r"""Rows, some of them repeated, and what their sum is multiplied with."""
+    r"""Rows, some of them repeated, and what their sum is multiplied with. The gradient is
+    cleared as a whole after large batches, and row by row after small ones.
+    """
     generator = torch.Generator().manual_seed(seed)
-    for _ in range(NUM_STEPS):
+    for step in range(NUM_STEPS):
+        size = (4, 16)[step % 2]
         yield (
-            torch.randint(NUM_ROWS, (8,), generator=generator),
-            torch.randn(8, 3, generator=generator),
+            torch.randint(NUM_ROWS, (size,), generator=generator),
+            torch.randn(size, 3, generator=generator),
         )
 
 
