@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from motor_geo.parallel.users import UserShard
+from motor_geo.parallel.user_shard import UserShard
 from motor_geo.parallel.world import World
 from motor_geo.typing import Batch
 

@@ -26,7 +26,7 @@ from motor_geo.engine.evaluator import Evaluator
 from motor_geo.engine.loggers import Logger
 from motor_geo.engine.metrics import LIST_METRICS
 from motor_geo.engine.sharded import SharedState, check_safetensors, last_folder, world_of
-from motor_geo.parallel.users import UserShard, shard_in
+from motor_geo.parallel.user_shard import UserShard, shard_in
 from motor_geo.typing import Embeddings, find_edges, unread_edges
 from motor_geo.utils.cache import fingerprint
 from motor_geo.utils.errors import one_line

@@ -24,7 +24,7 @@ from motor_geo.engine.metrics import (
 )
 from motor_geo.engine.screen import Screen
 from motor_geo.nn.models.popularity import popularity_embeddings
-from motor_geo.parallel.users import UserRange
+from motor_geo.parallel.user_range import UserRange
 from motor_geo.parallel.world import World
 from motor_geo.typing import Embeddings, EvalTargets
 from motor_geo.utils.ranking import Ranker, check_items

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from motor_geo.nn.models import Recommender
-from motor_geo.parallel.users import UserShard
+from motor_geo.parallel.user_shard import UserShard
 from motor_geo.parallel.world import World
 from motor_geo.utils.errors import one_line
 from motor_geo.utils.extras import needs

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch_geometric import EdgeIndex
 from torch_geometric.typing import OptTensor
 
-from motor_geo.parallel.users import UserShard
+from motor_geo.parallel.user_shard import UserShard
 
 
 @torch.compiler.disable  # A compiled region cannot fill the caches of EdgeIndex.

@@ -13,7 +13,7 @@ from motor_geo.nn.functional.autocast import full_precision
 from motor_geo.nn.functional.contrast import log_sum_exp
 from motor_geo.nn.functional.distinct import Distinct
 from motor_geo.nn.functional.rows import frobenius_norm
-from motor_geo.parallel.users import UserShard
+from motor_geo.parallel.user_shard import UserShard
 from motor_geo.typing import Rows
 
 

@@ -12,7 +12,7 @@ from motor_geo.nn.functional.autocast import full_precision
 from motor_geo.nn.functional.rows import second_moments
 from motor_geo.nn.loss import bpr_loss, scores
 from motor_geo.nn.memo import Memo
-from motor_geo.parallel.users import UserIndex, UserShard
+from motor_geo.parallel.user_shard import UserShard, shard_of_batch
 from motor_geo.typing import Batch, Embeddings, Rows
 
 
@@ -98,7 +98,7 @@ class BPRLoss(RankingLoss):
     def forward(
         self, rows: Rows, batch: Batch, edge_index: Tensor, tables: Embeddings | None = None
     ) -> dict[str, Tensor]:
-        shard = batch.user.shard if isinstance(batch.user, UserIndex) else None
+        shard = shard_of_batch(batch)
         out = {'bpr': bpr_loss(*scores(rows, shard))}
         if self.reg_weight > 0:
             norm = mean_square_norm(*rows)
@@ -322,7 +322,7 @@ class WholeDataLoss(RankingLoss):
         if tables is None:
             raise ValueError("'WholeDataLoss' needs the vectors of all users and items")
         # An item without interactions is not a negative: it may be new.
-        shard = batch.user.shard if isinstance(batch.user, UserIndex) else None
+        shard = shard_of_batch(batch)
         args = edge_index, *map(len, tables)
         there = self._there(lambda: present(edge_index, tables, shard), *args)
         user, item = (x * mask for x, mask in zip(tables, there))

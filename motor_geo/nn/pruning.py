@@ -7,7 +7,7 @@ from torch import Tensor
 
 from motor_geo.nn.graph import BipartiteGraph, build_graph, narrow, sym_norm
 from motor_geo.nn.memo import Memo
-from motor_geo.parallel.users import UserShard
+from motor_geo.parallel.user_shard import UserShard
 
 
 def num_kept_edges(num_edges: int, rho: float) -> int:

@@ -25,7 +25,7 @@ from motor_geo.nn.models import MODELS, FittedRecommender, Recommender
 from motor_geo.nn.objective import PublishedLoss
 from motor_geo.nn.unseen import UnseenItems
 from motor_geo.nn.user_encoder import UsedItems
-from motor_geo.parallel.users import UserShard
+from motor_geo.parallel.user_shard import UserShard
 from motor_geo.pipeline.config import (
     MODE_OF,
     NO_ITEMS,

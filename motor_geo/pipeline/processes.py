@@ -10,7 +10,7 @@ from motor_geo.nn import objective
 from motor_geo.nn.models import MODELS, Recommender
 from motor_geo.nn.unseen import UnseenItems
 from motor_geo.parallel import Mesh, UserShard, World
-from motor_geo.parallel.users import EdgePart
+from motor_geo.parallel.edge_part import EdgePart
 from motor_geo.pipeline.assemble import Assembly, named
 from motor_geo.pipeline.config import RunConfig
 from motor_geo.typing import RATES, LazyEdges, unread_edges

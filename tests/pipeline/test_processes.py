@@ -3,11 +3,11 @@ import re
 import pytest
 
 from motor_geo.engine.checks import shares_columns
-from motor_geo.nn.models import LightGCN
+from motor_geo.nn.models import LightGCN, Recommender
 from motor_geo.parallel import World
 from motor_geo.pipeline.assemble import run_fingerprint
 from motor_geo.pipeline.config import RunConfig
-from motor_geo.pipeline.processes import by_columns, check_processes
+from motor_geo.pipeline.processes import by_columns, check_processes, needs_all_users, on_processes
 from motor_geo.utils.errors import ConfigError
 
 UNSEEN = {'unseen': {'length': True}}
@@ -75,3 +75,11 @@ def test_a_mesh_of_one_changes_nothing():
 def test_what_can_share_users_is_not():
     for loss in ('published', 'bpr', 'whole'):
         check_processes(RunConfig.of({'model': 'FREEDOM', 'loss': loss}), World(0, 2))
+
+
+def test_a_subclass_declares_for_itself():
+    class Own(LightGCN):
+        pass
+
+    assert needs_all_users(LightGCN) is None and {'LightGCN', 'FREEDOM'} <= set(on_processes())
+    assert needs_all_users(Own) == Recommender.needs_all_users == 'all users'

@@ -34,7 +34,7 @@ from motor_geo.data.datasets.names import STANDARD
 from motor_geo.data.datasets.shards import Shards, find_shards
 from motor_geo.data.datasets.split import cold_items, hold_out_items, split_interactions
 from motor_geo.data.datasets.subsample import drop_modalities, thin_training
-from motor_geo.parallel.users import EdgePart
+from motor_geo.parallel.edge_part import EdgePart
 
 #: Options that shards have determined, with the values that ask for nothing.
 FIXED: dict[str, Any] = {

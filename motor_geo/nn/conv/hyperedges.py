@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from motor_geo.nn.functional.hyperedges import shares
-from motor_geo.parallel.users import UserShard
+from motor_geo.parallel.user_shard import UserShard
 from motor_geo.typing import ITEM, USER, Embeddings
 
 

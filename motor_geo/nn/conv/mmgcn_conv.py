@@ -11,7 +11,7 @@ from motor_geo.nn.conv.propagate import Propagate
 from motor_geo.nn.functional.rows import checkpoint_rows, inverse_norm, normalize_rows, project
 from motor_geo.nn.graph import BipartiteGraph, SortedEdges, shard_of
 from motor_geo.nn.memo import Memo
-from motor_geo.parallel.users import UserIndex
+from motor_geo.parallel.user_index import UserIndex
 from motor_geo.typing import Embeddings
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from motor_geo.nn.functional.rows import normalize_rows
-from motor_geo.parallel.users import UserShard
+from motor_geo.parallel.user_shard import UserShard
 
 
 def drop_entries(x: Tensor, p: float) -> Tensor:

@@ -14,7 +14,7 @@ from motor_geo.nn.functional.autocast import Function, full_precision
 from motor_geo.nn.functional.kernel import has_kernel
 from motor_geo.nn.functional.spmm import Edges, csc, csr, csr_matmul, sampled_dot, targets
 from motor_geo.nn.graph import shard_of
-from motor_geo.parallel.users import UserShard
+from motor_geo.parallel.user_shard import UserShard
 from motor_geo.parallel.world import World
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from motor_geo.nn.functional.contrast import log_sum_exp, row_log_sum_exp
 from motor_geo.nn.functional.distinct import Distinct
 from motor_geo.nn.functional.kernel import has_kernel
-from motor_geo.parallel.users import UserIndex
+from motor_geo.parallel.user_index import UserIndex
 
 #: Threshold below which memberships are set to zero.
 TINY = 1e-20

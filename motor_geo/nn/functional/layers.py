@@ -30,7 +30,8 @@ from motor_geo.nn.functional.spmm import (
     transposed,
 )
 from motor_geo.nn.graph import BipartiteGraph, NormalizedGraph, shard_of
-from motor_geo.parallel.users import UserIndex, UserShard
+from motor_geo.parallel.user_index import UserIndex
+from motor_geo.parallel.user_shard import UserShard
 
 EPS = 1e-8  # Minimum length of a vector for normalization.
 

@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from motor_geo.nn.functional import matmul
 from motor_geo.nn.functional.autocast import Function, autocasts, full_precision
 from motor_geo.nn.functional.kernel import has_kernel
-from motor_geo.parallel.users import UserIndex
+from motor_geo.parallel.user_index import UserIndex
 
 _SPARSE = ContextVar('sparse', default=False)
 

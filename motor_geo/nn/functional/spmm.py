@@ -19,7 +19,7 @@ from motor_geo.nn.functional.distinct import synchronous
 from motor_geo.nn.functional.kernel import has_kernel
 from motor_geo.nn.graph import SortedEdges, shard_of
 from motor_geo.nn.memo import Memo
-from motor_geo.parallel.users import UserIndex
+from motor_geo.parallel.user_index import UserIndex
 
 #: A product is computed for the requested rows only if they hold less than one part in this many
 #: of all entries, since gathering these entries has a cost.

@@ -14,7 +14,7 @@ from motor_geo.nn.conv import Propagate
 from motor_geo.nn.functional.spmm import Edges
 from motor_geo.nn.graph import BipartiteGraph, SortedEdges, sorted_edge_index
 from motor_geo.nn.memo import Memo
-from motor_geo.parallel.users import UserShard
+from motor_geo.parallel.user_shard import UserShard
 from motor_geo.typing import ITEM, Embeddings, similar
 
 

@@ -9,7 +9,7 @@ from motor_geo.nn.graph import BipartiteGraph
 from motor_geo.nn.loss import l2_reg
 from motor_geo.nn.models.pruned import PrunedRecommender
 from motor_geo.nn.models.recommender import check_choice
-from motor_geo.parallel.users import UserShard
+from motor_geo.parallel.user_shard import UserShard
 from motor_geo.typing import RATES, Batch, Embeddings
 
 

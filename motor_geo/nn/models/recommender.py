@@ -15,7 +15,7 @@ from motor_geo.nn.item_encoder import IDEmbedding, encode_items, xavier_
 from motor_geo.nn.loss import bpr_loss, scores
 from motor_geo.nn.memo import Memo
 from motor_geo.nn.objective import RankingLoss
-from motor_geo.parallel.users import UserShard, shard_in
+from motor_geo.parallel.user_shard import UserShard, shard_in
 from motor_geo.typing import RATES, Batch, Embeddings, Rows, find_edges, node_store, num_nodes
 from motor_geo.utils.ranking import top_k
 from motor_geo.utils.seen import SeenItems

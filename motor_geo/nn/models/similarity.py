@@ -8,7 +8,7 @@ from torch_geometric.data import HeteroData
 from motor_geo.nn.functional.autocast import full_precision
 from motor_geo.nn.functional.distinct import Distinct
 from motor_geo.nn.models.item_features import ItemFeatures
-from motor_geo.parallel.users import UserShard
+from motor_geo.parallel.user_shard import UserShard
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from torch_geometric.data import HeteroData
 
 from motor_geo.nn.graph import sorted_edge_index
 from motor_geo.nn.memo import Memo
-from motor_geo.parallel.users import UserShard
+from motor_geo.parallel.user_shard import UserShard
 from motor_geo.typing import USER, num_nodes, similar_users
 
 
