@@ -20,6 +20,7 @@ from motor_geo.data.datasets.blocks import read_blocks
 from motor_geo.data.datasets.features_folder import load_features
 from motor_geo.data.datasets.filters import Options, check_left
 from motor_geo.data.datasets.layouts import Block, Source, find_source, stream_source
+from motor_geo.data.datasets.progress import Bars
 from motor_geo.data.datasets.shards import (
     COLUMNS,
     FILE,
@@ -34,7 +35,7 @@ from motor_geo.data.datasets.shards import (
     find_shards,
     hash_of,
 )
-from motor_geo.data.datasets.spill import Bars, Index, Spill, cut, read_index
+from motor_geo.data.datasets.spill import Spill, cut
 from motor_geo.data.datasets.split import (
     TEST,
     TRAIN,
@@ -48,6 +49,7 @@ from motor_geo.data.datasets.split import (
     random_leave_one_out,
     temporal_split,
 )
+from motor_geo.data.datasets.stream_index import Index, read_index
 from motor_geo.utils.cache import fingerprint
 from motor_geo.utils.extras import needs
 from motor_geo.utils.files import check_new, move_folder, temporary_folder, writing

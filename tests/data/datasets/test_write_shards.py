@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from motor_geo.data import TableDataset
-from motor_geo.data.datasets import blocks, spill, write_shards
+from motor_geo.data.datasets import blocks, spill, stream_index, write_shards
 from motor_geo.data.datasets.write_shards import nth
 from motor_geo.typing import ITEM, RATES
 from motor_geo.utils.errors import ConfigError
@@ -28,7 +28,7 @@ def small_blocks(monkeypatch):
     r"""Blocks of a few rows, so that small tables have many."""
     monkeypatch.setattr(blocks, 'SIZE', 100)
     monkeypatch.setattr(blocks, 'BATCH', 7)
-    monkeypatch.setattr(spill, 'MERGE', 5)
+    monkeypatch.setattr(stream_index, 'MERGE', 5)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         yield
