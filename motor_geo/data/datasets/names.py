@@ -19,6 +19,8 @@ STANDARD = {
     'rating': 'rating',
     'event': 'event',
 }
+#: Roles in the order of the arguments that name columns.
+ROLES = ('user', 'item', 'time', 'label', 'rating', 'event')
 #: Other common names, in lower case and without blanks, dashes and underscores.
 ALIASES = {
     'user': 'user uid userid reviewerid customer customerid visitorid memberid buyerid',

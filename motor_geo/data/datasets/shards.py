@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from motor_geo.data.datasets.base import Training
+from motor_geo.data.datasets.filters import Options
 from motor_geo.data.datasets.reader import open_parquet, parquet_errors
 from motor_geo.data.datasets.split import TRAIN
 from motor_geo.typing import LazyEdges
@@ -27,6 +28,15 @@ FILE, IDS = 'shard-{:05d}.parquet', '{}_ids.parquet'
 #: Columns of a shard.
 COLUMNS = ('user', 'item', 'label')
 TIME = 'time'
+#: Arguments of :class:`~motor_geo.data.TableDataset` that shards have determined, with the values
+#: that ask for nothing.
+FIXED: dict[str, Any] = {
+    **dict.fromkeys(('split', 'min_rating', 'event', 'core', 'per_user', 'event_column')),
+    **dict.fromkeys(('user', 'item', 'time', 'label', 'rating')),
+    'seed': 0,
+    'cold_share': 0.0,
+    'reindex': False,
+}
 
 
 class Shard(NamedTuple):
@@ -208,20 +218,19 @@ class Shards:
             raise ValueError(f"'{path}' does not match '{META}': expected other interactions")
         return columns
 
-    def check(self, options: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    def check(self, options: Mapping[str, Any]) -> None:
         r"""Checks that options do not ask for other interactions than the shards
         hold.
 
         Args:
-            options: Values of options by name.
-            defaults: Values that ask for nothing.
+            options: Values of options by name, see :func:`arguments`.
 
         Raises:
             ValueError: If an option differs from that of the shards.
         """
-        for name, value in options.items():
-            known = self.options.get(name)
-            if value not in (defaults[name], known) and (name, value) != ('split', self.rule):
+        for name, default in FIXED.items():
+            value, known = options[name], self.options.get(name)
+            if value not in (default, known) and (name, value) != ('split', self.rule):
                 raise ValueError(
                     f"'{self.folder}': '{name}' is {value!r}, but the shards were made with "
                     f'{known!r}; write them again (motor-geo shard)'
@@ -232,6 +241,19 @@ class Shards:
             f'{self.__class__.__name__}({self.name}, {len(self.shards)} shards, '
             f'{self.num_users} users, {self.rows} interactions)'
         )
+
+
+def arguments(columns: Mapping[str, str | None], options: Options, reindex: bool) -> dict[str, Any]:
+    r"""Arguments of :class:`~motor_geo.data.TableDataset` by name, as they are kept with
+    shards.
+
+    Args:
+        columns: Names of columns that the user specified, by role.
+        options: The options.
+        reindex: Whether integer ids with gaps are renumbered.
+    """
+    names = {**columns, 'event_column': columns['event']}
+    return {**names, **options._asdict(), 'reindex': reindex}
 
 
 def find_shards(path: str) -> Shards | None:

@@ -30,22 +30,11 @@ from motor_geo.data.datasets.item_index import (
     index_items,
 )
 from motor_geo.data.datasets.layouts import find_source, raw_ids, read_source
-from motor_geo.data.datasets.names import STANDARD
-from motor_geo.data.datasets.shards import Shards, find_shards
+from motor_geo.data.datasets.names import ROLES, STANDARD
+from motor_geo.data.datasets.shards import Shards, arguments, find_shards
 from motor_geo.data.datasets.split import cold_items, hold_out_items, split_interactions
 from motor_geo.data.datasets.subsample import drop_modalities, thin_training
 from motor_geo.parallel.edge_part import EdgePart
-
-#: Options that shards have determined, with the values that ask for nothing.
-FIXED: dict[str, Any] = {
-    **dict.fromkeys(('split', 'min_rating', 'event', 'core', 'per_user', 'event_column')),
-    **dict.fromkeys(('user', 'item', 'time', 'label', 'rating')),
-    'seed': 0,
-    'cold_share': 0.0,
-    'reindex': False,
-}
-#: Roles of columns, in the order of the arguments that name them.
-ROLES = ('user', 'item', 'time', 'label', 'rating', 'event')
 
 
 class TableDataset(RecommendationDataset):
@@ -173,22 +162,13 @@ class TableDataset(RecommendationDataset):
         super().__init__(transform, pre_transform)
         event = [event] if isinstance(event, str) else event
         options = Options(
-            split,
-            seed,
-            train_share,
-            missing_share,
-            min_rating,
-            event,
-            core,
-            cold_share,
-            per_user,
+            split, seed, train_share, missing_share, min_rating, event, core, cold_share, per_user
         )
         options.check()
         given = dict(zip(ROLES, (user, item, time, label, rating, event_column)))
         shards = find_shards(path)
         if shards is not None:
-            asked = {**given, **options._asdict(), 'event_column': event_column, 'reindex': reindex}
-            shards.check({name: asked[name] for name in FIXED}, FIXED)
+            shards.check(arguments(given, options, reindex))
             self._read_shards(shards, options, mmap, modalities, on_disk)
             return
         source = find_source(path)
@@ -291,15 +271,7 @@ class TableDataset(RecommendationDataset):
         RecommendationDataset.__init__(self, transform, pre_transform)
         event = [event] if isinstance(event, str) else event
         options = Options(
-            split,
-            seed,
-            train_share,
-            missing_share,
-            min_rating,
-            event,
-            core,
-            cold_share,
-            per_user,
+            split, seed, train_share, missing_share, min_rating, event, core, cold_share, per_user
         )
         options.check()
         given = dict(zip(ROLES, (user, item, time, label, rating, event_column)))

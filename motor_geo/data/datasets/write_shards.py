@@ -20,6 +20,7 @@ from motor_geo.data.datasets.blocks import read_blocks
 from motor_geo.data.datasets.features_folder import load_features
 from motor_geo.data.datasets.filters import Options, check_left
 from motor_geo.data.datasets.layouts import Block, Source, find_source, stream_source
+from motor_geo.data.datasets.names import ROLES
 from motor_geo.data.datasets.progress import Bars
 from motor_geo.data.datasets.shards import (
     COLUMNS,
@@ -31,6 +32,7 @@ from motor_geo.data.datasets.shards import (
     VERSION,
     Shard,
     Shards,
+    arguments,
     content_hash,
     find_shards,
     hash_of,
@@ -115,12 +117,7 @@ def write_shards(
     """
     event = [event] if isinstance(event, str) else event
     options = Options(
-        split,
-        seed,
-        min_rating=min_rating,
-        event=event,
-        core=core,
-        cold_share=cold_share,
+        split, seed, min_rating=min_rating, event=event, core=core, cold_share=cold_share
     )
     options.check()
     if num_shards is not None and num_shards < 1:
@@ -130,15 +127,8 @@ def write_shards(
     if find_shards(path) is not None:
         raise ValueError(f"'{path}' already holds shards; expected the original data set.")
     source = find_source(path)
-    names = {
-        'user': user,
-        'item': item,
-        'time': time,
-        'label': label,
-        'rating': rating,
-        'event': event_column,
-    }
-    known = {**names, 'event_column': event_column, **options._asdict(), 'reindex': reindex}
+    names = dict(zip(ROLES, (user, item, time, label, rating, event_column)))
+    known = arguments(names, options, reindex)
 
     def blocks(announce: bool) -> Iterator[Block]:
         return stream_source(source, split, names, options.columns, read_blocks, announce)
