@@ -284,7 +284,7 @@ class Evaluator:
         max_users: If given, evaluates a fixed random sample of so many users.
             In a run, validation is on the sample and test on all users.
         shard: The users of this process, if it is one of several
-            (:attr:`UserShard.ranked <motor_geo.parallel.UserShard.ranked>`). Each ranks
+            (:attr:`TableShard.ranked <motor_geo.parallel.TableShard.ranked>`). Each ranks
             its own users, and all return the metrics of all users. Targets are
             still those of all users, training interactions those of
             :attr:`UserShard.edge_index <motor_geo.parallel.UserShard.edge_index>`, and
