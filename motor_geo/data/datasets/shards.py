@@ -51,6 +51,14 @@ class Shard(NamedTuple):
     hash: str
 
 
+class Scan(NamedTuple):
+    r"""What remains in memory of all interactions."""
+
+    held_out: dict[str, np.ndarray]  # Those of other splits, as from `Shards.read`.
+    training: Training  # Counts of the training interactions, which stay on the disk.
+    first_time: np.ndarray | None  # Of the training interactions of each item, if known, [N].
+
+
 class Shards:
     r"""A folder of shards.
 
@@ -154,13 +162,8 @@ class Shards:
             start += shard.rows
         return out
 
-    def scan(self) -> tuple[dict[str, np.ndarray], Training, np.ndarray | None]:
+    def scan(self) -> Scan:
         r"""Reads all interactions, one shard after the other, and keeps the held-out ones.
-
-        Returns:
-            Users, items, labels and times of held-out interactions, as from :meth:`read`,
-            the training interactions, and the times of the first ones of all items, if
-            there are times **[N]**.
 
         Raises:
             ValueError: If a shard is damaged or belongs to other data.
@@ -181,9 +184,9 @@ class Shards:
         held_out = {name: np.concatenate([part[name] for part in kept]) for name in kept[0]}
         training = Training(LazyEdges(int(users.sum()), self._training), users, items)
         times = np.where(np.isinf(first), np.nan, first) if self.has_time else None
-        return held_out, training, times
+        return Scan(held_out, training, times)
 
-    def part_of(self, first: int, last: int, size: int) -> np.ndarray:
+    def read_training(self, first: int, last: int, size: int) -> np.ndarray:
         r"""Reads the training interactions of the users :obj:`first, ..., last - 1`,
         **[2, E]**.
 

@@ -372,7 +372,7 @@ class TableDataset(RecommendationDataset):
         """
         assert self.shards is not None and self._training is not None
         count = self._training.users
-        pairs = self.shards.part_of(first, last, int(count[first:last].sum()))
+        pairs = self.shards.read_training(first, last, int(count[first:last].sum()))
         return EdgePart(torch.from_numpy(pairs), int(count[:first].sum()), int(count.sum()))
 
     def _fill(
