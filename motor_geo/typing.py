@@ -23,6 +23,10 @@ RATES: EdgeType = (USER, 'rates', ITEM)
 RATED_BY: EdgeType = (ITEM, 'rated_by', USER)
 #: Item attributes that a tokenizer adds.
 TOKENS = ('token_id', 'token_near', 'token_distance')
+#: Number of interactions from which on training saves memory and time: those of a batch are in the
+#: order of users, and both directions of a graph share their memory. Sums then have another order,
+#: so results differ by rounding.
+MANY_INTERACTIONS = 1_000_000
 
 
 def similar(modality: str, node_type: str = ITEM) -> EdgeType:

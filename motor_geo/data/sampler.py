@@ -12,15 +12,12 @@ from torch import Tensor
 
 from motor_geo.parallel.user_shard import UserShard
 from motor_geo.parallel.world import World
-from motor_geo.typing import Batch
+from motor_geo.typing import MANY_INTERACTIONS, Batch
 
 #: Number of interactions whose negatives are drawn at a time on a CPU.
 BLOCK = 2**17
 #: Number of interactions that are gathered at a time.
 GATHER = 2**14
-#: Number of interactions from which on a batch is sorted by user: rows of large tables are then
-#: read in order.
-MANY = 1_000_000
 
 
 def has_full_user(
@@ -273,7 +270,7 @@ class BPRSampler:
         count, device = self._total, self.pos.device
         perm = torch.randperm(count, dtype=_dtype(count), device=device, generator=generator)
         for rows in perm.split(max(GATHER // self.batch_size, 1) * self.batch_size):
-            if count >= MANY:
+            if count >= MANY_INTERACTIONS:  # Rows of large tables are then read in order.
                 rows = torch.cat([batch.sort().values for batch in rows.split(self.batch_size)])
             user, pos, *neg = self._gather(rows, columns)
             no = neg[0] if neg else pos[:0]

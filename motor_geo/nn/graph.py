@@ -11,6 +11,7 @@ from torch_geometric import EdgeIndex
 from torch_geometric.typing import OptTensor
 
 from motor_geo.parallel.user_shard import UserShard
+from motor_geo.typing import MANY_INTERACTIONS
 
 
 @torch.compiler.disable  # A compiled region cannot fill the caches of EdgeIndex.
@@ -41,12 +42,6 @@ def sorted_edge_index(
         edge_index = edge_index[:, perm]
     out = EdgeIndex(edge_index.contiguous(), sparse_size=(num_src, num_dst), sort_order='col')
     return out.fill_cache_(), perm
-
-
-#: Number of edges from which on both directions of a user-item graph share their memory. Sums in
-#: backward passes then have another order. For fewer edges, it is that of
-#: :class:`~torch_geometric.EdgeIndex`.
-MANY = 1_000_000
 
 
 class SortedEdges(NamedTuple):
@@ -100,7 +95,7 @@ class SortedEdges(NamedTuple):
 
     def order(self) -> Tensor:
         r"""The position of every edge of the transpose among these edges, **[E]**."""
-        return self.source.long().sort(stable=self.source.numel() >= MANY).indices
+        return self.source.long().sort(stable=self.source.numel() >= MANY_INTERACTIONS).indices
 
 
 def _targets(ptr: Tensor, source: Tensor) -> Tensor:
@@ -173,7 +168,8 @@ def _sym_weight(edges: SortedEdges) -> Tensor:
 
 
 def _shared(edge_index: Tensor) -> bool:
-    return edge_index.size(-1) >= MANY
+    # Of fewer edges, sums in backward passes have the order of EdgeIndex.
+    return edge_index.size(-1) >= MANY_INTERACTIONS
 
 
 Half = tuple[Tensor, Tensor, OptTensor]  # Pointers, sources and weights of a direction.
@@ -210,7 +206,7 @@ def _sort(
 
 def _with_transpose(own: Half, other: Half) -> SortedEdges:
     edges = SortedEdges(*own, *other)
-    if edges.size(1) >= MANY:
+    if edges.size(1) >= MANY_INTERACTIONS:
         return edges
     order = edges.order()
     assert edges.weight is not None
@@ -303,7 +299,7 @@ def shared_order(shard: UserShard, num_items: int) -> tuple[Tensor, Tensor]:
     edge_index = shard.edge_index - shard.edge_index.new_tensor([[shard.first], [0]])
     number = torch.arange(edge_index.size(1), device=edge_index.device)
     size = len(shard), num_items
-    whole = _sort(edge_index, *size, number, shard.num_edges >= MANY)
+    whole = _sort(edge_index, *size, number, shard.num_edges >= MANY_INTERACTIONS)
     part = _sort(edge_index, *size, number, _shared(number))
     # Edges of an item come after those of smaller items, and of the same item on earlier processes.
     counts = torch.stack(shard.users.gather(whole[1][0].diff().long(), 'degrees'))

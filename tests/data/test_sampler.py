@@ -79,7 +79,7 @@ def test_sampler_draws_the_same_in_blocks(monkeypatch):
 def test_batches_of_many_interactions_are_sorted(monkeypatch):
     data = EDGES, 5, 8
     usual = list(BPRSampler(*data, batch_size=4).epoch(1))
-    monkeypatch.setattr('motor_geo.data.sampler.MANY', 0)
+    monkeypatch.setattr('motor_geo.data.sampler.MANY_INTERACTIONS', 0)
     batches = list(BPRSampler(*data, batch_size=4).epoch(1))
     assert len(batches) == len(usual) > 1
     for batch, other in zip(batches, usual):

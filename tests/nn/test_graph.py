@@ -65,7 +65,7 @@ def test_bipartite_graph_weights_follow_edges():
 @pytest.mark.parametrize('many', [1, 10**6])
 @pytest.mark.parametrize('dtype', [torch.int32, torch.int64])
 def test_sorted_edges(dtype, many, monkeypatch):
-    monkeypatch.setattr('motor_geo.nn.graph.MANY', many)
+    monkeypatch.setattr('motor_geo.nn.graph.MANY_INTERACTIONS', many)
     edge_index = torch.tensor([[0, 0, 2, 3], [1, 4, 4, 1]], dtype=dtype)
     weight = torch.tensor([1.0, 2.0, 3.0, 4.0])
     graph = BipartiteGraph.from_edges(edge_index, 4, 5, weight)
@@ -95,7 +95,7 @@ def test_sorted_edges(dtype, many, monkeypatch):
 @pytest.mark.parametrize('many', [1, 10**6])
 @pytest.mark.parametrize('shuffled', [False, True])
 def test_order_is_that_of_the_transpose(shuffled, many, monkeypatch):
-    monkeypatch.setattr('motor_geo.nn.graph.MANY', many)
+    monkeypatch.setattr('motor_geo.nn.graph.MANY_INTERACTIONS', many)
     generator = torch.Generator().manual_seed(0)
     key = torch.randperm(200 * 50, generator=generator)[:3000]
     key = key if shuffled else key.sort().values
@@ -163,7 +163,7 @@ def test_training_uses_a_graph_of_inference_mode(inference, is_sorted):
 
 @pytest.mark.parametrize('many', [1, 700, 10**6])
 def test_positions_among_the_edges_of_all_users(monkeypatch, many):
-    monkeypatch.setattr('motor_geo.nn.graph.MANY', many)
+    monkeypatch.setattr('motor_geo.nn.graph.MANY_INTERACTIONS', many)
     data = small_graph()
     num_edges = data[RATES].edge_index.size(1)
     edge_index = data[RATES].edge_index[:, torch.randperm(num_edges)]

@@ -124,11 +124,11 @@ def backbone(world, name, kind, items='specific', objective=None, **options):
 
 def many_edges(world):
     r"""LightGCN with the graph of a million interactions, which has no edge weights."""
-    usual, lightgcn.MANY = lightgcn.MANY, 0
+    usual, lightgcn.MANY_INTERACTIONS = lightgcn.MANY_INTERACTIONS, 0
     try:
         return backbone(world, 'LightGCN', 'batch')
     finally:
-        lightgcn.MANY = usual
+        lightgcn.MANY_INTERACTIONS = usual
 
 
 def training(world, name, items, kind=''):

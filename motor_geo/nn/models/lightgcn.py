@@ -5,10 +5,10 @@ from torch_geometric.data import HeteroData
 from torch_geometric.typing import EdgeType
 
 from motor_geo.nn.conv import LightPropagation
-from motor_geo.nn.graph import MANY, BipartiteGraph, NormalizedGraph
+from motor_geo.nn.graph import BipartiteGraph, NormalizedGraph
 from motor_geo.nn.loss import frobenius_reg
 from motor_geo.nn.models.recommender import Recommender
-from motor_geo.typing import RATES, Batch, Embeddings
+from motor_geo.typing import MANY_INTERACTIONS, RATES, Batch, Embeddings
 
 
 class LightGCN(Recommender):
@@ -60,7 +60,7 @@ class LightGCN(Recommender):
         results differ by rounding.
         """
         edge_index, num_users, num_items, _ = self.graph_args(data)
-        if edge_index.size(1) < MANY or self.user_shard(data) is not None:
+        if edge_index.size(1) < MANY_INTERACTIONS or self.user_shard(data) is not None:
             return super().graph(data)
         args = edge_index, num_users, num_items
         return self._graphs(lambda: NormalizedGraph.from_edges(*args), *args)

@@ -107,7 +107,7 @@ def test_lightgcn_on_many_edges(monkeypatch):
     case = GoldenCase('lightgcn')
     losses = []
     for many in (10**6, 1):
-        monkeypatch.setattr('motor_geo.nn.models.lightgcn.MANY', many)
+        monkeypatch.setattr('motor_geo.nn.models.lightgcn.MANY_INTERACTIONS', many)
         data, h = case.data(), case.hyper
         model = LightGCN(data, channels=h['d'], num_layers=h['L'], reg_weight=h['reg']).double()
         parameters = case.load(
