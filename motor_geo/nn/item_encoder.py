@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data.storage import NodeStorage
 
+from motor_geo.nn.functional.known_features import known_rows
 from motor_geo.nn.functional.rows import table_rows
 from motor_geo.nn.name_dict import NameDict
-from motor_geo.typing import feature_key, num_rows
+from motor_geo.typing import num_rows
 
 
 class ItemEncoder(nn.Module):
@@ -175,7 +176,7 @@ class FeatureProjection(ItemEncoder):
         return out
 
     def encode(self, store: NodeStorage, index: Tensor | None = None) -> Tensor:
-        x = {m: store[feature_key(store, m)] for m in self.in_channels}
+        x = {m: known_rows(store, m) for m in self.in_channels}
         return self(x if index is None else {m: value[index] for m, value in x.items()})
 
     def __repr__(self) -> str:

@@ -11,11 +11,11 @@ from torch_geometric.data import HeteroData
 from torch_geometric.typing import EdgeType
 
 from motor_geo.nn.conv import LightPropagation
+from motor_geo.nn.functional.known_features import known_features
 from motor_geo.nn.memo import Memo
 from motor_geo.typing import (
     RATES,
     Embeddings,
-    feature_table,
     find_edges,
     modalities,
     num_nodes,
@@ -179,7 +179,7 @@ class UnseenItems(nn.Module):
         """
         edge_index, item_type = find_edges(data, edge_type), edge_type[2]
         names = modalities(data, 'UnseenItems', 1, item_type)
-        tables = [feature_table(data, name, item_type) for name in names]
+        tables = [known_features(data, name, item_type) for name in names]
         compute = lambda: nearest_seen(tables, edge_index, self.k)  # noqa: E731
         return self._nearest(compute, edge_index, tables, self.k)
 

@@ -490,6 +490,21 @@ class BackboneContract:
         assert out.user.shape[0] == NUM_USERS and out.item.shape[0] == NUM_ITEMS
         assert out.user.isfinite().all() and out.item.isfinite().all()
 
+    def test_missing_modality(self) -> None:
+        r"""Rows of items that lack a modality may be NaN."""
+        data = small_graph()
+        x, mask = data[ITEM].x_image.clone(), torch.ones(NUM_ITEMS, dtype=torch.bool)
+        mask[:5] = False
+        x[:5] = torch.nan
+        data[ITEM].x_image, data[ITEM].mask_image = x, mask
+        data = prepare(self.backbone, data)
+        model = self.build(data, 'features')
+        assert_finite(training_step(model, data, random_batch(data)), model)
+        out = rank(model, data)
+        assert out.user.isfinite().all() and out.item.isfinite().all()
+        out = rank(model, new_items(self.backbone, data))
+        assert out.user.isfinite().all() and out.item.isfinite().all()
+
     @pytest.mark.parametrize('items', ['id', 'specific', 'features'])
     def test_modality_names(self, items: str) -> None:
         r"""Modality names that contain dots or clash with attributes of modules."""

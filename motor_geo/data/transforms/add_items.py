@@ -9,7 +9,7 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
-from motor_geo.typing import ITEM, TOKENS, similar
+from motor_geo.typing import ITEM, TOKENS, fill_missing, similar
 from motor_geo.utils.lazy import Lazy, check_graph
 
 
@@ -62,7 +62,9 @@ def add_items(
         out[edge_type].update(data[edge_type])
     out[ITEM].num_nodes = num_old + num_new
     for name in names:
-        old = store[f'x_{name}']
+        old, mask = store[f'x_{name}'], store.get(f'mask_{name}')
+        filled = None if mask is None else fill_missing(old, mask)
+        old = old if filled is None else filled
         new = features[name].to(old.device, torch.promote_types(old.dtype, torch.float))
         if new.size(1) != old.size(1):
             raise ValueError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from motor_geo.data.transforms.features import as_array, as_block, unique_rows
+from motor_geo.data.transforms.features import as_array, as_block, as_int, unique_rows
 from motor_geo.data.transforms.quantizer import Quantizer, prepare
 from motor_geo.data.transforms.sinkhorn import assign_rows, balanced_codebook
 from motor_geo.utils.extras import needs
@@ -116,7 +116,7 @@ def check_kwargs(method: str, kwargs: Mapping[str, Any]) -> None:
         kwargs: Its further settings.
 
     Raises:
-        ValueError: If the method has no such setting.
+        ValueError: If the method has no such setting, or a setting is of another type.
     """
     if not kwargs:
         return
@@ -133,6 +133,21 @@ def check_kwargs(method: str, kwargs: Mapping[str, Any]) -> None:
                 f"method_kwargs: the method '{method}' has no setting '{key}'; expected "
                 f'{"some of " + ", ".join(known) if known else "none"}.'
             )
+        if method in LEARNED:
+            _check_type(key, kwargs[key], own[key].default)
+
+
+def _check_type(key: str, value: Any, default: Any) -> None:
+    r"""Checks that a setting is of the type of its default."""
+    if isinstance(default, int):
+        as_int(key, value)
+    elif isinstance(default, float) and not isinstance(value, (int, float)):
+        raise ValueError(f'{key} must be a number, got {value!r}.')
+    elif isinstance(default, tuple):
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            raise ValueError(f'{key} must be a list of integers, got {value!r}.')
+        for entry in value:
+            as_int(f'{key}: every width', entry)
 
 
 def fit_own(

@@ -8,9 +8,10 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.typing import EdgeType
 
+from motor_geo.nn.functional.known_features import known_features
 from motor_geo.nn.memo import Memo
 from motor_geo.nn.models.fitted import FittedRecommender
-from motor_geo.typing import RATES, Scores, feature_table, find_edges, modalities, num_nodes
+from motor_geo.typing import RATES, Scores, find_edges, modalities, num_nodes
 from motor_geo.utils.topk import topk
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class ContentKNN(FittedRecommender):
         """
         from scipy.sparse import csr_matrix
 
-        tables = [feature_table(data, m, self.item_type) for m in self.names]
+        tables = [known_features(data, m, self.item_type) for m in self.names]
         similarity = self._similarity(lambda: self.similarity(tables), tables)
         size = num_nodes(data, self.user_type), num_nodes(data, self.item_type)
         user, item = find_edges(data, self.edge_type).cpu().numpy()

@@ -9,9 +9,10 @@ from motor_geo.nn.functional.distinct import distinct
 from motor_geo.nn.functional.rows import project, table_rows
 from motor_geo.nn.item_encoder import IDEmbedding
 from motor_geo.nn.loss import l2_reg
+from motor_geo.nn.memo import Memo
 from motor_geo.nn.models.item_features import ItemFeatures
 from motor_geo.nn.models.recommender import Recommender
-from motor_geo.typing import RATES, Batch, Embeddings, Rows, node_store
+from motor_geo.typing import RATES, Batch, Embeddings, Rows, node_store, num_nodes
 
 
 class DeepStyle(Recommender):
@@ -50,7 +51,7 @@ class DeepStyle(Recommender):
 
     Raises:
         ValueError: If the graph has no item features, or lacks the categories
-            that the model was trained with.
+            that the model was trained with, or has others.
     """
 
     min_modalities = 1
@@ -73,7 +74,9 @@ class DeepStyle(Recommender):
         size: int | None = getattr(self.item_encoder, 'codebook_size', None)
         self.category = 'none' if size is None else 'token'
         store = node_store(data, self.item_type)
+        self._checked = Memo()
         if 'category' in store:
+            self._check(data, None)
             self.category, size = 'given', int(store.category.max()) + 1
         elif isinstance(self.item_encoder, IDEmbedding):
             self.category, size = 'item', self.item_encoder.num_items
@@ -95,7 +98,7 @@ class DeepStyle(Recommender):
 
         Raises:
             ValueError: If the model was trained with categories and the graph has
-                none.
+                none, or others.
         """
         store = node_store(data, self.item_type)
         if self.category == 'item':
@@ -107,7 +110,21 @@ class DeepStyle(Recommender):
                 f"'DeepStyle' was trained with data['{self.item_type}'].category, which is "
                 'missing: expected a category of every item'
             )
+        self._checked(lambda: self._check(data, num_categories), store.category, num_categories)
         return store.category
+
+    def _check(self, data: HeteroData, num_categories: int | None) -> None:
+        category = node_store(data, self.item_type).category
+        size = num_nodes(data, self.item_type)
+        what = f"data['{self.item_type}'].category"
+        if category.shape != (size,):
+            raise ValueError(
+                f'{what} must be a number of every item, [{size}], got {list(category.shape)}'
+            )
+        low, high = int(category.min()), int(category.max())
+        if low < 0 or (num_categories is not None and high >= num_categories):
+            most = num_categories and f' and at most {num_categories - 1}, as in training'
+            raise ValueError(f'{what} must be at least 0{most or ""} (got {low}..{high})')
 
     def item_vectors(
         self, data: HeteroData, index: Tensor | None = None

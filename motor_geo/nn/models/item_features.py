@@ -6,9 +6,10 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from motor_geo.nn.functional.distinct import Distinct, distinct
+from motor_geo.nn.functional.known_features import known_features
 from motor_geo.nn.functional.rows import project
 from motor_geo.nn.name_dict import NameDict
-from motor_geo.typing import ITEM, feature_table, modalities, num_nodes
+from motor_geo.typing import ITEM, modalities, num_nodes
 
 
 class ItemFeatures(nn.Module):
@@ -85,8 +86,10 @@ class ItemFeatures(nn.Module):
         return len(self.names)
 
     def given(self, data: HeteroData, name: str) -> Tensor:
-        r"""Features of a modality from the graph, **[N, d_m]**."""
-        return feature_table(data, name, self.node_type)
+        r"""Features of a modality from the graph, **[N, d_m]**. See
+        :func:`~motor_geo.nn.functional.known_features.known_rows` for items that lack it.
+        """
+        return known_features(data, name, self.node_type)
 
     def table(self, data: HeteroData, name: str) -> Tensor:
         r"""Raw features of a modality, from the graph or trained, **[N, d_m]**.

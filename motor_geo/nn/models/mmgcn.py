@@ -10,6 +10,7 @@ from torch_geometric.data import HeteroData
 from torch_geometric.typing import EdgeType
 
 from motor_geo.nn.conv.mmgcn_conv import MMGCNBranch
+from motor_geo.nn.functional.known_features import known_features
 from motor_geo.nn.graph import BipartiteGraph, mean_graph
 from motor_geo.nn.item_encoder import IDEmbedding
 from motor_geo.nn.loss import square_reg
@@ -20,7 +21,6 @@ from motor_geo.typing import (
     Batch,
     Embeddings,
     Rows,
-    feature_table,
     modalities,
     num_nodes,
 )
@@ -103,7 +103,7 @@ class MMGCN(Recommender):
         self.branches = nn.ModuleList(
             MMGCNBranch(
                 num_nodes(data, self.user_type),
-                feature_table(data, m, self.item_type).size(1),
+                known_features(data, m, self.item_type).size(1),
                 latent_channels.get(m),
                 channels,
                 num_layers,
@@ -165,7 +165,7 @@ class MMGCN(Recommender):
         """
         graph = self.mean_graph(data)
         outs = [
-            branch(feature_table(data, modality, self.item_type), ids, graph, rows)
+            branch(known_features(data, modality, self.item_type), ids, graph, rows)
             for modality, branch in self._branches()
         ]
         return Embeddings(*(sum(views[1:], views[0]) / len(outs) for views in zip(*outs)))

@@ -11,6 +11,7 @@ from torch_geometric.typing import EdgeType
 
 from motor_geo.nn.functional.conjugate_gradient import conjugate_gradient
 from motor_geo.nn.functional.edges import edge_dot
+from motor_geo.nn.functional.known_features import known_rows
 from motor_geo.nn.functional.spmm import propagate
 from motor_geo.nn.graph import BipartiteGraph, SortedEdges
 from motor_geo.nn.item_encoder import FeatureProjection, IDEmbedding, encode_items
@@ -18,7 +19,7 @@ from motor_geo.nn.memo import Memo
 from motor_geo.nn.models.fitted import FittedRecommender
 from motor_geo.nn.objective import usual_weight
 from motor_geo.nn.token_cross import TokenCrossEncoder
-from motor_geo.typing import RATES, Embeddings, feature_key, find_edges, node_store, num_nodes
+from motor_geo.typing import RATES, Embeddings, find_edges, node_store, num_nodes
 
 
 class TokenALS(FittedRecommender):
@@ -200,7 +201,7 @@ class TokenALS(FittedRecommender):
             return self._items(data)  # Entries are zero or a constant.
         store, out = node_store(data, self.item_type), encoder.bias
         for modality, lin in encoder.lin.items():
-            x = store[feature_key(store, modality)].to(out.dtype)
+            x = known_rows(store, modality).to(out.dtype)
             x = F.normalize(x, dim=-1) if encoder.normalize else x
             out = out + lin(x.square())
         return out

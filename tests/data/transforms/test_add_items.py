@@ -182,3 +182,12 @@ def test_a_transform_that_returns_nothing():
     data['item'].num_nodes = 3
     with pytest.raises(ValueError, match='^Forgets returned None; expected the graph$'):
         add_items(data, {'text': torch.rand(1, 2)}, transforms=[Forgets()])
+
+
+def test_rows_of_items_without_the_modality():
+    data = small('binary')
+    data[ITEM].mask_text = torch.tensor([True, True, False])
+    data[ITEM].x_text = torch.tensor([[1.0, 0.0], [0.0, 2.0], [float('nan')] * 2])
+    out = add_items(data, {'text': torch.tensor([[8.0, 6.0]])}, None, [ItemKNN(2, cache=False)])
+    assert torch.equal(out[ITEM].x_text[2:], torch.tensor([[0.5, 1.0], [8.0, 6.0]]))
+    assert out[similar('text')].edge_weight.isfinite().all()

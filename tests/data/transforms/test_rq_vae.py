@@ -146,6 +146,22 @@ def test_errors(kwargs, message):
         fit(features(50, 4), **kwargs)
 
 
+@pytest.mark.parametrize(
+    'kwargs, message',
+    [
+        ({'num_steps': 2.5}, 'num_steps must be an integer, got 2.5'),
+        ({'batch_size': 'a'}, "batch_size must be an integer, got 'a'"),
+        ({'lr': '1'}, "lr must be a number, got '1'"),
+        ({'hidden': 8}, 'hidden must be a list of integers, got 8'),
+        ({'hidden': [8.0]}, 'hidden: every width must be an integer, got 8.0'),
+    ],
+)
+def test_settings_of_another_type(kwargs, message):
+    for method in ('rqvae', 'letter'):
+        with pytest.raises(ValueError, match=message):
+            OPQTokenizer(2, 4, method=method, method_kwargs=kwargs)
+
+
 def test_progress(capsys):
     x = features(40, 4).numpy()
     RQVAEQuantizer.fit(x, 2, 4, num_steps=2, hidden=(4,), latent=2, name='clip', verbose=True)

@@ -78,3 +78,27 @@ def test_deepstyle_rejects_what_it_does_not_know():
     del data['item'].x_image, data['item'].x_text
     with pytest.raises(ValueError, match="'DeepStyle' needs item features of at least 1 modality"):
         DeepStyle(data)
+
+
+@pytest.mark.parametrize(
+    'category, message',
+    [
+        ([0, 1, 2, 0, -1], r'must be at least 0 \(got -1..2\)'),
+        ([0, 1], r'must be a number of every item, \[5\], got \[2\]'),
+    ],
+)
+def test_deepstyle_rejects_categories(category, message):
+    data = graph()
+    data['item'].category = torch.tensor(category)
+    with pytest.raises(ValueError, match=message):
+        DeepStyle(data, channels=6)
+
+
+def test_deepstyle_rejects_categories_that_it_was_not_trained_with():
+    data = graph()
+    data['item'].category = torch.tensor([1, 0, 1, 3, 0])
+    model = DeepStyle(data, channels=6)
+    model(data)
+    data['item'].category = torch.tensor([1, 0, 1, 4, 0])
+    with pytest.raises(ValueError, match=r'at least 0 and at most 3, as in training \(got 0..4\)'):
+        model(data)

@@ -1,0 +1,40 @@
+r"""Item features without NaN where an item lacks a modality."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch_geometric.data import HeteroData
+from torch_geometric.data.storage import NodeStorage
+
+from motor_geo.nn.memo import Memo
+from motor_geo.typing import ITEM, feature_key, feature_table, fill_missing, node_store
+
+_FILLED = Memo(size=16)  # The modalities of a few graphs.
+
+
+def known_rows(store: NodeStorage, modality: str) -> Tensor:
+    r"""The features of a modality. If an item lacks it, as :obj:`mask_<modality>` tells,
+    and its row has NaN or infinite values, the row is the mean of the items that have
+    the modality. The result is cached.
+
+    Shapes:
+        - **output:** features :math:`(N, d_m)`
+    """
+    x, mask = store[feature_key(store, modality)], store.get(f'mask_{modality}')
+    if mask is None:
+        return x
+    mask = torch.from_numpy(mask) if isinstance(mask, np.ndarray) else mask
+    filled = _FILLED(lambda: fill_missing(x, mask), x, mask)
+    return x if filled is None else filled
+
+
+def known_features(data: HeteroData, modality: str, node_type: str = ITEM) -> Tensor:
+    r"""The same for a graph.
+
+    Raises:
+        ValueError: If the graph has no features of this modality.
+    """
+    feature_table(data, modality, node_type)
+    return known_rows(node_store(data, node_type), modality)

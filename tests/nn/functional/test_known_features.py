@@ -1,0 +1,45 @@
+import torch
+from torch_geometric.data import HeteroData
+
+from motor_geo.nn import FeatureProjection
+from motor_geo.nn.functional.known_features import known_features
+from motor_geo.nn.models import ContentKNN
+
+NAN = float('nan')
+
+
+def make_data(rows, mask=None):
+    data = HeteroData()
+    data['product'].x = torch.tensor(rows)
+    data['customer'].num_nodes = 1
+    data['customer', 'buys', 'product'].edge_index = torch.tensor([[0], [0]])
+    if mask is not None:
+        data['product'].mask_x = torch.tensor(mask)
+    return data
+
+
+def test_rows_of_items_without_the_modality():
+    data = make_data([[1.0, 2.0], [3.0, NAN], [3.0, 6.0], [7.0, 8.0]], [True, False, True, False])
+    expected = torch.tensor([[1.0, 2.0], [2.0, 4.0], [3.0, 6.0], [7.0, 8.0]])
+    out = known_features(data, 'x', 'product')
+    assert torch.equal(out, expected)
+    assert known_features(data, 'x', 'product') is out  # Cached.
+    assert data['product'].x[1].isnan().any()  # The graph stays as it was.
+    lin = FeatureProjection({'x': 2}, 3, normalize=False)
+    torch.testing.assert_close(lin.encode(data['product']), lin({'x': expected}))
+
+
+def test_other_rows_stay():
+    data = make_data([[1.0], [NAN]])
+    assert known_features(data, 'x', 'product') is data['product'].x
+    data = make_data([[1.0], [2.0]], [True, False])
+    assert known_features(data, 'x', 'product') is data['product'].x
+    data = make_data([[NAN], [NAN]], [False, False])
+    assert torch.equal(known_features(data, 'x', 'product'), torch.zeros(2, 1))
+
+
+def test_content_knn():
+    data = make_data([[1.0, 0.0], [NAN, NAN], [0.8, 0.6]], [True, False, True])
+    model = ContentKNN(data, k=2, shrink=0.0, edge_type=('customer', 'buys', 'product'))
+    score = model(data)(torch.tensor([0]))
+    torch.testing.assert_close(score, torch.tensor([[1.0, 0.9 / 0.9**0.5, 0.0]]))
