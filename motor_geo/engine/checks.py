@@ -2,6 +2,7 @@ r"""Checks what a backbone returns when it is first used."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -29,6 +30,23 @@ def check_methods(model: Recommender) -> None:
             raise ValueError(
                 f"{type(model).__name__} has no method '{method}'; expected {name} that returns "
                 f'{what}'
+            )
+
+
+def check_weights(model: Recommender) -> None:
+    r"""Checks the weights of the loss terms of a backbone of this package. A term whose
+    weight is not positive would be left out.
+
+    Raises:
+        ValueError: If a weight is negative or not finite.
+    """
+    if not type(model).__module__.startswith('motor_geo.'):
+        return
+    for name, value in vars(model).items():
+        weighs = isinstance(value, (int, float)) and name.endswith('weight')
+        if weighs and not 0 <= value < math.inf:
+            raise ValueError(
+                f"'{name}' of '{type(model).__name__}' must be at least 0 and finite (got {value})"
             )
 
 

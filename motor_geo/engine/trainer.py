@@ -24,6 +24,7 @@ from motor_geo.engine.checks import (
     check_embeddings,
     check_losses,
     check_methods,
+    check_weights,
     checked_forward,
     checked_objective,
 )
@@ -172,6 +173,7 @@ class Trainer(EpochLoop):
             raise ValueError(f"'min_epochs' must not be negative (got {min_epochs})")
         self.min_epochs = min_epochs
         check_methods(model)
+        check_weights(model)
         if self.shard is not None and self.shard.columns.size > 1:
             check_columns(model)
         if not 0 <= drop_items < 1:

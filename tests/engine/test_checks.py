@@ -4,7 +4,7 @@ import torch
 from motor_geo.engine import Evaluator, Trainer
 from motor_geo.engine.checks import check_columns
 from motor_geo.nn.loss import bpr_loss
-from motor_geo.nn.models import BPR, VBPR, Recommender
+from motor_geo.nn.models import BPR, VBPR, Recommender, SimGCL
 from motor_geo.nn.objective import SoftmaxLoss, WholeDataLoss
 from motor_geo.parallel import UserShard, World
 from motor_geo.testing.graphs import NUM_ITEMS, NUM_USERS, small_graph
@@ -121,3 +121,16 @@ def test_columns_are_shared_only_if_declared():
     shard = UserShard(World(0, 2, None, World(0, 2), World()), data)
     with pytest.raises(ValueError, match="'WholeDataLoss' needs all columns"):
         Trainer(model, shard.cut(data))
+
+
+@pytest.mark.parametrize('value', [-0.1, float('nan'), float('inf')])
+def test_weights(value):
+    r"""A term with such a weight would be left out, or spoil the loss."""
+    message = "'cl_weight' of 'SimGCL' must be at least 0 and finite"
+    with pytest.raises(ValueError, match=message):
+        trainer(lambda data, channels: SimGCL(data, cl_weight=value))
+
+    class Mine(SimGCL):  # Its weights may mean anything.
+        pass
+
+    trainer(lambda data, channels: Mine(data, cl_weight=value))
