@@ -126,6 +126,11 @@ class TokenCrossEncoder(ItemEncoder, HubMixin):
                 "'num_tokens' must map at least one modality to a positive number of tokens, such "
                 f"as {{'image': 4, 'text': 4}} (got {num_tokens!r})"
             )
+        if codebook_size < 1 or out_channels < 1:
+            raise ValueError(
+                "'codebook_size' and 'out_channels' must be positive (got "
+                f'{codebook_size} and {out_channels})'
+            )
         if mode not in MODES:
             raise ValueError(f"'mode' must be one of {', '.join(MODES)} (got '{mode}')")
         if num_layers < 0:

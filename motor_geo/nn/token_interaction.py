@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -100,6 +101,8 @@ class TokenInteractionEncoder(TokenCrossEncoder):
             raise ValueError(
                 f"'heads' must be a divisor of 'out_channels', {out_channels} (got {heads})"
             )
+        if not 0 <= gain < math.inf:
+            raise ValueError(f"'gain' must be at least 0 and finite (got {gain})")
         self.maps: nn.ModuleList | None = None
         super().__init__(
             num_tokens, codebook_size, out_channels, 'agnostic', num_layers=0, init=init

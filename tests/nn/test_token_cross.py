@@ -203,6 +203,9 @@ def test_token_cross_rejects_bad_input():
         TokenCrossEncoder(TOKENS, mode='median')
     with pytest.raises(ValueError, match="'init' must be"):
         TokenCrossEncoder(TOKENS, init='ones')
+    for sizes in ((0, 4), (8, 0), (8, -4)):
+        with pytest.raises(ValueError, match="'codebook_size' and 'out_channels' must be positive"):
+            TokenCrossEncoder(TOKENS, *sizes)
     encoder, token_id = make()
     with pytest.raises(ValueError, match='must have 6 columns'):
         encoder(token_id[:, :5])

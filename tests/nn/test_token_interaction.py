@@ -123,5 +123,7 @@ def test_bad_arguments_are_rejected():
         TokenInteractionEncoder(NUM_TOKENS, mode='mean')
     with pytest.raises(ValueError, match=r"'heads' must be a divisor .*, 64 \(got 3\)"):
         TokenInteractionEncoder(NUM_TOKENS, heads=3)
+    with pytest.raises(ValueError, match=r"'gain' must be at least 0 and finite \(got nan\)"):
+        TokenInteractionEncoder(NUM_TOKENS, gain=math.nan)
     with pytest.raises(ValueError, match=r'must be positive \(got 0 and 16\)'):
         TokenInteractionEncoder(NUM_TOKENS, num_layers=0)

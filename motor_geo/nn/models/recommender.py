@@ -78,6 +78,8 @@ class Recommender(nn.Module):
         channels: int = 64,
         edge_type: EdgeType = RATES,
     ):
+        if channels < 1:
+            raise ValueError(f"'channels' must be positive (got {channels})")
         super().__init__()
         self.edge_type = edge_type
         self.user_type, _, self.item_type = edge_type

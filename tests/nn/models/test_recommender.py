@@ -55,6 +55,12 @@ def test_graph_is_kept_while_its_edges_are():
     assert model.float().graph(data).to_user_weight.dtype == torch.float32
 
 
+def test_channels_are_positive(dataset):
+    for channels in (0, -3):
+        with pytest.raises(ValueError, match=rf"'channels' must be positive \(got {channels}\)"):
+            LightGCN(dataset[0], channels=channels)
+
+
 def test_check_choice():
     check_choice('form', 'b', 'a', 'b')
     with pytest.raises(ValueError, match=r"'form' must be 'a' or 'b' \(got 'c'\)"):
