@@ -55,10 +55,10 @@ def test_graph_is_kept_while_its_edges_are():
     assert model.float().graph(data).to_user_weight.dtype == torch.float32
 
 
-def test_channels_are_positive(dataset):
+def test_channels_are_positive():
     for channels in (0, -3):
         with pytest.raises(ValueError, match=rf"'channels' must be positive \(got {channels}\)"):
-            LightGCN(dataset[0], channels=channels)
+            LightGCN(small_graph(), channels=channels)
 
 
 def test_check_choice():
