@@ -275,9 +275,8 @@ Seconds per epoch on tiktok with {values('threads')} CPU thread(s): 9,308 users,
 
 - Times are medians of {values('epochs')} epoch(s) after a warm-up epoch. Evaluation is that of
   an epoch. Each backbone runs in its own process, one after another.
-- Other work ran beside the measurements of MGCN, LIRDRec and all backbones from LGMRec on, which
-  slowed them down by up to a factor of two. Compare the columns of a row, not these rows with
-  the others. MICRO was measured earlier, without `recommended`.
+- The machine is virtual: seconds vary by up to a third from process to process. Small differences
+  between columns and rows mean nothing.
 - Memory is the peak resident size of the process. PyTorch and the data take
   {values('before')} MB of it before the model exists.
 - "Reference" is MMRec, the [reference framework](evaluation.rst), with ID embeddings on two
