@@ -165,6 +165,16 @@ def test_without_validation(tmp_path, labels):
     assert masked['epochs'] == 2
 
 
+def test_finished_run_goes_on_to_its_minimum_of_epochs(tmp_path):
+    r"""Its few epochs ended it, but early stopping would not have, before the minimum."""
+    trainer = {'lr': 0.0, 'patience': 0, 'min_epochs': 4}  # Without steps, the first epoch is best.
+    data, out = 'synthetic', tmp_path / 'out'
+    assert start(data, out, trainer={**trainer, 'epochs': 2})['epochs'] == 2
+    result = start(data, out, trainer={**trainer, 'epochs': 9})
+    assert (result['best_epoch'], result['epochs']) == (1, 4)
+    assert start(data, out, trainer={**trainer, 'epochs': 9}) == result
+
+
 def test_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv('HOME', str(tmp_path))
     monkeypatch.chdir(tmp_path)
