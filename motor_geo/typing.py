@@ -245,7 +245,7 @@ def feature_table(data: HeteroData, modality: str, node_type: str = ITEM) -> Ten
     return store[key]
 
 
-def fill_missing(x: Tensor, mask: Tensor | np.ndarray) -> Tensor | None:
+def fill_missing(x: Tensor, mask: Tensor) -> Tensor | None:
     r"""Features in which the mean of the other rows replaces those rows of items without
     a modality that have NaN or infinite values, or :obj:`None` if there are none.
 
@@ -253,7 +253,6 @@ def fill_missing(x: Tensor, mask: Tensor | np.ndarray) -> Tensor | None:
         x: Features of a modality, **[N, d]**.
         mask: Which items have the modality, **[N]**.
     """
-    mask = torch.from_numpy(mask) if isinstance(mask, np.ndarray) else mask
     mask = mask.to(x.device).bool()
     row = (~mask).nonzero().view(-1)
     row = row[~x.index_select(0, row).isfinite().all(dim=1)]

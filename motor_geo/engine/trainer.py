@@ -215,7 +215,8 @@ class Trainer(EpochLoop):
 
     def fit(self) -> FitResult:
         result = super().fit()
-        if result.best_epoch <= EARLY < 2 * EARLY < result.epochs and self._stops():
+        early = result.best_epoch <= EARLY < 2 * EARLY < result.epochs and self._stops()
+        if early and self.world.is_first:
             warnings.warn(
                 f"'{self.metric}' was best after epoch {result.best_epoch} of {result.epochs}. "
                 'With contrastive losses, it often falls for tens of epochs before it rises above '

@@ -2,7 +2,6 @@ r"""Item features without NaN where an item lacks a modality."""
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
@@ -25,7 +24,7 @@ def known_rows(store: NodeStorage, modality: str) -> Tensor:
     x, mask = store[feature_key(store, modality)], store.get(f'mask_{modality}')
     if mask is None:
         return x
-    mask = torch.from_numpy(mask) if isinstance(mask, np.ndarray) else mask
+    mask = torch.as_tensor(mask)  # It may be a NumPy array.
     filled = _FILLED(lambda: fill_missing(x, mask), x, mask)
     return x if filled is None else filled
 

@@ -25,6 +25,8 @@ def test_rows_of_items_without_the_modality():
     assert torch.equal(out, expected)
     assert known_features(data, 'x', 'product') is out  # Cached.
     assert data['product'].x[1].isnan().any()  # The graph stays as it was.
+    data['product'].mask_x = data['product'].mask_x.numpy()
+    assert torch.equal(known_features(data, 'x', 'product'), expected)
     lin = FeatureProjection({'x': 2}, 3, normalize=False)
     torch.testing.assert_close(lin.encode(data['product']), lin({'x': expected}))
 
