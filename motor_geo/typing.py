@@ -253,7 +253,7 @@ def fill_missing(x: Tensor, mask: Tensor) -> Tensor | None:
         x: Features of a modality, **[N, d]**.
         mask: Which items have the modality, **[N]**.
     """
-    mask = mask.to(x.device).bool()
+    mask = mask.bool()
     row = (~mask).nonzero().view(-1)
     row = row[~x.index_select(0, row).isfinite().all(dim=1)]
     if row.numel() == 0:

@@ -63,7 +63,9 @@ def add_items(
     out[ITEM].num_nodes = num_old + num_new
     for name in names:
         old, mask = store[f'x_{name}'], store.get(f'mask_{name}')
-        filled = None if mask is None else fill_missing(old, torch.as_tensor(mask))
+        filled = (
+            None if mask is None else fill_missing(old, torch.as_tensor(mask, device=old.device))
+        )
         old = old if filled is None else filled
         new = features[name].to(old.device, torch.promote_types(old.dtype, torch.float))
         if new.size(1) != old.size(1):

@@ -24,7 +24,7 @@ def known_rows(store: NodeStorage, modality: str) -> Tensor:
     x, mask = store[feature_key(store, modality)], store.get(f'mask_{modality}')
     if mask is None:
         return x
-    mask = torch.as_tensor(mask)  # It may be a NumPy array.
+    mask = torch.as_tensor(mask, device=x.device)  # It may be a NumPy array.
     filled = _FILLED(lambda: fill_missing(x, mask), x, mask)
     return x if filled is None else filled
 

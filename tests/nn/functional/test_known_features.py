@@ -27,6 +27,8 @@ def test_rows_of_items_without_the_modality():
     assert data['product'].x[1].isnan().any()  # The graph stays as it was.
     data['product'].mask_x = data['product'].mask_x.numpy()
     assert torch.equal(known_features(data, 'x', 'product'), expected)
+    with torch.device('meta'):  # The graph is not there, whatever the default device.
+        assert torch.equal(known_features(data, 'x', 'product'), expected)
     lin = FeatureProjection({'x': 2}, 3, normalize=False)
     torch.testing.assert_close(lin.encode(data['product']), lin({'x': expected}))
 
