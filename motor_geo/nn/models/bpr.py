@@ -5,9 +5,8 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 from torch_geometric.typing import EdgeType
 
-from motor_geo.nn.loss import frobenius_reg
 from motor_geo.nn.models.recommender import Recommender
-from motor_geo.typing import RATES, Batch, Embeddings, Rows
+from motor_geo.typing import RATES, Batch, Embeddings
 
 
 class BPR(Recommender):
@@ -55,6 +54,4 @@ class BPR(Recommender):
     def loss(self, data: HeteroData, batch: Batch) -> dict[str, Tensor]:
         user = self.encode_users(data, index=batch.user)
         item = self.encode_items(data, torch.cat([batch.pos, batch.neg]))
-        rows = Rows(user, *item.chunk(2))
-        ranking = self.ranking(data, batch, rows, form='eps')
-        return {**ranking, 'reg': self.reg_weight * frobenius_reg(*rows, shard=self.shard(data))}
+        return self.ranking_and_norms(data, batch, user, item, self.reg_weight, form='eps')

@@ -9,10 +9,11 @@ from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 from torch_geometric.typing import EdgeType
 
+from motor_geo.nn.functional.pairs import scores_and_norms
 from motor_geo.nn.functional.rows import table_rows
 from motor_geo.nn.graph import BipartiteGraph, build_graph
 from motor_geo.nn.item_encoder import IDEmbedding, encode_items, xavier_
-from motor_geo.nn.loss import bpr_loss, scores
+from motor_geo.nn.loss import bpr_loss, frobenius_reg, scores
 from motor_geo.nn.memo import Memo
 from motor_geo.nn.objective import RankingLoss
 from motor_geo.parallel.user_shard import UserShard, shard_in
@@ -207,6 +208,43 @@ class Recommender(nn.Module):
         edge_index = find_edges(data, self.edge_type)
         edge_index = data[self.edge_type].get('full_edge_index', edge_index)
         return self.objective(rows, batch, edge_index, tables)
+
+    def ranking_and_norms(
+        self,
+        data: HeteroData,
+        batch: Batch,
+        user: Tensor,
+        item: Tensor,
+        reg_weight: float,
+        form: str = 'log',
+    ) -> dict[str, Tensor]:
+        r"""The terms of :meth:`ranking`, and :obj:`reg`, the regularizer
+        :func:`~motor_geo.nn.loss.frobenius_reg` of the same vectors. For the published
+        loss, both take one pass over the vectors.
+
+        Args:
+            data: The user-item graph.
+            batch: Users, positive items and negative items.
+            user: Vectors of the users.
+            item: Vectors of all positive and then all negative items.
+            reg_weight: Weight of the regularizer.
+            form: Form of the published loss, see
+                :func:`~motor_geo.nn.loss.bpr_loss`.
+
+        Shapes:
+            - **input:** user vectors :math:`(B, F)`, item vectors :math:`(2B, F)`
+            - **output:** scalars
+        """
+        shard = self.shard(data)
+        if self.objective is None and (shard is None or shard.columns.size == 1):
+            pos, neg, norms = scores_and_norms(user, item)
+            losses = {'bpr': bpr_loss(pos, neg, form)}
+            reg = norms.sum() / max(user.size(0), 1)
+        else:
+            rows = Rows(user, *item.chunk(2))
+            losses = self.ranking(data, batch, rows, form=form)
+            reg = frobenius_reg(*rows, shard=shard)
+        return {**losses, 'reg': reg_weight * reg}
 
     def begin_epoch(self, data: HeteroData, epoch: int, generator: torch.Generator) -> None:
         r"""Called before every epoch.

@@ -8,10 +8,9 @@ from torch_geometric.typing import EdgeType
 from motor_geo.nn.functional.distinct import distinct
 from motor_geo.nn.functional.feature_blocks import concat_linear
 from motor_geo.nn.functional.rows import table_rows
-from motor_geo.nn.loss import frobenius_reg
 from motor_geo.nn.models.item_features import ItemFeatures
 from motor_geo.nn.models.recommender import Recommender
-from motor_geo.typing import RATES, Batch, Embeddings, Rows, modalities
+from motor_geo.typing import RATES, Batch, Embeddings, modalities
 
 
 class VBPR(Recommender):
@@ -98,6 +97,4 @@ class VBPR(Recommender):
         # Projects the features of a repeated item only once.
         items = distinct(torch.cat([batch.pos, batch.neg]))
         item = self.item_vectors(data, items.node).index_select(0, items.inverse)
-        rows = Rows(user, *item.chunk(2))
-        ranking = self.ranking(data, batch, rows, form='eps')
-        return {**ranking, 'reg': self.reg_weight * frobenius_reg(*rows)}
+        return self.ranking_and_norms(data, batch, user, item, self.reg_weight, form='eps')

@@ -22,6 +22,7 @@ from motor_geo.nn.functional.feature_blocks import (
 from motor_geo.nn.functional.hyperedges import contrast_all, shares
 from motor_geo.nn.functional.kernel import has_kernel
 from motor_geo.nn.functional.layers import light_rows, light_sum, refined_sum, weighted_sum
+from motor_geo.nn.functional.pairs import scores_and_norms
 from motor_geo.nn.functional.rows import (
     frobenius_norm,
     normalize_rows,
@@ -140,6 +141,16 @@ CASES = [
     ('row_norm', row_norm, lambda f, x: f(x), ROWS),
     ('frobenius_norm', frobenius_norm, lambda f, x: f(x), ROWS),
     ('frobenius_norm-zeros', frobenius_norm, lambda f, x: f(0 * x), USER),
+    *(
+        (
+            f'scores_and_norms{name}',
+            scores_and_norms,
+            lambda f, u, x, zero=zero: torch.cat(f(zero * u, x)),
+            USER,
+            random(10, 3, seed=2),
+        )
+        for name, zero in (('', 1), ('-zeros', 0))
+    ),
     (
         'second_moments',
         second_moments,
