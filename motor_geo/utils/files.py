@@ -160,7 +160,8 @@ def atomic_write(path: str) -> Iterator[str]:
         with suppress(OSError):
             remove_temporary(folder)
     suffix = osp.splitext(path)[1]  # Otherwise, `np.save` would append one.
-    handle, temporary = tempfile.mkstemp(suffix=suffix, prefix=temporary_prefix(), dir=folder)
+    with _naming(path):
+        handle, temporary = tempfile.mkstemp(suffix=suffix, prefix=temporary_prefix(), dir=folder)
     os.close(handle)
     _OWN.add(temporary)
     try:
@@ -177,6 +178,15 @@ def atomic_write(path: str) -> Iterator[str]:
         raise
     finally:
         _OWN.discard(temporary)
+
+
+@contextmanager
+def _naming(path: str) -> Iterator[None]:
+    r"""Errors within the block name this path, not a temporary one."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from None
 
 
 def _flush(path: str, flags: int) -> None:
@@ -204,7 +214,8 @@ def temporary_folder(folder: str) -> Iterator[str]:
     os.makedirs(folder, exist_ok=True)
     with suppress(OSError):
         remove_temporary(folder)
-    path = tempfile.mkdtemp(prefix=temporary_prefix(), dir=folder)
+    with _naming(folder):
+        path = tempfile.mkdtemp(prefix=temporary_prefix(), dir=folder)
     _OWN.add(path)
     try:
         yield path

@@ -64,6 +64,18 @@ def test_atomic_write_into_a_file(tmp_path):
 
 
 @pytest.mark.skipif(os.name != 'posix', reason='processes of POSIX')
+def test_errors_name_the_target(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, 'Permission denied', '.tmp-1')
+
+    monkeypatch.setattr('tempfile.mkstemp', refuse)
+    monkeypatch.setattr('tempfile.mkdtemp', refuse)
+    for function, path in ((atomic_write, tmp_path / 'a.json'), (temporary_folder, tmp_path)):
+        with pytest.raises(PermissionError) as error, function(str(path)):
+            pass
+        assert error.value.filename == str(path) and '.tmp-' not in str(error.value)
+
+
 def test_temporary_files_of_a_live_process_stay(tmp_path):
     command = [sys.executable, '-c', 'input()']
     with subprocess.Popen(command, stdin=subprocess.PIPE) as process:

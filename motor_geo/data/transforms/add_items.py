@@ -9,8 +9,9 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
-from motor_geo.typing import ITEM, TOKENS, fill_missing, similar
+from motor_geo.typing import ITEM, TOKENS, similar
 from motor_geo.utils.lazy import Lazy, check_graph
+from motor_geo.utils.missing import fill_missing
 
 
 def add_items(
@@ -18,6 +19,7 @@ def add_items(
     features: Mapping[str, Tensor],
     token_id: Tensor | Mapping[str, Tensor] | None = None,
     transforms: Iterable[BaseTransform] = (),
+    attributes: Mapping[str, Tensor] | None = None,
 ) -> HeteroData:
     r"""Returns a copy of a graph with new items that have features but no
     interactions.
@@ -32,14 +34,17 @@ def add_items(
             :obj:`data`. A transform with a method :obj:`extend(old, new)`, such
             as :class:`~motor_geo.data.ItemKNN`, adds the new items to its item
             graph. Any other transform is applied to the whole graph again.
+        attributes: Other tensors of the new items that the graph has of every item, by
+            name, such as :obj:`category`. New items have all modalities unless
+            :obj:`mask_<modality>` tells otherwise.
 
     Shapes:
         - **input:** features :math:`(n, d_m)`, token ids :math:`(n, T)`
         - **output:** a graph with :math:`N + n` items
 
     Raises:
-        ValueError: If features of a modality, tokens or transforms are missing,
-            or sizes differ.
+        ValueError: If features of a modality, tokens, other attributes or transforms
+            are missing, or sizes differ.
     """
     store = data[ITEM]
     names = sorted(key[2:] for key in store.keys() if key.startswith('x_'))
@@ -86,6 +91,7 @@ def add_items(
                 f'{list(found.shape)}'
             )
         out[ITEM][name] = torch.cat([old, found.to(old)])
+    _add_attributes(out, data, dict(attributes or {}), num_new)
     transforms = [t.build() if isinstance(t, Lazy) else t for t in transforms]
     if not transforms and any(similar(name) in data.edge_types for name in names):
         raise ValueError("The graph has item graphs: expected the 'transforms' that created them")
@@ -94,3 +100,32 @@ def add_items(
         joined = transform(out) if extend is None else extend(data, out)
         out = check_graph(joined, type(transform).__name__)
     return out
+
+
+def _add_attributes(
+    out: HeteroData, data: HeteroData, attributes: dict[str, Tensor], num_new: int
+) -> None:
+    r"""Adds the attributes of items that are neither features nor tokens."""
+    store = data[ITEM]
+    for name, old in store.items():
+        if name in out[ITEM]:
+            continue
+        if not store.is_node_attr(name):
+            out[ITEM][name] = old
+            continue
+        old, new = torch.as_tensor(old), attributes.pop(name, None)
+        if new is None and name.startswith('mask_'):
+            new = old.new_ones(num_new)
+        if new is None:
+            raise ValueError(
+                f"The graph holds '{name}' of every item: expected that of the new items in "
+                "'attributes'"
+            )
+        if new.shape != (num_new, *old.shape[1:]):
+            raise ValueError(
+                f"'{name}' of the new items must be {[num_new, *old.shape[1:]]}, got "
+                f'{list(new.shape)}'
+            )
+        out[ITEM][name] = torch.cat([old, new.to(old)])
+    if attributes:
+        raise ValueError(f"'attributes' holds {sorted(attributes)}, which the graph has of no item")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -217,8 +218,8 @@ class OPQTokenizer(BaseTransform, HubMixin):
                 raise ValueError(f"{key} must be one of {', '.join(choices)}, got '{choice}'.")
         quantizer_class(method)
         check_kwargs(method, method_kwargs or {})
-        if balance is not None and not 0 < balance <= 1:
-            raise ValueError(f'balance must be above 0 and at most 1, or None, got {balance}.')
+        if balance is not None and not (isinstance(balance, Real) and 0 < balance <= 1):
+            raise ValueError(f'balance must be above 0 and at most 1, or None, got {balance!r}.')
         num_near = as_int('num_near', num_near)
         if not 1 <= num_near <= codebook_size:
             raise ValueError(

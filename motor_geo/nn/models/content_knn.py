@@ -8,7 +8,7 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.typing import EdgeType
 
-from motor_geo.nn.functional.known_features import known_features
+from motor_geo.nn.functional.known_features import finite_features, known_features
 from motor_geo.nn.memo import Memo
 from motor_geo.nn.models.fitted import FittedRecommender
 from motor_geo.typing import RATES, Scores, find_edges, modalities, num_nodes
@@ -49,8 +49,8 @@ class ContentKNN(FittedRecommender):
           :math:`(B, N)`
 
     Raises:
-        ValueError: If the graph has no item features, or an argument is out of
-            range.
+        ValueError: If the graph has no item features or they hold NaN or infinite
+            values, or an argument is out of range.
     """
 
     min_modalities = 1
@@ -70,6 +70,8 @@ class ContentKNN(FittedRecommender):
         self.k = k
         self.shrink = shrink
         self.names = modalities(data, 'ContentKNN', self.min_modalities, self.item_type)
+        for name in self.names:
+            finite_features(data, name, self.item_type)
         self._similarity = Memo()
 
     def forward(self, data: HeteroData) -> Scores:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from motor_geo.nn.functional.distinct import Distinct, distinct
-from motor_geo.nn.functional.known_features import known_features
+from motor_geo.nn.functional.known_features import finite_features, known_features
 from motor_geo.nn.functional.rows import project
 from motor_geo.nn.name_dict import NameDict
 from motor_geo.typing import ITEM, modalities, num_nodes
@@ -39,8 +39,9 @@ class ItemFeatures(nn.Module):
         - **output:** vectors :math:`(N, d)` or :math:`(B, d)` per modality
 
     Raises:
-        ValueError: If the graph has too few modalities, or features are trained
-            and the number of items differs from training.
+        ValueError: If the graph has too few modalities, features hold NaN or infinite
+            values, or features are trained and the number of items differs from
+            training.
     """
 
     def __init__(
@@ -59,16 +60,15 @@ class ItemFeatures(nn.Module):
         self.names = found if names is None else list(names)
         self.model = model
         self.node_type = node_type
-        self.widths = {m: int(self.given(data, m).size(1)) for m in self.names}
+        given = {m: finite_features(data, m, node_type) for m in self.names}
+        self.widths = {m: int(x.size(1)) for m, x in given.items()}
         widths = {} if channels is None else self.widths
         self.lins: NameDict[nn.Linear] = NameDict(
             {m: nn.Linear(width, channels or 0, bias=bias) for m, width in widths.items()}
         )
         self.tables: NameDict[nn.Parameter] | None = None
         if train:
-            self.tables = NameDict(
-                {m: nn.Parameter(self.given(data, m).float().clone()) for m in self.names}
-            )
+            self.tables = NameDict({m: nn.Parameter(x.float().clone()) for m, x in given.items()})
 
     def reset_parameters(self) -> None:
         r"""Draws new initial weights of the maps. Trained features do not change."""

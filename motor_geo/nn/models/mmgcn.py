@@ -10,7 +10,7 @@ from torch_geometric.data import HeteroData
 from torch_geometric.typing import EdgeType
 
 from motor_geo.nn.conv.mmgcn_conv import MMGCNBranch
-from motor_geo.nn.functional.known_features import known_features
+from motor_geo.nn.functional.known_features import finite_features, known_features
 from motor_geo.nn.graph import BipartiteGraph, mean_graph
 from motor_geo.nn.item_encoder import IDEmbedding
 from motor_geo.nn.loss import square_reg
@@ -103,7 +103,7 @@ class MMGCN(Recommender):
         self.branches = nn.ModuleList(
             MMGCNBranch(
                 num_nodes(data, self.user_type),
-                known_features(data, m, self.item_type).size(1),
+                finite_features(data, m, self.item_type).size(1),
                 latent_channels.get(m),
                 channels,
                 num_layers,

@@ -191,3 +191,39 @@ def test_rows_of_items_without_the_modality():
     out = add_items(data, {'text': torch.tensor([[8.0, 6.0]])}, None, [ItemKNN(2, cache=False)])
     assert torch.equal(out[ITEM].x_text[2:], torch.tensor([[0.5, 1.0], [8.0, 6.0]]))
     assert out[similar('text')].edge_weight.isfinite().all()
+
+
+def with_attributes():
+    data = small('cosine')
+    data[ITEM].mask_text = torch.tensor([True, False, True])
+    data[ITEM].category = torch.tensor([4, 0, 2])
+    return data
+
+
+def test_masks_and_other_attributes():
+    data, new = with_attributes(), {'text': torch.ones(2, 2)}
+    category = torch.tensor([1, 3], dtype=torch.int32)
+    out = add_items(data, new, None, [ItemKNN(2)], {'category': category})
+    assert out[ITEM].mask_text.tolist() == [True, False, True, True, True]
+    assert out[ITEM].category.tolist() == [4, 0, 2, 1, 3]
+    assert out[ITEM].category.dtype == torch.long
+    given = {'category': category, 'mask_text': torch.tensor([True, False])}
+    out = add_items(data, new, None, [ItemKNN(2)], given)
+    assert out[ITEM].mask_text.tolist() == [True, False, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ('attributes', 'message'),
+    [
+        (None, "holds 'category' of every item: expected that of the new items in 'attributes'"),
+        ({'category': torch.tensor([1])}, r"'category' of the new items must be \[2\], got \[1\]"),
+        (
+            {'category': torch.tensor([1, 2]), 'color': torch.tensor([1, 2])},
+            r"'attributes' holds \['color'\], which the graph has of no item",
+        ),
+    ],
+)
+def test_bad_attributes(attributes, message):
+    new = {'text': torch.ones(2, 2)}
+    with pytest.raises(ValueError, match=message):
+        add_items(with_attributes(), new, None, [ItemKNN(2)], attributes)

@@ -250,6 +250,7 @@ def test_setting_errors():
             "method must be one of opq, pq, rq, rqvae, letter, or an import path, got 'vq'",
         ),
         ({'balance': 0}, 'balance must be above 0 and at most 1, or None, got 0'),
+        ({'balance': 'a'}, "balance must be above 0 and at most 1, or None, got 'a'"),
         ({'num_near': 0}, 'num_near must be at least 1 and at most codebook_size=16, got 0'),
         ({'num_near': 17}, 'num_near must be at least 1 and at most codebook_size=16, got 17'),
         ({'method_kwargs': {'lr': 1}}, "the method 'opq' has no setting 'lr'; expected none"),

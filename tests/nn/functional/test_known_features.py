@@ -1,9 +1,11 @@
+import pytest
 import torch
 from torch_geometric.data import HeteroData
 
+import motor_geo.nn.functional.known_features as known_features_module
 from motor_geo.nn import FeatureProjection
-from motor_geo.nn.functional.known_features import known_features
-from motor_geo.nn.models import ContentKNN
+from motor_geo.nn.functional.known_features import finite_features, known_features
+from motor_geo.nn.models import MODELS, ContentKNN
 
 NAN = float('nan')
 
@@ -47,3 +49,27 @@ def test_content_knn():
     model = ContentKNN(data, k=2, shrink=0.0, edge_type=('customer', 'buys', 'product'))
     score = model(data)(torch.tensor([0]))
     torch.testing.assert_close(score, torch.tensor([[1.0, 0.9 / 0.9**0.5, 0.0]]))
+
+
+def test_finite_features(monkeypatch):
+    monkeypatch.setattr(known_features_module, 'BLOCK', 2)
+    data = make_data([[1.0], [2.0], [3.0], [float('inf')], [NAN]])
+    message = r"data\['product'\]\.x: row 3 holds NaN or infinite values"
+    with pytest.raises(ValueError, match=message):
+        finite_features(data, 'x', 'product')
+    data['product'].mask_x = torch.tensor([True, True, True, False, False])
+    expected = torch.tensor([[1.0], [2.0], [3.0], [2.0], [2.0]])
+    assert torch.equal(finite_features(data, 'x', 'product'), expected)
+
+
+@pytest.mark.parametrize('name', [n for n, m in MODELS.items() if m.min_modalities == 1])
+def test_backbones_refuse_nan(name):
+    data = HeteroData()
+    data['user'].num_nodes = 3
+    data['item'].x_text = torch.tensor([[1.0, 2.0], [NAN, 0.0], [1.0, 0.0]])
+    data['user', 'rates', 'item'].edge_index = torch.tensor([[0, 1, 2], [0, 1, 2]])
+    data['item', 'rated_by', 'user'].edge_index = torch.tensor([[0, 1, 2], [0, 1, 2]])
+    with pytest.raises(ValueError, match='NaN or infinite'):
+        for transform in MODELS[name].transforms:
+            data = transform(data)
+        MODELS[name](data)
