@@ -28,6 +28,7 @@ from motor_geo.engine.batch_size import USUAL, auto_batch_size
 from motor_geo.engine.evaluator import Evaluator
 from motor_geo.nn import TokenCrossEncoder
 from motor_geo.nn.models import MODELS, Recommender
+from motor_geo.pipeline.large_arrays import tune_large_arrays
 from motor_geo.typing import ITEM, RATES, USER, Embeddings
 
 #: Numbers of interactions. A tenth is the number of users, a hundredth the number of items.
@@ -74,6 +75,7 @@ def measure(path: str, name: str, items: str, threads: int) -> tuple[dict[str, f
     seconds = {}
     for batch, size in (('2,048', USUAL), ('auto', auto_batch_size(edge_index.size(1)))):
         sampler = BPRSampler(edge_index, num_users, num_items, batch_size=size)
+        tune_large_arrays(model, size)  # As `motor_geo.run` does.
         start = time.perf_counter()
         epoch = sampler.epoch(0)
         batches = list(islice(epoch, 4))
@@ -119,8 +121,8 @@ def held_bytes(model: Recommender, data: HeteroData) -> int:
 
 
 def others(path: str, threads: int) -> dict[str, float]:
-    r"""Measures ranking, and the memory alone: twenty random users for every item, as in
-    a hop.
+    r"""Measures ranking, and the memory alone: sums of twenty random users, as many users
+    as interactions, as in a hop.
     """
     limit(threads)
     data = torch.load(path, weights_only=False)

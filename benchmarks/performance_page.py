@@ -271,7 +271,7 @@ With a fixed batch size, an epoch that reads all edges or all table rows in ever
 quadratically. With `auto`, it grows linearly until the tables no longer fit into the cache;
 from there on, random access to rows costs more. Huge pages (`THP_MEM_ALLOC_ENABLE=1`, which
 the commands set) halve this effect. The last row measures the memory alone: for each
-interaction, it sums twenty random rows of a table with one row per user.
+interaction, it reads one random row of a table with one row per user, and adds up twenty at a time.
 
 Bytes per interaction count all tensors in the middle of an epoch, except parameters, their
 gradients and moments, and tokens. 16 of them are the opposite edges of the data, which a graph

@@ -50,6 +50,7 @@ from motor_geo.pipeline.folder import (
     load_weights,
     sources,
 )
+from motor_geo.pipeline.large_arrays import tune_large_arrays
 from motor_geo.pipeline.loggers import build_loggers, closing_all
 from motor_geo.pipeline.processes import check_processes, share_users, user_bounds
 from motor_geo.typing import ITEM, RATES, Embeddings, EvalTargets, Scores
@@ -351,7 +352,9 @@ def build_trainer(
             options = without_steps(config, options)
             return Fitter(model, assembly.data, validation, **common, **options)
         names = assembly.dataset.user_ids
-        return Trainer(model, assembly.part, validation, **common, user_names=names, **options)
+        trainer = Trainer(model, assembly.part, validation, **common, user_names=names, **options)
+    tune_large_arrays(model, trainer.sampler.batch_size)
+    return trainer
 
 
 def without_steps(config: RunConfig, options: Config) -> Config:

@@ -6,7 +6,8 @@ import ctypes
 import os
 import sys
 
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # From malloc.h of glibc.
+# From malloc.h of glibc.
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -2, -3, -4
 KEEP = 2**30
 LARGEST = 2**25  # glibc always maps larger allocations.
 
@@ -23,13 +24,28 @@ def keep_freed_memory() -> bool:
     Returns:
         Whether glibc accepted the settings. Without glibc, nothing happens.
     """
+    options = ((M_MMAP_THRESHOLD, LARGEST), (M_TRIM_THRESHOLD, KEEP), (M_TOP_PAD, 2**26))
+    return _set(*options)
+
+
+def keep_large_arrays() -> bool:
+    r"""Configures glibc to keep also the memory of freed arrays above 32 MB, for the whole
+    process. Clearing their pages takes up to a third of a step. Arrays of different
+    sizes may leave gaps, so that the process needs more memory.
+
+    Returns:
+        Whether glibc accepted the settings. Without glibc, nothing happens.
+    """
+    return _set((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1))
+
+
+def _set(*options: tuple[int, int]) -> bool:
     if not sys.platform.startswith('linux'):
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # Another C library.
         return False
-    options = ((M_MMAP_THRESHOLD, LARGEST), (M_TRIM_THRESHOLD, KEEP), (M_TOP_PAD, 2**26))
     return all(mallopt(option, value) == 1 for option, value in options)
 
 

@@ -4,18 +4,22 @@ import sys
 
 import pytest
 
-from motor_geo.utils.memory import available_memory, keep_freed_memory
+from motor_geo.utils.memory import available_memory, keep_freed_memory, keep_large_arrays
 
 # Page faults of making and freeing an array of 4 MB, again and again.
 SCRIPT = """
 import resource, sys
 import torch
-from motor_geo.utils.memory import available_memory, keep_freed_memory
+from motor_geo.utils.memory import keep_freed_memory, keep_large_arrays
 torch.set_num_threads(1)
 if sys.argv[1] == 'keep':
     assert keep_freed_memory()
+size = 2**20
+if len(sys.argv) > 2:
+    size = 2**24
+    assert sys.argv[2] == 'mapped' or keep_large_arrays()
 def step():
-    kept = [torch.zeros(2**20) for _ in range(6)]
+    kept = [torch.empty(size)[::1024].fill_(1) for _ in range(6)]
     return len(kept)
 for _ in range(100):  # Until the heap has found its size.
     step()
@@ -34,13 +38,15 @@ def test_freed_memory_is_used_again():
     # with a fixed threshold it maps every array.
     fixed = {**os.environ, 'MALLOC_MMAP_THRESHOLD_': '131072'}
 
-    def faults(how):
-        command = [sys.executable, '-c', SCRIPT, how]
+    def faults(*how):
+        command = [sys.executable, '-c', SCRIPT, *how]
         done = subprocess.run(command, capture_output=True, text=True, check=True, env=fixed)
         return int(done.stdout)
 
     assert faults('keep') < 100
     assert faults('plain') > 1000  # 50 x 6 x 1024 pages of 4 kB would be 307,200.
+    assert faults('keep', 'mapped') > 1000  # Arrays of 64 MB.
+    assert faults('keep', 'large') < 100
 
 
 @pytest.mark.parametrize('given', [None, '0'])
@@ -59,6 +65,7 @@ def test_huge_pages_are_asked_for(given):
 def test_nothing_is_done_elsewhere(monkeypatch, platform):
     monkeypatch.setattr(sys, 'platform', platform)
     assert keep_freed_memory() is False
+    assert keep_large_arrays() is False
 
 
 def test_importing_sets_nothing():

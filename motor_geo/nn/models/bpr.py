@@ -35,6 +35,7 @@ class BPR(Recommender):
     takes_user_encoder = True
     recommended_loss = 'whole'
     needs_all_users = None
+    reads_rows = True
     columns = True
 
     def __init__(

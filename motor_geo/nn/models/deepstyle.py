@@ -56,6 +56,7 @@ class DeepStyle(Recommender):
 
     min_modalities = 1
     needs_all_users = None
+    reads_rows = True
     columns = True
 
     def __init__(

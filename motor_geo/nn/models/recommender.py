@@ -51,6 +51,9 @@ class Recommender(nn.Module):
     min_modalities: ClassVar[int] = 0
     #: Whether the loss reads negative items.
     needs_negatives: bool = True
+    #: Whether the published loss reads only rows of tables, see
+    #: :func:`~motor_geo.nn.functional.rows.table_rows`.
+    reads_rows: ClassVar[bool] = False
     #: Distribution of the Xavier initialization of ID tables.
     init: ClassVar[str] = 'uniform'
     #: Whether :obj:`set_user_encoder` can replace the user table.

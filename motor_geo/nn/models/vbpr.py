@@ -46,6 +46,7 @@ class VBPR(Recommender):
 
     min_modalities = 1
     needs_all_users = None
+    reads_rows = True
 
     def __init__(
         self,
