@@ -106,6 +106,24 @@ def find_edges(data: HeteroData, edge_type: EdgeType) -> Tensor:
     return data[edge_type].edge_index
 
 
+def checked_edges(data: HeteroData, edge_type: EdgeType) -> Tensor:
+    r"""The :obj:`edge_index` of an edge type after checking its indices.
+
+    Raises:
+        ValueError: If the graph has no such edges, or an index is out of range.
+    """
+    edge_index = find_edges(data, edge_type)
+    for name, index in zip((edge_type[0], edge_type[2]), edge_index):
+        size = num_nodes(data, name)
+        if index.numel() > 0 and not 0 <= int(index.min()) <= int(index.max()) < size:
+            bad = int(index[(index < 0) | (index >= size)][0])
+            raise ValueError(
+                f"data[{edge_type}].edge_index holds '{name}' {bad}, expected indices from 0 to "
+                f'{size - 1}.'
+            )
+    return edge_index
+
+
 class LazyEdges:
     r"""Edges that are read when they are needed.
 

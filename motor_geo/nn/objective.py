@@ -14,6 +14,7 @@ from motor_geo.nn.loss import bpr_loss, scores
 from motor_geo.nn.memo import Memo
 from motor_geo.parallel.user_shard import UserShard, shard_of_batch
 from motor_geo.typing import Batch, Embeddings, Rows
+from motor_geo.utils.numbers import not_negative, positive
 
 
 class RankingLoss(nn.Module):
@@ -150,9 +151,7 @@ class SoftmaxLoss(RankingLoss):
         cosine: bool = True,
     ):
         super().__init__()
-        if not temperature > 0:
-            raise ValueError(f"'temperature' must be positive (got {temperature})")
-        self.temperature = temperature
+        self.temperature = positive('temperature', temperature)
         self.correction = not_negative('correction', correction)
         self.shared = shared
         self.cosine = cosine
@@ -429,14 +428,3 @@ def uniformity(x: Tensor) -> Tensor:
     similarity = torch.exp(4 * (x @ x.t()) - 4)
     pairs = similarity.sum() - similarity.diagonal().sum()
     return torch.log(pairs / (x.size(0) * (x.size(0) - 1)))
-
-
-def not_negative(name: str, value: float) -> float:
-    r"""Returns the weight of a term after checking it.
-
-    Raises:
-        ValueError: If the weight is negative or infinite.
-    """
-    if not 0 <= value < float('inf'):
-        raise ValueError(f"'{name}' must be at least 0 and finite (got {value})")
-    return value

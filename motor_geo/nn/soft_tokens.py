@@ -12,6 +12,7 @@ from motor_geo.nn.functional.autocast import full_precision
 from motor_geo.nn.functional.spmm import propagate
 from motor_geo.nn.memo import Memo
 from motor_geo.nn.token_cross import WHOLE, TokenCrossEncoder
+from motor_geo.utils.numbers import positive
 
 
 class SoftTokenEncoder(TokenCrossEncoder):
@@ -80,9 +81,11 @@ class SoftTokenEncoder(TokenCrossEncoder):
                 "'num_near' must be at least 2, as in OPQTokenizer(num_near=4) or "
                 f'--tokenizer.num_near 4 (got {num_near})'
             )
-        if not 0 < temperature < float('inf'):
-            raise ValueError(f"'temperature' must be positive and finite (got {temperature})")
-        self.temperature = temperature
+        if num_near > codebook_size:
+            raise ValueError(
+                f"'num_near' must be at most 'codebook_size', {codebook_size} (got {num_near})"
+            )
+        self.temperature = positive('temperature', temperature)
         self.log_temperature: nn.Parameter | None = None
         super().__init__(
             num_tokens,
@@ -110,12 +113,19 @@ class SoftTokenEncoder(TokenCrossEncoder):
     def forward(self, token_id: Tensor, distance: Tensor | None = None) -> Tensor:
         if distance is None:
             return super().forward(token_id)
+        slots = self.total_tokens, self.num_near
+        if token_id.shape != distance.shape or token_id.shape[-2:] != slots:
+            raise ValueError(
+                f"'token_id' and 'distance' must have the shape [*, {slots[0]}, {slots[1]}] (got "
+                f'{list(token_id.shape)} and {list(distance.shape)})'
+            )
         share = self.shares(distance)
         if token_id.dim() == 3 and token_id.size(0) >= self.codebook_size:
             if not torch.compiler.is_compiling():
                 edge_index = self._edges(lambda: self._build_edges(token_id), token_id)
                 x = propagate(self.table, edge_index, share.flatten())
                 return self.combine(x.view(token_id.size(0), self.total_tokens, -1))
+        self._check_range(token_id)
         rows = F.embedding(token_id.long() + self.offset.view(-1, 1), self.table)
         return self.combine((rows * share.unsqueeze(-1)).sum(dim=-2))
 
@@ -132,6 +142,7 @@ class SoftTokenEncoder(TokenCrossEncoder):
 
     def _build_edges(self, near: Tensor) -> EdgeIndex:
         r"""The graph from rows of the token table to the slots of items."""
+        self._check_range(near, force=True)
         source = (near.long() + self.offset.view(-1, 1)).flatten()
         slots = near.size(0) * self.total_tokens
         target = torch.arange(slots, device=near.device).repeat_interleave(near.size(-1))

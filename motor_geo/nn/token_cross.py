@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -21,6 +22,7 @@ from motor_geo.nn.functional.tokens import (
 from motor_geo.nn.item_encoder import ItemEncoder
 from motor_geo.nn.memo import Memo
 from motor_geo.utils.hub import HubMixin
+from motor_geo.utils.numbers import not_negative
 
 MODES = ('specific', 'agnostic', 'mean', 'linear')
 
@@ -139,6 +141,11 @@ class TokenCrossEncoder(ItemEncoder, HubMixin):
             raise ValueError(
                 f"'init' must be 'xavier', 'xavier_fused' or a standard deviation (got '{init}')"
             )
+        if not isinstance(init, str):
+            not_negative('init', init)
+        if weight_init is not None and not math.isfinite(weight_init):
+            raise ValueError(f"'weight_init' must be finite (got {weight_init})")
+        not_negative('mlp_gain', mlp_gain)
         if not 0 <= dropout < 1:
             raise ValueError(f"'dropout' must be at least 0 and below 1 (got {dropout})")
         self.num_tokens = dict(sorted(num_tokens.items()))

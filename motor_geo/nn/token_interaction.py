@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import math
+import warnings
 from collections.abc import Mapping
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from motor_geo.nn.functional.tokens import TokenGraph, token_sum
 from motor_geo.nn.token_cross import TokenCrossEncoder
+from motor_geo.utils.numbers import not_negative
 
 #: Networks over the tokens of an item, in addition to those of the paper.
 INTERACTIONS = ('cross', 'low_rank', 'attention', 'self_attention', 'product')
@@ -101,8 +102,7 @@ class TokenInteractionEncoder(TokenCrossEncoder):
             raise ValueError(
                 f"'heads' must be a divisor of 'out_channels', {out_channels} (got {heads})"
             )
-        if not 0 <= gain < math.inf:
-            raise ValueError(f"'gain' must be at least 0 and finite (got {gain})")
+        not_negative('gain', gain)
         self.maps: nn.ModuleList | None = None
         super().__init__(
             num_tokens, codebook_size, out_channels, 'agnostic', num_layers=0, init=init
@@ -126,7 +126,9 @@ class TokenInteractionEncoder(TokenCrossEncoder):
         if self.mode == 'self_attention':
             return [nn.Linear(d, d, bias=False) for _ in range(4)]
         if self.mode == 'product':
-            return [nn.Linear(self._pairs()[0].numel(), d)]
+            with warnings.catch_warnings():  # One token has no pairs.
+                warnings.filterwarnings('ignore', message='Initializing zero-element')
+                return [nn.Linear(self._pairs().size(1), d)]
         layers: list[nn.Module] = [
             nn.Sequential(nn.Linear(width, rank, bias=False), nn.Linear(rank, width))
             for _ in range(self.num_layers)
@@ -137,7 +139,8 @@ class TokenInteractionEncoder(TokenCrossEncoder):
         super().reset_parameters()
         for lin in [] if self.maps is None else self.maps.modules():
             if isinstance(lin, nn.Linear):
-                nn.init.xavier_uniform_(lin.weight, self.gain)
+                if lin.weight.numel() > 0:
+                    nn.init.xavier_uniform_(lin.weight, self.gain)
                 if lin.bias is not None:
                     nn.init.zeros_(lin.bias)
 

@@ -21,6 +21,7 @@ from motor_geo.typing import (
     num_nodes,
     with_edges,
 )
+from motor_geo.utils.numbers import positive
 from motor_geo.utils.topk import topk
 
 #: Number of similarities in a block.
@@ -89,8 +90,8 @@ class UnseenItems(nn.Module):
             raise ValueError(f"'neighbors' must be from 0 to 1 (got {neighbors})")
         if virtual_edges < 0:
             raise ValueError(f"'virtual_edges' must not be negative (got {virtual_edges})")
-        if factor is not None and not 0 < factor < float('inf'):
-            raise ValueError(f"'factor' must be positive and finite (got {factor})")
+        if factor is not None:
+            positive('factor', factor)
         if cost is not None and not 0 <= cost <= 1:
             raise ValueError(f"'cost' must be from 0 to 1 (got {cost})")
         if k < 1:

@@ -153,6 +153,8 @@ def atomic_write(path: str) -> Iterator[str]:
     Raises:
         OSError: If the folder is not writable or the disk is full.
     """
+    if osp.isdir(path):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     folder = osp.dirname(osp.abspath(path))
     os.makedirs(folder, exist_ok=True)
     if folder not in _SWEPT:
@@ -170,7 +172,8 @@ def atomic_write(path: str) -> Iterator[str]:
         os.umask(mask)
         os.chmod(temporary, 0o666 & ~mask)  # `mkstemp` creates private files.
         _flush(temporary, os.O_RDWR)
-        os.replace(temporary, path)
+        with _naming(path):
+            os.replace(temporary, path)
         _flush(folder, os.O_RDONLY)
     except BaseException:
         if osp.exists(temporary):

@@ -1,13 +1,16 @@
+import inspect
+import re
+
 import pytest
 import torch
 
 from motor_geo.engine import Evaluator, Trainer
-from motor_geo.engine.checks import check_columns
+from motor_geo.engine.checks import check_columns, check_weights
 from motor_geo.nn.loss import bpr_loss
-from motor_geo.nn.models import BPR, VBPR, Recommender, SimGCL
+from motor_geo.nn.models import BPR, MODELS, VBPR, Recommender, SimGCL
 from motor_geo.nn.objective import SoftmaxLoss, WholeDataLoss
 from motor_geo.parallel import UserShard, World
-from motor_geo.testing.graphs import NUM_ITEMS, NUM_USERS, small_graph
+from motor_geo.testing.graphs import NUM_ITEMS, NUM_USERS, prepare, small_graph
 from motor_geo.typing import RATES, Embeddings, EvalTargets
 
 SCALARS = 'expected a dictionary of scalar tensors'
@@ -134,3 +137,15 @@ def test_weights(value):
         pass
 
     trainer(lambda data, channels: Mine(data, cl_weight=value))
+
+
+@pytest.mark.parametrize('name', MODELS)
+def test_every_number_of_a_backbone_is_checked(name):
+    backbone = MODELS[name]
+    data = prepare(backbone, small_graph())
+    for key, parameter in inspect.signature(backbone).parameters.items():
+        if not isinstance(parameter.default, float) and not key.endswith('batch_size'):
+            continue
+        for bad in (float('nan'), -1.0):
+            with pytest.raises(ValueError, match=re.escape(key)):
+                check_weights(backbone(data, **{key: bad}))

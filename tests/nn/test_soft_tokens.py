@@ -127,3 +127,22 @@ def test_errors():
         SoftTokenEncoder(NUM_TOKENS, num_near=1)
     with pytest.raises(ValueError, match=r"'temperature' must be positive and finite \(got 0"):
         SoftTokenEncoder(NUM_TOKENS, temperature=0)
+    with pytest.raises(ValueError, match=r"'num_near' must be at most 'codebook_size', 4 \(got 5"):
+        SoftTokenEncoder(NUM_TOKENS, codebook_size=4, num_near=5)
+
+
+@pytest.mark.parametrize('size', [1, 100])
+def test_codes_outside_the_codebook(size):
+    encoder = build()
+    near, distance = codes(size)
+    for bad in (-1, encoder.codebook_size):
+        near[0, 0, 1] = bad
+        with pytest.raises(ValueError, match="'token_id' must lie in 0"):
+            encoder(near.clone(), distance)
+
+
+@pytest.mark.parametrize('shape', [(4, 3, 1), (4, 1, 3), (3, 3), (1, 3, 3)])
+def test_distances_of_another_shape(shape):
+    near, _ = codes(4)
+    with pytest.raises(ValueError, match=r'must have the shape \[\*, 3, 3\]'):
+        build()(near, torch.zeros(shape))

@@ -411,3 +411,18 @@ def test_token_cross_from_tokenizer():
     assert str(encoder) == (
         "TokenCrossEncoder({'image': 2, 'text': 3}, codebook_size=8, out_channels=6, mode=mean)"
     )
+
+
+@pytest.mark.parametrize(
+    ('kwargs', 'message'),
+    [
+        ({'init': -1.0}, "'init' must be at least 0 and finite"),
+        ({'init': float('nan')}, "'init' must be at least 0 and finite"),
+        ({'mlp_gain': -1.0}, "'mlp_gain' must be at least 0 and finite"),
+        ({'mlp_gain': float('nan')}, "'mlp_gain' must be at least 0 and finite"),
+        ({'weight_init': float('inf')}, "'weight_init' must be finite"),
+    ],
+)
+def test_initial_values_out_of_range(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        TokenCrossEncoder(TOKENS, 8, 4, **kwargs)

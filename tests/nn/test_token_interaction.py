@@ -1,5 +1,6 @@
 import itertools
 import math
+import warnings
 
 import pytest
 import torch
@@ -127,3 +128,12 @@ def test_bad_arguments_are_rejected():
         TokenInteractionEncoder(NUM_TOKENS, gain=math.nan)
     with pytest.raises(ValueError, match=r'must be positive \(got 0 and 16\)'):
         TokenInteractionEncoder(NUM_TOKENS, num_layers=0)
+
+
+def test_products_of_one_token():
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        encoder = TokenInteractionEncoder({'a': 1}, K, D, 'product')
+    token_id = torch.tensor([[3], [0]])
+    assert encoder.weight is not None
+    torch.testing.assert_close(encoder(token_id), encoder.table[token_id[:, 0]] * encoder.weight)

@@ -76,6 +76,13 @@ def test_errors_name_the_target(tmp_path, monkeypatch):
         assert error.value.filename == str(path) and '.tmp-' not in str(error.value)
 
 
+def test_a_folder_is_not_replaced(tmp_path):
+    (tmp_path / 'a').mkdir()
+    with pytest.raises(IsADirectoryError) as error, atomic_write(str(tmp_path / 'a')):
+        pass
+    assert error.value.filename == str(tmp_path / 'a') and not os.listdir(tmp_path / 'a')
+
+
 def test_temporary_files_of_a_live_process_stay(tmp_path):
     command = [sys.executable, '-c', 'input()']
     with subprocess.Popen(command, stdin=subprocess.PIPE) as process:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,8 @@ def modality_names(modalities: str | Sequence[str] | None) -> list[str] | None:
     """
     if isinstance(modalities, str):
         modalities = [modalities]
+    if modalities is not None and not isinstance(modalities, Iterable):
+        raise ValueError(f'modalities must be names, got {modalities!r}.')
     return None if modalities is None else sorted(set(modalities))
 
 

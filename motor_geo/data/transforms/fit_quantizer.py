@@ -58,8 +58,13 @@ def check_sizes(
         ValueError: If there are fewer rows than centroids, or fewer columns
             than tokens.
     """
+    if num_rows < 2:
+        raise ValueError(
+            f"The modality '{name}' has {num_rows} row{'' if num_rows == 1 else 's'} to fit to; "
+            'expected at least 2 items that have it.'
+        )
     if num_rows < codebook_size:
-        smaller = 2 ** max(1, int(num_rows).bit_length() - 1)
+        smaller = 2 ** (int(num_rows).bit_length() - 1)
         raise ValueError(
             f"The modality '{name}' has {num_rows} rows to fit {codebook_size} centroids per "
             f'token; expected at least as many rows as centroids, for instance '
@@ -85,6 +90,8 @@ def quantizer_class(method: str) -> type[Quantizer]:
     Raises:
         ValueError: If there is no such method.
     """
+    if not isinstance(method, str):
+        raise ValueError(f'method must be a name, got {method!r}.')
     if method in METHODS:
         return Quantizer
     if method in LEARNED:
@@ -118,6 +125,8 @@ def check_kwargs(method: str, kwargs: Mapping[str, Any]) -> None:
     Raises:
         ValueError: If the method has no such setting, or a setting is of another type.
     """
+    if not isinstance(kwargs, Mapping):
+        raise ValueError(f'method_kwargs must map settings to values, got {kwargs!r}.')
     if not kwargs:
         return
     known: list[str] = []

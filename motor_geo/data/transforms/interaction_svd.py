@@ -24,7 +24,7 @@ from motor_geo.data.transforms.features import (
     modality_names,
 )
 from motor_geo.data.transforms.knn import attach
-from motor_geo.typing import RATES, feature_modalities, find_edges, node_store, num_nodes
+from motor_geo.typing import RATES, checked_edges, feature_modalities, node_store, num_nodes
 from motor_geo.utils.cache import cached, fingerprint
 from motor_geo.utils.threads import one_thread
 
@@ -143,7 +143,7 @@ class InteractionSVD(BaseTransform):
             ValueError: If the graph has too few users or items with
                 interactions, or lacks a modality of content.
         """
-        edge_index = find_edges(data, self.edge_type)
+        edge_index = checked_edges(data, self.edge_type)
         users, _, items = self.edge_type
         names = self._modalities(data)
         features = {}

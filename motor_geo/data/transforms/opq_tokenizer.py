@@ -328,6 +328,7 @@ class OPQTokenizer(BaseTransform, HubMixin):
             )
         modalities = needed_modalities(data, self.modalities, self.node_type)
         features = self._features(data, modalities)
+        _check_rows(features)
         named = self.num_tokens if isinstance(self.num_tokens, dict) else {}
         unknown = sorted(named.keys() - {OTHERS, *modalities})
         if unknown:
@@ -349,6 +350,9 @@ class OPQTokenizer(BaseTransform, HubMixin):
             if names is not None and len(names) != 1:
                 raise ValueError(f'Got a single matrix, expected one for each of {names}.')
             features = {'x' if names is None else names[0]: features}
+        unknown = sorted(set(mask or {}) - set(features))
+        if unknown:
+            raise ValueError(f'The masks name {unknown}, expected only {sorted(features)}.')
         graph = HeteroData()
         for prefix, values in (('x', features), ('mask', mask or {})):
             for m, value in values.items():
@@ -531,7 +535,8 @@ class OPQTokenizer(BaseTransform, HubMixin):
                 single matrix if there is one modality, or a graph. May omit
                 modalities that all items lack according to :obj:`mask`.
             mask: Which items have a modality, **[n]**, for some modalities.
-                The mean of the fitted rows replaces the rows of other items.
+                The mean of the fitted rows replaces the rows of other items. In a
+                graph, it replaces only those with NaN or infinite values.
                 (default: all items have all modalities)
 
         Returns:
@@ -759,6 +764,8 @@ class OPQTokenizer(BaseTransform, HubMixin):
             :obj:`k` nearest neighbors of sampled items by cosine similarity
             that remain when tokens replace the features of all other items).
         """
+        if k < 1 or num_samples < 1:
+            raise ValueError(f'k and num_samples must be at least 1, got {k} and {num_samples}.')
         if not self.is_fitted:
             self.fit(data)
         features = self._features(data, sorted(self.quantizers))

@@ -33,6 +33,12 @@ Term = Callable[[int, Tensor, Tensor, list[Tensor], Sequence[Tensor]], Tensor]
 R = TypeVar('R', bound='RQVAEQuantizer')
 
 
+#: Largest learning rate and weight of a term.
+LARGEST = 10**6
+#: Reconstruction error of rows of unit variance that no training ends with.
+DIVERGED = 10**6
+
+
 @dataclass(frozen=True)
 class RQVAEQuantizer(Quantizer):
     r"""The residual-quantized variational autoencoder (RQ-VAE) from the
@@ -207,8 +213,8 @@ class Schedule:
         if not 0 <= self.warmup < 1:
             raise ValueError(f'warmup must be at least 0 and below 1, got {self.warmup}.')
         for key in ('lr', 'weight_decay', 'commitment'):
-            if not 0 <= getattr(self, key) < math.inf:
-                raise ValueError(f'{key} must be at least 0 and finite, got {getattr(self, key)}.')
+            if not 0 <= getattr(self, key) <= LARGEST:
+                raise ValueError(f'{key} must lie in 0..{LARGEST}, got {getattr(self, key)}.')
 
 
 class _Network:
@@ -268,18 +274,25 @@ class _Network:
                 order = torch.randperm(num_rows, generator=self.generator)
             rows, order = order[: own.batch_size], order[own.batch_size :]
             loss = self.loss(step, rows, term)
-            if not bool(loss.isfinite()):
-                raise ValueError(
-                    f"The modality '{self.name}': training diverged at step {step + 1} (loss "
-                    f'{loss.item()}); try a lower lr in method_kwargs than {own.lr}.'
-                )
+            self._check(step, loss)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             if verbose and step % 50 == 0:
                 bar.set_postfix_str(f'loss {loss.item():.4f}')
+        with torch.no_grad():  # The last step may have diverged.
+            x = self.x[rows]
+            error = F.mse_loss(mlp(mlp(x, self.encoder), self.decoder), x)
+            self._check(step, error, DIVERGED)
         if self.balance is not None:
             self._rebalance()
+
+    def _check(self, step: int, loss: Tensor, bound: float = math.inf) -> None:
+        if not bool(loss < bound):
+            raise ValueError(
+                f"The modality '{self.name}': training diverged at step {step + 1} (loss "
+                f'{loss.item()}); try a lower lr in method_kwargs than {self.schedule.lr}.'
+            )
 
     @torch.no_grad()
     def _start(self, faiss: Any) -> None:

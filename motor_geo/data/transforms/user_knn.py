@@ -13,7 +13,7 @@ from torch_geometric.typing import EdgeType
 from torch_geometric.utils import softmax
 
 from motor_geo.data.transforms.features import arguments, as_int, edge_type_of
-from motor_geo.typing import RATES, find_edges, num_nodes, similar_users
+from motor_geo.typing import RATES, checked_edges, num_nodes, similar_users
 from motor_geo.utils.cache import cached, fingerprint
 
 
@@ -73,7 +73,7 @@ class UserKNN(BaseTransform):
     @torch.inference_mode(False)
     @torch.no_grad()
     def forward(self, data: HeteroData) -> HeteroData:
-        edge_index = find_edges(data, self.edge_type)
+        edge_index = checked_edges(data, self.edge_type)
         users, _, items = self.edge_type
         num_users, num_items = num_nodes(data, users), num_nodes(data, items)
         key = (edge_index[0].long() * num_items + edge_index[1]).unique().cpu()

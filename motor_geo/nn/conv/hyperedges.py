@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from motor_geo.nn.functional.hyperedges import shares
 from motor_geo.parallel.user_shard import UserShard
 from motor_geo.typing import ITEM, USER, Embeddings
+from motor_geo.utils.numbers import positive
 
 
 class Hypergraph(NamedTuple):
@@ -65,8 +66,7 @@ class Hyperedges(nn.Module):
             raise ValueError(f"'num_layers' must be positive (got {num_layers})")
         if not 0 < keep_rate <= 1:
             raise ValueError(f"'keep_rate' must lie in (0, 1] (got {keep_rate})")
-        if temperature <= 0:
-            raise ValueError(f"'temperature' must be positive (got {temperature})")
+        positive('temperature', temperature)
         self.num_layers = num_layers
         self.keep_rate = keep_rate
         self.temperature = temperature

@@ -9,6 +9,7 @@ from motor_geo.nn.conv.propagate import Propagate
 from motor_geo.nn.functional.dropout import perturb_rows
 from motor_geo.nn.graph import BipartiteGraph, shard_of
 from motor_geo.typing import Embeddings
+from motor_geo.utils.numbers import not_negative
 
 
 class NoisyLayers(NamedTuple):
@@ -53,10 +54,8 @@ class NoisyPropagation(nn.Module):
         super().__init__()
         if num_layers < 1:
             raise ValueError(f"'num_layers' must be positive (got {num_layers})")
-        if noise < 0:
-            raise ValueError(f"'noise' must not be negative (got {noise})")
         self.num_layers = num_layers
-        self.noise = noise
+        self.noise = not_negative('noise', noise)
         self.light = LightPropagation(num_layers - 1)
         self.conv = Propagate()
 

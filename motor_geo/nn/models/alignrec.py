@@ -15,6 +15,7 @@ from motor_geo.nn.models.side_views import SideViews
 from motor_geo.nn.models.similarity import cosine_distance, feature_similarity_loss
 from motor_geo.typing import RATES, Batch
 from motor_geo.utils.lazy import Lazy
+from motor_geo.utils.numbers import not_negative
 
 
 class AlignRec(SideViews):
@@ -100,7 +101,7 @@ class AlignRec(SideViews):
         )
         self.similarity_weight = similarity_weight
         self.cosine_weight = cosine_weight
-        self.hops = Hops(num_item_layers)
+        self.hops = Hops(not_negative('num_item_layers', num_item_layers))
         self.features = ItemFeatures(
             data, None, 'AlignRec', train=train_features, node_type=self.item_type
         )

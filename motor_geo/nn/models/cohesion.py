@@ -18,6 +18,7 @@ from motor_geo.nn.models.item_graph import ItemGraph, modality_weights
 from motor_geo.nn.models.preferences import PreferenceRecommender
 from motor_geo.typing import RATES, Batch, Embeddings, Rows, num_nodes
 from motor_geo.utils.lazy import Lazy
+from motor_geo.utils.numbers import not_negative
 
 
 class COHESION(PreferenceRecommender):
@@ -100,7 +101,7 @@ class COHESION(PreferenceRecommender):
             item_encoder = IDEmbedding(num_nodes(data, edge_type[2]), channels, self.init)
         super().__init__(data, item_encoder, channels, reg_weight, rho, edge_type)
         self.num_layers = num_layers
-        self.hops = Hops(num_item_layers)
+        self.hops = Hops(not_negative('num_item_layers', num_item_layers))
         weights = modality_weights(self.features.names, modality_weight)
         self.item_graphs = ItemGraph(weights, self.item_type)
         self.item_graphs.check(data, 'COHESION')

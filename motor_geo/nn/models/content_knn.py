@@ -12,6 +12,7 @@ from motor_geo.nn.functional.known_features import finite_features, known_featur
 from motor_geo.nn.memo import Memo
 from motor_geo.nn.models.fitted import FittedRecommender
 from motor_geo.typing import RATES, Scores, find_edges, modalities, num_nodes
+from motor_geo.utils.numbers import not_negative
 from motor_geo.utils.topk import topk
 
 if TYPE_CHECKING:
@@ -65,10 +66,8 @@ class ContentKNN(FittedRecommender):
         super().__init__(data, edge_type)
         if k < 1:
             raise ValueError(f"'k' must be at least 1 (got {k})")
-        if shrink < 0:
-            raise ValueError(f"'shrink' must not be negative (got {shrink})")
         self.k = k
-        self.shrink = shrink
+        self.shrink = not_negative('shrink', shrink)
         self.names = modalities(data, 'ContentKNN', self.min_modalities, self.item_type)
         for name in self.names:
             finite_features(data, name, self.item_type)

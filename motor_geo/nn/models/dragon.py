@@ -11,6 +11,7 @@ from motor_geo.nn.models.dualgnn import DualGNN
 from motor_geo.nn.models.item_graph import ItemGraph, modality_weights
 from motor_geo.typing import RATES, Embeddings
 from motor_geo.utils.lazy import Lazy
+from motor_geo.utils.numbers import not_negative
 
 
 class DRAGON(DualGNN):
@@ -73,7 +74,7 @@ class DRAGON(DualGNN):
         edge_type: EdgeType = RATES,
     ):
         super().__init__(data, item_encoder, channels, num_layers, reg_weight, edge_type=edge_type)
-        self.hops = Hops(num_item_layers)
+        self.hops = Hops(not_negative('num_item_layers', num_item_layers))
         weights = modality_weights(self.features.names, modality_weight)
         self.item_graphs = ItemGraph(weights, self.item_type)
         self.item_graphs.check(data, 'DRAGON')

@@ -11,6 +11,7 @@ from motor_geo.nn.models.item_similarity import ItemSimilarity
 from motor_geo.typing import RATES
 from motor_geo.utils.cost import warn_of_time
 from motor_geo.utils.memory import available_memory
+from motor_geo.utils.numbers import positive
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -49,9 +50,7 @@ class EASE(ItemSimilarity):
 
     def __init__(self, data: HeteroData, reg_weight: float = 300.0, edge_type: EdgeType = RATES):
         super().__init__(data, edge_type)
-        if reg_weight <= 0:
-            raise ValueError(f"'reg_weight' must be positive (got {reg_weight})")
-        self.reg_weight = reg_weight
+        self.reg_weight = positive('reg_weight', reg_weight)
         needed, free = self.num_bytes(self.num_items), available_memory()
         if free is not None and needed > free:
             raise ValueError(

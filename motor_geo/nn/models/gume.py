@@ -16,6 +16,7 @@ from motor_geo.nn.models.enlarged_graph import EnlargedGraph, EnlargedGraphs
 from motor_geo.nn.models.mgcn import MGCN
 from motor_geo.nn.models.similarity import moment_distance
 from motor_geo.typing import RATES, Batch, Embeddings, Rows
+from motor_geo.utils.numbers import not_negative, positive
 
 
 class GUMEViews(NamedTuple):
@@ -117,8 +118,7 @@ class GUME(MGCN):
         edge_type: EdgeType = RATES,
     ):
         for name, value in (('behavior', behavior_temperature), ('user', user_temperature)):
-            if value <= 0:
-                raise ValueError(f"'{name}_temperature' must be positive (got {value})")
+            positive(f'{name}_temperature', value)
         super().__init__(
             data,
             item_encoder,
@@ -130,9 +130,9 @@ class GUME(MGCN):
             edge_type=edge_type,
         )
         self.extended_reg_weight = extended_reg_weight
-        self.behavior = behavior_weight, behavior_temperature
-        self.user = user_weight, user_temperature
-        self.noise = noise
+        self.behavior = not_negative('behavior_weight', behavior_weight), behavior_temperature
+        self.user = not_negative('user_weight', user_weight), user_temperature
+        self.noise = not_negative('noise', noise)
         self.align_weight = align_weight
         self.light = Hops(num_layers, readout='mean')
         self.enlarged = EnlargedGraphs(self.features.names, self.item_type)

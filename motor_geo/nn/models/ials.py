@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -10,6 +11,7 @@ from torch_geometric.typing import EdgeType
 from motor_geo.nn.models.fitted import FittedRecommender
 from motor_geo.typing import RATES, Embeddings
 from motor_geo.utils.extras import needs
+from motor_geo.utils.numbers import positive
 
 
 class IALS(FittedRecommender):
@@ -58,13 +60,11 @@ class IALS(FittedRecommender):
         edge_type: EdgeType = RATES,
     ):
         super().__init__(data, edge_type)
-        if alpha < 1:
+        if not 1 <= alpha < math.inf:
             raise ValueError(f"'alpha' must be at least 1, the weight of other pairs (got {alpha})")
-        if reg_weight <= 0:
-            raise ValueError(f"'reg_weight' must be positive (got {reg_weight})")
         self.channels = channels
         self.alpha = alpha
-        self.reg_weight = reg_weight
+        self.reg_weight = positive('reg_weight', reg_weight)
         self.user_embedding, self.item_embedding = (
             nn.Parameter(torch.empty(size, channels), requires_grad=False)
             for size in (self.num_users, self.num_items)

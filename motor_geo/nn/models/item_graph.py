@@ -12,6 +12,7 @@ from torch_geometric.utils import coalesce
 from motor_geo.nn.graph import sorted_edge_index
 from motor_geo.nn.memo import Memo
 from motor_geo.typing import ITEM, num_nodes, similar
+from motor_geo.utils.numbers import not_negative, positive
 
 
 def modality_weights(
@@ -27,14 +28,16 @@ def modality_weights(
 
     Raises:
         ValueError: If the names in :obj:`weight` differ from
-            :obj:`modalities`.
+            :obj:`modalities`, a weight is negative or not finite, or all are zero.
     """
     if weight is not None:
         if set(weight) != set(modalities):
             raise ValueError(
                 f"'modality_weight' must name the modalities {modalities} (got {sorted(weight)})"
             )
-        return {m: float(weight[m]) for m in modalities}
+        out = {m: not_negative(f'modality_weight[{m}]', float(weight[m])) for m in modalities}
+        positive('sum of modality_weight', sum(out.values()))
+        return out
     others = [m for m in modalities if m != 'image']
     if len(others) in (0, len(modalities)):
         return {m: 1 / len(modalities) for m in modalities}

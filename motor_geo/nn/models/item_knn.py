@@ -10,6 +10,7 @@ from torch_geometric.typing import EdgeType
 
 from motor_geo.nn.models.item_similarity import ItemSimilarity, neighbors
 from motor_geo.typing import RATES
+from motor_geo.utils.numbers import not_negative
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -60,10 +61,8 @@ class ItemKNN(ItemSimilarity):
             raise ValueError(f"'on' must be 'interactions' (got '{on}')")
         if k < 1:
             raise ValueError(f"'k' must be at least 1 (got {k})")
-        if not 0 <= shrink < float('inf'):
-            raise ValueError(f"'shrink' must be finite and not negative (got {shrink})")
         self.k = k
-        self.shrink = shrink
+        self.shrink = not_negative('shrink', shrink)
         self.on = on
         self.register_buffer('order', torch.randperm(self.num_items))
 

@@ -19,6 +19,7 @@ from motor_geo.nn.models.recommender import Recommender
 from motor_geo.typing import RATES, Batch, Embeddings, num_nodes, similar
 from motor_geo.utils.cost import warn_of_time
 from motor_geo.utils.lazy import Lazy
+from motor_geo.utils.numbers import positive
 
 ItemGraphs = list[tuple[EdgeIndex, Tensor]]
 
@@ -93,7 +94,7 @@ class LearnedGraphRecommender(Recommender):
         self.k = k
         self.initial_weight = initial_weight
         self.reg_weight = reg_weight
-        self.reg_batch_size = reg_batch_size
+        self.reg_batch_size = positive('reg_batch_size', reg_batch_size)
         self.propagation = SelfLoopPropagation(num_layers)
         self.conv = Propagate()
         self.features = ItemFeatures(

@@ -21,6 +21,7 @@ from motor_geo.nn.models.item_features import ItemFeatures
 from motor_geo.nn.models.recommender import Recommender
 from motor_geo.nn.name_dict import NameDict
 from motor_geo.typing import RATES, Batch, Embeddings, Rows
+from motor_geo.utils.numbers import not_negative
 
 
 class Parts(NamedTuple):
@@ -124,7 +125,7 @@ class LGMRec(Recommender):
             )
         super().__init__(data, item_encoder, channels, edge_type)
         self.num_modal_layers = num_modal_layers
-        self.alpha = alpha
+        self.alpha = not_negative('alpha', alpha)
         self.cl_weight = cl_weight
         self.reg_weight = reg_weight
         self.temperature = temperature

@@ -18,6 +18,7 @@ from motor_geo.nn.models.similarity import feature_similarity_loss
 from motor_geo.nn.name_dict import NameDict
 from motor_geo.typing import RATES, Batch, Embeddings, Rows
 from motor_geo.utils.lazy import Lazy
+from motor_geo.utils.numbers import positive
 
 
 class Views(NamedTuple):
@@ -113,12 +114,11 @@ class MGCN(Recommender):
         edge_type: EdgeType = RATES,
     ):
         check_choice('fusion', fusion, 'reference', 'paper')
-        if temperature <= 0:
-            raise ValueError(f"'temperature' must be positive (got {temperature})")
+        positive('temperature', temperature)
         super().__init__(data, item_encoder, channels, edge_type)
         self.num_item_layers = num_item_layers
         self.reg_weight = reg_weight
-        self.batch_size = batch_size
+        self.batch_size = positive('batch_size', batch_size)
         self.cl_weight = cl_weight
         self.temperature = temperature
         self.similarity_weight = similarity_weight

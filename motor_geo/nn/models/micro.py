@@ -10,6 +10,7 @@ from motor_geo.nn.functional.similarity import merge_edges, neighbor_edges, row_
 from motor_geo.nn.models.learned_graph import ItemGraphs, LearnedGraphRecommender
 from motor_geo.typing import RATES, Batch, Embeddings, num_nodes
 from motor_geo.utils.cost import warn_of_time
+from motor_geo.utils.numbers import positive
 
 
 class MICRO(LearnedGraphRecommender):
@@ -94,8 +95,7 @@ class MICRO(LearnedGraphRecommender):
             train_features,
             edge_type,
         )
-        if temperature <= 0:
-            raise ValueError(f"'temperature' must be positive (got {temperature})")
+        positive('temperature', temperature)
         if contrast_weight > 0:
             num_items = num_nodes(data, self.item_type)
             warn_of_time(

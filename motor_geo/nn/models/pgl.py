@@ -17,6 +17,7 @@ from motor_geo.nn.models.item_features import ItemFeatures
 from motor_geo.nn.models.item_graph import ItemGraph, modality_weights
 from motor_geo.typing import RATES, Batch, Embeddings, Rows
 from motor_geo.utils.lazy import Lazy
+from motor_geo.utils.numbers import not_negative, positive
 
 
 class PGL(BlockRecommender):
@@ -98,14 +99,13 @@ class PGL(BlockRecommender):
     ):
         if not 0 <= dropout < 1:
             raise ValueError(f"'dropout' must lie in [0, 1) (got {dropout})")
-        if temperature <= 0:
-            raise ValueError(f"'temperature' must be positive (got {temperature})")
+        positive('temperature', temperature)
         super().__init__(data, item_encoder, channels, rho, edge_type)
         self.dropout = dropout
         self.reg_weight = reg_weight
         self.temperature = temperature
         self.propagation = LightPropagation(num_layers)
-        self.hops = Hops(num_item_layers)
+        self.hops = Hops(not_negative('num_item_layers', num_item_layers))
         self.features = ItemFeatures(
             data, channels, 'PGL', train=train_features, node_type=self.item_type
         )

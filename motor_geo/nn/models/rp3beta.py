@@ -10,6 +10,7 @@ from torch_geometric.typing import EdgeType
 
 from motor_geo.nn.models.item_similarity import ItemSimilarity, neighbors
 from motor_geo.typing import RATES
+from motor_geo.utils.numbers import not_negative
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -61,8 +62,8 @@ class RP3beta(ItemSimilarity):
         if k < 1:
             raise ValueError(f"'k' must be at least 1 (got {k})")
         self.k = k
-        self.alpha = alpha
-        self.beta = beta
+        self.alpha = not_negative('alpha', alpha)
+        self.beta = not_negative('beta', beta)
         self.register_buffer('order', torch.randperm(self.num_items))
 
     def similarity(self, train: csr_matrix) -> csr_matrix:

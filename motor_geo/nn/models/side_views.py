@@ -12,6 +12,7 @@ from motor_geo.nn.functional.distinct import Distinct, distinct
 from motor_geo.nn.loss import info_nce, l2_reg
 from motor_geo.nn.models.recommender import Recommender
 from motor_geo.typing import RATES, Batch, Embeddings, Rows
+from motor_geo.utils.numbers import positive
 
 
 class BatchViews(NamedTuple):
@@ -71,11 +72,10 @@ class SideViews(Recommender):
         temperature: float,
         edge_type: EdgeType = RATES,
     ):
-        if temperature <= 0:
-            raise ValueError(f"'temperature' must be positive (got {temperature})")
+        positive('temperature', temperature)
         super().__init__(data, item_encoder, channels, edge_type)
         self.reg_weight = reg_weight
-        self.batch_size = batch_size
+        self.batch_size = positive('batch_size', batch_size)
         self.cl_weight = cl_weight
         self.temperature = temperature
         self.propagation = LightPropagation(num_layers)

@@ -10,6 +10,7 @@ from motor_geo.nn.functional.distinct import Distinct, distinct
 from motor_geo.nn.loss import info_nce, l2_reg
 from motor_geo.nn.models.recommender import Recommender
 from motor_geo.typing import RATES, Batch, Embeddings, Rows
+from motor_geo.utils.numbers import positive
 
 
 class SimGCL(Recommender):
@@ -64,8 +65,7 @@ class SimGCL(Recommender):
         reg_weight: float = 1e-4,
         edge_type: EdgeType = RATES,
     ):
-        if temperature <= 0:
-            raise ValueError(f"'temperature' must be positive (got {temperature})")
+        positive('temperature', temperature)
         super().__init__(data, item_encoder, channels, edge_type)
         self.cl_weight = cl_weight
         self.temperature = temperature

@@ -15,6 +15,7 @@ from motor_geo.nn.models.feature_alignment import FeatureAlignment
 from motor_geo.nn.models.item_features import ItemFeatures
 from motor_geo.nn.models.recommender import Recommender
 from motor_geo.typing import RATES, Batch, Embeddings, modalities
+from motor_geo.utils.numbers import positive
 
 
 class SLMRec(Recommender):
@@ -82,11 +83,8 @@ class SLMRec(Recommender):
             raise ValueError(f"'channels' must be an even number (got {channels})")
         if num_layers < 1:
             raise ValueError(f"'num_layers' must be at least 1 (got {num_layers})")
-        if min(temperature, ssl_temperature) <= 0:
-            raise ValueError(
-                "'temperature' and 'ssl_temperature' must be positive "
-                f'(got {temperature} and {ssl_temperature})'
-            )
+        positive('temperature', temperature)
+        positive('ssl_temperature', ssl_temperature)
         super().__init__(data, item_encoder, channels, edge_type)
         self.num_layers = num_layers
         self.temperature = temperature

@@ -14,6 +14,7 @@ from motor_geo.nn.models.side_views import SideViews
 from motor_geo.nn.name_dict import NameDict
 from motor_geo.typing import RATES
 from motor_geo.utils.lazy import Lazy
+from motor_geo.utils.numbers import not_negative
 
 
 class SMORE(SideViews):
@@ -107,7 +108,7 @@ class SMORE(SideViews):
             data, item_encoder, channels, num_layers, reg_weight, batch_size, *contrast, edge_type
         )
         self.dropout = dropout
-        self.hops = Hops(num_item_layers)
+        self.hops = Hops(not_negative('num_item_layers', num_item_layers))
         self.features = ItemFeatures(
             data, channels, 'SMORE', train=train_features, node_type=self.item_type
         )

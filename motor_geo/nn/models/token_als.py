@@ -20,6 +20,7 @@ from motor_geo.nn.models.fitted import FittedRecommender
 from motor_geo.nn.objective import usual_weight
 from motor_geo.nn.token_cross import TokenCrossEncoder
 from motor_geo.typing import RATES, Embeddings, find_edges, node_store, num_nodes
+from motor_geo.utils.numbers import positive
 
 
 class TokenALS(FittedRecommender):
@@ -82,8 +83,8 @@ class TokenALS(FittedRecommender):
     ):
         super().__init__(data, edge_type)
         for name, value in (('unobserved', unobserved), ('reg_weight', reg_weight)):
-            if value is not None and not 0 < value < float('inf'):
-                raise ValueError(f"'{name}' must be positive and finite (got {value})")
+            if value is not None:
+                positive(name, value)
         if num_steps < 1:
             raise ValueError(f"'num_steps' must be positive (got {num_steps})")
         if item_encoder is None:

@@ -8,6 +8,7 @@ from torch_geometric.typing import EdgeType
 from motor_geo.nn.functional.distinct import distinct
 from motor_geo.nn.models.simgcl import SimGCL
 from motor_geo.typing import RATES, Batch, Embeddings
+from motor_geo.utils.numbers import positive
 
 
 class XSimGCL(SimGCL):
@@ -61,6 +62,7 @@ class XSimGCL(SimGCL):
         reg_weight: float = 1e-4,
         edge_type: EdgeType = RATES,
     ):
+        positive('num_layers', num_layers)
         if not 1 <= cl_layer <= num_layers:
             raise ValueError(
                 f"'cl_layer' must lie between 1 and 'num_layers', {num_layers} (got {cl_layer})"

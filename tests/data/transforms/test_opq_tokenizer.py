@@ -250,6 +250,12 @@ def test_setting_errors():
             "method must be one of opq, pq, rq, rqvae, letter, or an import path, got 'vq'",
         ),
         ({'balance': 0}, 'balance must be above 0 and at most 1, or None, got 0'),
+        ({'method': 3}, 'method must be a name, got 3'),
+        ({'modalities': 3}, 'modalities must be names, got 3'),
+        (
+            {'method': 'rqvae', 'method_kwargs': 'latent'},
+            'method_kwargs must map settings to values',
+        ),
         ({'balance': 'a'}, "balance must be above 0 and at most 1, or None, got 'a'"),
         ({'num_near': 0}, 'num_near must be at least 1 and at most codebook_size=16, got 0'),
         ({'num_near': 17}, 'num_near must be at least 1 and at most codebook_size=16, got 17'),
@@ -286,6 +292,14 @@ def test_data_errors():
         ValueError, match="'text' has 60 rows to fit 64 centroids .* codebook_size=32"
     ):
         tokenizer(2, 64)(make_data(text=x))
+    with pytest.raises(ValueError, match="'text' has 1 row to fit to; expected at least 2 items"):
+        tokenizer(2, 2)(make_data(text=x[:1]))
+    with pytest.raises(ValueError, match=r"masks name \['b'\], expected only \['a'\]"):
+        tokenizer().fit({'a': x}, {'b': torch.ones(60)})
+    with pytest.raises(ValueError, match="differ in their number of rows: {'a': 60, 'b': 50}"):
+        tokenizer().fit({'a': x, 'b': x[:50]})
+    with pytest.raises(ValueError, match='k and num_samples must be at least 1, got 10 and 0'):
+        tokenizer().report(make_data(text=x), num_samples=0)
     with pytest.raises(ValueError, match="'text' has 6 columns to cut into 7 tokens"):
         tokenizer(7)(make_data(text=x))
     assert tokenizer(7, method='rq')(make_data(text=x))['item'].token_id.shape == (60, 7)

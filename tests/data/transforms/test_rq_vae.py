@@ -131,12 +131,14 @@ def test_rows_without_variance():
 @pytest.mark.parametrize(
     'kwargs, message',
     [
-        ({'lr': 1e30, 'warmup': 0.5}, r"modality 'x': training diverged at step \d+ .* lower lr"),
+        ({'lr': 1e6, 'warmup': 0.5}, r"modality 'x': training diverged at step \d+ .* lower lr"),
+        ({'lr': 1e6, 'num_steps': 1}, r"modality 'x': training diverged at step 1 .* lower lr"),
+        ({'lr': 1e38}, r'lr must lie in 0\.\.1000000, got 1e\+38'),
         ({'latent': 0}, 'latent must be at least 1, got 0'),
         ({'num_steps': 0}, 'num_steps must be at least 1'),
         ({'hidden': [8, 0]}, r'hidden must be positive widths, got \[8, 0\]'),
         ({'warmup': 1.0}, 'warmup must be at least 0 and below 1, got 1.0'),
-        ({'lr': float('nan')}, 'lr must be at least 0 and finite, got nan'),
+        ({'lr': float('nan')}, 'lr must lie in 0..1000000, got nan'),
         ({'steps': 3}, "method_kwargs: the method 'rqvae' has no setting 'steps'; .*num_steps"),
         ({'seed': 3}, "the method 'rqvae' has no setting 'seed'"),
     ],

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch_geometric.data import HeteroData
 
-from motor_geo.data import UserKNN
+from motor_geo.data import InteractionSVD, UserKNN
 from motor_geo.typing import RATES
 
 EDGE_TYPE = ('user', 'similar', 'user')
@@ -111,3 +111,17 @@ def test_user_knn_rejects_bad_arguments():
     with pytest.raises(ValueError, match='edge_type must be a triple'):
         UserKNN(edge_type='rates')
     assert str(UserKNN(20)) == 'UserKNN(k=20)'
+
+
+@pytest.mark.parametrize(
+    ('edge_index', 'message'),
+    [
+        ([[0, 1, 2], [0, 3, 1]], "holds 'item' 3, expected indices from 0 to 1"),
+        ([[0, 3], [0, 1]], "holds 'user' 3, expected indices from 0 to 2"),
+        ([[0, -1], [0, 1]], "holds 'user' -1, expected indices from 0 to 2"),
+    ],
+)
+@pytest.mark.parametrize('transform', [UserKNN(cache=False), InteractionSVD(1, cache=False)])
+def test_edges_out_of_range(transform, edge_index, message):
+    with pytest.raises(ValueError, match=message):
+        transform(graph(torch.tensor(edge_index), 3, 2))

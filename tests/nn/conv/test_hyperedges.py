@@ -51,5 +51,5 @@ def test_rejects_bad_arguments():
         Hyperedges(0, 0.5, 0.2)
     with pytest.raises(ValueError, match=r"'keep_rate' must lie in \(0, 1\] \(got 0.0\)"):
         Hyperedges(1, 0.0, 0.2)
-    with pytest.raises(ValueError, match=r"'temperature' must be positive \(got 0\)"):
+    with pytest.raises(ValueError, match=r"'temperature' must be positive and finite \(got 0\)"):
         Hyperedges(1, 0.5, 0)
