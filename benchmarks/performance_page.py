@@ -270,8 +270,13 @@ Gray lines show linear growth. An epoch is extrapolated from a few steps, and in
 With a fixed batch size, an epoch that reads all edges or all table rows in every step grows
 quadratically. With `auto`, it grows linearly until the tables no longer fit into the cache;
 from there on, random access to rows costs more. Huge pages (`THP_MEM_ALLOC_ENABLE=1`, which
-the commands set) halve this effect. The last row measures the memory alone: for each
-interaction, it reads one random row of a table with one row per user, and adds up twenty at a time.
+the commands set) halve this effect. Arrays above 32 MB, such as the rows of a batch of more than
+131,072 interactions, would get new pages in every step, and clearing them would take up to a third
+of it: commands keep their memory (`motor_geo.pipeline.large_arrays`), except for LightGCN at 100
+million interactions, where gaps between arrays would exceed 24 GB. The last row measures the
+memory alone: for each interaction, it reads one random row of a table with one row per user, and
+adds up twenty at a time. All numbers are from the Intel Xeon, whose cache of 260 MB holds the
+tables of ten million interactions.
 
 Bytes per interaction count all tensors in the middle of an epoch, except parameters, their
 gradients and moments, and tokens. 16 of them are the opposite edges of the data, which a graph
@@ -299,9 +304,10 @@ TRIED = """## What we tried and rejected
   not matter, they are still 1.8 times faster.
 - **Storing these sums** for the backward pass is no faster at 6,710 items and 25 % slower at
   63,001.
-- **Allocating everything on the heap** (`M_MMAP_MAX` 0) is 20 % faster at 10 million
-  interactions, but fragments with huge pages. GRCN then needs 4.5 GB instead of 4.0 GB at
-  Electronics sizes.
+- **Allocating everything on the heap** (`M_MMAP_MAX` 0), always. It fragments with huge pages:
+  GRCN then needs 4.5 GB instead of 4.0 GB at Electronics sizes, and LightGCN no longer fits into
+  24 GB at 100 million interactions. Commands do it for BPR with large batches, and for graph
+  backbones without features if an eighth of the memory holds all parameters.
 - **Other block sizes for scores** than 16 MB. Blocks of 37 MB are 1.15 to 1.25 times slower,
   because fewer scores stay in the cache between product and selection. Blocks of 4 MB are 1.1
   times slower with one thread. With two threads, they are 1.5 times slower, because
