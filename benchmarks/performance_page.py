@@ -270,8 +270,8 @@ Gray lines show linear growth. An epoch is extrapolated from a few steps, and in
 With a fixed batch size, an epoch that reads all edges or all table rows in every step grows
 quadratically. With `auto`, it grows linearly until the tables no longer fit into the cache;
 from there on, random access to rows costs more. Huge pages (`THP_MEM_ALLOC_ENABLE=1`, which
-the commands set) halve this effect. Arrays above 32 MB, such as the rows of a batch of more than
-131,072 interactions, would get new pages in every step, and clearing them would take up to a third
+the commands set) halve this effect. Arrays from 32 MB on, such as those of a batch of 65,536
+interactions, would get new pages in every step, and clearing them would take up to a third
 of it: commands keep their memory (`motor_geo.pipeline.large_arrays`), except for LightGCN at 100
 million interactions, where gaps between arrays would exceed 24 GB. The last row measures the
 memory alone: for each interaction, it reads one random row of a table with one row per user, and

@@ -11,7 +11,7 @@ SHARE = 8
 
 
 def tune_large_arrays(model: Recommender, batch_size: int) -> bool:
-    r"""Keeps the memory of arrays above 32 MB if steps make some and their gaps fit
+    r"""Keeps the memory of arrays from 32 MB on if steps make some and their gaps fit
     into memory. Results do not change.
 
     Backbones that read features are left alone, since they make arrays of many
@@ -27,10 +27,11 @@ def tune_large_arrays(model: Recommender, batch_size: int) -> bool:
     if model.min_modalities > 0 or model.user_embedding.device.type != 'cpu':
         return False
     sizes = [x.numel() * x.element_size() for x in model.parameters()]
-    rows = batch_size * model.channels * model.user_embedding.element_size()
+    # Positive and negative items are gathered together.
+    rows = 2 * batch_size * model.channels * model.user_embedding.element_size()
     if model.reads_rows and model.user_encoder is None and not model.needs_tables:
-        return rows > LARGEST and keep_large_arrays()
+        return rows >= LARGEST and keep_large_arrays()
     available = available_memory()
-    if max(rows, *sizes) <= LARGEST or available is None or SHARE * sum(sizes) > available:
+    if max(rows, *sizes) < LARGEST or available is None or SHARE * sum(sizes) > available:
         return False
     return keep_large_arrays()

@@ -9,7 +9,7 @@ import sys
 # From malloc.h of glibc.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -2, -3, -4
 KEEP = 2**30
-LARGEST = 2**25  # glibc always maps larger allocations.
+LARGEST = 2**25  # glibc always maps allocations from this size on.
 
 
 def keep_freed_memory() -> bool:
@@ -29,7 +29,7 @@ def keep_freed_memory() -> bool:
 
 
 def keep_large_arrays() -> bool:
-    r"""Configures glibc to keep also the memory of freed arrays above 32 MB, for the whole
+    r"""Configures glibc to keep also the memory of freed arrays from 32 MB on, for the whole
     process. Clearing their pages takes up to a third of a step. Arrays of different
     sizes may leave gaps, so that the process needs more memory.
 

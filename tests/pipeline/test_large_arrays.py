@@ -9,7 +9,7 @@ from motor_geo.pipeline import large_arrays
 from motor_geo.pipeline.large_arrays import tune_large_arrays
 from motor_geo.typing import ITEM, USER, set_edges
 
-ROWS = 2**17  # Rows of 64 floats that take 32 MB.
+ROWS = 2**17  # Rows of 64 floats that take 32 MB, as the items of half as many pairs.
 
 
 def build(backbone, num_users=10):
@@ -31,14 +31,15 @@ def calls(monkeypatch):
 @pytest.mark.parametrize(
     ('backbone', 'num_users', 'batch_size', 'expected'),
     [
-        (BPR, 10, ROWS, False),
-        (BPR, 10, ROWS + 1, True),
-        (BPR, ROWS + 1, 2048, False),  # Steps make no array of the size of a table.
+        (BPR, 10, ROWS // 2 - 1, False),
+        (BPR, 10, ROWS // 2, True),
+        (BPR, ROWS, 2048, False),  # Steps make no array of the size of a table.
         (LightGCN, 10, 2048, False),
-        (LightGCN, 10, ROWS + 1, True),
-        (LightGCN, ROWS + 1, 2048, True),
+        (LightGCN, 10, ROWS // 2, True),
+        (LightGCN, ROWS - 1, 2048, False),
+        (LightGCN, ROWS, 2048, True),
         (LightGCN, 10**9 // 8 // 256, 2048, False),  # Gaps might not fit into memory.
-        (VBPR, 10, ROWS + 1, False),  # It reads features.
+        (VBPR, 10, ROWS, False),  # It reads features.
     ],
 )
 def test_large_arrays(calls, backbone, num_users, batch_size, expected):
@@ -49,11 +50,11 @@ def test_large_arrays(calls, backbone, num_users, batch_size, expected):
 def test_a_model_that_needs_all_rows(calls, monkeypatch):
     monkeypatch.setattr(large_arrays, 'available_memory', lambda: 0)
     model = build(BPR)
-    assert tune_large_arrays(model, ROWS + 1)
+    assert tune_large_arrays(model, ROWS)
     model.set_objective(WholeDataLoss())
-    assert not tune_large_arrays(model, ROWS + 1)
+    assert not tune_large_arrays(model, ROWS)
     model = build(BPR)
     model.set_user_encoder(UsedItems())
-    assert not tune_large_arrays(model, ROWS + 1)
+    assert not tune_large_arrays(model, ROWS)
     monkeypatch.setattr(large_arrays, 'available_memory', lambda: None)
-    assert not tune_large_arrays(model, ROWS + 1)
+    assert not tune_large_arrays(model, ROWS)
