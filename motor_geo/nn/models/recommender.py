@@ -239,7 +239,8 @@ class Recommender(nn.Module):
             - **output:** scalars
         """
         shard = self.shard(data)
-        if self.objective is None and (shard is None or shard.columns.size == 1):
+        usual = self.objective is None and type(self).ranking is Recommender.ranking
+        if usual and (shard is None or shard.columns.size == 1):
             pos, neg, norms = scores_and_norms(user, item)
             losses = {'bpr': bpr_loss(pos, neg, form)}
             reg = norms.sum() / max(user.size(0), 1)
