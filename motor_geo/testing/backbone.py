@@ -257,9 +257,10 @@ class BackboneContract:
         model = self.build(data)
         popularity = popularity_embeddings(edge_index, NUM_USERS, NUM_ITEMS)
         options: dict[str, Any] = {'patience': 100, 'batch_size': 256, 'progress': False}
-        Trainer(model, data, evaluator, lr=0.01, epochs=self.epochs, **options).fit()
-        learned = evaluator.evaluate(rank(model, data)).metrics['recall@20']
-        assert learned > 1.3 * evaluator.evaluate(popularity).metrics['recall@20']
+        result = Trainer(model, data, evaluator, lr=0.01, epochs=self.epochs, **options).fit()
+        # The best epoch: some backbones are unstable with so high a learning rate.
+        popular = evaluator.evaluate(popularity).metrics['recall@20']
+        assert result.best['recall@20'] > 1.5 * popular
 
     @pytest.mark.parametrize('items', ['id', 'specific'])
     def test_nothing_waits_inside_a_step(
