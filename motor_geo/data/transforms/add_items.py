@@ -91,7 +91,7 @@ def add_items(
                 f'{list(found.shape)}'
             )
         out[ITEM][name] = torch.cat([old, found.to(old)])
-    _add_attributes(out, data, dict(attributes or {}), num_new)
+    missed = _add_attributes(out, data, dict(attributes or {}), num_new)
     transforms = [t.build() if isinstance(t, Lazy) else t for t in transforms]
     if not transforms and any(similar(name) in data.edge_types for name in names):
         raise ValueError("The graph has item graphs: expected the 'transforms' that created them")
@@ -99,14 +99,22 @@ def add_items(
         extend = getattr(transform, 'extend', None)
         joined = transform(out) if extend is None else extend(data, out)
         out = check_graph(joined, type(transform).__name__)
+    missed = [name for name in missed if name not in out[ITEM]]  # Transforms may have added them.
+    if missed:
+        raise ValueError(
+            f'The graph holds {missed} of every item: expected those of the new items in '
+            "'attributes'"
+        )
     return out
 
 
 def _add_attributes(
     out: HeteroData, data: HeteroData, attributes: dict[str, Tensor], num_new: int
-) -> None:
-    r"""Adds the attributes of items that are neither features nor tokens."""
-    store = data[ITEM]
+) -> list[str]:
+    r"""Adds the attributes of items that are neither features nor tokens, and returns
+    the names of those that new items lack.
+    """
+    store, missed = data[ITEM], []
     for name, old in store.items():
         if name in out[ITEM]:
             continue
@@ -117,10 +125,8 @@ def _add_attributes(
         if new is None and name.startswith('mask_'):
             new = old.new_ones(num_new)
         if new is None:
-            raise ValueError(
-                f"The graph holds '{name}' of every item: expected that of the new items in "
-                "'attributes'"
-            )
+            missed.append(name)
+            continue
         if new.shape != (num_new, *old.shape[1:]):
             raise ValueError(
                 f"'{name}' of the new items must be {[num_new, *old.shape[1:]]}, got "
@@ -129,3 +135,4 @@ def _add_attributes(
         out[ITEM][name] = torch.cat([old, new.to(old)])
     if attributes:
         raise ValueError(f"'attributes' holds {sorted(attributes)}, which the graph has of no item")
+    return missed

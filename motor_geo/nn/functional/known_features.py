@@ -49,7 +49,7 @@ def finite_features(data: HeteroData, modality: str, node_type: str = ITEM) -> T
             the modality has NaN or infinite values.
     """
     x = known_features(data, modality, node_type)
-    for start in range(0, x.size(0), BLOCK):
+    for start in range(0, 0 if x.is_meta else x.size(0), BLOCK):
         bad = ~x[start : start + BLOCK].isfinite().all(dim=1)
         if bool(bad.any()):
             key = feature_key(node_store(data, node_type), modality)

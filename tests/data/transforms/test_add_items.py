@@ -215,7 +215,10 @@ def test_masks_and_other_attributes():
 @pytest.mark.parametrize(
     ('attributes', 'message'),
     [
-        (None, "holds 'category' of every item: expected that of the new items in 'attributes'"),
+        (
+            None,
+            r"holds \['category'\] of every item: expected those of the new items in 'attributes'",
+        ),
         ({'category': torch.tensor([1])}, r"'category' of the new items must be \[2\], got \[1\]"),
         (
             {'category': torch.tensor([1, 2]), 'color': torch.tensor([1, 2])},
@@ -227,3 +230,14 @@ def test_bad_attributes(attributes, message):
     new = {'text': torch.ones(2, 2)}
     with pytest.raises(ValueError, match=message):
         add_items(with_attributes(), new, None, [ItemKNN(2)], attributes)
+
+
+def test_attributes_that_a_transform_adds():
+    class Categories(BaseTransform):
+        def forward(self, data):
+            data[ITEM].category = torch.arange(data[ITEM].num_nodes)
+            return data
+
+    new = {'text': torch.ones(2, 2)}
+    out = add_items(with_attributes(), new, None, [ItemKNN(2), Categories()])
+    assert out[ITEM].category.tolist() == [0, 1, 2, 3, 4]

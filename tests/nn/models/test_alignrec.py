@@ -115,7 +115,7 @@ def test_alignrec_weights_of_zero_drop_terms():
 
 def test_alignrec_rejects_bad_arguments():
     case, _, data, _ = golden()
-    with pytest.raises(ValueError, match=r"'temperature' must be positive \(got 0\)"):
+    with pytest.raises(ValueError, match=r"'temperature' must be positive and finite \(got 0\)"):
         AlignRec(data, temperature=0)
     with pytest.raises(ValueError, match="'AlignRec' needs the item graph .*apply 'ItemKNN'"):
         AlignRec(case.data())

@@ -39,7 +39,7 @@ def test_content_knn_rejects_bad_arguments():
     data = GoldenCase('itemknncbf').data()
     with pytest.raises(ValueError, match=r"'k' must be at least 1 \(got 0\)"):
         ContentKNN(data, k=0)
-    with pytest.raises(ValueError, match=r"'shrink' must not be negative \(got -1\)"):
+    with pytest.raises(ValueError, match=r"'shrink' must be at least 0 and finite \(got -1\)"):
         ContentKNN(data, shrink=-1)
     with pytest.raises(ValueError, match="'ContentKNN' needs item features of at least 1 modality"):
         ContentKNN(GoldenCase('bpr').data())

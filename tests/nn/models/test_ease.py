@@ -61,7 +61,7 @@ def test_scores_are_products():
 
 def test_what_cannot_be_is_refused(monkeypatch):
     data = small_graph()
-    with pytest.raises(ValueError, match=r"^'reg_weight' must be positive \(got 0\)$"):
+    with pytest.raises(ValueError, match=r"^'reg_weight' must be positive and finite \(got 0\)$"):
         EASE(data, 0)
     monkeypatch.setattr(module, 'available_memory', lambda: 10_000)
     needed = EASE.num_bytes(173)

@@ -149,7 +149,9 @@ def test_gume_weights_of_zero_drop_terms():
 
 def test_gume_rejects_bad_arguments():
     case, _, data, _ = golden()
-    with pytest.raises(ValueError, match=r"'user_temperature' must be positive \(got 0\)"):
+    with pytest.raises(
+        ValueError, match=r"'user_temperature' must be positive and finite \(got 0\)"
+    ):
         GUME(data, user_temperature=0)
     with pytest.raises(ValueError, match="'GUME' needs the item graph .*apply 'ItemKNN'"):
         GUME(case.data())

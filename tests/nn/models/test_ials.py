@@ -102,7 +102,7 @@ def test_sizes_and_arguments(data):
     assert not any(parameter.requires_grad for parameter in model.parameters())
     with pytest.raises(ValueError, match=r"^'alpha' must be at least 1, .* \(got 0.5\)$"):
         build(data, alpha=0.5)
-    with pytest.raises(ValueError, match=r"^'reg_weight' must be positive \(got 0\)$"):
+    with pytest.raises(ValueError, match=r"^'reg_weight' must be positive and finite \(got 0\)$"):
         build(data, reg_weight=0)
 
 

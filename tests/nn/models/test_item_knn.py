@@ -79,7 +79,7 @@ def test_shrinkage_holds_back_rare_items():
 def test_arguments():
     with pytest.raises(ValueError, match=r"^'k' must be at least 1 \(got 0\)$"):
         ItemKNN(small_graph(), k=0)
-    with pytest.raises(ValueError, match=r"^'shrink' must be finite and not negative"):
+    with pytest.raises(ValueError, match=r"^'shrink' must be at least 0 and finite"):
         ItemKNN(small_graph(), shrink=-1.0)
     with pytest.raises(ValueError, match=r"^'on' must be 'interactions' \(got 'text'\)$"):
         ItemKNN(small_graph(), on='text')

@@ -225,7 +225,7 @@ def test_lgmrec_rejects_bad_arguments():
         LGMRec(data, num_hyperedges=0)
     with pytest.raises(ValueError, match=r"'num_modal_layers' must not be negative \(got -1\)"):
         LGMRec(data, num_modal_layers=-1)
-    with pytest.raises(ValueError, match=r"'temperature' must be positive \(got 0\)"):
+    with pytest.raises(ValueError, match=r"'temperature' must be positive and finite \(got 0\)"):
         LGMRec(data, temperature=0)
     with pytest.raises(ValueError, match="'LGMRec' needs item features of at least 1 modality"):
         LGMRec(GoldenCase('bpr').data())

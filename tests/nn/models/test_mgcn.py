@@ -250,7 +250,7 @@ def test_mgcn_rejects_bad_arguments():
     data = case.data('cosine')
     with pytest.raises(ValueError, match="'fusion' must be 'reference' or 'paper' .got 'sum'."):
         MGCN(data, fusion='sum')
-    with pytest.raises(ValueError, match=r"'temperature' must be positive \(got 0\)"):
+    with pytest.raises(ValueError, match=r"'temperature' must be positive and finite \(got 0\)"):
         MGCN(data, temperature=0)
     with pytest.raises(ValueError, match="'MGCN' needs the item graph .*apply 'ItemKNN'"):
         MGCN(case.data())

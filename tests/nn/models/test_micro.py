@@ -98,5 +98,5 @@ def test_micro_reset_parameters():
 def test_micro_rejects_a_bad_temperature():
     case = GoldenCase('micro')
     _, data, _ = build(case)
-    with pytest.raises(ValueError, match=r"'temperature' must be positive \(got 0.0\)"):
+    with pytest.raises(ValueError, match=r"'temperature' must be positive and finite \(got 0.0\)"):
         MICRO(data, temperature=0.0)

@@ -116,7 +116,7 @@ def test_pgl_rejects_bad_arguments():
     data = GoldenCase('pgl').data(weighting='binary')
     with pytest.raises(ValueError, match=r"'dropout' must lie in \[0, 1\) \(got 1.0\)"):
         PGL(data, dropout=1.0)
-    with pytest.raises(ValueError, match=r"'temperature' must be positive \(got 0\)"):
+    with pytest.raises(ValueError, match=r"'temperature' must be positive and finite \(got 0\)"):
         PGL(data, temperature=0)
     with pytest.raises(ValueError, match=r"'rho' must lie in \[0, 1\) \(got 1.0\)"):
         PGL(data, rho=1.0)

@@ -119,9 +119,9 @@ def test_weights_of_zero_drop_terms(cls):
 def test_bad_arguments_are_rejected():
     with pytest.raises(ValueError, match=r"'num_layers' must be positive \(got 0\)"):
         SimGCL(graph(), num_layers=0)
-    with pytest.raises(ValueError, match=r"'noise' must not be negative \(got -1\)"):
+    with pytest.raises(ValueError, match=r"'noise' must be at least 0 and finite \(got -1\)"):
         SimGCL(graph(), noise=-1)
-    with pytest.raises(ValueError, match=r"'temperature' must be positive \(got 0\)"):
+    with pytest.raises(ValueError, match=r"'temperature' must be positive and finite \(got 0\)"):
         SimGCL(graph(), temperature=0)
     with pytest.raises(ValueError, match=r"'cl_layer' must lie between 1 and .*, 2 \(got 3\)"):
         XSimGCL(graph(), num_layers=2, cl_layer=3)

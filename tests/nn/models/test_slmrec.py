@@ -236,7 +236,7 @@ def test_slmrec_rejects_bad_arguments():
         SLMRec(data, channels=15)
     with pytest.raises(ValueError, match=r"'num_layers' must be at least 1 \(got 0\)"):
         SLMRec(data, num_layers=0)
-    with pytest.raises(ValueError, match="'temperature' and 'ssl_temperature' must be positive"):
+    with pytest.raises(ValueError, match="'ssl_temperature' must be positive and finite"):
         SLMRec(data, ssl_temperature=0.0)
     with pytest.raises(ValueError, match="'SLMRec' needs item features of at least 1 modality"):
         SLMRec(GoldenCase('bpr').data())

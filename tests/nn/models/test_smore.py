@@ -142,7 +142,7 @@ def test_smore_rejects_bad_arguments():
     case, _, data, _ = golden()
     with pytest.raises(ValueError, match=r"'dropout' must lie in \[0, 1\) \(got 1.0\)"):
         SMORE(data, dropout=1.0)
-    with pytest.raises(ValueError, match=r"'temperature' must be positive \(got 0\)"):
+    with pytest.raises(ValueError, match=r"'temperature' must be positive and finite \(got 0\)"):
         SMORE(data, temperature=0)
     with pytest.raises(ValueError, match="'SMORE' needs the item graph .*apply 'ItemKNN'"):
         SMORE(case.data())
