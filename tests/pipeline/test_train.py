@@ -11,6 +11,7 @@ import yaml
 
 from motor_geo.data.sampler import BPRSampler
 from motor_geo.engine.evaluator import Evaluator
+from motor_geo.pipeline import train
 from motor_geo.pipeline.assemble import assemble
 from motor_geo.pipeline.folder import load_run, read_config
 from motor_geo.pipeline.train import build_evaluator, build_trainer, run
@@ -415,6 +416,14 @@ def test_the_seed_is_that_of_the_model_and_of_the_training(tmp_path):
     expected = BPRSampler(assembly.data[RATES].edge_index, NUM_USERS, NUM_ITEMS, 32, seed=5)
     assert all(map(torch.equal, drawn, [batch.neg for batch in expected.epoch(0)]))
     assert trainer.seed == 5
+
+
+def test_large_arrays_are_kept_as_batches_need(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(train, 'tune_large_arrays', lambda *args: calls.append(args))
+    config = {**SMALL, 'data': make_shop(tmp_path / 'shop'), 'items': {'name': 'id'}}
+    trainer = build_trainer(assemble(config), str(tmp_path / 'out'), progress=False)
+    assert calls == [(trainer.model, 32)]
 
 
 def test_metrics_of_users_and_ranks_of_items_are_those_of_the_best_weights(tmp_path):
